@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Header and trailer fields of one message, in the order in which they came (RFC 9110 §5). Names
+ * compare without ASCII case. Names and values are borrowed: they live as long as the exchange's
+ * arena, or longer. No bytes are checked here; wire/ refuses what must not be sent.
+ */
+#pragma once
+
+#include "base/arena.h"
+
+struct field {
+    struct slice name, value;
+};
+
+struct fields {
+    struct field *items;
+    uint32_t count, cap;
+    struct arena *arena; /* where `items` grows */
+};
+
+void fields_init(struct fields *, struct arena *);
+
+/* The first value; false (and an empty slice) when there is none. */
+bool fields_get(const struct fields *, struct slice name, struct slice *value);
+bool fields_has(const struct fields *, struct slice name);
+
+/* The first field at or behind index *at with that name, advancing *at behind it; NULL at the end. */
+struct field *fields_find(const struct fields *, struct slice name, uint32_t *at);
+
+/* All values joined with ", ", as one list (RFC 9110 §5.3); empty when there is none. */
+struct slice fields_joined(const struct fields *, struct slice name, struct arena *);
+
+void fields_add(struct fields *, struct slice name, struct slice value);
+
+/* Replaces the first field of that name, drops the others, or appends. */
+void fields_set(struct fields *, struct slice name, struct slice value);
+
+/* Drops every field of that name; returns how many. */
+uint32_t fields_remove(struct fields *, struct slice name);
+void fields_remove_at(struct fields *, uint32_t index);

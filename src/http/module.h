@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Modules: whatever has a Caddy module id in the JSON configuration. A module is provisioned once
+ * per configuration into memory of the generation (its arena), and then only read, by all workers
+ * at once. The table of all modules is app/'s; it comes here by a pointer.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/arena.h"
+#include "http/exchange.h"
+#include "http/template.h"
+
+struct chain;
+struct provision;
+
+struct module {
+    const char *id; /* "http.handlers.static_response", "http.matchers.path" */
+    size_t cfg_size;
+    /* Fills the zeroed cfg from its JSON. An unknown member is an error: call provision_members. */
+    enum err (*provision)(void *cfg, const json_t *, struct provision *);
+    void (*release)(void *cfg); /* may be NULL: all was in the arena */
+    /* Handlers: on the exchange's fiber; may wait. */
+    enum err (*serve)(const void *cfg, struct exchange *, const struct chain *next);
+    /* Request matchers: may wait. An error ends the request as a failed handler would. */
+    enum err (*match)(const void *cfg, struct exchange *, bool *matches);
+};
+
+struct provision_release {
+    struct provision_release *next;
+    void (*release)(void *);
+    void *cfg;
+};
+
+struct provision {
+    struct arena *arena; /* the generation's */
+    const struct module *const *modules; /* ends with NULL */
+    struct provision_release *releases;  /* run, newest first, when the generation ends */
+    struct slice path; /* where in the document: "apps.http.servers.srv0.routes[0].handle[0]" */
+    char error[1024];  /* the sentence, with that path, after a failure */
+    struct map *groups; /* route group names of the server in hand → number 1 … 63 */
+    struct slice server_name;
+    const json_t *server; /* the server in hand, for handlers that look at it */
+};
+
+/* Sets the error sentence; returns ERR_INVALID. */
+enum err provision_fail(struct provision *, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+const struct module *provision_find(const struct provision *, struct slice id);
+
+/* Fails on the first member whose name is not in `known` (ends with NULL); "handler" is allowed. */
+enum err provision_members(struct provision *, const json_t *object, const char *const known[]);
+
+/* Optional members with defaults. Wrong types fail with the member's name. */
+enum err provision_text(struct provision *, const json_t *, const char *key, struct slice fallback,
+                        struct slice *out);
+enum err provision_template(struct provision *, const json_t *, const char *key,
+                            struct slice fallback, struct template *out);
+enum err provision_bool(struct provision *, const json_t *, const char *key, bool fallback,
+                        bool *out);
+enum err provision_int(struct provision *, const json_t *, const char *key, int64_t fallback,
+                       int64_t min, int64_t max, int64_t *out);
+/* Nanoseconds as a number, or text such as "1m30s". */
+enum err provision_duration(struct provision *, const json_t *, const char *key, int64_t fallback,
+                            int64_t *out);
+/* An array of strings; *out is in the arena. */
+enum err provision_texts(struct provision *, const json_t *, const char *key, struct slice **out,
+                         size_t *count);

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One HTTP server of the configuration ("apps.http.servers.NAME"): its listen addresses, limits,
+ * routes, error routes and access logs. Immutable once provisioned.
+ */
+#pragma once
+
+#include "http/route.h"
+
+struct access_log;
+
+struct http_server {
+    struct slice name;
+    struct slice *listen; /* network addresses as written */
+    size_t listen_count;
+    struct route_list routes, errors;
+    uint64_t read_timeout_ns, read_header_timeout_ns, write_timeout_ns, idle_timeout_ns; /* 0: none */
+    uint64_t keepalive_interval_ns;
+    uint32_t max_header_bytes; /* 16 KiB by default */
+    bool full_duplex;
+    bool strict_sni_host;
+    bool wants_tls;          /* must not be served before HTTPS is there */
+    struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
+    size_t underscore_count, dot_count;
+    struct cidr *trusted_proxies;
+    size_t trusted_count;
+    struct slice *client_ip_headers;
+    size_t client_ip_count;
+    bool trusted_strict;
+    struct access_logs *logs; /* NULL: no access log */
+};
+
+/* Provisions one member of "servers". */
+enum err http_server_provision(struct http_server *, struct slice name, const json_t *,
+                               struct provision *);
+
+/* Answers one request: runs the routes, then, after a failure, the error routes; always ends the
+ * response. Runs on the exchange's fiber. What wire/ calls. */
+void http_server_serve(const struct http_server *, struct exchange *);
