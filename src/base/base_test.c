@@ -117,7 +117,7 @@ TEST("a map without case finds names in any case")
 {
     struct map m;
     map_init(&m, true);
-    map_put(&m, SLICE("Accept-Encoding"), "x");
+    map_put(&m, SLICE("Accept-Encoding"), &m);
     CHECK(map_get(&m, SLICE("accept-ENCODING")) != NULL);
     CHECK(map_get(&m, SLICE("accept-encodin")) == NULL);
     CHECK(hash_nocase(SLICE("[ABCXYZ]@`{|")) == hash_nocase(SLICE("[abcxyz]@`{|")));
