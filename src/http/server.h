@@ -7,27 +7,28 @@
 
 #include "http/route.h"
 
-struct access_log;
-
 struct http_server {
     struct slice name;
     struct slice *listen; /* network addresses as written */
     size_t listen_count;
     struct route_list routes, errors;
-    uint64_t read_timeout_ns, read_header_timeout_ns, write_timeout_ns, idle_timeout_ns; /* 0: none */
-    uint64_t keepalive_interval_ns;
+    /* Nanoseconds, 0: none. The whole request; its head (1 minute by default); a pause within its
+     * body (1 minute); the whole response; a pause of a reader (1 minute); between requests
+     * (5 minutes). */
+    uint64_t read_timeout_ns, read_header_timeout_ns, read_idle_timeout_ns;
+    uint64_t write_timeout_ns, write_idle_timeout_ns, idle_timeout_ns;
+    uint64_t read_min_rate, write_min_rate; /* bytes a second, 0: none */
+    uint64_t keepalive_interval_ns, keepalive_idle_ns;
+    uint32_t keepalive_count;
     uint32_t max_header_bytes; /* 16 KiB by default */
     bool full_duplex;
     bool strict_sni_host;
     bool wants_tls;          /* must not be served before HTTPS is there */
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
     size_t underscore_count, dot_count;
-    struct cidr *trusted_proxies;
-    size_t trusted_count;
+    struct matcher trusted_proxies; /* module NULL: none; matches when the peer is trusted */
     struct slice *client_ip_headers;
     size_t client_ip_count;
-    bool trusted_strict;
-    struct access_logs *logs; /* NULL: no access log */
 };
 
 /* Provisions one member of "servers". */

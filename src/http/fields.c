@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A flat array of fields, searched in order: a head has some twenty fields, and comparing length
+ * first makes a linear search cheaper than any map. Growing moves the array inside the arena; the
+ * old one stays until the arena's reset.
+ */
+#include "http/fields.h"
+
+#include <string.h>
+
+void fields_init(struct fields *fs, struct arena *arena)
+{
+    *fs = (struct fields){.arena = arena};
+}
+
+struct field *fields_find(const struct fields *fs, struct slice name, uint32_t *at)
+{
+    for (uint32_t i = *at; i < fs->count; i++) {
+        if (fs->items[i].name.len == name.len && slice_eq_nocase(fs->items[i].name, name)) {
+            *at = i + 1;
+            return &fs->items[i];
+        }
+    }
+    *at = fs->count;
+    return NULL;
+}
+
+bool fields_get(const struct fields *fs, struct slice name, struct slice *value)
+{
+    uint32_t at = 0;
+    struct field *f = fields_find(fs, name, &at);
+    *value = f != NULL ? f->value : SLICE_NONE;
+    return f != NULL;
+}
+
+bool fields_has(const struct fields *fs, struct slice name)
+{
+    struct slice ignored;
+    return fields_get(fs, name, &ignored);
+}
+
+struct slice fields_joined(const struct fields *fs, struct slice name, struct arena *arena)
+{
+    uint32_t at = 0;
+    struct field *f = fields_find(fs, name, &at);
+    if (f == NULL)
+        return SLICE_NONE;
+    struct slice all = f->value;
+    while ((f = fields_find(fs, name, &at)) != NULL)
+        all = arena_join(arena, (struct slice[]){all, SLICE(", "), f->value}, 3);
+    return all;
+}
+
+void fields_add(struct fields *fs, struct slice name, struct slice value)
+{
+    if (fs->count == fs->cap) {
+        uint32_t cap = fs->cap > 0 ? fs->cap * 2 : 16;
+        struct field *items = arena_alloc(fs->arena, cap * sizeof *items);
+        if (fs->count > 0)
+            memcpy(items, fs->items, fs->count * sizeof *items);
+        fs->items = items;
+        fs->cap = cap;
+    }
+    fs->items[fs->count++] = (struct field){name, value};
+}
+
+void fields_remove_at(struct fields *fs, uint32_t index)
+{
+    fs->count--;
+    memmove(fs->items + index, fs->items + index + 1, (fs->count - index) * sizeof *fs->items);
+}
+
+static uint32_t remove_from(struct fields *fs, struct slice name, uint32_t at)
+{
+    uint32_t removed = 0;
+    while (fields_find(fs, name, &at) != NULL) {
+        fields_remove_at(fs, --at);
+        removed++;
+    }
+    return removed;
+}
+
+uint32_t fields_remove(struct fields *fs, struct slice name)
+{
+    return remove_from(fs, name, 0);
+}
+
+void fields_set(struct fields *fs, struct slice name, struct slice value)
+{
+    uint32_t at = 0;
+    struct field *f = fields_find(fs, name, &at);
+    if (f == NULL) {
+        fields_add(fs, name, value);
+        return;
+    }
+    f->value = value;
+    remove_from(fs, name, at);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The walk. A `struct chain` is a continuation: which list, which route, which handler comes next,
+ * and what follows the list's end. Each handler gets the chain behind itself on its caller's frame,
+ * so that nested subroutes need no memory and a handler may call on once, never, or after the
+ * response is back. A terminal route drops what would follow it, as in Caddy.
+ */
+#include "http/route.h"
+
+#include <stdio.h>
+
+#include "base/check.h"
+#include "base/map.h"
+
+enum { GROUPS_MAX = 63 };
+
+static const char *const route_members[] = {"group", "match", "handle", "terminal", NULL};
+
+/* A name one level further down in p->path; returns the outer one, to be put back. */
+static struct slice enter(struct provision *p, const char *what, size_t index)
+{
+    struct slice outer = p->path;
+    p->path = arena_printf(p->arena, SLICE_FMT ".%s[%zu]", SLICE_ARG(outer), what, index);
+    return outer;
+}
+
+static void keep_release(struct provision *p, const struct module *m, void *cfg)
+{
+    if (m->release == NULL)
+        return;
+    struct provision_release *r = ARENA_NEW(p->arena, struct provision_release);
+    *r = (struct provision_release){p->releases, m->release, cfg};
+    p->releases = r;
+}
+
+static enum err provision_module(struct provision *p, const char *space, const char *name,
+                                 const json_t *json, const struct module **module, void **cfg)
+{
+    char id[128];
+    snprintf(id, sizeof id, "%s.%s", space, name);
+    const struct module *m = provision_find(p, slice_from(id));
+    if (m == NULL)
+        return provision_fail(p, "unknown module: %s", id);
+    void *c = arena_zalloc(p->arena, m->cfg_size);
+    keep_release(p, m, c);
+    TRY(m->provision(c, json, p));
+    *module = m;
+    *cfg = c;
+    return OK;
+}
+
+static enum err provision_set(struct matcher_set *set, const json_t *json, struct provision *p)
+{
+    const char *name;
+    json_t *value;
+    if (!json_is_object(json))
+        return provision_fail(p, "a matcher set must be an object");
+    set->matchers = ARENA_ARRAY(p->arena, struct matcher, json_object_size(json));
+    json_object_foreach((json_t *)(uintptr_t)json, name, value)
+    {
+        struct matcher *m = &set->matchers[set->count];
+        TRY(provision_module(p, "http.matchers", name, value, &m->module, &m->cfg));
+        if (m->module->match == NULL)
+            return provision_fail(p, "%s is no matcher", name);
+        set->count++;
+    }
+    return OK;
+}
+
+enum err matcher_sets_provision(struct matcher_set **sets, uint32_t *count, const json_t *json,
+                                struct provision *p)
+{
+    *sets = NULL;
+    *count = 0;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    if (!json_is_array(json))
+        return provision_fail(p, "\"match\" must be an array of matcher sets");
+    size_t n = json_array_size(json);
+    *sets = ARENA_ARRAY(p->arena, struct matcher_set, n);
+    for (size_t i = 0; i < n; i++) {
+        struct slice outer = enter(p, "match", i);
+        TRY(provision_set(&(*sets)[i], json_array_get(json, i), p));
+        p->path = outer;
+    }
+    *count = (uint32_t)n;
+    return OK;
+}
+
+static enum err provision_handlers(struct route *r, const json_t *json, struct provision *p)
+{
+    if (json == NULL || json_is_null(json))
+        return OK;
+    if (!json_is_array(json))
+        return provision_fail(p, "\"handle\" must be an array of handlers");
+    size_t n = json_array_size(json);
+    r->handlers = ARENA_ARRAY(p->arena, struct handler, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *h = json_array_get(json, i);
+        const char *name = json_string_value(json_object_get(h, "handler"));
+        struct slice outer = enter(p, "handle", i);
+        if (name == NULL)
+            return provision_fail(p, "\"handler\" must name the handler");
+        TRY(provision_module(p, "http.handlers", name, h, &r->handlers[i].module,
+                             &r->handlers[i].cfg));
+        if (r->handlers[i].module->serve == NULL)
+            return provision_fail(p, "%s is no handler", name);
+        p->path = outer;
+    }
+    r->handlers_count = (uint32_t)n;
+    return OK;
+}
+
+static enum err group_number(struct provision *p, struct slice name, uint8_t *number)
+{
+    *number = 0;
+    if (name.len == 0)
+        return OK;
+    uintptr_t known = (uintptr_t)map_get(p->groups, name);
+    if (known == 0) {
+        known = p->groups->count + 1;
+        if (known > GROUPS_MAX)
+            return provision_fail(p, "more than %d route groups in one server", GROUPS_MAX);
+        map_put(p->groups, name, (void *)known);
+    }
+    *number = (uint8_t)known;
+    return OK;
+}
+
+static enum err provision_route(struct route *r, const json_t *json, struct provision *p)
+{
+    struct slice group;
+    TRY(provision_members(p, json, route_members));
+    TRY(provision_text(p, json, "group", SLICE(""), &group));
+    TRY(group_number(p, group, &r->group));
+    TRY(provision_bool(p, json, "terminal", false, &r->terminal));
+    TRY(matcher_sets_provision(&r->sets, &r->sets_count, json_object_get(json, "match"), p));
+    return provision_handlers(r, json_object_get(json, "handle"), p);
+}
+
+enum err route_list_provision(struct route_list *list, const json_t *json, struct provision *p)
+{
+    if (json == NULL || json_is_null(json))
+        return OK;
+    if (!json_is_array(json))
+        return provision_fail(p, "\"routes\" must be an array");
+    size_t n = json_array_size(json);
+    list->routes = ARENA_ARRAY(p->arena, struct route, n);
+    for (size_t i = 0; i < n; i++) {
+        struct slice outer = enter(p, "routes", i);
+        TRY(provision_route(&list->routes[i], json_array_get(json, i), p));
+        p->path = outer;
+    }
+    list->count = (uint32_t)n;
+    return OK;
+}
+
+static enum err match_set(const struct matcher_set *set, struct exchange *x, bool *matches)
+{
+    *matches = true;
+    for (uint32_t i = 0; i < set->count && *matches; i++)
+        TRY(set->matchers[i].module->match(set->matchers[i].cfg, x, matches));
+    return OK;
+}
+
+enum err matcher_sets_match(const struct matcher_set *sets, uint32_t count, struct exchange *x,
+                            bool *matches)
+{
+    *matches = count == 0;
+    for (uint32_t i = 0; i < count && !*matches; i++)
+        TRY(match_set(&sets[i], x, matches));
+    return OK;
+}
+
+/* Whether the walk takes this route; marks its group when it does. */
+static enum err enter_route(const struct route *r, struct exchange *x, bool *taken)
+{
+    uint64_t group = r->group > 0 ? UINT64_C(1) << r->group : 0;
+    *taken = false;
+    if ((x->groups & group) != 0)
+        return OK;
+    TRY(matcher_sets_match(r->sets, r->sets_count, x, taken));
+    if (*taken)
+        x->groups |= group;
+    return OK;
+}
+
+/* Moves to the next route that matches; list == NULL when there is none and nothing follows. */
+static enum err next_route(struct chain *at, struct exchange *x)
+{
+    for (;;) {
+        uint32_t i = at->route != NULL ? (uint32_t)(at->route - at->list->routes) + 1 : 0;
+        for (; i < at->list->count; i++) {
+            bool taken;
+            TRY(enter_route(&at->list->routes[i], x, &taken));
+            if (!taken)
+                continue;
+            at->route = &at->list->routes[i];
+            at->next_handler = 0;
+            if (at->route->terminal)
+                at->after = NULL;
+            return OK;
+        }
+        if (at->after == NULL) {
+            at->list = NULL;
+            return OK;
+        }
+        struct chain outer = *at->after;
+        *at = outer;
+        if (at->route == NULL)
+            continue;
+        if (at->next_handler < at->route->handlers_count)
+            return OK;
+        if (at->route->terminal) {
+            at->list = NULL;
+            return OK;
+        }
+    }
+}
+
+enum err chain_next(struct exchange *x, const struct chain *from)
+{
+    struct chain at = *from;
+    while (at.list != NULL) {
+        if (at.route != NULL && at.next_handler < at.route->handlers_count) {
+            const struct handler *h = &at.route->handlers[at.next_handler++];
+            return h->module->serve(h->cfg, x, &at);
+        }
+        if (at.route != NULL && at.route->terminal)
+            return OK;
+        TRY(next_route(&at, x));
+    }
+    return OK;
+}
+
+enum err route_list_run(const struct route_list *list, struct exchange *x,
+                        const struct chain *after)
+{
+    struct chain start = {.list = list, .after = after};
+    return chain_next(x, &start);
+}
