@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The modules of this room, for the table of all modules in app/. Each is described by its JSON,
+ * which is Caddy's; what a handler does stands at the top of its source.
+ */
+#pragma once
+
+#include "http/module.h"
+
+extern const struct module handler_static_response; /* respond, redir, abort */
+extern const struct module handler_error;           /* error */
+extern const struct module handler_subroute;        /* handle, route, handle_path … */
+extern const struct module handler_vars;            /* vars, root */
+extern const struct module handler_headers;         /* header, request_header */
+extern const struct module handler_request_body;    /* request_body */
+extern const struct module handler_file_server;     /* file_server */
