@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Entries are reference counted: the cache holds one, each exchange that sends from an entry one
+ * more, so that a file which changes while it is sent is finished from the old descriptor or bytes.
+ * A change (device, inode, size, mtime or ctime differ) replaces the entry; failures are cached
+ * like files, so a flood of 404s costs one system call a second and path. A file whose mtime is
+ * younger than the clock's tick may still change unseen; its bytes are not kept.
+ */
+#include "files/file_cache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+
+#define RACY_NS INT64_C(50000000)
+
+struct file_cache *file_cache_create(bool off)
+{
+    struct file_cache *c = NEW(struct file_cache);
+    map_init(&c->map, false);
+    list_init(&c->lru);
+    c->off = off;
+    return c;
+}
+
+static void drop(struct file_cache *c, struct open_file *f)
+{
+    map_remove(&c->map, f->path);
+    list_remove(&f->lru);
+    c->bytes -= f->bytes.len;
+    f->cached = false;
+    open_file_unref(f);
+}
+
+void file_cache_destroy(struct file_cache *c)
+{
+    while (!list_empty(&c->lru))
+        drop(c, CONTAINER_OF(c->lru.next, struct open_file, lru));
+    map_deinit(&c->map);
+    mem_free(c);
+}
+
+void open_file_unref(struct open_file *f)
+{
+    ASSERT(f->refs > 0);
+    if (--f->refs > 0)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    mem_free((char *)(uintptr_t)f->bytes.ptr);
+    mem_free((char *)(uintptr_t)f->path.ptr);
+    mem_free(f);
+}
+
+static void put_base36(char *out, size_t cap, size_t *at, uint64_t n)
+{
+    char digits[16];
+    size_t i = sizeof digits;
+    do
+        digits[--i] = "0123456789abcdefghijklmnopqrstuvwxyz"[n % 36];
+    while ((n /= 36) != 0);
+    for (; i < sizeof digits && *at + 1 < cap; i++)
+        out[(*at)++] = digits[i];
+}
+
+/* Caddy's form: mtime in nanoseconds and size, both in base 36. */
+static void make_validators(struct open_file *f)
+{
+    int64_t seconds = f->mtime_ns / (int64_t)NS_PER_S;
+    if (seconds == 0 || seconds == 1 || f->mtime_ns < 0)
+        return; /* 1970: an image builder's clock, not a time */
+    size_t at = 0;
+    f->etag[at++] = '"';
+    put_base36(f->etag, sizeof f->etag, &at, (uint64_t)f->mtime_ns);
+    f->etag[at++] = '-';
+    put_base36(f->etag, sizeof f->etag - 2, &at, f->size);
+    f->etag[at++] = '"';
+    f->etag[at] = '\0';
+    clock_http_date(seconds, f->modified);
+    f->modified[HTTP_DATE_LEN] = '\0';
+}
+
+static bool read_whole(int fd, char *bytes, size_t size)
+{
+    for (size_t at = 0; at < size;) {
+        ssize_t n = pread(fd, bytes + at, size - at, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        at += (size_t)n;
+    }
+    return true;
+}
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mode == b->st_mode && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+static void keep_bytes(struct open_file *f)
+{
+    struct stat after;
+    if (f->size > FILE_CACHE_SMALL || f->mtime_ns > clock_wall_ns() - RACY_NS)
+        return;
+    char *bytes = mem_alloc(f->size);
+    if (read_whole(f->fd, bytes, f->size) && fstat(f->fd, &after) == 0 && same(&f->stat, &after))
+        f->bytes = slice_of(bytes, f->size);
+    else
+        mem_free(bytes);
+}
+
+static enum err look(struct open_file *f, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return err_from_errno(errno);
+    if (fstat(fd, &f->stat) != 0) {
+        int e = errno;
+        close(fd);
+        return err_from_errno(e);
+    }
+    f->is_dir = S_ISDIR(f->stat.st_mode);
+    f->size = (uint64_t)f->stat.st_size;
+    f->mtime_ns = f->stat.st_mtim.tv_sec * (int64_t)NS_PER_S + f->stat.st_mtim.tv_nsec;
+    if (!S_ISREG(f->stat.st_mode)) {
+        close(fd);
+        return f->is_dir ? OK : ERR_DENIED; /* no pipes, sockets, devices */
+    }
+    f->fd = fd;
+    make_validators(f);
+    return OK;
+}
+
+static struct open_file *open_new(struct slice path, uint64_t now_ns, bool keep)
+{
+    struct open_file *f = NEW(struct open_file);
+    list_init(&f->lru);
+    f->fd = -1;
+    f->refs = 1;
+    f->path = slice_of(slice_dup(path), path.len);
+    f->checked_ns = now_ns;
+    if (slice_find(path, '\0') != SIZE_MAX)
+        f->error = ERR_INVALID;
+    else
+        f->error = look(f, f->path.ptr);
+    if (keep && f->fd >= 0)
+        keep_bytes(f);
+    return f;
+}
+
+static bool still_valid(struct open_file *f, uint64_t now_ns)
+{
+    struct stat now;
+    if (now_ns - f->checked_ns < FILE_CHECK_NS)
+        return true;
+    if (f->error != OK || stat(f->path.ptr, &now) != 0 || !same(&f->stat, &now))
+        return false;
+    if (f->fd >= 0 && f->bytes.ptr == NULL && f->size <= FILE_CACHE_SMALL)
+        return false; /* was too young to be kept */
+    f->checked_ns = now_ns;
+    return true;
+}
+
+static void make_room(struct file_cache *c)
+{
+    while (c->map.count > FILE_CACHE_ENTRIES || c->bytes > FILE_CACHE_BYTES)
+        drop(c, CONTAINER_OF(c->lru.next, struct open_file, lru));
+}
+
+struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint64_t now_ns)
+{
+    if (c->off)
+        return open_new(path, now_ns, false);
+    struct open_file *f = map_get(&c->map, path);
+    if (f != NULL && !still_valid(f, now_ns)) {
+        drop(c, f);
+        f = NULL;
+    }
+    if (f != NULL) {
+        list_remove(&f->lru);
+    } else {
+        f = open_new(path, now_ns, true);
+        if (f->error == ERR_LIMIT) /* no descriptor left: not the file's fault, not cached */
+            return f;
+        f->cached = true;
+        map_put(&c->map, f->path, f);
+        c->bytes += f->bytes.len;
+    }
+    f->refs++;
+    list_append(&c->lru, &f->lru);
+    make_room(c);
+    return f;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The open-file cache of one worker: path → descriptor, what stat told, and the bytes of small
+ * files. An entry is checked against the file system at most once in FILE_CHECK_NS, so a change is
+ * seen within that time, whatever moved: the file, a symlink, or a folder above it.
+ */
+#pragma once
+
+#include <sys/stat.h>
+
+#include "base/list.h"
+#include "base/map.h"
+
+enum {
+    FILE_CACHE_ENTRIES = 4096,         /* per worker */
+    FILE_CACHE_SMALL = 64 * 1024,      /* files up to this size are kept in memory */
+    FILE_CACHE_BYTES = 32 * 1024 * 1024 /* of them, per worker */
+};
+#define FILE_CHECK_NS UINT64_C(1000000000)
+
+struct open_file {
+    struct list lru;      /* of its cache; newest last */
+    struct slice path;
+    enum err error;       /* OK, or why it cannot be served: ERR_NOT_FOUND, ERR_DENIED, … */
+    bool is_dir;
+    int fd;               /* regular files; -1 else */
+    uint64_t size;
+    int64_t mtime_ns;     /* since 1970 */
+    struct slice bytes;   /* the whole content of a small file; ptr NULL when not kept */
+    char etag[40];        /* "\"…-…\"", or "" where the time is of no use */
+    char modified[30];    /* HTTP date, or "" */
+    struct stat stat;
+    uint64_t checked_ns;  /* when stat was last compared */
+    unsigned refs;        /* exchanges that use it, and the cache's own */
+    bool cached;
+};
+
+struct file_cache {
+    struct map map;
+    struct list lru;
+    size_t bytes;
+    bool off; /* every look-up asks the file system */
+};
+
+struct file_cache *file_cache_create(bool off);
+void file_cache_destroy(struct file_cache *);
+
+/* Never NULL: look at ->error. The caller gives it back with open_file_unref. `now_ns` is the
+ * monotonic clock. Does file system calls when the entry is new or due for its check. */
+struct open_file *file_cache_open(struct file_cache *, struct slice path, uint64_t now_ns);
+void open_file_unref(struct open_file *);

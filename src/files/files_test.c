@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The open-file cache against a real folder, and media types.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/test.h"
+#include "files/file_cache.h"
+#include "files/mime.h"
+
+static char folder[64];
+
+static struct slice in_folder(const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return slice_from(path);
+}
+
+static void make_folder(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/files-test-XXXXXX");
+    if (mkdtemp(folder) == NULL)
+        test_fail(__FILE__, __LINE__, "mkdtemp");
+}
+
+/* Writes a file whose time lies `age` seconds back. */
+static void put_file(const char *name, const char *text, int age)
+{
+    struct timespec times[2];
+    int fd = open(in_folder(name).ptr, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        test_fail(__FILE__, __LINE__, "cannot write %s", name);
+    clock_gettime(CLOCK_REALTIME, &times[0]);
+    times[0].tv_sec -= age;
+    times[1] = times[0];
+    futimens(fd, times);
+    close(fd);
+}
+
+TEST("media types are found in any case, text with its charset")
+{
+    CHECK_TEXT(mime_by_name(SLICE("/a/b.HTML")), "text/html; charset=utf-8");
+    CHECK_TEXT(mime_by_name(SLICE("x.tar.gz")), "application/gzip");
+    CHECK_TEXT(mime_by_name(SLICE("x.3gp")), "video/3gpp");
+    CHECK_TEXT(mime_by_name(SLICE("x.zst")), "application/zstd");
+    CHECK_INT(mime_by_name(SLICE("Makefile")).len, 0);
+    CHECK_INT(mime_by_name(SLICE("x.")).len, 0);
+    CHECK_INT(mime_by_name(SLICE("x.averyveryverylongextension")).len, 0);
+}
+
+TEST("a small file is opened once and kept, with validators")
+{
+    make_folder();
+    put_file("a.txt", "hello", 100);
+    struct file_cache *c = file_cache_create(false);
+    struct open_file *f = file_cache_open(c, in_folder("a.txt"), 5);
+    CHECK_INT(f->error, OK);
+    CHECK_TEXT(f->bytes, "hello");
+    CHECK(f->etag[0] == '"' && f->etag[strlen(f->etag) - 1] == '"');
+    CHECK_INT(strlen(f->modified), 29);
+    struct open_file *again = file_cache_open(c, in_folder("a.txt"), 6);
+    CHECK(again == f);
+    open_file_unref(f);
+    open_file_unref(again);
+    file_cache_destroy(c);
+}
+
+TEST("a change is seen within a second, and what is being sent stays as it was")
+{
+    make_folder();
+    put_file("a.txt", "first", 100);
+    struct file_cache *c = file_cache_create(false);
+    struct open_file *old = file_cache_open(c, in_folder("a.txt"), 0);
+    put_file("b.txt", "second", 50);
+    char target[256];
+    snprintf(target, sizeof target, "%s/a.txt", folder);
+    CHECK_INT(rename(in_folder("b.txt").ptr, target), 0);
+    struct open_file *same = file_cache_open(c, in_folder("a.txt"), FILE_CHECK_NS - 1);
+    CHECK(same == old);
+    struct open_file *new = file_cache_open(c, in_folder("a.txt"), FILE_CHECK_NS);
+    CHECK_TEXT(new->bytes, "second");
+    CHECK_TEXT(old->bytes, "first");
+    open_file_unref(old);
+    open_file_unref(same);
+    open_file_unref(new);
+    file_cache_destroy(c);
+}
+
+TEST("a swapped symlink of a folder above is seen within a second")
+{
+    make_folder();
+    mkdir(in_folder("one").ptr, 0755);
+    mkdir(in_folder("two").ptr, 0755);
+    put_file("one/x", "1", 100);
+    put_file("two/x", "2", 100);
+    CHECK_INT(symlink("one", in_folder("live").ptr), 0);
+    struct file_cache *c = file_cache_create(false);
+    struct open_file *f = file_cache_open(c, in_folder("live/x"), 0);
+    CHECK_TEXT(f->bytes, "1");
+    open_file_unref(f);
+    CHECK_INT(symlink("two", in_folder("next").ptr), 0);
+    char live[256];
+    snprintf(live, sizeof live, "%s/live", folder);
+    CHECK_INT(rename(in_folder("next").ptr, live), 0);
+    f = file_cache_open(c, in_folder("live/x"), 2 * FILE_CHECK_NS);
+    CHECK_TEXT(f->bytes, "2");
+    open_file_unref(f);
+    file_cache_destroy(c);
+}
+
+TEST("folders, pipes, missing files and NUL bytes are told apart")
+{
+    make_folder();
+    struct file_cache *c = file_cache_create(false);
+    CHECK_INT(mkfifo(in_folder("pipe").ptr, 0644), 0);
+    struct open_file *dir = file_cache_open(c, slice_from(folder), 0);
+    CHECK(dir->error == OK && dir->is_dir);
+    struct open_file *pipe = file_cache_open(c, in_folder("pipe"), 0);
+    CHECK_INT(pipe->error, ERR_DENIED);
+    struct open_file *none = file_cache_open(c, in_folder("none"), 0);
+    CHECK_INT(none->error, ERR_NOT_FOUND);
+    struct open_file *nul = file_cache_open(c, SLICE("/etc/passwd\0.txt"), 0);
+    CHECK_INT(nul->error, ERR_INVALID);
+    open_file_unref(dir);
+    open_file_unref(pipe);
+    open_file_unref(none);
+    open_file_unref(nul);
+    file_cache_destroy(c);
+}
+
+TEST("a file that was just written is not kept in memory")
+{
+    make_folder();
+    put_file("young", "x", 0);
+    struct file_cache *c = file_cache_create(false);
+    struct open_file *f = file_cache_open(c, in_folder("young"), 0);
+    CHECK(f->error == OK && f->bytes.ptr == NULL && f->fd >= 0);
+    open_file_unref(f);
+    file_cache_destroy(c);
+}
+
+TEST("the cache holds no more entries than its bound")
+{
+    struct file_cache *c = file_cache_create(false);
+    for (int i = 0; i < FILE_CACHE_ENTRIES + 100; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/nonexistent/%d", i);
+        open_file_unref(file_cache_open(c, slice_from(path), 0));
+    }
+    CHECK_INT(c->map.count, FILE_CACHE_ENTRIES);
+    file_cache_destroy(c);
+}
