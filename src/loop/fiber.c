@@ -73,32 +73,11 @@ static void leave_fiber(struct fiber_pool *p, struct fiber *f, bool for_good)
                                    p->loop_stack_size);
 }
 #elif defined(SANITIZE_THREAD)
-static void leave_loop(struct fiber_pool *p, struct fiber *f)
-{
-    if (p->loop_sanitizer == NULL)
-        p->loop_sanitizer = __tsan_get_current_fiber();
-    if (f->sanitizer == NULL)
-        f->sanitizer = __tsan_create_fiber(0);
-    __tsan_switch_to_fiber(f->sanitizer, 0);
-}
-
-static void back_on_loop(struct fiber_pool *p)
-{
-    (void)p;
-}
-
-static void on_fiber(struct fiber_pool *p, struct fiber *f)
-{
-    (void)p;
-    (void)f;
-}
-
-static void leave_fiber(struct fiber_pool *p, struct fiber *f, bool for_good)
-{
-    (void)f;
-    (void)for_good;
-    __tsan_switch_to_fiber(p->loop_sanitizer, 0);
-}
+/* Macros: between __tsan_switch_to_fiber and the switch itself no function may end. */
+#define leave_loop(p, f) __tsan_switch_to_fiber((f)->sanitizer, 0)
+#define back_on_loop(p) ((void)(p))
+#define on_fiber(p, f) ((void)(p), (void)(f))
+#define leave_fiber(p, f, for_good) __tsan_switch_to_fiber((p)->loop_sanitizer, 0)
 #else
 #define leave_loop(p, f) ((void)(p), (void)(f))
 #define back_on_loop(p) ((void)(p))
@@ -115,20 +94,25 @@ void fiber_pool_init(struct fiber_pool *p)
     list_init(&p->live);
 }
 
-static void free_sanitizer(struct fiber *f)
-{
 #ifdef SANITIZE_THREAD
-    if (f->sanitizer != NULL)
-        __tsan_destroy_fiber(f->sanitizer);
-#endif
-    (void)f;
+static void begin_sanitizer(struct fiber_pool *p, struct fiber *f)
+{
+    p->loop_sanitizer = __tsan_get_current_fiber();
+    f->sanitizer = __tsan_create_fiber(0);
 }
+
+static void end_sanitizer(struct fiber *f)
+{
+    __tsan_destroy_fiber(f->sanitizer);
+}
+#else
+#define begin_sanitizer(p, f) ((void)(p), (void)(f))
+#define end_sanitizer(f) ((void)(f))
+#endif
 
 void fiber_pool_deinit(struct fiber_pool *p)
 {
     ASSERT(p->live_count == 0);
-    LIST_FOR(n, &p->free)
-        free_sanitizer(CONTAINER_OF(n, struct fiber, node));
     while (p->slabs != NULL) {
         struct fiber_slab *slab = p->slabs;
         p->slabs = slab->next;
@@ -183,6 +167,7 @@ static void give_stack(struct fiber_pool *p, struct fiber *f)
 {
     list_remove(&f->node);
     p->live_count--;
+    end_sanitizer(f);
     UNPOISON(f->stack, (size_t)((char *)f - f->stack));
     if (p->free_count >= FIBER_KEEP_HOT) { /* the top page, with the struct, stays */
         madvise(f->stack, FIBER_STACK - GUARD, MADV_DONTNEED);
@@ -239,13 +224,8 @@ enum err fiber_start(struct loop *l, void (*entry)(void *), void *arg)
     struct fiber *f = take_stack(p);
     if (f == NULL)
         return ERR_LIMIT;
-    void *sanitizer = f->sanitizer;
     *f = (struct fiber){.stack = f->stack, .entry = entry, .arg = arg};
-#ifdef SANITIZE_THREAD
-    f->sanitizer = sanitizer;
-#else
-    (void)sanitizer;
-#endif
+    begin_sanitizer(p, f);
     list_append(&p->live, &f->node);
     p->live_count++;
     f->sp = first_frame(f);
