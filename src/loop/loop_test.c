@@ -456,7 +456,8 @@ static void offload_one(void *arg)
 
 SCENE("blocking work runs on another thread", offload)
 {
-    offloaded = worked_here = 0;
+    offloaded = 0;
+    worked_here = 0;
     loop_thread = pthread_self();
     for (int i = 0; i < 20; i++)
         go(offload_one, NULL);

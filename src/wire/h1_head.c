@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One pass over the head, line by line. A head that is not complete is parsed again from its start
+ * when more has come: heads nearly always arrive whole, and a limit on the head's size bounds what
+ * a slow sender can cost. Framing is decided at the end from what the fields said, in one place
+ * (request_framing, response_framing), by RFC 9112 §6.3.
+ */
+#include "wire/h1_head.h"
+
+#include "wire/h1_scan.h"
+
+/* tchar, RFC 9110 §5.6.2 */
+static const uint8_t token[256] = {
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
+    ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
+    ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+};
+
+struct cursor {
+    const char *at, *end;
+};
+
+struct framing {
+    bool has_length, has_coding, chunked, close, keep_alive, names_upgrade;
+    uint64_t length;
+    struct slice upgrade;
+};
+
+static enum h1_result bad(struct h1_head *h, const char *why)
+{
+    h->bad = why;
+    return H1_BAD;
+}
+
+static struct slice take_token(struct cursor *c)
+{
+    const char *start = c->at;
+    while (c->at < c->end && token[(unsigned char)*c->at])
+        c->at++;
+    return slice_of(start, (size_t)(c->at - start));
+}
+
+/* CR LF at the cursor: H1_DONE and behind it. */
+static enum h1_result take_crlf(struct cursor *c)
+{
+    if (c->at == c->end)
+        return H1_MORE;
+    if (*c->at != '\r')
+        return H1_BAD;
+    if (c->end - c->at < 2)
+        return H1_MORE;
+    if (c->at[1] != '\n')
+        return H1_BAD;
+    c->at += 2;
+    return H1_DONE;
+}
+
+/* "HTTP/1.0" or "HTTP/1.1". */
+static enum h1_result take_version(struct cursor *c, uint8_t *minor)
+{
+    static const char expected[] = "HTTP/1.";
+    size_t have = (size_t)(c->end - c->at), n = sizeof expected - 1;
+    if (memcmp(c->at, expected, have < n ? have : n) != 0)
+        return have >= 5 && memcmp(c->at, "HTTP/", 5) == 0 ? H1_VERSION : H1_BAD;
+    if (have <= n)
+        return H1_MORE;
+    if (c->at[n] != '0' && c->at[n] != '1')
+        return c->at[n] >= '2' && c->at[n] <= '9' ? H1_VERSION : H1_BAD;
+    *minor = (uint8_t)(c->at[n] - '0');
+    c->at += n + 1;
+    return H1_DONE;
+}
+
+static enum h1_result take_request_line(struct h1_head *h, struct cursor *c)
+{
+    h->method = take_token(c);
+    if (c->at == c->end)
+        return h->method.len > 64 ? bad(h, "the method is too long") : H1_MORE;
+    if (h->method.len == 0 || *c->at != ' ')
+        return bad(h, "the method is not a token");
+    const char *start = ++c->at;
+    c->at = h1_scan_target(c->at, c->end);
+    h->target = slice_of(start, (size_t)(c->at - start));
+    if (c->at == c->end)
+        return H1_MORE;
+    if (*c->at != ' ' || h->target.len == 0)
+        return bad(h, "the request target is malformed");
+    c->at++;
+    enum h1_result r = take_version(c, &h->minor);
+    if (r != H1_DONE)
+        return r == H1_BAD ? bad(h, "the version is malformed") : r;
+    r = take_crlf(c);
+    return r == H1_BAD ? bad(h, "the request line does not end with CRLF") : r;
+}
+
+static enum h1_result take_status_line(struct h1_head *h, struct cursor *c)
+{
+    enum h1_result r = take_version(c, &h->minor);
+    if (r != H1_DONE)
+        return r == H1_BAD ? bad(h, "the version is malformed") : r;
+    if (c->end - c->at < 5)
+        return H1_MORE;
+    uint64_t status;
+    if (c->at[0] != ' ' || !slice_to_u64(slice_of(c->at + 1, 3), 999, &status) || status < 100)
+        return bad(h, "the status code is malformed");
+    h->status = (int)status;
+    c->at += 4;
+    if (*c->at == ' ') {
+        const char *start = ++c->at;
+        c->at = h1_scan_value(c->at, c->end);
+        h->reason = slice_of(start, (size_t)(c->at - start));
+    }
+    r = take_crlf(c);
+    return r == H1_BAD ? bad(h, "the status line does not end with CRLF") : r;
+}
+
+static enum h1_result take_field(struct h1_field *f, struct cursor *c, const char **why)
+{
+    f->name = take_token(c);
+    if (c->at == c->end)
+        return H1_MORE;
+    if (*c->at != ':' || f->name.len == 0) {
+        *why = *c->at == ' ' || *c->at == '\t' ? "white space before or in a field name"
+                                               : "a field name is not a token";
+        return H1_BAD;
+    }
+    c->at++;
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t'))
+        c->at++;
+    const char *start = c->at;
+    c->at = h1_scan_value(c->at, c->end);
+    const char *end = c->at;
+    enum h1_result r = take_crlf(c);
+    if (r == H1_BAD)
+        *why = "a control character, bare CR or bare LF in a field value";
+    while (end > start && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    f->value = slice_of(start, (size_t)(end - start));
+    return r;
+}
+
+/* Next element of a comma-separated list, trimmed; false at its end. */
+static bool next_element(struct slice *list, struct slice *element)
+{
+    if (list->len == 0)
+        return false;
+    struct slice rest;
+    slice_cut(*list, ',', element, &rest);
+    *element = slice_trim(*element);
+    *list = rest;
+    return true;
+}
+
+static void read_connection(struct framing *f, struct slice list)
+{
+    struct slice e;
+    while (next_element(&list, &e)) {
+        f->close |= slice_eq_nocase(e, SLICE("close"));
+        f->keep_alive |= slice_eq_nocase(e, SLICE("keep-alive"));
+        f->names_upgrade |= slice_eq_nocase(e, SLICE("upgrade"));
+    }
+}
+
+static enum h1_result read_host(struct h1_head *h, struct slice value)
+{
+    if (h->has_host)
+        return bad(h, "more than one Host field");
+    for (size_t i = 0; i < value.len; i++) {
+        char c = value.ptr[i];
+        if (c == ' ' || c == '\t' || c == '/' || c == '?' || c == '#' || c == '@' || c == ',' ||
+            c == '\\' || c == '<' || c == '>' || c == '"' || (unsigned char)c >= 0x80)
+            return bad(h, "the Host field is malformed");
+    }
+    h->has_host = true;
+    h->host = value;
+    return H1_DONE;
+}
+
+static enum h1_result read_framing_field(struct h1_head *h, struct framing *f,
+                                         const struct h1_field *field)
+{
+    switch (field->name.len) {
+    case 4:
+        if (slice_eq_nocase(field->name, SLICE("Host")))
+            return read_host(h, field->value);
+        break;
+    case 6:
+        h->expect_continue |= slice_eq_nocase(field->name, SLICE("Expect")) &&
+                              slice_eq_nocase(field->value, SLICE("100-continue"));
+        break;
+    case 7:
+        if (slice_eq_nocase(field->name, SLICE("Upgrade")))
+            f->upgrade = field->value;
+        break;
+    case 10:
+        if (slice_eq_nocase(field->name, SLICE("Connection")))
+            read_connection(f, field->value);
+        break;
+    case 14:
+        if (!slice_eq_nocase(field->name, SLICE("Content-Length")))
+            break;
+        if (f->has_length)
+            return bad(h, "more than one Content-Length field");
+        f->has_length = true;
+        if (!slice_to_u64(field->value, INT64_MAX, &f->length))
+            return bad(h, "the Content-Length is not a number");
+        break;
+    case 17:
+        if (!slice_eq_nocase(field->name, SLICE("Transfer-Encoding")))
+            break;
+        if (f->has_coding)
+            return bad(h, "more than one Transfer-Encoding field");
+        f->has_coding = true;
+        f->chunked = slice_eq_nocase(field->value, SLICE("chunked"));
+        break;
+    default:
+        break;
+    }
+    return H1_DONE;
+}
+
+static enum h1_result take_fields(struct h1_head *h, struct cursor *c, struct framing *f)
+{
+    for (;;) {
+        if (c->at < c->end && *c->at == '\r') {
+            enum h1_result r = take_crlf(c);
+            return r == H1_BAD ? bad(h, "a bare CR in place of the empty line") : r;
+        }
+        if (h->count == H1_FIELDS_MAX)
+            return c->at < c->end ? H1_TOO_LARGE : H1_MORE;
+        struct h1_field *field = &h->fields[h->count];
+        enum h1_result r = take_field(field, c, &h->bad);
+        if (r == H1_DONE)
+            r = read_framing_field(h, f, field);
+        if (r != H1_DONE)
+            return r;
+        h->count++;
+    }
+}
+
+static void reset(struct h1_head *h)
+{
+    memset(h, 0, offsetof(struct h1_head, fields));
+}
+
+static void persistence(struct h1_head *h, const struct framing *f)
+{
+    h->keep_alive = h->minor == 1 ? !f->close : f->keep_alive && !f->close;
+    if (f->names_upgrade && h->minor == 1)
+        h->upgrade = f->upgrade;
+}
+
+/* RFC 9112 §3.2: the target's form must fit the method, and its authority the Host. */
+static enum h1_result check_target(struct h1_head *h)
+{
+    if (!h->has_host && h->minor == 1)
+        return bad(h, "no Host field");
+    if (h->target.ptr[0] == '/')
+        return H1_DONE;
+    if (slice_is(h->target, "*"))
+        return slice_is(h->method, "OPTIONS") ? H1_DONE : bad(h, "target * without OPTIONS");
+    if (slice_is(h->method, "CONNECT"))
+        return !h->has_host || slice_eq_nocase(h->target, h->host)
+                   ? H1_DONE
+                   : bad(h, "the target and the Host field differ");
+    size_t scheme = slice_starts_nocase(h->target, SLICE("http://"))    ? 7
+                    : slice_starts_nocase(h->target, SLICE("https://")) ? 8
+                                                                        : 0;
+    if (scheme == 0)
+        return bad(h, "the request target has no known form");
+    struct slice authority = slice_skip(h->target, scheme);
+    size_t end = 0;
+    while (end < authority.len && memchr("/?#", authority.ptr[end], 3) == NULL)
+        end++;
+    authority.len = end;
+    if (authority.len == 0 || slice_find(authority, '@') != SIZE_MAX)
+        return bad(h, "the request target's authority is malformed");
+    if (h->has_host && !slice_eq_nocase(authority, h->host))
+        return bad(h, "the target and the Host field differ");
+    h->host = authority;
+    return H1_DONE;
+}
+
+static enum h1_result request_framing(struct h1_head *h, const struct framing *f)
+{
+    if (f->has_coding) {
+        if (f->has_length)
+            return bad(h, "both Transfer-Encoding and Content-Length");
+        if (h->minor == 0)
+            return bad(h, "Transfer-Encoding in HTTP/1.0");
+        if (!f->chunked)
+            return H1_CODING;
+        h->body = H1_BODY_CHUNKED;
+    } else if (f->has_length && f->length > 0) {
+        h->body = H1_BODY_LENGTH;
+        h->content_length = f->length;
+    }
+    h->expect_continue = h->expect_continue && h->minor == 1 && h->body != H1_BODY_NONE;
+    persistence(h, f);
+    return check_target(h);
+}
+
+enum h1_result h1_parse_request(struct h1_head *h, struct slice in, size_t *used)
+{
+    struct cursor c = {in.ptr, in.ptr + in.len};
+    struct framing f = {0};
+    reset(h);
+    if (in.len == 0)
+        return H1_MORE;
+    if (*c.at == '\r') {
+        enum h1_result r = take_crlf(&c);
+        if (r != H1_DONE)
+            return r == H1_BAD ? bad(h, "a bare CR before the request line") : r;
+    }
+    enum h1_result r = take_request_line(h, &c);
+    if (r == H1_DONE)
+        r = take_fields(h, &c, &f);
+    if (r != H1_DONE)
+        return r;
+    *used = (size_t)(c.at - in.ptr);
+    return request_framing(h, &f);
+}
+
+static enum h1_result response_framing(struct h1_head *h, const struct framing *f, bool to_head)
+{
+    if (f->has_coding && f->has_length)
+        return bad(h, "both Transfer-Encoding and Content-Length");
+    if (f->has_coding && (!f->chunked || h->minor == 0))
+        return bad(h, "a transfer coding other than chunked");
+    persistence(h, f);
+    if (f->has_length)
+        h->content_length = f->length;
+    if (to_head || h->status / 100 == 1 || h->status == 204 || h->status == 304)
+        return H1_DONE;
+    if (f->chunked)
+        h->body = H1_BODY_CHUNKED;
+    else if (!f->has_length)
+        h->body = H1_BODY_CLOSE;
+    else if (f->length > 0)
+        h->body = H1_BODY_LENGTH;
+    return H1_DONE;
+}
+
+enum h1_result h1_parse_response(struct h1_head *h, struct slice in, bool to_head, size_t *used)
+{
+    struct cursor c = {in.ptr, in.ptr + in.len};
+    struct framing f = {0};
+    reset(h);
+    if (in.len == 0)
+        return H1_MORE;
+    enum h1_result r = take_status_line(h, &c);
+    if (r == H1_DONE)
+        r = take_fields(h, &c, &f);
+    if (r != H1_DONE)
+        return r;
+    *used = (size_t)(c.at - in.ptr);
+    return response_framing(h, &f, to_head);
+}
+
+enum h1_result h1_parse_trailers(struct h1_field *fields, unsigned max, unsigned *count,
+                                 struct slice in, size_t *used, const char **why)
+{
+    struct cursor c = {in.ptr, in.ptr + in.len};
+    *count = 0;
+    *why = NULL;
+    for (;;) {
+        if (c.at < c.end && *c.at == '\r') {
+            enum h1_result r = take_crlf(&c);
+            *used = (size_t)(c.at - in.ptr);
+            return r;
+        }
+        if (*count == max)
+            return c.at < c.end ? H1_TOO_LARGE : H1_MORE;
+        enum h1_result r = take_field(&fields[*count], &c, why);
+        if (r != H1_DONE)
+            return r;
+        ++*count;
+    }
+}
+
+bool h1_name_ok(struct slice name)
+{
+    struct cursor c = {name.ptr, name.ptr + name.len};
+    return name.len > 0 && take_token(&c).len == name.len;
+}
+
+bool h1_value_ok(struct slice value)
+{
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.ptr[i] == '\r' || value.ptr[i] == '\n' || value.ptr[i] == '\0')
+            return false;
+    }
+    return true;
+}
