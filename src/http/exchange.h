@@ -87,6 +87,7 @@ struct exchange {
 
     struct sockaddr_storage *remote, *local; /* the connection's */
     struct slice remote_host, remote_port;   /* text forms */
+    struct slice local_host, local_port;
     struct slice client_ip;                  /* after trusted_proxies; the peer's else */
     bool client_is_proxy;                    /* the peer is one of the trusted proxies */
 

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Placeholders against Caddy's published tables and, where those say nothing, as sentences.
+ */
+#include <jansson.h>
+
+#include "base/test.h"
+#include "base/text.h"
+#include "http/template.h"
+#include "http/uri.h"
+
+static struct arena arena;
+static struct exchange x;
+
+static void begin(void)
+{
+    struct slice ignored;
+    arena_deinit(&arena);
+    arena_init(&arena, 16384);
+    x = (struct exchange){.arena = &arena};
+    fields_init(&x.req.fields, &arena);
+    fields_init(&x.res.fields, &arena);
+    x.req.method = x.req.original_method = SLICE("GET");
+    x.req.host = SLICE("example.com:80");
+    x.req.scheme = SLICE("http");
+    x.req.major = x.req.minor = 1;
+    CHECK_OK(uri_parse(SLICE("/foo/bar.tar.gz?a=1&b=2"), &x.req.uri, &ignored, &arena));
+    x.req.original_uri = x.req.uri;
+    x.remote_host = SLICE("192.168.159.32");
+    x.remote_port = SLICE("1234");
+    x.local_host = SLICE("192.168.159.1");
+    x.local_port = SLICE("80");
+}
+
+static json_t *table(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
+    json_t *t = json_load_file(path, 0, NULL);
+    CHECK(t != NULL);
+    return t;
+}
+
+/* A member that is text, or {"bytes": hex} for what is not UTF-8. */
+static struct slice member(const json_t *row, const char *key)
+{
+    const json_t *v = json_object_get(row, key);
+    if (json_is_string(v))
+        return slice_of(json_string_value(v), json_string_length(v));
+    struct slice hex = slice_from(json_string_value(json_object_get(v, "bytes")));
+    char *bytes = arena_alloc(&arena, hex.len / 2);
+    for (size_t i = 0; i < hex.len / 2; i++)
+        bytes[i] = (char)(hex_value(hex.ptr[2 * i]) << 4 | hex_value(hex.ptr[2 * i + 1]));
+    return slice_of(bytes, hex.len / 2);
+}
+
+static struct slice expand(struct slice text)
+{
+    struct template t;
+    template_compile(&t, text, &arena);
+    return template_expand(&t, &x);
+}
+
+TEST("every placeholder of an unknown name becomes the empty value, as the table says")
+{
+    json_t *t = table("replacer"), *row;
+    size_t i;
+    begin();
+    json_array_foreach(json_object_get(t, "cases"), i, row)
+    {
+        struct template compiled;
+        template_compile(&compiled, member(row, "input"), &arena);
+        CHECK_SLICE(template_expand_or(&compiled, &x, member(row, "empty")), member(row, "expect"));
+    }
+    CHECK_INT(i, 34);
+    json_decref(t);
+    arena_deinit(&arena);
+}
+
+TEST("the placeholders of a request have the values that the table says")
+{
+    json_t *t = table("http-placeholders"), *row;
+    size_t i, checked = 0;
+    begin();
+    json_array_foreach(json_object_get(t, "cases"), i, row)
+    {
+        struct slice name = member(row, "get"), value, want = member(row, "expect");
+        if (slice_starts(name, SLICE("http.request.tls.")))
+            continue; /* HTTPS is not there yet */
+        if (slice_is(name, "http.request.scheme"))
+            want = SLICE("http"); /* the table's request came by TLS */
+        if (!placeholder_get(&x, name, &value))
+            test_fail(__FILE__, __LINE__, "unknown: %.*s", SLICE_ARG(name));
+        if (!slice_eq(value, want))
+            test_fail(__FILE__, __LINE__, "%.*s is \"%.*s\"", SLICE_ARG(name), SLICE_ARG(value));
+        checked++;
+    }
+    CHECK_INT(checked, 28);
+    json_decref(t);
+    arena_deinit(&arena);
+}
+
+TEST("headers, cookies, variables and path parts are found")
+{
+    begin();
+    fields_add(&x.req.fields, SLICE("X-A"), SLICE("1"));
+    fields_add(&x.req.fields, SLICE("x-a"), SLICE("2"));
+    fields_add(&x.req.fields, SLICE("Cookie"), SLICE("a=b; sid=\"x y\""));
+    exchange_set_var(&x, SLICE("http.vars.root"), SLICE("/srv"));
+    CHECK_TEXT(expand(SLICE("{http.request.header.x-a}")), "1,2");
+    CHECK_TEXT(expand(SLICE("<{http.request.cookie.sid}>")), "<x y>");
+    CHECK_TEXT(expand(SLICE("{http.vars.root}/{http.request.uri.path.1}")), "/srv/bar.tar.gz");
+    CHECK_TEXT(expand(SLICE("[{http.vars.none}{http.request.uri.path.9}]")), "[]");
+    setenv("PORTICO_TEMPLATE_TEST", "here", 1);
+    CHECK_TEXT(expand(SLICE("{env.PORTICO_TEMPLATE_TEST}")), "here");
+    arena_deinit(&arena);
+}
+
+TEST("known placeholders are replaced and unknown ones kept")
+{
+    struct template t;
+    begin();
+    template_compile(&t, SLICE("{http.request.method} {no.such} \\{x\\}"), &arena);
+    CHECK_TEXT(template_expand_known(&t, &x), "GET {no.such} {x}");
+    CHECK(!t.constant);
+    template_compile(&t, SLICE("{te{http.request.method}{as{{df{http.request.port}"), &arena);
+    CHECK_TEXT(template_expand_known(&t, &x), "{teGET{as{{df80");
+    arena_deinit(&arena);
+}
+
+TEST("a value is never expanded again")
+{
+    begin();
+    fields_add(&x.req.fields, SLICE("Evil"), SLICE("{env.HOME}"));
+    CHECK_TEXT(expand(SLICE("a{http.request.header.Evil}b")), "a{env.HOME}b");
+    arena_deinit(&arena);
+}
+
+TEST("a status is three digits or nothing")
+{
+    struct template t;
+    int status;
+    begin();
+    template_compile(&t, SLICE("{http.vars.s}"), &arena);
+    exchange_set_var(&x, SLICE("http.vars.s"), SLICE("404"));
+    CHECK(template_status(&t, &x, &status) && status == 404);
+    exchange_set_var(&x, SLICE("http.vars.s"), SLICE("99"));
+    CHECK(!template_status(&t, &x, &status));
+    exchange_set_var(&x, SLICE("http.vars.s"), SLICE("abc"));
+    CHECK(!template_status(&t, &x, &status));
+    arena_deinit(&arena);
+}
+
+TEST("a request has one UUID")
+{
+    begin();
+    struct slice first = arena_copy(&arena, expand(SLICE("{http.request.uuid}")));
+    CHECK_INT(first.len, 36);
+    CHECK_INT(first.ptr[14], '4');
+    CHECK_SLICE(expand(SLICE("{http.request.uuid}")), first);
+    arena_deinit(&arena);
+}
