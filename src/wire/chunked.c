@@ -56,9 +56,10 @@ static uint8_t step(struct chunked *c, char byte)
     }
 }
 
-static enum chunked_event take_data(struct chunked *c, struct slice *in, struct slice *data)
+static enum chunked_event take_data(struct chunked *c, struct slice *in, size_t max,
+                                    struct slice *data)
 {
-    *data = slice_take(*in, c->left < in->len ? (size_t)c->left : in->len);
+    *data = slice_take(*in, c->left < max ? (size_t)c->left : max);
     *in = slice_skip(*in, data->len);
     c->left -= data->len;
     if (c->left == 0)
@@ -66,11 +67,11 @@ static enum chunked_event take_data(struct chunked *c, struct slice *in, struct 
     return CHUNKED_DATA;
 }
 
-enum chunked_event chunked_next(struct chunked *c, struct slice *in, struct slice *data)
+enum chunked_event chunked_next(struct chunked *c, struct slice *in, size_t max, struct slice *data)
 {
     while (in->len > 0 && c->state != LAST && c->state != DEAD) {
         if (c->state == DATA)
-            return take_data(c, in, data);
+            return take_data(c, in, max, data);
         c->state = ++c->line > CHUNKED_LINE_MAX ? DEAD : step(c, in->ptr[0]);
         *in = slice_skip(*in, 1);
     }

@@ -25,9 +25,11 @@ enum { CHUNKED_LINE_MAX = 256 };
 
 void chunked_init(struct chunked *);
 
-/* Takes the next event out of `*in`, advancing it. `data` is set for CHUNKED_DATA only. Strict: CRLF
+/* Takes the next event out of `*in`, advancing it. `data`, at most `max` bytes
+ * (at least 1), is set for CHUNKED_DATA only. Strict: CRLF
  * only, no sign, no prefix, no space before or behind the size. */
-enum chunked_event chunked_next(struct chunked *, struct slice *in, struct slice *data);
+enum chunked_event chunked_next(struct chunked *, struct slice *in, size_t max,
+                                struct slice *data);
 
 enum { CHUNKED_HEAD_MAX = 20 };
 

@@ -32,7 +32,7 @@ static void try_chunks(struct slice in)
     struct slice data;
     size_t total = 0, all = in.len;
     chunked_init(&c);
-    while (chunked_next(&c, &in, &data) == CHUNKED_DATA)
+    while (chunked_next(&c, &in, SIZE_MAX, &data) == CHUNKED_DATA)
         total += data.len;
     ASSERT(total <= all);
 }

@@ -176,7 +176,7 @@ static enum chunked_event decode(struct slice in, size_t piece, char *out, size_
     while (in.len > 0) {
         struct slice part = slice_take(in, piece), data;
         in = slice_skip(in, piece);
-        while ((e = chunked_next(&c, &part, &data)) == CHUNKED_DATA) {
+        while ((e = chunked_next(&c, &part, 1000, &data)) == CHUNKED_DATA) {
             memcpy(out + *n, data.ptr, data.len);
             *n += data.len;
         }

@@ -1,0 +1,971 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An HTTP/1 connection has two lives. Idle, it is one small struct with an armed lent read and a
+ * timer: no fiber, no stack, no buffer. When bytes come it takes a scratch (buffers, head, exchange,
+ * arena) from its worker, and once a head is complete a fiber, which serves that request and all
+ * that were pipelined behind it, and then lets go of both.
+ *
+ * The scratch's input buffer holds the head in hand at its front for the whole exchange, since the
+ * request's slices point into it; body bytes come behind it. Responses are gathered so that head,
+ * first data and end leave in one send. What the client did not send to its end is read away within
+ * limits after the answer, so that closing does not reset what is still on its way to it.
+ */
+#include "wire/h1_conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "http/uri.h"
+#include "loop/await.h"
+#include "wire/chunked.h"
+#include "wire/h1_head.h"
+
+enum {
+    ARENA_CHUNK = 8192,
+    BODY_ROOM = 16384,        /* of the input buffer, behind the largest head */
+    SCRATCH_KEEP = 256,       /* free ones kept per worker */
+    RESPONSE_HEAD_MAX = 65536,
+    DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
+    TRAILERS_MAX = 32,
+};
+#define LINGER_NS (2 * NS_PER_S)
+
+struct h1_scratch {
+    struct h1_scratch *next;
+    struct h1_conn *conn;
+    char *in;            /* in[0 … head_len): the head; in[at … len): not yet used */
+    size_t in_cap, head_len, at, len;
+    struct buffer out;   /* the response's head, and chunk lines */
+    struct slice pending; /* stable body bytes that wait for the end */
+    struct arena arena;
+    struct exchange x;
+    struct sink sink;
+    struct chunked chunked;
+    uint64_t body_left;  /* of a body with a length */
+    uint64_t hard_write_ns, hard_read_ns; /* 0: none */
+    enum h1_body framing;
+    bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
+    struct fields trailers;
+    bool has_trailers;
+    char remote_text[INET6_ADDRSTRLEN], local_text[INET6_ADDRSTRLEN];
+    char remote_port[8], local_port[8];
+    struct h1_head head;
+};
+
+struct h1_conn {
+    struct list node;
+    struct op op;
+    struct timer timer;
+    struct h1_worker *worker;
+    struct h1_site *site;
+    struct h1_scratch *scratch; /* NULL: idle */
+    struct fiber *fiber;        /* the one that serves, or NULL */
+    int fd;
+    bool closing;
+};
+
+static void on_bytes(struct op *op, int result);
+static void on_timer(struct timer *t);
+static void serve_all(void *arg);
+static const struct sink_type wire_sink;
+static const struct carrier_type wire_carrier;
+
+/* --- the worker --- */
+
+void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worker)
+{
+    *w = (struct h1_worker){.loop = loop, .worker = worker, .date_s = -1};
+    list_init(&w->conns);
+}
+
+static void free_scratch(struct h1_scratch *s)
+{
+    arena_deinit(&s->arena);
+    buffer_deinit(&s->out);
+    mem_free(s->in);
+    mem_free(s);
+}
+
+void h1_worker_deinit(struct h1_worker *w)
+{
+    ASSERT(w->count == 0);
+    while (w->scratch != NULL) {
+        struct h1_scratch *s = w->scratch;
+        w->scratch = s->next;
+        free_scratch(s);
+    }
+}
+
+static struct h1_scratch *take_scratch(struct h1_worker *w, size_t in_cap)
+{
+    struct h1_scratch *s = w->scratch;
+    if (s != NULL) {
+        w->scratch = s->next;
+        w->scratch_free--;
+    } else {
+        s = NEW(struct h1_scratch);
+        arena_init(&s->arena, ARENA_CHUNK);
+        buffer_init(&s->out, RESPONSE_HEAD_MAX);
+    }
+    if (s->in_cap < in_cap) {
+        mem_free(s->in);
+        s->in = mem_alloc(in_cap);
+        s->in_cap = in_cap;
+    }
+    s->head_len = s->at = s->len = 0;
+    return s;
+}
+
+static void give_scratch(struct h1_worker *w, struct h1_scratch *s)
+{
+    if (w->scratch_free >= SCRATCH_KEEP) {
+        free_scratch(s);
+        return;
+    }
+    s->next = w->scratch;
+    w->scratch = s;
+    w->scratch_free++;
+}
+
+static void check_drained(struct h1_worker *w)
+{
+    if (w->draining && w->count == 0 && w->on_drained != NULL)
+        w->on_drained(w);
+}
+
+/* --- opening, waiting, closing --- */
+
+static const struct http_server *peek_server(struct h1_conn *c, struct generation **g)
+{
+    return c->site->current(c->site, g);
+}
+
+/* Lets the server tell a limit without holding its generation longer than this look. */
+static void look_limits(struct h1_conn *c, uint64_t *idle_ns, uint64_t *header_ns, uint32_t *head_max)
+{
+    struct generation *g;
+    const struct http_server *s = peek_server(c, &g);
+    *idle_ns = s->idle_timeout_ns;
+    *header_ns = s->read_header_timeout_ns;
+    *head_max = s->max_header_bytes;
+    c->site->done(c->site, g);
+}
+
+static void wait_bytes(struct h1_conn *c, uint64_t timeout_ns)
+{
+    op_recv_lent(c->worker->loop, &c->op, c->fd);
+    if (timeout_ns > 0)
+        timer_start(c->worker->loop, &c->timer, loop_now_ns(c->worker->loop) + timeout_ns);
+}
+
+void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
+{
+    uint64_t idle_ns, header_ns;
+    uint32_t head_max;
+    struct h1_conn *c = NEW(struct h1_conn);
+    c->worker = w;
+    c->site = site;
+    c->fd = fd;
+    c->op.on_done = on_bytes;
+    timer_init(&c->timer, on_timer);
+    list_append(&w->conns, &c->node);
+    w->count++;
+    look_limits(c, &idle_ns, &header_ns, &head_max);
+    wait_bytes(c, header_ns > 0 ? header_ns : idle_ns);
+}
+
+static void close_now(struct h1_conn *c)
+{
+    struct h1_worker *w = c->worker;
+    ASSERT(!c->op.armed && c->fiber == NULL);
+    timer_stop(&c->timer);
+    if (c->scratch != NULL)
+        give_scratch(w, c->scratch);
+    if (c->fd >= 0)
+        loop_close(w->loop, c->fd);
+    list_remove(&c->node);
+    w->count--;
+    mem_free(c);
+    check_drained(w);
+}
+
+/* Closes a connection that has no fiber. */
+static void close_idle(struct h1_conn *c)
+{
+    c->closing = true;
+    if (c->op.armed)
+        op_cancel(c->worker->loop, &c->op);
+    else
+        close_now(c);
+}
+
+static void on_timer(struct timer *t)
+{
+    struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, timer);
+    if (c->fiber == NULL)
+        close_idle(c);
+}
+
+void h1_worker_drain(struct h1_worker *w)
+{
+    w->draining = true;
+    LIST_FOR_SAFE(n, &w->conns)
+    {
+        struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
+        if (c->scratch == NULL)
+            close_idle(c);
+    }
+    check_drained(w);
+}
+
+void h1_worker_abort(struct h1_worker *w)
+{
+    LIST_FOR_SAFE(n, &w->conns)
+    {
+        struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
+        if (c->fiber != NULL)
+            fiber_cancel(c->fiber, ERR_CANCELLED);
+        else
+            close_idle(c);
+    }
+}
+
+/* --- heads --- */
+
+/* A last word to a client whose request cannot be served; the connection closes behind it. */
+static void put_refusal(struct buffer *out, int status)
+{
+    const char *text = status_text(status);
+    buffer_clear(out);
+    (void)!buffer_append_f(out,
+                           "HTTP/1.1 %d %s\r\nServer: portico\r\nContent-Type: text/plain; "
+                           "charset=utf-8\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%d %s",
+                           status, text, strlen(text) + 4, status, text);
+}
+
+static int refusal_status(enum h1_result r)
+{
+    switch (r) {
+    case H1_TOO_LARGE:
+        return 431;
+    case H1_VERSION:
+        return 505;
+    case H1_CODING:
+        return 501;
+    default:
+        return 400;
+    }
+}
+
+/* Without a fiber: sent if the socket takes it at once, which it does but for a hostile peer. */
+static void refuse(struct h1_conn *c, int status)
+{
+    struct buffer *out = &c->scratch->out;
+    put_refusal(out, status);
+    (void)!send(c->fd, out->ptr, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shutdown(c->fd, SHUT_WR);
+    close_idle(c);
+}
+
+static void on_head(struct h1_conn *c, enum h1_result r, uint32_t head_max)
+{
+    struct h1_scratch *s = c->scratch;
+    if ((r == H1_MORE && s->len > head_max) || (r == H1_DONE && s->head_len > head_max))
+        r = H1_TOO_LARGE;
+    if (r == H1_MORE) { /* the timer runs on from the head's first byte */
+        op_recv_lent(c->worker->loop, &c->op, c->fd);
+        return;
+    }
+    timer_stop(&c->timer);
+    if (r != H1_DONE) {
+        refuse(c, refusal_status(r));
+        return;
+    }
+    c->worker->busy++;
+    if (fiber_start(c->worker->loop, serve_all, c) != OK) {
+        c->worker->busy--;
+        refuse(c, 503);
+    }
+}
+
+static void on_bytes(struct op *op, int result)
+{
+    struct h1_conn *c = CONTAINER_OF(op, struct h1_conn, op);
+    uint64_t idle_ns, header_ns;
+    uint32_t head_max;
+    if (result <= 0 || c->closing) {
+        close_now(c);
+        return;
+    }
+    look_limits(c, &idle_ns, &header_ns, &head_max);
+    if (c->scratch == NULL) {
+        c->scratch = take_scratch(c->worker, (size_t)head_max + BODY_ROOM + 1024);
+        if (header_ns > 0)
+            timer_start(c->worker->loop, &c->timer, loop_now_ns(c->worker->loop) + header_ns);
+    }
+    struct h1_scratch *s = c->scratch;
+    if (op->lent.len > s->in_cap - s->len) { /* a head beyond its limit by far */
+        refuse(c, 431);
+        return;
+    }
+    memcpy(s->in + s->len, op->lent.ptr, op->lent.len);
+    s->len += op->lent.len;
+    enum h1_result r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
+    on_head(c, r, head_max);
+}
+
+/* --- one exchange --- */
+
+static void text_of(const struct sockaddr_storage *a, char *host, size_t cap, char port[8])
+{
+    const struct sockaddr_in *four = (const void *)a;
+    const struct sockaddr_in6 *six = (const void *)a;
+    struct in_addr mapped;
+    host[0] = port[0] = '\0';
+    if (a->ss_family == AF_INET) {
+        inet_ntop(AF_INET, &four->sin_addr, host, (socklen_t)cap);
+        snprintf(port, 8, "%u", ntohs(four->sin_port));
+    } else if (a->ss_family == AF_INET6) {
+        snprintf(port, 8, "%u", ntohs(six->sin6_port));
+        if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) {
+            memcpy(&mapped, six->sin6_addr.s6_addr + 12, 4);
+            inet_ntop(AF_INET, &mapped, host, (socklen_t)cap);
+        } else {
+            inet_ntop(AF_INET6, &six->sin6_addr, host, (socklen_t)cap);
+        }
+    } else {
+        snprintf(host, cap, "@");
+    }
+}
+
+/* Once per busy period: the peer's and our address as text. */
+static void look_addresses(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    struct sockaddr_storage a = {0};
+    socklen_t len = sizeof a;
+    (void)!getpeername(c->fd, (struct sockaddr *)&a, &len);
+    text_of(&a, s->remote_text, sizeof s->remote_text, s->remote_port);
+    len = sizeof a;
+    (void)!getsockname(c->fd, (struct sockaddr *)&a, &len);
+    text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
+}
+
+static bool named_in(const struct slice *names, size_t count, struct slice name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (slice_eq_nocase(names[i], name))
+            return true;
+    }
+    return false;
+}
+
+/* Names with '_' or '.' could pass for others behind a gateway (CGI makes '_' of '-'). */
+static bool wanted_field(const struct http_server *server, struct slice name)
+{
+    if (memchr(name.ptr, '_', name.len) != NULL &&
+        !named_in(server->underscore_headers, server->underscore_count, name))
+        return false;
+    return memchr(name.ptr, '.', name.len) == NULL ||
+           named_in(server->dot_headers, server->dot_count, name);
+}
+
+static void fill_request(struct h1_scratch *s, const struct http_server *server)
+{
+    struct request *q = &s->x.req;
+    const struct h1_head *h = &s->head;
+    fields_init(&q->fields, &s->arena);
+    for (unsigned i = 0; i < h->count; i++) {
+        if (wanted_field(server, h->fields[i].name))
+            fields_add(&q->fields, h->fields[i].name, h->fields[i].value);
+    }
+    q->method = q->original_method = h->method;
+    q->method_id = method_parse(h->method);
+    q->target = h->target;
+    q->host = q->original_host = h->host;
+    q->scheme = SLICE("http");
+    q->major = 1;
+    q->minor = h->minor;
+    q->upgrade = h->upgrade;
+    q->has_body = h->body != H1_BODY_NONE;
+    q->content_length = h->body == H1_BODY_CHUNKED ? -1 : (int64_t)h->content_length;
+}
+
+static void begin_exchange(struct h1_conn *c, const struct http_server *server,
+                           struct generation *g)
+{
+    struct h1_scratch *s = c->scratch;
+    struct exchange *x = &s->x;
+    uint64_t now = loop_now_ns(c->worker->loop);
+    memset(x, 0, sizeof *x);
+    x->arena = &s->arena;
+    x->carrier = &wire_carrier;
+    x->server = server;
+    x->generation = g;
+    x->worker = c->worker->worker;
+    x->remote_host = x->client_ip = slice_from(s->remote_text);
+    x->remote_port = slice_from(s->remote_port);
+    x->local_host = slice_from(s->local_text);
+    x->local_port = slice_from(s->local_port);
+    x->body_max = UINT64_MAX;
+    x->start_ns = now;
+    x->close_after = !s->head.keep_alive || c->worker->draining;
+    x->res.content_length = -1;
+    fields_init(&x->res.fields, &s->arena);
+    fields_add(&x->res.fields, SLICE("Server"), SLICE("portico"));
+    fill_request(s, server);
+    s->conn = c;
+    s->sink = (struct sink){.type = &wire_sink, .exchange = x};
+    x->sink = &s->sink;
+    buffer_clear(&s->out);
+    s->pending = SLICE_NONE;
+    chunked_init(&s->chunked);
+    s->framing = s->head.body;
+    s->body_left = s->head.content_length;
+    s->body_done = s->framing == H1_BODY_NONE;
+    s->expect_continue = s->head.expect_continue;
+    s->chunked_out = s->wire_broken = s->out_ended = s->taken_over = s->has_trailers = false;
+    s->at = s->head_len;
+    s->hard_write_ns = server->write_timeout_ns > 0 ? now + server->write_timeout_ns : 0;
+    s->hard_read_ns = server->read_timeout_ns > 0 ? now + server->read_timeout_ns : 0;
+}
+
+static void serve_one(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    struct generation *g;
+    struct slice authority;
+    const struct http_server *server = peek_server(c, &g);
+    begin_exchange(c, server, g);
+    struct exchange *x = &s->x;
+    c->worker->requests++;
+    if (x->req.method_id == METHOD_CONNECT ||
+        uri_parse(x->req.target, &x->req.uri, &authority, x->arena) != OK) {
+        x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
+        x->close_after = true;
+        x->res.content_length = 0;
+        x->res.status = x->req.method_id == METHOD_CONNECT ? 405 : 400;
+        if (exchange_end(x) != OK)
+            s->wire_broken = true;
+    } else {
+        x->req.original_uri = x->req.uri;
+        http_server_serve(server, x);
+    }
+    for (struct exchange_hook *h = x->hooks; h != NULL; h = h->next)
+        h->run(x, h->arg);
+    c->site->done(c->site, g);
+}
+
+/* --- the request's body --- */
+
+static uint64_t read_deadline(const struct h1_scratch *s)
+{
+    uint64_t idle = s->x.server->read_idle_timeout_ns;
+    uint64_t soft = idle > 0 ? loop_now_ns(s->conn->worker->loop) + idle : 0;
+    return soft == 0 || (s->hard_read_ns > 0 && s->hard_read_ns < soft) ? s->hard_read_ns : soft;
+}
+
+static uint64_t write_deadline(const struct h1_scratch *s)
+{
+    uint64_t idle = s->x.server->write_idle_timeout_ns;
+    uint64_t soft = idle > 0 ? loop_now_ns(s->conn->worker->loop) + idle : 0;
+    return soft == 0 || (s->hard_write_ns > 0 && s->hard_write_ns < soft) ? s->hard_write_ns : soft;
+}
+
+static enum err broken(struct h1_scratch *s, enum err e)
+{
+    s->wire_broken = true;
+    s->x.close_after = true;
+    return e;
+}
+
+static enum err say_continue(struct h1_scratch *s)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct iovec v = {(char *)(uintptr_t)text, sizeof text - 1};
+    size_t sent;
+    s->expect_continue = false;
+    if (s->x.res.head_sent)
+        return OK;
+    return await_send(s->conn->fd, &v, 1, 0, write_deadline(s), &sent);
+}
+
+/* More bytes behind the head; all earlier ones are used up. */
+static enum err refill(struct h1_scratch *s)
+{
+    size_t n;
+    ASSERT(s->at == s->len);
+    s->at = s->len = s->head_len;
+    TRY(await_recv(s->conn->fd, s->in + s->len, s->in_cap - s->len, read_deadline(s), &n));
+    s->len += n;
+    return n > 0 ? OK : ERR_CLOSED;
+}
+
+static enum err read_length(struct h1_scratch *s, char *buf, size_t cap, size_t *n)
+{
+    if (cap > s->body_left)
+        cap = (size_t)s->body_left;
+    if (s->at < s->len) {
+        *n = s->len - s->at < cap ? s->len - s->at : cap;
+        memcpy(buf, s->in + s->at, *n);
+        s->at += *n;
+    } else {
+        TRY(await_recv(s->conn->fd, buf, cap, read_deadline(s), n));
+        if (*n == 0)
+            return ERR_CLOSED;
+    }
+    s->body_left -= *n;
+    s->body_done = s->body_left == 0;
+    return OK;
+}
+
+static void keep_trailers(struct h1_scratch *s, const struct h1_field *fields, unsigned count)
+{
+    static const char *const forbidden[] = {"Content-Length", "Transfer-Encoding", "Host",
+                                            "Trailer", "Connection", "Content-Type",
+                                            "Authorization", "Cookie", "Content-Encoding", NULL};
+    fields_init(&s->trailers, &s->arena);
+    for (unsigned i = 0; i < count; i++) {
+        const char *const *f = forbidden;
+        while (*f != NULL && !slice_eq_nocase(fields[i].name, slice_from(*f)))
+            f++;
+        if (*f == NULL)
+            fields_add(&s->trailers, arena_copy(&s->arena, fields[i].name),
+                       arena_copy(&s->arena, fields[i].value));
+    }
+    s->has_trailers = s->trailers.count > 0;
+}
+
+static enum err read_trailers(struct h1_scratch *s)
+{
+    struct h1_field fields[TRAILERS_MAX];
+    for (;;) {
+        unsigned count;
+        size_t used, left = s->len - s->at;
+        const char *why;
+        enum h1_result r = h1_parse_trailers(fields, TRAILERS_MAX, &count,
+                                             slice_of(s->in + s->at, left), &used, &why);
+        if (r == H1_DONE) {
+            keep_trailers(s, fields, count);
+            s->at += used;
+            s->body_done = true;
+            return OK;
+        }
+        if (r != H1_MORE)
+            return ERR_INVALID;
+        memmove(s->in + s->head_len, s->in + s->at, left);
+        s->at = s->head_len;
+        s->len = s->at + left;
+        if (left > BODY_ROOM / 2)
+            return ERR_LIMIT;
+        TRY(await_recv(s->conn->fd, s->in + s->len, s->in_cap - s->len, read_deadline(s), &used));
+        if (used == 0)
+            return ERR_CLOSED;
+        s->len += used;
+    }
+}
+
+static enum err read_chunked(struct h1_scratch *s, char *buf, size_t cap, size_t *n)
+{
+    for (;;) {
+        struct slice in = slice_of(s->in + s->at, s->len - s->at), data;
+        const char *start = in.ptr;
+        enum chunked_event e = chunked_next(&s->chunked, &in, cap, &data);
+        s->at += (size_t)(in.ptr - start);
+        if (e == CHUNKED_BAD)
+            return ERR_INVALID;
+        if (e == CHUNKED_LAST)
+            return read_trailers(s);
+        if (e == CHUNKED_DATA) {
+            memcpy(buf, data.ptr, data.len);
+            *n = data.len;
+            return OK;
+        }
+        TRY(refill(s));
+    }
+}
+
+static enum err on_read_body(struct exchange *x, char *buf, size_t cap, size_t *n)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    *n = 0;
+    if (s->body_done || cap == 0)
+        return OK;
+    if (s->expect_continue && s->at == s->len)
+        TRY(say_continue(s));
+    enum err e = s->framing == H1_BODY_CHUNKED ? read_chunked(s, buf, cap, n)
+                                               : read_length(s, buf, cap, n);
+    return e == OK ? OK : broken(s, e);
+}
+
+static const struct fields *on_trailers(struct exchange *x)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    return s->has_trailers ? &s->trailers : NULL;
+}
+
+static enum err on_take_over(struct exchange *x, int *fd, struct slice *already_read)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    if (!s->body_done)
+        return ERR_UNSUPPORTED;
+    s->taken_over = true;
+    x->close_after = true;
+    *fd = s->conn->fd;
+    *already_read = slice_of(s->in + s->at, s->len - s->at);
+    return OK;
+}
+
+static const struct carrier_type wire_carrier = {
+    .read_body = on_read_body,
+    .trailers = on_trailers,
+    .take_over = on_take_over,
+};
+
+/* --- the response --- */
+
+static struct h1_scratch *of_sink(struct sink *s)
+{
+    return CONTAINER_OF(s, struct h1_scratch, sink);
+}
+
+static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t count, int flags)
+{
+    size_t sent = 0;
+    if (s->wire_broken)
+        return ERR_CLOSED;
+    enum err e = await_send(s->conn->fd, parts, count, flags, write_deadline(s), &sent);
+    return e == OK ? OK : broken(s, e);
+}
+
+static struct iovec part_of(struct slice s)
+{
+    return (struct iovec){(char *)(uintptr_t)s.ptr, s.len};
+}
+
+/* Sends what is gathered: the head or a chunk's line, pending bytes, `more`. */
+static enum err send_gathered(struct h1_scratch *s, struct slice more, struct slice tail, int flags)
+{
+    struct iovec parts[4] = {part_of(buffer_slice(&s->out)), part_of(s->pending), part_of(more),
+                             part_of(tail)};
+    enum err e = send_parts(s, parts, 4, flags);
+    buffer_clear(&s->out);
+    s->pending = SLICE_NONE;
+    return e;
+}
+
+static bool is_framing_name(struct slice name)
+{
+    return (name.len == 14 && slice_eq_nocase(name, SLICE("Content-Length"))) ||
+           (name.len == 17 && slice_eq_nocase(name, SLICE("Transfer-Encoding"))) ||
+           (name.len == 10 && slice_eq_nocase(name, SLICE("Connection"))) ||
+           (name.len == 10 && slice_eq_nocase(name, SLICE("Keep-Alive")));
+}
+
+static enum err put_fields(struct buffer *out, const struct fields *fields)
+{
+    for (uint32_t i = 0; i < fields->count; i++) {
+        const struct field *f = &fields->items[i];
+        if (is_framing_name(f->name) || !h1_name_ok(f->name) || !h1_value_ok(f->value))
+            continue; /* a name or value that would split the response never leaves */
+        TRY(buffer_reserve(out, f->name.len + f->value.len + 4));
+        char *at = out->ptr + out->len;
+        memcpy(at, f->name.ptr, f->name.len);
+        at += f->name.len;
+        *at++ = ':';
+        *at++ = ' ';
+        if (f->value.len > 0)
+            memcpy(at, f->value.ptr, f->value.len);
+        at += f->value.len;
+        *at++ = '\r';
+        *at++ = '\n';
+        out->len = (size_t)(at - out->ptr);
+    }
+    return OK;
+}
+
+static enum err put_status(struct buffer *out, int status)
+{
+    if (status == 200)
+        return BUFFER_PUT(out, "HTTP/1.1 200 OK\r\n");
+    return buffer_append_f(out, "HTTP/1.1 %03d %s\r\n", status, status_text(status));
+}
+
+static enum err put_date(struct h1_worker *w, struct buffer *out)
+{
+    int64_t now = loop_wall_s(w->loop);
+    if (w->date_s != now) {
+        clock_http_date(now, w->date);
+        w->date_s = now;
+    }
+    TRY(BUFFER_PUT(out, "Date: "));
+    TRY(buffer_append(out, slice_of(w->date, sizeof w->date)));
+    return BUFFER_PUT(out, "\r\n");
+}
+
+/* Content-Length, chunks, or the connection's end (RFC 9112 §6). */
+static enum err put_framing(struct h1_scratch *s, const struct response *res)
+{
+    bool no_length = res->status / 100 == 1 || res->status == 204;
+    if (res->content_length >= 0 && !no_length) {
+        TRY(BUFFER_PUT(&s->out, "Content-Length: "));
+        TRY(buffer_append_u64(&s->out, (uint64_t)res->content_length));
+        TRY(BUFFER_PUT(&s->out, "\r\n"));
+    } else if (!exchange_bodiless(&s->x, res->status)) {
+        s->chunked_out = s->x.req.minor == 1;
+        if (s->chunked_out)
+            TRY(BUFFER_PUT(&s->out, "Transfer-Encoding: chunked\r\n"));
+        else
+            s->x.close_after = true;
+    }
+    if (res->status == 101) {
+        s->x.close_after = true;
+        return BUFFER_PUT(&s->out, "Connection: Upgrade\r\n");
+    }
+    if (s->x.close_after)
+        return BUFFER_PUT(&s->out, "Connection: close\r\n");
+    return s->x.req.minor == 0 ? BUFFER_PUT(&s->out, "Connection: keep-alive\r\n") : OK;
+}
+
+static enum err put_head(struct h1_scratch *s, const struct response *res)
+{
+    TRY(put_status(&s->out, res->status));
+    TRY(put_fields(&s->out, &res->fields));
+    if (!res->no_date && !fields_has(&res->fields, SLICE("Date")))
+        TRY(put_date(s->conn->worker, &s->out));
+    TRY(put_framing(s, res));
+    return BUFFER_PUT(&s->out, "\r\n");
+}
+
+static enum err on_sink_head(struct sink *sink, struct response *res)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (!s->body_done && s->expect_continue)
+        s->x.close_after = true; /* the body may or may not come: no telling what follows */
+    enum err e = put_head(s, res);
+    res->head_sent = true;
+    return e == OK ? OK : broken(s, e);
+}
+
+static enum err on_sink_inform(struct sink *sink, int status, const struct fields *fields)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (s->x.req.minor == 0 || s->x.res.head_sent)
+        return OK;
+    TRY(put_status(&s->out, status));
+    TRY(put_fields(&s->out, fields));
+    TRY(BUFFER_PUT(&s->out, "\r\n"));
+    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+}
+
+static enum err over_length(struct h1_scratch *s, uint64_t more)
+{
+    int64_t length = s->x.res.content_length;
+    if (length < 0 || s->x.bytes_sent + more <= (uint64_t)length)
+        return OK;
+    return broken(s, ERR_INVALID); /* more than the head announced */
+}
+
+static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend lend)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (bytes.len == 0 || exchange_bodiless(&s->x, s->x.res.status))
+        return OK;
+    TRY(over_length(s, bytes.len));
+    if (!s->chunked_out && lend == LEND_STABLE && s->pending.len == 0) {
+        s->pending = bytes;
+        s->x.bytes_sent += bytes.len;
+        return OK;
+    }
+    s->x.bytes_sent += bytes.len;
+    if (!s->chunked_out)
+        return send_gathered(s, bytes, SLICE_NONE, 0);
+    char line[CHUNKED_HEAD_MAX];
+    TRY(buffer_append(&s->out, slice_of(line, chunked_head(line, bytes.len))));
+    return send_gathered(s, bytes, SLICE("\r\n"), 0);
+}
+
+static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
+{
+    struct h1_scratch *s = of_sink(sink);
+    uint64_t sent = 0;
+    if (exchange_bodiless(&s->x, s->x.res.status))
+        return OK;
+    TRY(over_length(s, len));
+    if (s->chunked_out)
+        return sink_file_as_data(sink, fd, offset, len);
+    TRY(send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE));
+    enum err e = OK;
+    while (e == OK && sent < len) { /* each piece has its own deadline: slow is not stuck */
+        uint64_t piece = len - sent < (1 << 20) ? len - sent : (1 << 20), n;
+        e = await_sendfile(s->conn->fd, fd, offset + sent, piece, write_deadline(s), &n);
+        sent += n;
+    }
+    s->x.bytes_sent += sent;
+    return e == OK ? OK : broken(s, e);
+}
+
+static enum err on_sink_flush(struct sink *sink)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (s->out.len == 0 && s->pending.len == 0)
+        return OK;
+    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+}
+
+static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
+{
+    struct h1_scratch *s = of_sink(sink);
+    bool bodiless = exchange_bodiless(&s->x, s->x.res.status);
+    if (s->out_ended)
+        return OK;
+    s->out_ended = true;
+    if (!bodiless && s->x.res.content_length >= 0 &&
+        s->x.bytes_sent < (uint64_t)s->x.res.content_length)
+        return broken(s, ERR_INVALID); /* less than announced: only a cut tells the client */
+    if (s->chunked_out && !bodiless) {
+        TRY(BUFFER_PUT(&s->out, "0\r\n"));
+        if (trailers != NULL)
+            TRY(put_fields(&s->out, trailers));
+        TRY(BUFFER_PUT(&s->out, "\r\n"));
+    }
+    return on_sink_flush(sink);
+}
+
+/* What a request that failed below the handlers is told, if nothing has been said yet. */
+static int status_of(enum err why)
+{
+    switch (why) {
+    case ERR_INVALID:
+        return 400;
+    case ERR_TIMEOUT:
+        return 408;
+    case ERR_LIMIT:
+        return 413;
+    case ERR_FAILED:
+    case ERR_IO:
+        return 500;
+    default:
+        return 0; /* cut: the peer left, or abort was asked for */
+    }
+}
+
+static void on_sink_abort(struct sink *sink, enum err why)
+{
+    struct h1_scratch *s = of_sink(sink);
+    int status = s->x.res.head_sent ? 0 : status_of(why);
+    s->x.close_after = true;
+    if (status > 0) {
+        s->wire_broken = false;
+        s->x.res.status = status;
+        put_refusal(&s->out, status);
+        (void)!send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+        return;
+    }
+    s->wire_broken = true;
+}
+
+static const struct sink_type wire_sink = {
+    .inform = on_sink_inform,
+    .head = on_sink_head,
+    .data = on_sink_data,
+    .file = on_sink_file,
+    .flush = on_sink_flush,
+    .end = on_sink_end,
+    .abort = on_sink_abort,
+};
+
+/* --- behind an exchange --- */
+
+/* Reads away what the handler left of the body. False when that is too much. */
+static bool discard_body(struct h1_scratch *s)
+{
+    char piece[4096];
+    size_t n, total = 0;
+    while (!s->body_done) {
+        if (total > DISCARD_MAX || on_read_body(&s->x, piece, sizeof piece, &n) != OK)
+            return false;
+        total += n;
+    }
+    return true;
+}
+
+/* Tells the end, then takes what the client still sends, for a while: a close with unread bytes
+ * would reset the connection and could destroy the answer before it is read. */
+static void linger(struct h1_conn *c)
+{
+    char piece[4096];
+    size_t n, total = 0;
+    uint64_t deadline = loop_now_ns(c->worker->loop) + LINGER_NS;
+    if (shutdown(c->fd, SHUT_WR) != 0)
+        return;
+    while (total < DISCARD_MAX && await_recv(c->fd, piece, sizeof piece, deadline, &n) == OK &&
+           n > 0)
+        total += n;
+}
+
+/* Moves what was pipelined to the front; true when it holds a whole next head. */
+static enum h1_result next_head(struct h1_scratch *s)
+{
+    size_t left = s->len - s->at;
+    if (left > 0)
+        memmove(s->in, s->in + s->at, left);
+    s->at = 0;
+    s->len = left;
+    s->head_len = 0;
+    return left > 0 ? h1_parse_request(&s->head, slice_of(s->in, left), &s->head_len) : H1_MORE;
+}
+
+/* True when the connection can go on with another request. */
+static bool finish_exchange(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    bool keep = !s->wire_broken && !s->x.close_after && !c->worker->draining;
+    if (keep && !discard_body(s))
+        keep = false;
+    bool say_goodbye = !keep && !s->wire_broken && !s->taken_over;
+    arena_reset(&s->arena);
+    if (say_goodbye)
+        linger(c);
+    return keep;
+}
+
+static void go_idle(struct h1_conn *c)
+{
+    uint64_t idle_ns, header_ns;
+    uint32_t head_max;
+    struct h1_scratch *s = c->scratch;
+    look_limits(c, &idle_ns, &header_ns, &head_max);
+    if (s->len == 0) {
+        c->scratch = NULL;
+        give_scratch(c->worker, s);
+    }
+    wait_bytes(c, c->scratch == NULL ? idle_ns : header_ns);
+}
+
+static void serve_all(void *arg)
+{
+    struct h1_conn *c = arg;
+    enum h1_result r;
+    bool keep;
+    c->fiber = fiber_self();
+    look_addresses(c);
+    do {
+        serve_one(c);
+        keep = finish_exchange(c);
+        r = keep ? next_head(c->scratch) : H1_MORE;
+    } while (keep && r == H1_DONE);
+    c->fiber = NULL;
+    c->worker->busy--;
+    if (!keep)
+        close_now(c);
+    else if (r != H1_MORE)
+        refuse(c, refusal_status(r));
+    else
+        go_idle(c);
+}
