@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whole connections: bytes written to a socket, bytes that come back, through the connection's
+ * driver, the routes and the handlers of this room, on both back ends. Each test gives the routes
+ * as JSON, runs the server's side on a thread, and reads until the server closes.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/test.h"
+#include "handlers/handlers.h"
+#include "loop/fiber.h"
+#include "wire/h1_conn.h"
+
+static const struct module *const modules[] = {
+    &handler_static_response, &handler_error, &handler_subroute, &handler_vars, &handler_headers,
+    &handler_request_body, NULL};
+
+static struct http_server server;
+static struct arena arena;
+static struct provision provision;
+
+static const struct http_server *current(struct h1_site *site, struct generation **g)
+{
+    (void)site;
+    *g = NULL;
+    return &server;
+}
+
+static void done(struct h1_site *site, struct generation *g)
+{
+    (void)site;
+    (void)g;
+}
+
+static struct h1_site site = {current, done};
+
+struct side {
+    enum loop_kind kind;
+    int fd;
+    const char *wrong; /* what was found at the end, or NULL */
+    struct h1_worker worker;
+    struct timer tick;
+};
+
+static void on_tick(struct timer *t)
+{
+    struct side *s = CONTAINER_OF(t, struct side, tick);
+    if (s->worker.count == 0)
+        loop_stop(s->worker.loop);
+    else
+        timer_start(s->worker.loop, t, loop_now_ns(s->worker.loop) + NS_PER_MS);
+}
+
+static void *run_server(void *arg)
+{
+    struct side *s = arg;
+    struct loop *loop;
+    if (loop_create(s->kind, &loop) != OK) {
+        s->wrong = "no loop";
+        close(s->fd);
+        return NULL;
+    }
+    h1_worker_init(&s->worker, loop, NULL);
+    h1_conn_open(&s->worker, &site, s->fd);
+    timer_init(&s->tick, on_tick);
+    timer_start(loop, &s->tick, loop_now_ns(loop) + NS_PER_MS);
+    loop_run(loop);
+    if (loop_armed(loop) != 0 || fiber_live(loop) != 0)
+        s->wrong = "an operation or a fiber is left";
+    h1_worker_deinit(&s->worker);
+    loop_destroy(loop);
+    return NULL;
+}
+
+static void use(const char *json)
+{
+    json_error_t e;
+    json_t *config = json_loads(json, 0, &e);
+    if (config == NULL)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+    arena_init(&arena, 16384);
+    provision = (struct provision){.arena = &arena, .modules = modules};
+    memset(&server, 0, sizeof server);
+    enum err r = http_server_provision(&server, SLICE("srv0"), config, &provision);
+    json_decref(config);
+    if (r != OK)
+        test_fail(__FILE__, __LINE__, "%s", provision.error);
+}
+
+static void unuse(void)
+{
+    for (struct provision_release *r = provision.releases; r != NULL; r = r->next)
+        r->release(r->cfg);
+    arena_deinit(&arena);
+}
+
+static char answer[65536];
+
+/* Reads until the end; the Date's value is blanked, so that texts can be compared. */
+static struct slice read_answer(int fd)
+{
+    size_t n = 0;
+    struct timeval limit = {5, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    for (ssize_t got; n < sizeof answer - 1 &&
+                      (got = read(fd, answer + n, sizeof answer - 1 - n)) > 0;)
+        n += (size_t)got;
+    answer[n] = '\0';
+    for (char *date = answer; (date = strstr(date, "\r\nDate: ")) != NULL; date += 8)
+        memset(date + 8, 'x', HTTP_DATE_LEN);
+    return slice_of(answer, n);
+}
+
+#define DATE "Date: xxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n"
+
+/* Sends `request` in pieces of `piece` bytes and gives what came back. */
+static struct slice talk(enum loop_kind kind, struct slice request, size_t piece)
+{
+    int fd[2];
+    pthread_t thread;
+    if (kind == LOOP_URING && !loop_probe_uring())
+        test_skip("io_uring is not allowed here");
+    CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    struct side s = {.kind = kind, .fd = fd[0]};
+    pthread_create(&thread, NULL, run_server, &s);
+    while (request.len > 0) {
+        struct slice part = slice_take(request, piece);
+        ssize_t n = send(fd[1], part.ptr, part.len, MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        request = slice_skip(request, (size_t)n);
+        if (piece < 100)
+            usleep(300);
+    }
+    shutdown(fd[1], SHUT_WR);
+    struct slice got = read_answer(fd[1]);
+    close(fd[1]);
+    pthread_join(thread, NULL);
+    if (s.wrong != NULL)
+        test_fail(__FILE__, __LINE__, "%s", s.wrong);
+    return got;
+}
+
+static void expect(const char *config, struct slice request, const char *want)
+{
+    static const enum loop_kind kinds[] = {LOOP_EPOLL, LOOP_URING};
+    for (int k = 0; k < 2; k++) {
+        use(config);
+        struct slice got = talk(kinds[k], request, 1 << 20);
+        unuse();
+        CHECK_TEXT(got, want);
+    }
+}
+
+#define HELLO "{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"body\":\"hello\"}]}]}"
+#define OK_HELLO                                                                                   \
+    "HTTP/1.1 200 OK\r\nServer: portico\r\nContent-Type: text/plain; charset=utf-8\r\n" DATE       \
+    "Content-Length: 5\r\n"
+
+TEST("a request is answered and the connection kept until the client ends it")
+{
+    expect(HELLO, SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), OK_HELLO "\r\nhello");
+}
+
+TEST("pipelined requests are answered in order, the last one closes")
+{
+    expect(HELLO,
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+                 "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+           OK_HELLO "\r\nhello" OK_HELLO "\r\n" OK_HELLO "Connection: close\r\n\r\nhello");
+}
+
+TEST("HTTP/1.0 closes unless it asks to be kept")
+{
+    expect(HELLO, SLICE("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n"),
+           OK_HELLO "Connection: keep-alive\r\n\r\nhello" OK_HELLO
+                    "Connection: close\r\n\r\nhello");
+}
+
+TEST("a head that comes byte by byte is the same request")
+{
+    use(HELLO);
+    struct slice got = talk(LOOP_EPOLL, SLICE("GET /abc HTTP/1.1\r\nHost: a\r\n\r\n"), 1);
+    unuse();
+    CHECK_TEXT(got, OK_HELLO "\r\nhello");
+}
+
+#define REFUSED(status, text, length)                                                              \
+    "HTTP/1.1 " status " " text "\r\nServer: portico\r\nContent-Type: text/plain; charset=utf-8"   \
+    "\r\nConnection: close\r\nContent-Length: " length "\r\n\r\n" status " " text
+
+TEST("a malformed request is refused with 400 and the connection closed")
+{
+    expect(HELLO, SLICE("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: "
+                        "chunked\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           REFUSED("400", "Bad Request", "15"));
+    expect(HELLO, SLICE("GET / HTTP/3.0\r\nHost: a\r\n\r\n"),
+           REFUSED("505", "HTTP Version Not Supported", "30"));
+}
+
+TEST("a malformed request behind a good one is refused too")
+{
+    expect(HELLO, SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+           OK_HELLO "\r\nhello" REFUSED("400", "Bad Request", "15"));
+}
+
+TEST("a head beyond its limit is refused with 431")
+{
+    char text[40000];
+    memset(text, 'a', sizeof text);
+    memcpy(text, "GET / HTTP/1.1\r\nHost: a\r\nX: ", 28);
+    use(HELLO);
+    struct slice got = talk(LOOP_EPOLL, slice_of(text, sizeof text), 1 << 20);
+    unuse();
+    CHECK(slice_starts(got, SLICE("HTTP/1.1 431 Request Header Fields Too Large\r\n")));
+}
+
+TEST("a body that nobody reads is read away, and the next request is answered")
+{
+    expect(HELLO,
+           SLICE("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\n"
+                 "Host: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"
+                 "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           OK_HELLO "\r\nhello" OK_HELLO "\r\nhello" OK_HELLO "\r\nhello");
+}
+
+TEST("routes run in order, vars and headers are seen, errors meet their routes")
+{
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"vars\",\"who\":\"you\"},"
+           "{\"handler\":\"headers\",\"response\":{\"set\":{\"X-Who\":[\"{http.vars.who}\"]},"
+           "\"delete\":[\"Server\"]}},{\"handler\":\"error\",\"error\":\"no\","
+           "\"status_code\":404}]}],\"errors\":{\"routes\":[{\"handle\":[{\"handler\":"
+           "\"static_response\",\"body\":\"{http.error.status_code} {http.error.message}\"}]}]}}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 404 Not Found\r\nX-Who: you\r\nContent-Type: text/plain; charset=utf-8\r\n" DATE
+           "Content-Length: 6\r\n\r\n404 no");
+}
+
+TEST("deferred header changes come last and may take the Date away")
+{
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"headers\",\"response\":{\"deferred\":true,"
+           "\"delete\":[\"*\",\"Date\"],\"set\":{\"X\":[\"1\"]}}},{\"handler\":"
+           "\"static_response\",\"body\":\"b\"}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 1\r\n\r\nb");
+}
+
+TEST("a value from the request cannot split the response")
+{
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"headers\":{\"Location\":"
+           "[\"/{http.request.uri.query.x}\"]},\"status_code\":302}]}]}",
+           SLICE("GET /?x=a%0d%0aSet-Cookie:%20b HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 302 Found\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n");
+}
+
+TEST("abort cuts the connection without a byte")
+{
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"abort\":true}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "");
+}
+
+TEST("nobody's request gets an empty 200, a bad target 400")
+{
+    expect("{}", SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /%zz HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 200 OK\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n"
+           "HTTP/1.1 400 Bad Request\r\nServer: portico\r\n" DATE
+           "Content-Length: 0\r\nConnection: close\r\n\r\n");
+}
+
+TEST("a configuration with an unknown module or member is refused with its place")
+{
+    json_t *bad = json_loads("{\"routes\":[{\"handle\":[{\"handler\":\"nope\"}]}]}", 0, NULL);
+    arena_init(&arena, 16384);
+    provision = (struct provision){.arena = &arena, .modules = modules};
+    memset(&server, 0, sizeof server);
+    CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);
+    CHECK_TEXT(slice_from(provision.error),
+               "apps.http.servers.srv0.routes[0].handle[0]: unknown module: http.handlers.nope");
+    json_decref(bad);
+    bad = json_loads("{\"rutes\":[]}", 0, NULL);
+    CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);
+    CHECK_TEXT(slice_from(provision.error), "apps.http.servers.srv0: unknown member \"rutes\"");
+    json_decref(bad);
+    arena_deinit(&arena);
+}
