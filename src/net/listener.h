@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binding of listening sockets: TCP over IPv4, IPv6 or both, Unix sockets with their mode, and
+ * descriptors that were inherited (socket activation). Blocking; only the keeper calls it.
+ */
+#pragma once
+
+#include "net/address.h"
+
+enum { LISTEN_BACKLOG = 4096, LISTENERS_MAX = 256 };
+
+struct listen_request {
+    struct slice network, host; /* of a network_address */
+    uint16_t port;
+    unsigned count;             /* sockets that share the address (SO_REUSEPORT); 1 for unix, fd */
+};
+
+/* Opens `count` sockets into fds: bound, listening, non-blocking, close-on-exec. Port 0 lets the
+ * kernel choose; *port tells which. On failure none is open and `error` names the address, the
+ * reason, who holds it, and what to do. */
+enum err listen_open(const struct listen_request *, int *fds, uint16_t *port, char *error,
+                     size_t error_cap);
