@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -199,4 +200,25 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
     list_append(&c->lru, &f->lru);
     make_room(c);
     return f;
+}
+
+/* --- the thread's own --- */
+
+static _Thread_local struct file_cache *self;
+
+struct file_cache *file_cache_self(void)
+{
+    return self;
+}
+
+void file_cache_thread_init(void)
+{
+    const char *off = getenv("PORTICO_FILE_CACHE");
+    self = file_cache_create(off != NULL && strcmp(off, "off") == 0);
+}
+
+void file_cache_thread_deinit(void)
+{
+    file_cache_destroy(self);
+    self = NULL;
 }

@@ -49,3 +49,8 @@ void file_cache_destroy(struct file_cache *);
  * monotonic clock. Does file system calls when the entry is new or due for its check. */
 struct open_file *file_cache_open(struct file_cache *, struct slice path, uint64_t now_ns);
 void open_file_unref(struct open_file *);
+
+/* The calling worker's own cache; NULL on threads that have none. */
+struct file_cache *file_cache_self(void);
+void file_cache_thread_init(void);
+void file_cache_thread_deinit(void);

@@ -132,13 +132,20 @@ static void give_scratch(struct h1_worker *w, struct h1_scratch *s)
     w->scratch_free++;
 }
 
-static void check_drained(struct h1_worker *w)
+static void check_drained(struct h1_worker *w, struct h1_site *site)
 {
+    if (site != NULL && site->draining && site->count == 0 && site->on_empty != NULL)
+        site->on_empty(site); /* the site may be gone behind this */
     if (w->draining && w->count == 0 && w->on_drained != NULL)
         w->on_drained(w);
 }
 
 /* --- opening, waiting, closing --- */
+
+static bool is_draining(const struct h1_conn *c)
+{
+    return c->worker->draining || c->site->draining;
+}
 
 static const struct http_server *peek_server(struct h1_conn *c, struct generation **g)
 {
@@ -175,6 +182,7 @@ void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
     timer_init(&c->timer, on_timer);
     list_append(&w->conns, &c->node);
     w->count++;
+    site->count++;
     look_limits(c, &idle_ns, &header_ns, &head_max);
     wait_bytes(c, header_ns > 0 ? header_ns : idle_ns);
 }
@@ -188,10 +196,12 @@ static void close_now(struct h1_conn *c)
         give_scratch(w, c->scratch);
     if (c->fd >= 0)
         loop_close(w->loop, c->fd);
+    struct h1_site *site = c->site;
     list_remove(&c->node);
     w->count--;
+    site->count--;
     mem_free(c);
-    check_drained(w);
+    check_drained(w, site);
 }
 
 /* Closes a connection that has no fiber. */
@@ -211,16 +221,32 @@ static void on_timer(struct timer *t)
         close_idle(c);
 }
 
-void h1_worker_drain(struct h1_worker *w)
+/* Those of one site, or with NULL all of them. */
+static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
 {
-    w->draining = true;
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
-        if (c->scratch == NULL)
+        if (c->scratch == NULL && (site == NULL || c->site == site))
             close_idle(c);
     }
-    check_drained(w);
+}
+
+void h1_worker_drain(struct h1_worker *w)
+{
+    w->draining = true;
+    close_idle_ones(w, NULL);
+    check_drained(w, NULL);
+}
+
+void h1_site_drain(struct h1_worker *w, struct h1_site *site)
+{
+    site->draining = true;
+    if (site->count == 0) {
+        check_drained(w, site);
+        return;
+    }
+    close_idle_ones(w, site);
 }
 
 void h1_worker_abort(struct h1_worker *w)
@@ -414,7 +440,7 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     x->local_port = slice_from(s->local_port);
     x->body_max = UINT64_MAX;
     x->start_ns = now;
-    x->close_after = !s->head.keep_alive || c->worker->draining;
+    x->close_after = !s->head.keep_alive || is_draining(c);
     x->res.content_length = -1;
     fields_init(&x->res.fields, &s->arena);
     fields_add(&x->res.fields, SLICE("Server"), SLICE("portico"));
@@ -925,7 +951,7 @@ static enum h1_result next_head(struct h1_scratch *s)
 static bool finish_exchange(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
-    bool keep = !s->wire_broken && !s->x.close_after && !c->worker->draining;
+    bool keep = !s->wire_broken && !s->x.close_after && !is_draining(c);
     if (keep && !discard_body(s))
         keep = false;
     bool say_goodbye = !keep && !s->wire_broken && !s->taken_over;

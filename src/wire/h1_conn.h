@@ -31,6 +31,9 @@ struct h1_worker {
 struct h1_site {
     const struct http_server *(*current)(struct h1_site *, struct generation **); /* takes a ref */
     void (*done)(struct h1_site *, struct generation *);                          /* gives it back */
+    unsigned count;                         /* open connections */
+    bool draining;                          /* each closes behind the exchange it is in */
+    void (*on_empty)(struct h1_site *);     /* draining, and the last one has ended; may be NULL */
 };
 
 void h1_worker_init(struct h1_worker *, struct loop *, struct worker *);
@@ -41,6 +44,9 @@ void h1_conn_open(struct h1_worker *, struct h1_site *, int fd);
 
 /* Closes idle connections now and each busy one behind its exchange. */
 void h1_worker_drain(struct h1_worker *);
+
+/* The same for the connections of one site. */
+void h1_site_drain(struct h1_worker *, struct h1_site *);
 
 /* Ends what is left: exchanges are cancelled. */
 void h1_worker_abort(struct h1_worker *);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The admin API: Caddy's paths, methods, statuses and error texts, as one HTTP handler. What it
+ * does to the process is behind a face, since the process is a room above.
+ */
+#pragma once
+
+#include "base/buffer.h"
+#include "http/module.h"
+
+struct admin_face {
+    /* Makes `document` the running configuration; a sentence in `error` when it cannot. */
+    enum err (*apply)(json_t *document, bool force, char *error, size_t cap);
+    /* A Caddyfile, or what the adapter's name says, to a document. `warnings`: a JSON array. */
+    enum err (*adapt)(struct slice adapter, struct slice body, json_t **out, json_t **warnings,
+                      char *error, size_t cap);
+    const json_t *(*document)(void); /* the running one; borrowed until the next wait */
+    void (*stop)(void);              /* soon, behind the answer */
+    /* Appends Prometheus text. */
+    enum err (*metrics)(struct buffer *);
+};
+
+/* Once, before the first request. */
+void admin_set_face(const struct admin_face *);
+
+extern const struct module module_admin_api; /* "http.handlers.portico_admin" */

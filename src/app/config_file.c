@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading and adapting. Every failure is one sentence with the file's name in it.
+ */
+#include "app/config_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "adapter/adapter.h"
+#include "base/mem.h"
+
+enum { CONFIG_MAX = 64 << 20 };
+
+static enum err read_stream(FILE *f, char **bytes, size_t *len)
+{
+    size_t cap = 65536, used = 0, n;
+    char *at = mem_alloc(cap);
+    while ((n = fread(at + used, 1, cap - used - 1, f)) > 0) {
+        used += n;
+        if (used > CONFIG_MAX) {
+            mem_free(at);
+            return ERR_LIMIT;
+        }
+        if (cap - used < 32768)
+            at = mem_realloc(at, cap *= 2);
+    }
+    at[used] = '\0';
+    *bytes = at;
+    *len = used;
+    return ferror(f) ? ERR_IO : OK;
+}
+
+enum err file_read_all(const char *path, char **bytes, size_t *len, char *error, size_t cap)
+{
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *f = is_stdin ? stdin : fopen(path, "re");
+    if (f == NULL) {
+        snprintf(error, cap, "reading config from file: open %s: %s", path, strerror(errno));
+        return err_from_errno(errno);
+    }
+    *bytes = NULL;
+    enum err e = read_stream(f, bytes, len);
+    if (!is_stdin)
+        fclose(f);
+    if (e == OK)
+        return OK;
+    mem_free(*bytes);
+    snprintf(error, cap, "reading config from file: %s: %s", path,
+             e == ERR_LIMIT ? "larger than 64 MiB" : "cannot be read");
+    return e;
+}
+
+enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
+                      json_t **document, json_t **warnings, char *error, size_t cap)
+{
+    struct diag why;
+    *document = *warnings = NULL;
+    if (!slice_is(adapter, "caddyfile")) {
+        snprintf(error, cap, "unrecognized config adapter: " SLICE_FMT,
+                 SLICE_ARG(slice_take(adapter, 100)));
+        return ERR_INVALID;
+    }
+    enum err e = adapt_caddyfile(file_name, body, document, warnings, &why);
+    if (e != OK)
+        snprintf(error, cap, "%s", why.text);
+    return e;
+}
+
+static enum err parse_json(struct slice body, const char *path, json_t **document, char *error,
+                           size_t cap)
+{
+    json_error_t e;
+    *document = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (*document != NULL)
+        return OK;
+    snprintf(error, cap, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    return ERR_INVALID;
+}
+
+/* The adapter that a file's name means, or NULL for JSON. */
+static const char *adapter_by_name(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+    if (dot != NULL && strcmp(dot, ".json") == 0)
+        return NULL;
+    if (strncasecmp(base, "caddyfile", 9) == 0 || (dot != NULL && strcmp(dot, ".caddyfile") == 0))
+        return "caddyfile";
+    return NULL;
+}
+
+enum err config_load(const char *path, const char *adapter, struct loaded_config *c, char *error,
+                     size_t cap)
+{
+    char *bytes;
+    size_t len;
+    memset(c, 0, sizeof *c);
+    bool chosen = adapter != NULL && adapter[0] != '\0';
+    if (path == NULL || path[0] == '\0') {
+        if (chosen && strcmp(adapter, "caddyfile") != 0) {
+            snprintf(error, cap, "cannot adapt config without config file (use --config)");
+            return ERR_INVALID;
+        }
+        if (access("Caddyfile", F_OK) != 0)
+            return OK;
+        path = "Caddyfile";
+    }
+    if (!chosen)
+        adapter = adapter_by_name(path);
+    if (adapter != NULL && strcmp(adapter, "json") == 0)
+        adapter = NULL;
+    TRY(file_read_all(path, &bytes, &len, error, cap));
+    snprintf(c->path, sizeof c->path, "%s", path);
+    snprintf(c->adapter, sizeof c->adapter, "%s", adapter != NULL ? adapter : "");
+    struct slice body = slice_of(bytes, len);
+    enum err e = adapter != NULL
+                     ? config_adapt(slice_from(adapter), slice_from(path), body, &c->document,
+                                    &c->warnings, error, cap)
+                     : parse_json(body, path, &c->document, error, cap);
+    mem_free(bytes);
+    return e;
+}
+
+void config_unload(struct loaded_config *c)
+{
+    json_decref(c->document);
+    json_decref(c->warnings);
+    c->document = c->warnings = NULL;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a document in Caddy's schema to servers and the addresses they answer on. The whole of it
+ * happens before anything is opened, so that a bad configuration leaves no trace.
+ */
+#include "app/generation.h"
+
+#include <stdio.h>
+
+#include "app/modules.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "http/auto_https.h"
+#include "net/address.h"
+
+enum { ARENA_CHUNK = 65536, BOUNDS_MAX = 256 };
+
+static const char *const document_members[] = {"admin", "logging", "storage", "apps", NULL};
+static const char *const app_members[] = {"http", "tls", "pki", "events", NULL};
+static const char *const http_members[] = {"http_port", "https_port", "grace_period",
+                                           "shutdown_delay", "servers", "metrics", NULL};
+static const char *const admin_members[] = {"disabled", "listen", "enforce_origin", "origins",
+                                            "config", "identity", "remote", NULL};
+
+static enum err read_admin(struct generation *g, const json_t *admin)
+{
+    struct provision *p = &g->provision;
+    if (admin == NULL)
+        return OK;
+    p->path = SLICE("admin");
+    TRY(provision_members(p, admin, admin_members));
+    if (json_object_get(admin, "remote") != NULL)
+        return provision_fail(p, "remote administration is not supported yet");
+    TRY(provision_bool(p, admin, "disabled", false, &g->admin_disabled));
+    TRY(provision_bool(p, admin, "enforce_origin", false, &g->admin_enforce_origin));
+    TRY(provision_text(p, admin, "listen", SLICE_NONE, &g->admin_listen));
+    return provision_texts(p, admin, "origins", &g->admin_origins, &g->admin_origins_count);
+}
+
+static enum err claim(struct generation *g, const struct http_server *s, struct bound b)
+{
+    struct provision *p = &g->provision;
+    for (size_t i = 0; i < g->bounds_count; i++) {
+        if (slice_eq(g->bounds[i].key, b.key))
+            return provision_fail(p, "server " SLICE_FMT ": listener address repeated: " SLICE_FMT
+                                  " (already claimed by server '" SLICE_FMT "')",
+                                  SLICE_ARG(s->name), SLICE_ARG(b.key),
+                                  SLICE_ARG(g->bounds[i].server->name));
+    }
+    if (g->bounds_count == BOUNDS_MAX)
+        return provision_fail(p, "more than %d listen addresses", BOUNDS_MAX);
+    g->bounds[g->bounds_count++] = b;
+    return OK;
+}
+
+static enum err read_listen(struct generation *g, const struct http_server *s)
+{
+    struct network_address a;
+    struct address_error why;
+    struct provision *p = &g->provision;
+    for (size_t i = 0; i < s->listen_count; i++) {
+        if (address_parse(s->listen[i], SLICE("tcp"), 0, &a, &g->arena, &why) != OK)
+            return provision_fail(p, "parsing listener address '" SLICE_FMT "': %s",
+                                  SLICE_ARG(s->listen[i]), why.text);
+        for (unsigned port = a.first_port; port <= a.last_port; port++) {
+            struct slice host = network_is_unix(a.network) || network_is_fd(a.network)
+                                    ? a.host
+                                    : arena_printf(&g->arena, "%s" SLICE_FMT "%s:%u",
+                                                   slice_find(a.host, ':') != SIZE_MAX ? "[" : "",
+                                                   SLICE_ARG(a.host),
+                                                   slice_find(a.host, ':') != SIZE_MAX ? "]" : "",
+                                                   port);
+            struct slice key = arena_join(&g->arena,
+                                          (struct slice[]){a.network, SLICE("/"), host}, 3);
+            TRY(claim(g, s, (struct bound){key, a.network, a.host, (uint16_t)port, s}));
+        }
+    }
+    return OK;
+}
+
+/* Nothing that ought to be encrypted is ever served in the clear. */
+static enum err refuse_tls(struct generation *g, const struct http_server *s, const json_t *json,
+                           const struct auto_https_ports *ports)
+{
+    struct slice host;
+    struct provision *p = &g->provision;
+    if (!auto_https_wants_tls(json, ports, &g->arena, &host))
+        return OK;
+    p->path = arena_join(&g->arena, (struct slice[]){SLICE("apps.http.servers."), s->name}, 2);
+    return provision_fail(p, SLICE_FMT " needs HTTPS, which this version of portico does not serve "
+                          "yet; to serve it without encryption, write http:// before the site's "
+                          "address or turn auto_https off", SLICE_ARG(host));
+}
+
+static enum err read_server(struct generation *g, const char *name, const json_t *json,
+                            const struct auto_https_ports *ports)
+{
+    struct http_server *s = &g->servers[g->servers_count];
+    TRY(http_server_provision(s, slice_from(name), json, &g->provision));
+    TRY(refuse_tls(g, s, json, ports));
+    g->servers_count++;
+    return read_listen(g, s);
+}
+
+static enum err read_http(struct generation *g, const json_t *http)
+{
+    struct provision *p = &g->provision;
+    int64_t port, secure_port, ns;
+    const char *name;
+    json_t *server;
+    p->path = SLICE("apps.http");
+    TRY(provision_members(p, http, http_members));
+    TRY(provision_int(p, http, "http_port", 80, 0, 65535, &port));
+    TRY(provision_int(p, http, "https_port", 443, 0, 65535, &secure_port));
+    TRY(provision_duration(p, http, "grace_period", 0, &ns));
+    g->grace_ns = ns > 0 ? (uint64_t)ns : 0;
+    TRY(provision_duration(p, http, "shutdown_delay", 0, &ns));
+    g->shutdown_delay_ns = ns > 0 ? (uint64_t)ns : 0;
+    struct auto_https_ports ports = {port > 0 ? (uint16_t)port : 80,
+                                     secure_port > 0 ? (uint16_t)secure_port : 443};
+    json_t *servers = json_object_get(http, "servers");
+    if (servers == NULL)
+        return OK;
+    if (!json_is_object(servers))
+        return provision_fail(p, "\"servers\" must be an object");
+    g->servers = ARENA_ARRAY(&g->arena, struct http_server, json_object_size(servers));
+    g->bounds = ARENA_ARRAY(&g->arena, struct bound, BOUNDS_MAX);
+    json_object_foreach(servers, name, server)
+        TRY(read_server(g, name, server, &ports));
+    return OK;
+}
+
+static enum err read_document(struct generation *g)
+{
+    struct provision *p = &g->provision;
+    p->path = SLICE("config");
+    TRY(provision_members(p, g->document, document_members));
+    TRY(read_admin(g, json_object_get(g->document, "admin")));
+    const json_t *apps = json_object_get(g->document, "apps");
+    if (apps == NULL || json_is_null(apps))
+        return OK;
+    p->path = SLICE("apps");
+    TRY(provision_members(p, apps, app_members));
+    const json_t *http = json_object_get(apps, "http");
+    return http != NULL ? read_http(g, http) : OK;
+}
+
+enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,
+                           size_t cap)
+{
+    struct generation *g = NEW(struct generation);
+    arena_init(&g->arena, ARENA_CHUNK);
+    g->document = json_is_null(document) ? json_object() : json_incref(document);
+    g->provision = (struct provision){.arena = &g->arena, .modules = all_modules};
+    size_t slots = (size_t)workers * sizeof(struct generation_slot);
+    char *raw = arena_zalloc(&g->arena, slots + 64);
+    g->slots = (void *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
+    atomic_init(&g->holders, workers);
+    *out = NULL;
+    enum err e = read_document(g);
+    if (e != OK) {
+        snprintf(error, cap, "%s", g->provision.error);
+        generation_free(g);
+        return e;
+    }
+    *out = g;
+    return OK;
+}
+
+void generation_free(struct generation *g)
+{
+    for (struct provision_release *r = g->provision.releases; r != NULL; r = r->next)
+        r->release(r->cfg);
+    json_decref(g->document);
+    arena_deinit(&g->arena);
+    mem_free(g);
+}
+
+static void on_freed(struct mail *m)
+{
+    generation_free(CONTAINER_OF(m, struct generation, freed));
+}
+
+static void let_go(struct generation *g)
+{
+    if (atomic_fetch_sub_explicit(&g->holders, 1, memory_order_acq_rel) != 1)
+        return;
+    g->freed.run = on_freed;
+    mailbox_post(g->control, &g->freed);
+}
+
+void generation_release(struct generation *g, unsigned worker)
+{
+    struct generation_slot *s = &g->slots[worker];
+    if (--s->refs == 0 && s->retired)
+        let_go(g);
+}
+
+void generation_retire(struct generation *g, unsigned worker)
+{
+    struct generation_slot *s = &g->slots[worker];
+    s->retired = true;
+    if (s->refs == 0)
+        let_go(g);
+}

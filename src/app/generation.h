@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A generation: one configuration, provisioned. Immutable once made; every worker reads it at once
+ * and holds it by a count of its own, so that a request costs no atomic operation. It is freed on
+ * the control thread when the last worker has let go.
+ */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "http/server.h"
+#include "loop/loop.h"
+
+/* One socket address that a server of the generation answers on. */
+struct bound {
+    struct slice key; /* "tcp/:80": the same address has the same key in every generation */
+    struct slice network, host;
+    uint16_t port;
+    const struct http_server *server;
+};
+
+struct generation_slot { /* one worker's hold */
+    unsigned refs;
+    bool retired; /* a newer one has come: the last ref lets go */
+} __attribute__((aligned(64)));
+
+struct generation {
+    struct arena arena;
+    struct provision provision;
+    struct http_server *servers;
+    size_t servers_count;
+    struct bound *bounds;
+    size_t bounds_count;
+    json_t *document;
+    uint64_t grace_ns, shutdown_delay_ns;
+    struct slice admin_listen; /* empty: the default */
+    bool admin_disabled, admin_enforce_origin;
+    struct slice *admin_origins;
+    size_t admin_origins_count;
+    atomic_uint holders; /* workers that have not let go */
+    struct loop *control;
+    struct mail freed;
+    struct generation_slot *slots; /* one per worker */
+};
+
+/* Provisions a whole document (a reference is kept). On failure *out is NULL and `error` holds the
+ * sentence. */
+enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,
+                           size_t cap);
+
+/* On the control thread, when nobody holds it. */
+void generation_free(struct generation *);
+
+/* A worker's holds; on its own thread. */
+static inline void generation_hold(struct generation *g, unsigned worker)
+{
+    g->slots[worker].refs++;
+}
+void generation_release(struct generation *, unsigned worker);
+
+/* The worker goes over to another one. */
+void generation_retire(struct generation *, unsigned worker);

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of all modules of this build; one line each. What `portico list-modules` prints.
+ */
+#include "app/modules.h"
+
+#include "admin/admin.h"
+#include "handlers/handlers.h"
+
+const struct module *const all_modules[] = {
+    &handler_error,
+    &handler_headers,
+    &handler_request_body,
+    &handler_static_response,
+    &handler_subroute,
+    &handler_vars,
+    &module_admin_api,
+    NULL,
+};

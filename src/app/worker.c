@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A site is a listening address as one worker sees it: its socket with an armed accept, and the
+ * server that answers there now. When a new generation keeps the address, only the pointer to the
+ * server changes; socket and connections stay. When the address goes, the site stops accepting,
+ * lets its connections finish under the generation that they knew, and is freed with the last one.
+ */
+#include "app/worker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "files/file_cache.h"
+
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+
+struct worker_site {
+    struct h1_site site;
+    struct list node;
+    struct worker *worker;
+    struct op accept;
+    struct timer pause; /* accepting again after the descriptors ran out */
+    int fd;
+    struct slice key;   /* malloc'd */
+    const struct http_server *server;
+    struct generation *pinned; /* stopping: the generation of `server`, held */
+    bool stopping;
+};
+
+static struct worker_site *of(struct h1_site *s)
+{
+    return CONTAINER_OF(s, struct worker_site, site);
+}
+
+static const struct http_server *on_current(struct h1_site *s, struct generation **g)
+{
+    struct worker_site *site = of(s);
+    *g = site->pinned != NULL ? site->pinned : site->worker->generation;
+    generation_hold(*g, site->worker->index);
+    return site->server;
+}
+
+static void on_done(struct h1_site *s, struct generation *g)
+{
+    generation_release(g, of(s)->worker->index);
+}
+
+static void free_site(struct worker_site *site)
+{
+    struct worker *w = site->worker;
+    if (site->accept.armed || site->site.count > 0)
+        return;
+    timer_stop(&site->pause);
+    if (site->fd >= 0)
+        loop_close(w->loop, site->fd);
+    if (site->pinned != NULL)
+        generation_release(site->pinned, w->index);
+    list_remove(&site->node);
+    mem_free((void *)(uintptr_t)site->key.ptr);
+    mem_free(site);
+}
+
+static void on_empty(struct h1_site *s)
+{
+    free_site(of(s));
+}
+
+static void on_accept(struct op *op, int result)
+{
+    struct worker_site *site = CONTAINER_OF(op, struct worker_site, accept);
+    struct worker *w = site->worker;
+    if (result >= 0 && !site->stopping)
+        h1_conn_open(&w->h1, &site->site, result);
+    else if (result >= 0)
+        close(result);
+    if (op->armed)
+        return;
+    if (site->stopping) {
+        loop_close(w->loop, site->fd);
+        site->fd = -1;
+        free_site(site);
+        return;
+    }
+    if (result == -EMFILE || result == -ENFILE)
+        LOG(LOG_ERROR, "http", "out of file descriptors: not accepting for a moment",
+            LOG_STR("listener", site->key), LOG_NUM("connections", w->h1.count));
+    if (result < 0)
+        timer_start(w->loop, &site->pause, loop_now_ns(w->loop) + ACCEPT_PAUSE_NS);
+    else
+        op_accept(w->loop, &site->accept, site->fd);
+}
+
+static void on_pause_end(struct timer *t)
+{
+    struct worker_site *site = CONTAINER_OF(t, struct worker_site, pause);
+    if (!site->stopping && !site->accept.armed)
+        op_accept(site->worker->loop, &site->accept, site->fd);
+}
+
+/* --- orders --- */
+
+static struct worker_site *find_site(struct worker *w, struct slice key)
+{
+    LIST_FOR(n, &w->sites)
+    {
+        struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
+        if (!site->stopping && slice_eq(site->key, key))
+            return site;
+    }
+    return NULL;
+}
+
+static void stop_site(struct worker_site *site)
+{
+    struct worker *w = site->worker;
+    site->stopping = true;
+    if (w->generation != NULL) {
+        site->pinned = w->generation;
+        generation_hold(site->pinned, w->index);
+    }
+    timer_stop(&site->pause);
+    if (site->accept.armed) {
+        op_cancel(w->loop, &site->accept);
+    } else if (site->fd >= 0) {
+        loop_close(w->loop, site->fd);
+        site->fd = -1;
+    }
+    h1_site_drain(&w->h1, &site->site);
+}
+
+static void open_site(struct worker *w, const struct new_socket *s)
+{
+    struct worker_site *site = NEW(struct worker_site);
+    site->site = (struct h1_site){.current = on_current, .done = on_done, .on_empty = on_empty};
+    site->worker = w;
+    site->fd = s->fd;
+    site->accept.on_done = on_accept;
+    site->key = slice_of(slice_dup(s->key), s->key.len);
+    timer_init(&site->pause, on_pause_end);
+    list_append(&w->sites, &site->node);
+}
+
+static const struct http_server *server_of(const struct generation *g, struct slice key)
+{
+    for (size_t i = 0; i < g->bounds_count; i++) {
+        if (slice_eq(g->bounds[i].key, key))
+            return g->bounds[i].server;
+    }
+    return NULL;
+}
+
+static void adopt(struct worker *w, const struct worker_order *o)
+{
+    struct generation *old = w->generation;
+    for (size_t i = 0; i < o->sockets_count; i++)
+        open_site(w, &o->sockets[i]);
+    LIST_FOR_SAFE(n, &w->sites)
+    {
+        struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
+        const struct http_server *server = server_of(o->generation, site->key);
+        if (site->stopping)
+            continue;
+        if (server == NULL)
+            stop_site(site);
+        else
+            site->server = server;
+    }
+    w->generation = o->generation;
+    LIST_FOR(n, &w->sites)
+    {
+        struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
+        if (!site->stopping && !site->accept.armed && !timer_running(&site->pause))
+            op_accept(w->loop, &site->accept, site->fd);
+    }
+    if (old != NULL)
+        generation_retire(old, w->index);
+}
+
+static void on_drained(struct h1_worker *h)
+{
+    struct worker *w = CONTAINER_OF(h, struct worker, h1);
+    struct mail *m = w->drained;
+    w->drained = NULL;
+    if (m != NULL)
+        mailbox_post(w->control, m);
+}
+
+static void drain(struct worker *w)
+{
+    LIST_FOR_SAFE(n, &w->sites)
+    {
+        struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
+        if (!site->stopping)
+            stop_site(site);
+    }
+    h1_worker_drain(&w->h1);
+}
+
+static void carry_out(struct mail *m)
+{
+    struct worker_order *o = CONTAINER_OF(m, struct worker_order, mail);
+    struct worker *w = o->worker;
+    switch (o->kind) {
+    case ORDER_ADOPT:
+        adopt(w, o);
+        break;
+    case ORDER_DRAIN:
+        drain(w);
+        break;
+    case ORDER_ABORT:
+        h1_worker_abort(&w->h1);
+        break;
+    case ORDER_END:
+        loop_stop(w->loop);
+        break;
+    }
+    if (o->done != NULL)
+        sem_post(o->done);
+}
+
+void worker_tell(struct worker *w, struct worker_order *o)
+{
+    o->worker = w;
+    o->mail.run = carry_out;
+    mailbox_post(w->loop, &o->mail);
+}
+
+/* --- the thread --- */
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    snprintf(name, sizeof name, "worker-%u", w->index);
+    prctl(PR_SET_NAME, name);
+    w->failed = loop_create(w->kind, &w->loop) != OK;
+    if (w->failed) {
+        sem_post(&w->started);
+        return NULL;
+    }
+    list_init(&w->sites);
+    h1_worker_init(&w->h1, w->loop, w);
+    w->h1.on_drained = on_drained;
+    file_cache_thread_init();
+    sem_post(&w->started);
+    loop_run(w->loop);
+    if (w->generation != NULL)
+        generation_retire(w->generation, w->index);
+    file_cache_thread_deinit();
+    h1_worker_deinit(&w->h1);
+    loop_destroy(w->loop);
+    return NULL;
+}
+
+enum err worker_start(struct worker *w, unsigned index, enum loop_kind kind, struct loop *control)
+{
+    *w = (struct worker){.index = index, .kind = kind, .control = control};
+    sem_init(&w->started, 0, 0);
+    if (pthread_create(&w->thread, NULL, run, w) != 0)
+        return ERR_LIMIT;
+    while (sem_wait(&w->started) != 0) {
+    }
+    if (!w->failed)
+        return OK;
+    pthread_join(w->thread, NULL);
+    return ERR_UNSUPPORTED;
+}
+
+void worker_join(struct worker *w)
+{
+    pthread_join(w->thread, NULL);
+    sem_destroy(&w->started);
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread, one poll over three descriptors: the signals, the pair to the server, and nothing
+ * else. Signals mean what they mean to Caddy: TERM and INT drain and end (a second one ends at
+ * once), QUIT ends at once, USR1 reloads, HUP is ignored. The server is told by messages, so
+ * it needs no handler; it is this program again, started from /proc/self/exe with the
+ * same arguments and one variable more.
+ *
+ * A listening socket stays open here while the configuration wants its address: a server that
+ * crashed, or is replaced, gets the same ones, and no queued connection is reset.
+ */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "keeper/keeper_wire.h"
+#include "net/listener.h"
+
+enum { CRASHES_MAX = 5 }; /* within CRASH_WINDOW_NS: then the keeper gives up */
+#define CRASH_WINDOW_NS (60 * NS_PER_S)
+
+struct held {
+    char network[16], host[256];
+    uint16_t asked_port, port;
+    unsigned count;
+    int fds[KEEPER_FDS];
+    bool used;
+    bool wanted; /* by the server that runs now */
+};
+
+struct keeper {
+    char **argv;
+    int signals, server_fd;
+    pid_t server;
+    bool ready, stopping, final; /* final: the server said that it must not be started again */
+    int status;
+    uint64_t crashes[CRASHES_MAX]; /* when */
+    unsigned crashed;
+    struct held held[LISTENERS_MAX];
+};
+
+/* --- systemd --- */
+
+static void notify_systemd(const char *text)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    const char *path = getenv("NOTIFY_SOCKET");
+    if (path == NULL || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof a.sun_path)
+        return;
+    size_t len = strlen(path);
+    memcpy(a.sun_path, path, len);
+    if (path[0] == '@')
+        a.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    (void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a,
+                  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+    close(fd);
+}
+
+/* --- sockets --- */
+
+static struct held *find_held(struct keeper *k, const struct keeper_message *m)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        struct held *h = &k->held[i];
+        if (h->used && h->asked_port == m->port && strcmp(h->network, m->network) == 0 &&
+            strcmp(h->host, m->host) == 0)
+            return h;
+    }
+    return NULL;
+}
+
+static struct held *free_held(struct keeper *k)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        if (!k->held[i].used)
+            return &k->held[i];
+    }
+    return NULL;
+}
+
+static void release(struct held *h)
+{
+    for (unsigned i = 0; i < h->count; i++)
+        close(h->fds[i]);
+    if (strcmp(h->network, "unix") == 0 && h->host[0] != '@') {
+        h->host[strcspn(h->host, "|")] = '\0';
+        unlink(h->host);
+    }
+    h->used = false;
+}
+
+static void open_held(struct keeper *k, const struct keeper_message *m, struct keeper_message *answer)
+{
+    struct held *h = free_held(k);
+    if (h == NULL) {
+        answer->error = ERR_LIMIT;
+        snprintf(answer->text, sizeof answer->text, "more than %d listen addresses", LISTENERS_MAX);
+        return;
+    }
+    memset(h, 0, sizeof *h);
+    struct slice network = slice_from(m->network);
+    bool single = network_is_unix(network) || network_is_fd(network);
+    struct listen_request r = {network, slice_from(m->host), m->port, single ? 1 : m->count};
+    answer->error = listen_open(&r, h->fds, &h->port, answer->text, sizeof answer->text);
+    if (answer->error != OK)
+        return;
+    memcpy(h->network, m->network, sizeof h->network);
+    memcpy(h->host, m->host, sizeof h->host);
+    h->asked_port = m->port;
+    h->count = r.count;
+    h->used = true;
+}
+
+static void on_listen(struct keeper *k, const struct keeper_message *m)
+{
+    struct keeper_message answer = {.kind = KEEPER_SOCKETS};
+    struct held *h = find_held(k, m);
+    if (m->count == 0 || m->count > KEEPER_FDS) {
+        answer.error = ERR_INVALID;
+    } else if (h == NULL) {
+        open_held(k, m, &answer);
+        h = answer.error == OK ? find_held(k, m) : NULL;
+    }
+    if (h != NULL) {
+        h->wanted = true;
+        answer.port = h->port;
+        answer.count = (uint16_t)h->count;
+    }
+    (void)!keeper_send(k->server_fd, &answer, h != NULL ? h->fds : NULL, h != NULL ? h->count : 0);
+}
+
+/* What a crashed server had and its successor did not ask for again. */
+static void release_unwanted(struct keeper *k)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        if (k->held[i].used && !k->held[i].wanted)
+            release(&k->held[i]);
+    }
+}
+
+/* --- the server process --- */
+
+static void child_exec(struct keeper *k, int fd, pid_t parent)
+{
+    char value[16];
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* it died before the line above */
+        _exit(1);
+    /* Terminal signals go to the whole foreground group; only the keeper acts on them. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    /* Above what systemd may have handed over, so that no number of fd/N is taken. */
+    int high = fcntl(fd, F_DUPFD, 1000);
+    if (high < 0)
+        _exit(1);
+    snprintf(value, sizeof value, "%d", high);
+    setenv(KEEPER_ENV, value, 1);
+    execv("/proc/self/exe", k->argv);
+    fprintf(stderr, "portico: cannot start the server process: %s\n", strerror(errno));
+    _exit(1);
+}
+
+static enum err start_server(struct keeper *k)
+{
+    int pair[2];
+    pid_t self = getpid();
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return err_from_errno(errno);
+    for (unsigned i = 0; i < LISTENERS_MAX; i++)
+        k->held[i].wanted = false;
+    k->server = fork();
+    if (k->server == 0)
+        child_exec(k, pair[1], self);
+    close(pair[1]);
+    if (k->server < 0) {
+        close(pair[0]);
+        return err_from_errno(errno);
+    }
+    k->server_fd = pair[0];
+    return OK;
+}
+
+static void tell(struct keeper *k, enum keeper_kind kind)
+{
+    struct keeper_message m = {.kind = kind};
+    if (k->server_fd >= 0)
+        (void)!keeper_send(k->server_fd, &m, NULL, 0);
+}
+
+static void on_ready(struct keeper *k)
+{
+    char text[64];
+    if (!k->ready)
+        release_unwanted(k);
+    k->ready = true;
+    snprintf(text, sizeof text, "READY=1\nMAINPID=%d", (int)getpid());
+    notify_systemd(text);
+}
+
+static void on_message(struct keeper *k)
+{
+    struct keeper_message m;
+    struct held *h;
+    unsigned none = 0;
+    if (keeper_receive(k->server_fd, &m, NULL, &none, 0) != OK) {
+        close(k->server_fd); /* it has ended, or is about to: SIGCHLD tells */
+        k->server_fd = -1;
+        return;
+    }
+    switch (m.kind) {
+    case KEEPER_LISTEN:
+        on_listen(k, &m);
+        break;
+    case KEEPER_RELEASE:
+        h = find_held(k, &m);
+        if (h != NULL)
+            release(h);
+        break;
+    case KEEPER_READY:
+        on_ready(k);
+        break;
+    case KEEPER_RELOADING:
+        notify_systemd("RELOADING=1");
+        break;
+    case KEEPER_STOPPING:
+        k->stopping = true;
+        notify_systemd("STOPPING=1");
+        break;
+    case KEEPER_FAILED:
+        k->final = true;
+        k->status = (int)m.status;
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_stop_signal(struct keeper *k, const char *name, bool now)
+{
+    LOG(LOG_INFO, "", "shutting down", LOG_CSTR("signal", name));
+    if (k->stopping || now) {
+        tell(k, KEEPER_STOP_NOW);
+        k->status = now && !k->stopping ? 2 : k->status;
+    } else {
+        tell(k, KEEPER_STOP);
+    }
+    k->stopping = true;
+}
+
+/* True when the server may be started once more. */
+static bool may_restart(struct keeper *k)
+{
+    uint64_t now = clock_mono_ns();
+    uint64_t *oldest = &k->crashes[k->crashed % CRASHES_MAX];
+    bool too_often = k->crashed >= CRASHES_MAX && now - *oldest < CRASH_WINDOW_NS;
+    *oldest = now;
+    k->crashed++;
+    return k->ready && !too_often;
+}
+
+/* True when the keeper has nothing left to keep. */
+static bool on_server_end(struct keeper *k, int wait_status)
+{
+    if (k->server_fd >= 0) {
+        struct pollfd p = {k->server_fd, POLLIN, 0};
+        while (k->server_fd >= 0 && poll(&p, 1, 0) == 1) /* its last words */
+            on_message(k);
+        if (k->server_fd >= 0)
+            close(k->server_fd);
+        k->server_fd = -1;
+    }
+    k->server = 0;
+    if (WIFEXITED(wait_status) && (k->stopping || k->final || WEXITSTATUS(wait_status) == 0)) {
+        if (k->status == 0)
+            k->status = WEXITSTATUS(wait_status);
+        return true;
+    }
+    if (k->stopping) {
+        k->status = k->status != 0 ? k->status : 1;
+        return true;
+    }
+    LOG(LOG_ERROR, "", "the server process ended unexpectedly",
+        LOG_NUM("signal", WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0),
+        LOG_NUM("status", WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0));
+    k->status = 1;
+    if (!may_restart(k) || start_server(k) != OK)
+        return true;
+    k->ready = false;
+    k->status = 0;
+    return false;
+}
+
+static bool reap(struct keeper *k)
+{
+    int wait_status;
+    pid_t pid;
+    bool over = false;
+    while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+        if (pid == k->server)
+            over = on_server_end(k, wait_status);
+    }
+    return over;
+}
+
+/* True when all is over. */
+static bool on_signal(struct keeper *k)
+{
+    struct signalfd_siginfo info;
+    if (read(k->signals, &info, sizeof info) != (ssize_t)sizeof info)
+        return false;
+    switch (info.ssi_signo) {
+    case SIGINT:
+        on_stop_signal(k, "SIGINT", false);
+        break;
+    case SIGTERM:
+        on_stop_signal(k, "SIGTERM", false);
+        break;
+    case SIGQUIT:
+        on_stop_signal(k, "SIGQUIT", true);
+        break;
+    case SIGUSR1:
+        tell(k, KEEPER_RELOAD);
+        break;
+    case SIGCHLD:
+        return reap(k);
+    default:
+        break;
+    }
+    return false;
+}
+
+static int catch_signals(void)
+{
+    static const int caught[] = {SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGCHLD};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
+        sigaddset(&set, caught[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void keep(struct keeper *k)
+{
+    for (bool over = false; !over;) {
+        struct pollfd p[2] = {{k->signals, POLLIN, 0}, {k->server_fd, POLLIN, 0}};
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return;
+        if (p[1].revents != 0 && k->server_fd >= 0)
+            on_message(k);
+        if (p[0].revents != 0)
+            over = on_signal(k);
+    }
+}
+
+int keeper_run(char **argv)
+{
+    static struct keeper k;
+    k.argv = argv;
+    k.server_fd = -1;
+    k.signals = catch_signals();
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (k.signals < 0 || start_server(&k) != OK) {
+        fprintf(stderr, "portico: cannot start: %s\n", strerror(errno));
+        return 1;
+    }
+    keep(&k);
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        if (k.held[i].used)
+            release(&k.held[i]);
+    }
+    close(k.signals);
+    return k.status;
+}
