@@ -6,9 +6,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <strings.h>
 #include <unistd.h>
 
-#include "adapter/adapter.h"
 #include "base/mem.h"
 
 enum { CONFIG_MAX = 64 << 20 };
@@ -55,17 +55,15 @@ enum err file_read_all(const char *path, char **bytes, size_t *len, char *error,
 enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
                       json_t **document, json_t **warnings, char *error, size_t cap)
 {
-    struct diag why;
+    (void)body;
     *document = *warnings = NULL;
-    if (!slice_is(adapter, "caddyfile")) {
+    if (slice_is(adapter, "caddyfile"))
+        snprintf(error, cap, SLICE_FMT ": this version of portico reads JSON only, no Caddyfile yet",
+                 SLICE_ARG(slice_take(file_name, 300)));
+    else
         snprintf(error, cap, "unrecognized config adapter: " SLICE_FMT,
                  SLICE_ARG(slice_take(adapter, 100)));
-        return ERR_INVALID;
-    }
-    enum err e = adapt_caddyfile(file_name, body, document, warnings, &why);
-    if (e != OK)
-        snprintf(error, cap, "%s", why.text);
-    return e;
+    return ERR_UNSUPPORTED;
 }
 
 static enum err parse_json(struct slice body, const char *path, json_t **document, char *error,

@@ -2,15 +2,10 @@
 /*
  * The program's entrance, and the table of its commands.
  */
-#include "app/cli.h"
 #include "app/commands.h"
 
-const struct command *const commands[] = {
-    &command_adapt,      &command_environ, &command_file_server,  &command_fmt,
-    &command_hash_password, &command_list_modules, &command_reload, &command_respond,
-    &command_reverse_proxy, &command_run, &command_start, &command_stop,
-    &command_validate,   &command_version, NULL,
-};
+const struct command *const commands[] = {&command_environ,  &command_list_modules, &command_run,
+                                          &command_validate, &command_version,      NULL};
 
 int main(int argc, char **argv)
 {

@@ -105,17 +105,6 @@ static void on_pause_end(struct timer *t)
 
 /* --- orders --- */
 
-static struct worker_site *find_site(struct worker *w, struct slice key)
-{
-    LIST_FOR(n, &w->sites)
-    {
-        struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
-        if (!site->stopping && slice_eq(site->key, key))
-            return site;
-    }
-    return NULL;
-}
-
 static void stop_site(struct worker_site *site)
 {
     struct worker *w = site->worker;

@@ -26,9 +26,6 @@ struct http_server {
     bool wants_tls;          /* must not be served before HTTPS is there */
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
     size_t underscore_count, dot_count;
-    struct matcher trusted_proxies; /* module NULL: none; matches when the peer is trusted */
-    struct slice *client_ip_headers;
-    size_t client_ip_count;
 };
 
 /* Provisions one member of "servers". */

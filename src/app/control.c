@@ -1,0 +1,743 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A configuration is applied in one order: provision it, ask the keeper for the sockets that are
+ * new, tell every worker, then release what is not used any more. Up to the telling, a failure
+ * leaves everything as it was. The work runs on the thread's own large stack, never on a fiber:
+ * JSON is read recursively. Admin requests, which are fibers of this thread, wait for it.
+ */
+#include "app/control.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "app/server_rights.h"
+#include "app/worker.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "keeper/keeper.h"
+#include "keeper/keeper_wire.h"
+#include "loop/await.h"
+#include "loop/offload.h"
+#include "net/address.h"
+#include "version.h"
+
+#define ADMIN_DEFAULT "localhost:2019"
+
+struct used_address { /* what the keeper holds for us */
+    struct used_address *next;
+    struct slice key; /* malloc'd */
+    char network[16], host[256];
+    uint16_t port;
+};
+
+struct admin_site {
+    struct h1_site site;
+    struct op accept;
+    struct http_server server;
+    struct arena arena;
+    struct provision provision;
+    struct slice listen; /* malloc'd: what it was asked to listen on */
+    int fd;
+    bool open, stopping;
+};
+
+static struct {
+    struct loop *loop;
+    int keeper;
+    struct op keeper_op;
+    const struct control_start *start;
+    struct worker *workers;
+    unsigned workers_count, drained;
+    struct generation *generation; /* the newest */
+    struct used_address *addresses;
+    struct h1_worker admin_worker;
+    struct admin_site *admin;
+    struct timer stop_timer, grace_timer;
+    struct worker_order *drain_orders, *abort_orders;
+    struct mail *drained_mails;
+    bool stopping;
+    int status;
+    uint64_t reloads, failed_reloads;
+} control;
+
+/* --- the keeper --- */
+
+static void on_keeper(struct op *op, int result);
+
+static void watch_keeper(void)
+{
+    control.keeper_op.on_done = on_keeper;
+    op_poll(control.loop, &control.keeper_op, control.keeper, POLLIN);
+}
+
+static void tell_keeper(enum keeper_kind kind, uint32_t status)
+{
+    struct keeper_message m = {.kind = kind, .status = status};
+    (void)!keeper_send(control.keeper, &m, NULL, 0);
+}
+
+static void obey(enum keeper_kind kind);
+
+/* Asks for the sockets of an address and waits for the answer; orders that come first are kept in
+ * mind by the kernel's queue only in part, so they are obeyed on the way. */
+static enum err ask_sockets(const struct used_address *a, unsigned count, int *fds, unsigned *got,
+                            char *error, size_t cap)
+{
+    struct keeper_message m = {.kind = KEEPER_LISTEN, .port = a->port, .count = (uint16_t)count};
+    memcpy(m.network, a->network, sizeof m.network);
+    memcpy(m.host, a->host, sizeof m.host);
+    TRY(keeper_send(control.keeper, &m, NULL, 0));
+    for (;;) {
+        *got = KEEPER_FDS;
+        enum err e = keeper_receive(control.keeper, &m, fds, got, 0);
+        if (e != OK) {
+            snprintf(error, cap, "the keeper process does not answer: %s", err_text(e));
+            return e;
+        }
+        if (m.kind == KEEPER_SOCKETS)
+            break;
+        obey(m.kind);
+    }
+    if (m.error != OK) {
+        snprintf(error, cap, "%s", m.text[0] != '\0' ? m.text : err_text((enum err)m.error));
+        return (enum err)m.error;
+    }
+    return *got > 0 ? OK : ERR_IO;
+}
+
+static void release_address(struct used_address *a)
+{
+    struct keeper_message m = {.kind = KEEPER_RELEASE, .port = a->port};
+    memcpy(m.network, a->network, sizeof m.network);
+    memcpy(m.host, a->host, sizeof m.host);
+    (void)!keeper_send(control.keeper, &m, NULL, 0);
+    mem_free((void *)(uintptr_t)a->key.ptr);
+    mem_free(a);
+}
+
+static struct used_address *new_address(struct slice key, struct slice network, struct slice host,
+                                        uint16_t port)
+{
+    struct used_address *a = NEW(struct used_address);
+    a->key = slice_of(slice_dup(key), key.len);
+    snprintf(a->network, sizeof a->network, SLICE_FMT, SLICE_ARG(network));
+    snprintf(a->host, sizeof a->host, SLICE_FMT, SLICE_ARG(host));
+    a->port = port;
+    return a;
+}
+
+static struct used_address *find_address(struct slice key)
+{
+    for (struct used_address *a = control.addresses; a != NULL; a = a->next) {
+        if (slice_eq(a->key, key))
+            return a;
+    }
+    return NULL;
+}
+
+/* --- new sockets of a generation --- */
+
+struct opening {
+    struct new_socket *per_worker[WORKERS_MAX]; /* arrays of `count` */
+    size_t count;
+    struct used_address *addresses; /* not yet among the used ones */
+};
+
+static void abandon(struct opening *o)
+{
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        for (size_t i = 0; i < o->count; i++)
+            close(o->per_worker[w][i].fd);
+    }
+    while (o->addresses != NULL) {
+        struct used_address *a = o->addresses;
+        o->addresses = a->next;
+        release_address(a);
+    }
+}
+
+/* One socket for each worker; where there is one for all, each gets a copy of the descriptor. */
+static enum err spread(struct opening *o, struct slice key, const int *fds, unsigned got)
+{
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        int fd = w < got ? fds[w] : dup(fds[0]);
+        if (fd < 0)
+            return ERR_LIMIT;
+        o->per_worker[w][o->count] = (struct new_socket){key, fd};
+    }
+    o->count++;
+    return OK;
+}
+
+static enum err open_bound(struct opening *o, const struct bound *b, char *error, size_t cap)
+{
+    int fds[KEEPER_FDS];
+    unsigned got;
+    if (find_address(b->key) != NULL)
+        return OK;
+    if (b->host.len >= sizeof ((struct used_address *)0)->host) {
+        snprintf(error, cap, "listen address is too long");
+        return ERR_INVALID;
+    }
+    struct used_address *a = new_address(b->key, b->network, b->host, b->port);
+    enum err e = ask_sockets(a, control.workers_count, fds, &got, error, cap);
+    if (e != OK) {
+        mem_free((void *)(uintptr_t)a->key.ptr);
+        mem_free(a);
+        return e;
+    }
+    a->next = o->addresses;
+    o->addresses = a;
+    return spread(o, b->key, fds, got);
+}
+
+static enum err open_all(struct opening *o, struct generation *g, char *error, size_t cap)
+{
+    for (unsigned w = 0; w < control.workers_count; w++)
+        o->per_worker[w] = ARENA_ARRAY(&g->arena, struct new_socket, g->bounds_count + 1);
+    for (size_t i = 0; i < g->bounds_count; i++) {
+        enum err e = open_bound(o, &g->bounds[i], error, cap);
+        if (e != OK) {
+            abandon(o);
+            return e;
+        }
+    }
+    return OK;
+}
+
+/* --- the workers --- */
+
+static void wait_all(sem_t *done, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        while (sem_wait(done) != 0) {
+        }
+    }
+}
+
+static void adopt(struct generation *g, const struct opening *o)
+{
+    sem_t done;
+    struct worker_order orders[WORKERS_MAX];
+    sem_init(&done, 0, 0);
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        orders[w] = (struct worker_order){.kind = ORDER_ADOPT, .generation = g,
+                                          .sockets = o->per_worker[w], .sockets_count = o->count,
+                                          .done = &done};
+        worker_tell(&control.workers[w], &orders[w]);
+    }
+    wait_all(&done, control.workers_count);
+    sem_destroy(&done);
+}
+
+static bool still_bound(const struct generation *g, struct slice key)
+{
+    for (size_t i = 0; i < g->bounds_count; i++) {
+        if (slice_eq(g->bounds[i].key, key))
+            return true;
+    }
+    return false;
+}
+
+static void settle_addresses(struct opening *o, const struct generation *g)
+{
+    struct used_address **at = &control.addresses;
+    while (*at != NULL) {
+        struct used_address *a = *at;
+        if (still_bound(g, a->key)) {
+            at = &a->next;
+            continue;
+        }
+        *at = a->next;
+        release_address(a);
+    }
+    *at = o->addresses;
+}
+
+/* --- the admin endpoint --- */
+
+static const struct http_server *admin_current(struct h1_site *s, struct generation **g)
+{
+    *g = NULL;
+    return &CONTAINER_OF(s, struct admin_site, site)->server;
+}
+
+static void admin_done(struct h1_site *s, struct generation *g)
+{
+    (void)s;
+    (void)g;
+}
+
+static void admin_free(struct admin_site *a)
+{
+    if (a->accept.armed || a->site.count > 0)
+        return;
+    if (a->fd >= 0)
+        loop_close(control.loop, a->fd);
+    arena_deinit(&a->arena);
+    mem_free((void *)(uintptr_t)a->listen.ptr);
+    mem_free(a);
+}
+
+static void admin_empty(struct h1_site *s)
+{
+    admin_free(CONTAINER_OF(s, struct admin_site, site));
+}
+
+static void on_admin_accept(struct op *op, int result)
+{
+    struct admin_site *a = CONTAINER_OF(op, struct admin_site, accept);
+    if (result >= 0 && !a->stopping)
+        h1_conn_open(&control.admin_worker, &a->site, result);
+    else if (result >= 0)
+        close(result);
+    if (op->armed)
+        return;
+    if (a->stopping)
+        admin_free(a);
+    else
+        op_accept(control.loop, &a->accept, a->fd);
+}
+
+static void admin_close(void)
+{
+    struct admin_site *a = control.admin;
+    if (a == NULL)
+        return;
+    control.admin = NULL;
+    a->stopping = true;
+    op_cancel(control.loop, &a->accept);
+    h1_site_drain(&control.admin_worker, &a->site);
+}
+
+/* Which values of Host the API answers to; none is checked on a wildcard or a Unix socket. */
+static json_t *admin_hosts(const struct network_address *a, const struct generation *g)
+{
+    static const char *const loopback[] = {"localhost", "127.0.0.1", "[::1]"};
+    char text[320];
+    json_t *hosts = json_array();
+    for (size_t i = 0; i < g->admin_origins_count; i++)
+        json_array_append_new(hosts, json_stringn(g->admin_origins[i].ptr, g->admin_origins[i].len));
+    if (g->admin_origins_count > 0)
+        return hosts;
+    bool is_local = slice_is(a->host, "localhost") || slice_is(a->host, "127.0.0.1") ||
+                    slice_is(a->host, "::1");
+    for (size_t i = 0; is_local && i < 3; i++) {
+        snprintf(text, sizeof text, "%s:%u", loopback[i], a->first_port);
+        json_array_append_new(hosts, json_string(text));
+    }
+    snprintf(text, sizeof text, SLICE_FMT ":%u", SLICE_ARG(slice_take(a->host, 255)), a->first_port);
+    json_array_append_new(hosts, json_string(text));
+    return hosts;
+}
+
+static enum err admin_provision(struct admin_site *a, const struct network_address *address,
+                                const struct generation *g)
+{
+    bool open_to_all = address->host.len == 0 || slice_is(address->host, "0.0.0.0") ||
+                       slice_is(address->host, "::") || network_is_unix(address->network);
+    json_t *json = json_pack("{s:[{s:[{s:s,s:o,s:b,s:b}]}]}", "routes", "handle", "handler",
+                             "portico_admin", "hosts", admin_hosts(address, g), "enforce_host",
+                             !open_to_all, "enforce_origin", g->admin_enforce_origin);
+    static const struct module *const modules[] = {&module_admin_api, NULL};
+    a->provision = (struct provision){.arena = &a->arena, .modules = modules};
+    enum err e = http_server_provision(&a->server, SLICE("admin"), json, &a->provision);
+    json_decref(json);
+    return e;
+}
+
+static struct slice admin_wanted(const struct generation *g)
+{
+    const char *env = getenv("CADDY_ADMIN");
+    if (g->admin_listen.len > 0)
+        return g->admin_listen;
+    return slice_from(env != NULL && env[0] != '\0' ? env : ADMIN_DEFAULT);
+}
+
+static enum err admin_open(const struct generation *g, struct admin_site **out, char *error,
+                           size_t cap)
+{
+    struct network_address address;
+    struct address_error why;
+    struct slice listen = admin_wanted(g);
+    int fds[KEEPER_FDS];
+    unsigned got;
+    struct admin_site *a = NEW(struct admin_site);
+    arena_init(&a->arena, 8192);
+    a->fd = -1;
+    a->listen = slice_of(slice_dup(listen), listen.len);
+    a->site = (struct h1_site){.current = admin_current, .done = admin_done,
+                               .on_empty = admin_empty};
+    a->accept.on_done = on_admin_accept;
+    enum err e = address_parse(a->listen, SLICE("tcp"), 2019, &address, &a->arena, &why);
+    if (e != OK)
+        snprintf(error, cap, "parsing admin listener address: %s", why.text);
+    if (e == OK)
+        e = admin_provision(a, &address, g);
+    if (e == OK) {
+        struct used_address *used = new_address(a->listen, address.network, address.host,
+                                                address.first_port);
+        e = ask_sockets(used, 1, fds, &got, error, cap);
+        mem_free((void *)(uintptr_t)used->key.ptr);
+        mem_free(used);
+    }
+    if (e != OK) {
+        admin_free(a);
+        return e;
+    }
+    a->fd = fds[0];
+    *out = a;
+    return OK;
+}
+
+/* Opens a new endpoint when it has moved; *out stays NULL when it has not. */
+static enum err admin_prepare(const struct generation *g, struct admin_site **out, char *error,
+                              size_t cap)
+{
+    *out = NULL;
+    if (g->admin_disabled)
+        return OK;
+    if (control.admin != NULL && slice_eq(control.admin->listen, admin_wanted(g)))
+        return OK;
+    return admin_open(g, out, error, cap);
+}
+
+static void admin_commit(const struct generation *g, struct admin_site *fresh)
+{
+    if (g->admin_disabled || fresh != NULL)
+        admin_close();
+    if (fresh == NULL)
+        return;
+    control.admin = fresh;
+    op_accept(control.loop, &fresh->accept, fresh->fd);
+    LOG(LOG_INFO, "admin", "admin endpoint started", LOG_STR("address", fresh->listen),
+        LOG_BOOLEAN("enforce_origin", g->admin_enforce_origin));
+}
+
+/* --- applying --- */
+
+static enum err apply(json_t *document, char *error, size_t cap)
+{
+    struct generation *g;
+    struct opening opening = {0};
+    struct admin_site *admin;
+    TRY(generation_create(document, control.workers_count, &g, error, cap));
+    g->control = control.loop;
+    enum err e = open_all(&opening, g, error, cap);
+    if (e == OK) {
+        e = admin_prepare(g, &admin, error, cap);
+        if (e != OK)
+            abandon(&opening);
+    }
+    if (e != OK) {
+        generation_free(g);
+        return e;
+    }
+    adopt(g, &opening);
+    settle_addresses(&opening, g);
+    control.generation = g;
+    admin_commit(g, admin);
+    return OK;
+}
+
+static enum err apply_counted(json_t *document, char *error, size_t cap)
+{
+    enum err e = control.stopping ? ERR_CANCELLED : apply(document, error, cap);
+    if (e == ERR_CANCELLED)
+        snprintf(error, cap, "the server is shutting down");
+    if (e == OK)
+        control.reloads++;
+    else
+        control.failed_reloads++;
+    return e;
+}
+
+/* --- what the admin API asks for --- */
+
+struct apply_task {
+    struct task task;
+    struct waiter waiter;
+    json_t *document;
+    char *error;
+    size_t cap;
+};
+
+static void run_apply(struct task *t)
+{
+    struct apply_task *a = CONTAINER_OF(t, struct apply_task, task);
+    waiter_wake(&a->waiter, apply_counted(a->document, a->error, a->cap));
+}
+
+/* On a fiber: lets the loop's own stack do it. */
+static enum err face_apply(json_t *document, bool force, char *error, size_t cap)
+{
+    struct apply_task a = {.task = {.run = run_apply}, .document = document, .error = error,
+                           .cap = cap};
+    if (!force && json_equal(document, control.generation->document)) {
+        LOG(LOG_INFO, "", "config is unchanged");
+        return OK;
+    }
+    waiter_init(&a.waiter);
+    loop_defer(control.loop, &a.task);
+    return await_wake(&a.waiter, 0);
+}
+
+static enum err face_adapt(struct slice adapter, struct slice body, json_t **out,
+                           json_t **warnings, char *error, size_t cap)
+{
+    (void)body;
+    *out = *warnings = NULL;
+    snprintf(error, cap, "unrecognized config adapter '" SLICE_FMT "'",
+             SLICE_ARG(slice_take(adapter, 100)));
+    return ERR_UNSUPPORTED;
+}
+
+static const json_t *face_document(void)
+{
+    return control.generation->document;
+}
+
+static void begin_stop(void);
+
+static void on_stop_timer(struct timer *t)
+{
+    (void)t;
+    begin_stop();
+}
+
+static void face_stop(void)
+{
+    /* Behind the answer, which is still to be sent. */
+    timer_start(control.loop, &control.stop_timer, loop_now_ns(control.loop) + 10 * NS_PER_MS);
+}
+
+static enum err face_metrics(struct buffer *b)
+{
+    uint64_t requests = 0, connections = 0;
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        requests += __atomic_load_n(&control.workers[w].h1.requests, __ATOMIC_RELAXED);
+        connections += __atomic_load_n(&control.workers[w].h1.count, __ATOMIC_RELAXED);
+    }
+    return buffer_append_f(
+        b,
+        "# HELP portico_requests_total HTTP requests served since the start.\n"
+        "# TYPE portico_requests_total counter\nportico_requests_total %llu\n"
+        "# HELP portico_connections Open client connections.\n"
+        "# TYPE portico_connections gauge\nportico_connections %llu\n"
+        "# HELP portico_config_loads_total Configurations taken over since the start.\n"
+        "# TYPE portico_config_loads_total counter\nportico_config_loads_total %llu\n"
+        "# HELP portico_config_failures_total Configurations refused since the start.\n"
+        "# TYPE portico_config_failures_total counter\nportico_config_failures_total %llu\n",
+        (unsigned long long)requests, (unsigned long long)connections,
+        (unsigned long long)control.reloads, (unsigned long long)control.failed_reloads);
+}
+
+static const struct admin_face face = {face_apply, face_adapt, face_document, face_stop,
+                                       face_metrics};
+
+/* --- the end --- */
+
+static void finish(void)
+{
+    loop_stop(control.loop);
+}
+
+static void on_worker_drained(struct mail *m)
+{
+    (void)m;
+    if (++control.drained == control.workers_count)
+        finish();
+}
+
+static void tell_all(struct worker_order *orders, int kind)
+{
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        orders[w] = (struct worker_order){.kind = kind};
+        worker_tell(&control.workers[w], &orders[w]);
+    }
+}
+
+static void on_grace_end(struct timer *t)
+{
+    (void)t;
+    LOG(LOG_WARN, "http", "grace period is over: ending the remaining requests");
+    tell_all(control.abort_orders, ORDER_ABORT);
+}
+
+static void begin_stop(void)
+{
+    if (control.stopping)
+        return;
+    control.stopping = true;
+    tell_keeper(KEEPER_STOPPING, 0);
+    uint64_t grace = control.generation != NULL ? control.generation->grace_ns : 0;
+    admin_close();
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        control.drained_mails[w].run = on_worker_drained;
+        control.workers[w].drained = &control.drained_mails[w];
+    }
+    tell_all(control.drain_orders, ORDER_DRAIN);
+    if (grace > 0)
+        timer_start(control.loop, &control.grace_timer, loop_now_ns(control.loop) + grace);
+}
+
+static void reload(void)
+{
+    json_t *document = NULL;
+    char error[2048] = "no configuration file to read again: use the admin API";
+    tell_keeper(KEEPER_RELOADING, 0);
+    enum err e = ERR_UNSUPPORTED;
+    if (control.start->reload != NULL)
+        e = control.start->reload(&document, error, sizeof error);
+    if (e == OK)
+        e = apply_counted(document, error, sizeof error);
+    json_decref(document);
+    if (e == OK)
+        LOG(LOG_INFO, "", "successfully reloaded config");
+    else
+        LOG(LOG_ERROR, "", "reloading config: the running one stays", LOG_CSTR("error", error));
+    tell_keeper(KEEPER_READY, 0);
+}
+
+static void obey(enum keeper_kind kind)
+{
+    if (kind == KEEPER_STOP)
+        begin_stop();
+    else if (kind == KEEPER_STOP_NOW)
+        _exit(2);
+    else if (kind == KEEPER_RELOAD && !control.stopping)
+        reload();
+}
+
+static void on_keeper(struct op *op, int result)
+{
+    struct keeper_message m;
+    unsigned none = 0;
+    (void)op;
+    if (result < 0)
+        return;
+    enum err e = keeper_receive(control.keeper, &m, NULL, &none, MSG_DONTWAIT);
+    if (e == ERR_CLOSED)
+        _exit(1); /* the keeper has died: nobody holds the sockets or the signals any more */
+    if (e == OK)
+        obey(m.kind);
+    watch_keeper();
+}
+
+/* --- the start --- */
+
+static unsigned count_workers(void)
+{
+    const char *env = getenv("PORTICO_WORKERS");
+    cpu_set_t set;
+    uint64_t n;
+    if (env != NULL && slice_to_u64(slice_from(env), WORKERS_MAX, &n) && n > 0)
+        return (unsigned)n;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    n = (uint64_t)CPU_COUNT(&set);
+    return n < WORKERS_MAX ? (unsigned)n : WORKERS_MAX;
+}
+
+static enum loop_kind choose_loop(void)
+{
+    const char *env = getenv("PORTICO_IO");
+    if (env != NULL && strcmp(env, "epoll") == 0)
+        return LOOP_EPOLL;
+    if (loop_probe_uring())
+        return LOOP_URING;
+    LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
+    return LOOP_EPOLL;
+}
+
+static enum err start_workers(void)
+{
+    unsigned count = count_workers();
+    enum loop_kind kind = choose_loop();
+    control.workers = mem_zalloc(count * sizeof *control.workers);
+    control.drain_orders = mem_zalloc(count * sizeof *control.drain_orders);
+    control.abort_orders = mem_zalloc(count * sizeof *control.abort_orders);
+    control.drained_mails = mem_zalloc(count * sizeof *control.drained_mails);
+    for (unsigned w = 0; w < count; w++) {
+        TRY(worker_start(&control.workers[w], w, kind, control.loop));
+        control.workers_count++;
+    }
+    LOG(LOG_INFO, "", "workers started", LOG_NUM("count", count),
+        LOG_CSTR("io", kind == LOOP_URING ? "io_uring" : "epoll"));
+    return OK;
+}
+
+static void end_workers(void)
+{
+    struct worker_order *orders = mem_zalloc(WORKERS_MAX * sizeof *orders);
+    tell_all(orders, ORDER_END);
+    for (unsigned w = 0; w < control.workers_count; w++)
+        worker_join(&control.workers[w]);
+    mem_free(orders);
+}
+
+static int fail(const char *error)
+{
+    fprintf(stderr, "Error: %s\n", error);
+    tell_keeper(KEEPER_FAILED, 1);
+    return 1;
+}
+
+static enum err prepare(char *error, size_t cap)
+{
+    const char *fd = getenv(KEEPER_ENV);
+    uint64_t n;
+    if (fd == NULL || !slice_to_u64(slice_from(fd), INT32_MAX, &n)) {
+        snprintf(error, cap, "this process was not started by a keeper");
+        return ERR_INVALID;
+    }
+    control.keeper = (int)n;
+    unsetenv(KEEPER_ENV);
+    if (rights_drop() != OK)
+        LOG(LOG_WARN, "", "capabilities could not be given up");
+    TRY(loop_create(LOOP_EPOLL, &control.loop));
+    timer_init(&control.stop_timer, on_stop_timer);
+    timer_init(&control.grace_timer, on_grace_end);
+    h1_worker_init(&control.admin_worker, control.loop, NULL);
+    admin_set_face(&face);
+    enum err e = start_workers();
+    if (e != OK)
+        snprintf(error, cap, "starting the workers: %s", err_text(e));
+    return e;
+}
+
+static void tear_down(void)
+{
+    op_cancel(control.loop, &control.keeper_op);
+    timer_stop(&control.grace_timer);
+    timer_stop(&control.stop_timer);
+    end_workers();
+    offload_stop();
+    LOG(LOG_INFO, "", "shutdown complete");
+}
+
+int control_run(const struct control_start *start)
+{
+    char error[2048] = "";
+    control.start = start;
+    enum err e = prepare(error, sizeof error);
+    if (e == OK)
+        e = apply(start->document, error, sizeof error);
+    json_decref(start->document);
+    if (e != OK)
+        return fail(error[0] != '\0' ? error : err_text(e));
+    LOG(LOG_INFO, "", "serving initial configuration");
+    watch_keeper();
+    tell_keeper(KEEPER_READY, 0);
+    if (start->started != NULL)
+        start->started();
+    loop_run(control.loop);
+    tear_down();
+    return control.status;
+}
