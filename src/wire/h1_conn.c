@@ -952,7 +952,7 @@ static bool finish_exchange(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
     bool keep = !s->wire_broken && !s->x.close_after && !is_draining(c);
-    if (keep && !discard_body(s))
+    if (keep && (!discard_body(s) || is_draining(c))) /* discarding waits: a drain may begin */
         keep = false;
     bool say_goodbye = !keep && !s->wire_broken && !s->taken_over;
     arena_reset(&s->arena);
