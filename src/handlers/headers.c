@@ -8,11 +8,10 @@
  *      "request":  {"add": {…}, "set": {"X-A": ["1"]}, "delete": ["X-B*"], "replace": {…}},
  *      "response": {… the same, "deferred": true, "require": {"status_code": [2], "headers": {…}}}}
  */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 
 #include "handlers/handlers.h"
 #include "base/buffer.h"
+#include "http/regexp.h"
 #include "http/route.h"
 
 struct op_values {
@@ -23,7 +22,7 @@ struct op_values {
 
 struct replacement {
     struct template name, search, replace;
-    pcre2_code *regexp; /* NULL: a plain search */
+    struct regexp *regexp; /* NULL: a plain search */
 };
 
 struct field_ops {
@@ -80,22 +79,6 @@ static enum err read_values(struct op_values **out, size_t *count, const json_t 
     return OK;
 }
 
-static enum err compile_regexp(struct replacement *r, struct slice pattern, struct provision *p)
-{
-    int code;
-    PCRE2_SIZE at;
-    r->regexp = pcre2_compile((PCRE2_SPTR)pattern.ptr, pattern.len,
-                              PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
-    if (r->regexp == NULL) {
-        char text[128];
-        pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-        return provision_fail(p, "regular expression \"" SLICE_FMT "\": %s at offset %zu",
-                              SLICE_ARG(pattern), text, (size_t)at);
-    }
-    pcre2_jit_compile(r->regexp, PCRE2_JIT_COMPLETE);
-    return OK;
-}
-
 static enum err read_replacement(struct replacement *r, const char *name, const json_t *json,
                                  struct provision *p)
 {
@@ -110,7 +93,7 @@ static enum err read_replacement(struct replacement *r, const char *name, const 
     if (r->search.text.len > 0)
         return provision_fail(p, "cannot specify both a substring search and a regular expression "
                                  "search for field '%s'", name);
-    return compile_regexp(r, pattern, p);
+    return regexp_compile(p, pattern, &r->regexp);
 }
 
 static enum err read_replacements(struct field_ops *o, const json_t *json, struct provision *p)
@@ -185,7 +168,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 static void release_ops(struct field_ops *o)
 {
     for (size_t i = 0; i < o->replace_count; i++)
-        pcre2_code_free(o->replace[i].regexp);
+        regexp_free(o->replace[i].regexp);
 }
 
 static void release(void *cfg)
@@ -244,25 +227,12 @@ static struct slice replace_all(struct slice in, struct slice search, struct sli
     return copy;
 }
 
-static struct slice replace_regexp(const pcre2_code *re, struct slice in, struct slice with,
+/* A value that takes too long to match, or grows too long, stays as it is. */
+static struct slice replace_regexp(const struct regexp *re, struct slice in, struct slice with,
                                    struct arena *arena)
 {
-    PCRE2_SIZE len = in.len * 2 + with.len * 8 + 256;
-    char *out = arena_alloc(arena, len);
-    pcre2_match_data *data = pcre2_match_data_create_from_pattern(re, NULL);
-    int n = pcre2_substitute(re, (PCRE2_SPTR)in.ptr, in.len, 0,
-                             PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED |
-                                 PCRE2_SUBSTITUTE_UNSET_EMPTY | PCRE2_SUBSTITUTE_OVERFLOW_LENGTH,
-                             data, NULL, (PCRE2_SPTR)with.ptr, with.len, (PCRE2_UCHAR *)out, &len);
-    if (n == PCRE2_ERROR_NOMEMORY) { /* len is now what is needed, with its NUL */
-        out = arena_alloc(arena, len);
-        n = pcre2_substitute(re, (PCRE2_SPTR)in.ptr, in.len, 0,
-                             PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED |
-                                 PCRE2_SUBSTITUTE_UNSET_EMPTY,
-                             data, NULL, (PCRE2_SPTR)with.ptr, with.len, (PCRE2_UCHAR *)out, &len);
-    }
-    pcre2_match_data_free(data);
-    return n > 0 ? slice_of(out, len) : in;
+    struct slice out;
+    return regexp_replace(re, in, with, arena, &out) == OK ? out : in;
 }
 
 static void replace_values(const struct replacement *r, struct fields *fs, struct exchange *x)

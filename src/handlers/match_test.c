@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Matchers against Caddy's published tables, and patterns where those say nothing.
+ */
+#include <jansson.h>
+
+#include "base/test.h"
+#include "handlers/glob.h"
+#include "handlers/handlers.h"
+#include "http/regexp.h"
+#include "http/route.h"
+#include "http/uri.h"
+
+static const struct module *const modules[] = {
+    &matcher_header, &matcher_header_regexp, &matcher_host, &matcher_method, &matcher_not,
+    &matcher_path, &matcher_path_regexp, &matcher_protocol, &matcher_query, &matcher_vars,
+    &matcher_vars_regexp, NULL};
+
+static struct arena arena;
+static struct exchange x;
+static struct provision provision;
+
+static void begin(struct slice target)
+{
+    struct slice ignored;
+    arena_deinit(&arena);
+    arena_init(&arena, 16384);
+    provision = (struct provision){.arena = &arena, .modules = modules};
+    x = (struct exchange){.arena = &arena};
+    fields_init(&x.req.fields, &arena);
+    fields_init(&x.res.fields, &arena);
+    x.req.method = SLICE("GET");
+    x.req.host = SLICE("example.com");
+    x.req.scheme = SLICE("http");
+    x.req.major = x.req.minor = 1;
+    CHECK_OK(uri_parse(target, &x.req.uri, &ignored, &arena));
+    x.req.original_uri = x.req.uri;
+}
+
+static void end(void)
+{
+    for (struct provision_release *r = provision.releases; r != NULL; r = r->next)
+        r->release(r->cfg);
+    provision.releases = NULL;
+}
+
+/* Provisions one matcher and asks it. */
+static bool ask(const char *name, const json_t *config)
+{
+    struct matcher_set *sets;
+    uint32_t count;
+    bool matches = false;
+    json_t *json = json_array();
+    json_t *set = json_object();
+    json_object_set(set, name, (json_t *)(uintptr_t)config);
+    json_array_append_new(json, set);
+    enum err e = matcher_sets_provision(&sets, &count, json, &provision);
+    json_decref(json);
+    if (e != OK)
+        test_fail(__FILE__, __LINE__, "%s", provision.error);
+    CHECK_OK(matcher_sets_match(sets, count, &x, &matches));
+    return matches;
+}
+
+static json_t *rows(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
+    json_t *table = json_load_file(path, 0, NULL);
+    if (table == NULL)
+        test_fail(__FILE__, __LINE__, "%s does not load", path);
+    json_t *cases = json_incref(json_object_get(table, "cases"));
+    json_decref(table);
+    CHECK(json_array_size(cases) > 3);
+    return cases;
+}
+
+static struct slice text(const json_t *row, const char *key)
+{
+    return slice_from(json_string_value(json_object_get(row, key)));
+}
+
+static void expect(const json_t *row, bool got, size_t index)
+{
+    bool want = json_is_true(json_object_get(row, "expect"));
+    if (got == want)
+        return;
+    char *dump = json_dumps(row, JSON_COMPACT);
+    test_fail(__FILE__, __LINE__, "row %zu gives %d: %s", index, got, dump);
+}
+
+static void put_fields(const json_t *fields)
+{
+    const char *name;
+    json_t *v, *one;
+    size_t i;
+    json_object_foreach((json_t *)(uintptr_t)fields, name, v)
+    {
+        if (json_is_string(v))
+            fields_add(&x.req.fields, slice_from(name), slice_from(json_string_value(v)));
+        json_array_foreach(v, i, one)
+            fields_add(&x.req.fields, slice_from(name), slice_from(json_string_value(one)));
+    }
+}
+
+static void check_captures(const json_t *captures)
+{
+    const char *key;
+    json_t *want;
+    json_object_foreach((json_t *)(uintptr_t)captures, key, want)
+    {
+        struct slice got = SLICE_NONE;
+        struct slice name = arena_join(&arena, (struct slice[]){SLICE("http.regexp."),
+                                                                slice_from(key)}, 2);
+        CHECK(placeholder_get(&x, name, &got));
+        CHECK_SLICE(got, slice_from(json_string_value(want)));
+    }
+}
+
+static struct slice target_of(const json_t *row, const char *key)
+{
+    struct slice target = text(row, key);
+    return target.len > 0 ? target : SLICE("/");
+}
+
+TEST("hosts match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-host");
+    setenv("GO_BENCHMARK_DOMAIN", "localhost", 1);
+    json_array_foreach(cases, i, row)
+    {
+        begin(SLICE("/"));
+        x.req.host = text(row, "input");
+        expect(row, ask("host", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("paths match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-path");
+    json_array_foreach(cases, i, row)
+    {
+        begin(text(row, "input"));
+        expect(row, ask("path", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("regular expressions on paths match and capture as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-path-regexp");
+    json_array_foreach(cases, i, row)
+    {
+        begin(text(row, "input"));
+        expect(row, ask("path_regexp", json_object_get(row, "match")), i);
+        check_captures(json_object_get(row, "captures"));
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("headers match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-header");
+    json_array_foreach(cases, i, row)
+    {
+        begin(SLICE("/"));
+        x.req.host = text(row, "host");
+        exchange_set_var(&x, SLICE("a"), SLICE("foobar"));
+        put_fields(json_object_get(row, "input"));
+        expect(row, ask("header", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("regular expressions on headers match and capture as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-header-regexp");
+    json_array_foreach(cases, i, row)
+    {
+        begin(SLICE("/"));
+        x.req.host = text(row, "host");
+        put_fields(json_object_get(row, "input"));
+        expect(row, ask("header_regexp", json_object_get(row, "match")), i);
+        check_captures(json_object_get(row, "captures"));
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("methods match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-method");
+    json_array_foreach(cases, i, row)
+    {
+        begin(SLICE("/"));
+        x.req.method = text(row, "input");
+        expect(row, ask("method", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("not matches when no set does, as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-not");
+    json_array_foreach(cases, i, row)
+    {
+        begin(target_of(row, "path"));
+        x.req.host = text(row, "host");
+        expect(row, ask("not", json_object_get(row, "not")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("queries match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-query");
+    json_array_foreach(cases, i, row)
+    {
+        begin(text(row, "input"));
+        exchange_set_var(&x, SLICE("http.vars.debug"), SLICE("1"));
+        exchange_set_var(&x, SLICE("http.vars.key"), SLICE("somekey"));
+        expect(row, ask("query", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+static void put_vars(const json_t *vars)
+{
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)vars, name, v)
+    {
+        struct slice key = arena_join(&arena, (struct slice[]){SLICE("http.vars."),
+                                                               slice_from(name)}, 2);
+        exchange_set_var(&x, key, slice_from(json_string_value(v)));
+    }
+}
+
+TEST("variables match as the table says, and are not expanded twice")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-vars");
+    setenv("CADDY_VARS_TEST_SECRET", "topsecret", 1);
+    json_array_foreach(cases, i, row)
+    {
+        begin(target_of(row, "target"));
+        put_fields(json_object_get(row, "headers"));
+        put_vars(json_object_get(row, "vars"));
+        expect(row, ask("vars", json_object_get(row, "match")), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("regular expressions on variables match and capture as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-vars-regexp");
+    json_array_foreach(cases, i, row)
+    {
+        begin(SLICE("/"));
+        put_fields(json_object_get(row, "headers"));
+        put_vars(json_object_get(row, "vars"));
+        expect(row, ask("vars_regexp", json_object_get(row, "match")), i);
+        check_captures(json_object_get(row, "captures"));
+        end();
+    }
+    json_decref(cases);
+}
+
+TEST("shell patterns match as Go's path.Match does")
+{
+    static const struct {
+        const char *pattern, *name;
+        bool want;
+    } cases[] = {
+        {"abc", "abc", true}, {"*", "abc", true}, {"*c", "abc", true}, {"a*", "a", true},
+        {"a*", "ab/c", false}, {"a*/b", "abc/b", true}, {"a*/b", "a/c/b", false},
+        {"a*b*c*d*e*/f", "axbxcxdxe/f", true}, {"a*b*c*d*e*/f", "axbxcxdxexxx/fff", false},
+        {"a*b?c*x", "abxbbxdbxebxczzx", true}, {"a*b?c*x", "abxbbxdbxebxczzy", false},
+        {"ab[c]", "abc", true}, {"ab[b-d]", "abc", true}, {"ab[e-g]", "abc", false},
+        {"ab[^c]", "abc", false}, {"ab[^e-g]", "abc", true}, {"a\\*b", "a*b", true},
+        {"a\\*b", "ab", false}, {"a?b", "a\xe2\x98\xba" "b", true}, {"[a-\xce\xb6]*", "\xce\xb1", true},
+        {"a?b", "a/b", false}, {"[]a]", "]", false}, {"[-]", "-", false}, {"[x-]", "x", false},
+        {"[", "a", false}, {"a[", "ab", false}, {"*x", "xxx", true}, {"", "", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (glob_match(slice_from(cases[i].pattern), slice_from(cases[i].name)) != cases[i].want)
+            test_fail(__FILE__, __LINE__, "%s on %s", cases[i].pattern, cases[i].name);
+    }
+}
+
+TEST("what RE2 has not is refused, and a match that takes too long is an error")
+{
+    static const char *const foreign[] = {"(a)\\1", "(?=a)", "(?<!a)b", "(?>a)", "a++", "(?R)",
+                                          "(*FAIL)", "(", "[z-a]"};
+    struct regexp *re;
+    struct slice groups[REGEXP_GROUPS_MAX], long_text;
+    char as[64];
+    size_t n;
+    begin(SLICE("/"));
+    provision.path = SLICE("test");
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        CHECK_INT(regexp_compile(&provision, slice_from(foreign[i]), &re), ERR_INVALID);
+        CHECK(strstr(provision.error, "test: compiling") == provision.error);
+    }
+    CHECK_OK(regexp_compile(&provision, SLICE("^(a+)+$"), &re));
+    memset(as, 'a', sizeof as);
+    as[sizeof as - 1] = 'b';
+    long_text = slice_of(as, sizeof as);
+    CHECK_INT(regexp_match(re, long_text, groups, &n), ERR_LIMIT);
+    regexp_free(re);
+}
+
+TEST("every match is replaced, groups by number and name")
+{
+    struct regexp *re;
+    struct slice out;
+    begin(SLICE("/"));
+    CHECK_OK(regexp_compile(&provision, SLICE("(?P<first>\\w)(\\d)"), &re));
+    CHECK_OK(regexp_replace(re, SLICE("a1-b2"), SLICE("$2${first}$$"), &arena, &out));
+    CHECK_TEXT(out, "1a$-2b$");
+    CHECK_OK(regexp_replace(re, SLICE("none"), SLICE("x"), &arena, &out));
+    CHECK_TEXT(out, "none");
+    regexp_free(re);
+    CHECK_OK(regexp_compile(&provision, SLICE("x*"), &re));
+    CHECK_OK(regexp_replace(re, SLICE("abc"), SLICE("-"), &arena, &out));
+    CHECK_TEXT(out, "-a-b-c-");
+    CHECK_OK(regexp_replace(re, SLICE("axb"), SLICE("-"), &arena, &out));
+    CHECK_TEXT(out, "-a-b-");
+    regexp_free(re);
+}
