@@ -319,7 +319,107 @@ def unix_socket(io):
         same(status, 0)
 
 
+def fetch(s, method, target, **fields):
+    """Status, header fields in lower case, body."""
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    try:
+        c.request(method, target, headers={k.replace("_", "-"): v for k, v in fields.items()})
+        answer = c.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        c.close()
+
+
+def serve_files(s, **more):
+    """A site with a small page, a folder, a sidecar, hidden names and a large file."""
+    site = f"{s.folder.name}/site"
+    os.makedirs(f"{site}/sub/.git")
+    large = os.urandom(1 << 20) * 3
+    for name, content in (("index.html", b"home"), ("a.txt", b"0123456789"), ("a.txt.gz", b"GZ"),
+                          ("sub/index.html", b"sub"), ("sub/.git/x", b"secret"), ("large", large),
+                          ("empty.txt", b"")):
+        with open(f"{site}/{name}", "wb") as f:
+            f.write(content)
+    os.makedirs(f"{site}/bare")
+    doc = document(s.port, s.admin, "x")
+    doc["apps"]["http"]["servers"]["srv0"]["routes"] = [{"handle": [
+        {"handler": "vars", "root": site},
+        {"handler": "file_server", "hide": [".git"], "precompressed": {"gzip": {}}, **more}]}]
+    same(s.api("POST", "/load", doc)[0], 200)
+    return large
+
+
+def files(io):
+    s = Server(io)
+    try:
+        large = serve_files(s)
+        status, fields, body = fetch(s, "GET", "/")
+        same((status, body, fields["content-type"], fields["vary"], fields["accept-ranges"]),
+             (200, b"home", "text/html; charset=utf-8", "Accept-Encoding", "bytes"))
+        same(fetch(s, "HEAD", "/")[1]["content-length"], "4")
+        same(fetch(s, "GET", "/sub")[:1] + (fetch(s, "GET", "/sub?q=1")[1]["location"],),
+             (308, "/sub/?q=1"))
+        same(fetch(s, "GET", "/a.txt/")[1]["location"], "/a.txt")
+        same(fetch(s, "GET", "/sub/")[2], b"sub")
+        for missing in ("/none", "/bare/", "/sub/.git/x", "/sub/%2egit/x", "/a.txt/b"):
+            same((missing, fetch(s, "GET", missing)[0]), (missing, 404))
+        same(fetch(s, "GET", "/sub/../../../../../../etc/passwd")[0], 404)
+        same(fetch(s, "GET", "/%2e%2e/%2e%2e/etc/passwd")[0], 404)
+        same(fetch(s, "GET", "/empty.txt")[1]["content-length"], "0")
+        status, fields, _ = fetch(s, "POST", "/a.txt")
+        same((status, fields["allow"]), (405, "GET, HEAD"))
+        same(fetch(s, "GET", "/large")[2], large)
+        same(fetch(s, "GET", "/large", Range="bytes=1000000-2000000")[2], large[1000000:2000001])
+    finally:
+        same(s.end(), 0)
+
+
+def file_conditions(io):
+    s = Server(io)
+    try:
+        serve_files(s)
+        _, fields, _ = fetch(s, "GET", "/a.txt")
+        same(fetch(s, "GET", "/a.txt", If_None_Match=fields["etag"])[::2], (304, b""))
+        same(fetch(s, "GET", "/a.txt", If_Modified_Since=fields["last-modified"])[0], 304)
+        same(fetch(s, "GET", "/a.txt", If_Match='"other"')[0], 412)
+        status, part, body = fetch(s, "GET", "/a.txt", Range="bytes=2-4")
+        same((status, part["content-range"], body), (206, "bytes 2-4/10", b"234"))
+        status, part, body = fetch(s, "GET", "/a.txt", Range="bytes=0-0,-1")
+        mark = part["content-type"].split("boundary=")[1]
+        same(part["content-type"][:21], "multipart/byteranges;")
+        same(body.decode(), f"--{mark}\r\nContent-Range: bytes 0-0/10\r\nContent-Type: text/plain; "
+             f"charset=utf-8\r\n\r\n0\r\n--{mark}\r\nContent-Range: bytes 9-9/10\r\n"
+             f"Content-Type: text/plain; charset=utf-8\r\n\r\n9\r\n--{mark}--\r\n")
+        status, part, _ = fetch(s, "GET", "/a.txt", Range="bytes=10-")
+        same((status, part["content-range"]), (416, "bytes */10"))
+        same(fetch(s, "GET", "/a.txt", Range="bytes=0-1", If_Range='"other"')[0], 200)
+        status, packed, body = fetch(s, "GET", "/a.txt", Accept_Encoding="br, gzip;q=0.5")
+        same((status, packed["content-encoding"], body), (200, "gzip", b"GZ"))
+        assert packed["etag"] != fields["etag"]
+        same(fetch(s, "GET", "/a.txt", Accept_Encoding="gzip;q=0")[2], b"0123456789")
+        with open(f"{s.folder.name}/site/a.txt", "wb") as f:
+            f.write(b"changed")
+        time.sleep(1.1)
+        same(fetch(s, "GET", "/a.txt")[2], b"changed")
+    finally:
+        same(s.end(), 0)
+
+
+def file_options(io):
+    s = Server(io)
+    try:
+        serve_files(s, status_code="203", canonical_uris=False, index_names=["a.txt"])
+        same(fetch(s, "GET", "/")[::2], (203, b"0123456789"))
+        same(fetch(s, "GET", "/sub")[0], 404)
+        same(fetch(s, "GET", "/a.txt/")[0], 203)
+    finally:
+        same(s.end(), 0)
+
+
 CASES = [
+    ("files, folders, hidden names, redirects, ranges of large files", files, True),
+    ("conditions, ranges, sidecars and changes of a file", file_conditions, True),
+    ("the file server's status, index and canonical options", file_options, False),
     ("a configuration is served and told", answers, True),
     ("a loaded configuration is seen on a kept connection, a bad one changes nothing", loads, True),
     ("an address that goes is closed, the new one answers", moves, True),

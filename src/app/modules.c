@@ -9,6 +9,7 @@
 
 const struct module *const all_modules[] = {
     &handler_error,
+    &handler_file_server,
     &handler_headers,
     &handler_request_body,
     &handler_static_response,

@@ -13,6 +13,7 @@ extern const struct module handler_subroute;        /* handle, route, handle_pat
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_headers;         /* header, request_header */
 extern const struct module handler_request_body;    /* request_body */
+extern const struct module handler_file_server;     /* file_server */
 
 extern const struct module matcher_header, matcher_header_regexp, matcher_host, matcher_method,
     matcher_not, matcher_path, matcher_path_regexp, matcher_protocol, matcher_query, matcher_vars,
