@@ -373,6 +373,7 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
     const struct admin *a = cfg;
     const char *why = objection(a, x);
     (void)next;
+    exchange_addresses(x);
     if (log_wants(LOG_INFO) && !slice_is(x->req.uri.path, "/metrics"))
         LOG(LOG_INFO, "admin.api", "received request", LOG_STR("method", x->req.method),
             LOG_STR("host", x->req.host), LOG_STR("uri", x->req.target),

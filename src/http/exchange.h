@@ -63,6 +63,8 @@ struct carrier_type {
      * ERR_UNSUPPORTED where there is no such thing. The caller owns the descriptor until it
      * returns from its handler; the wire closes the connection then. */
     enum err (*take_over)(struct exchange *, int *fd, struct slice *already_read);
+    /* Fills remote_host … local_port and client_ip; asked for at their first use only. */
+    void (*addresses)(struct exchange *);
 };
 
 struct exchange_var {
@@ -86,7 +88,7 @@ struct exchange {
     struct worker *worker;
 
     struct sockaddr_storage *remote, *local; /* the connection's */
-    struct slice remote_host, remote_port;   /* text forms */
+    struct slice remote_host, remote_port;   /* text forms: behind exchange_addresses only */
     struct slice local_host, local_port;
     struct slice client_ip;                  /* after trusted_proxies; the peer's else */
     bool client_is_proxy;                    /* the peer is one of the trusted proxies */
@@ -112,6 +114,13 @@ struct exchange {
     struct slice log_user; /* user_id of the access log */
     struct exchange_hook *hooks;
 };
+
+/* Two system calls and some formatting that most requests can do without. */
+static inline void exchange_addresses(struct exchange *x)
+{
+    if (x->remote_host.ptr == NULL && x->carrier != NULL)
+        x->carrier->addresses(x);
+}
 
 static inline bool exchange_answered(const struct exchange *x)
 {

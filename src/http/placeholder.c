@@ -155,31 +155,37 @@ static struct slice join_host_port(struct exchange *x, struct slice name, struct
 
 static struct slice remote(struct exchange *x)
 {
+    exchange_addresses(x);
     return join_host_port(x, x->remote_host, x->remote_port);
 }
 
 static struct slice local(struct exchange *x)
 {
+    exchange_addresses(x);
     return join_host_port(x, x->local_host, x->local_port);
 }
 
 static struct slice local_host(struct exchange *x)
 {
+    exchange_addresses(x);
     return x->local_host;
 }
 
 static struct slice local_port(struct exchange *x)
 {
+    exchange_addresses(x);
     return x->local_port;
 }
 
 static struct slice remote_host(struct exchange *x)
 {
+    exchange_addresses(x);
     return x->remote_host;
 }
 
 static struct slice remote_port(struct exchange *x)
 {
+    exchange_addresses(x);
     return x->remote_port;
 }
 
@@ -480,6 +486,7 @@ static bool remote_network(struct exchange *x, struct slice rest, struct slice *
     char text[INET6_ADDRSTRLEN];
     struct slice four, six;
     uint64_t bits;
+    exchange_addresses(x);
     bool is_six = slice_find(x->remote_host, ':') != SIZE_MAX;
     int family = is_six ? AF_INET6 : AF_INET;
     *value = x->remote_host;

@@ -121,10 +121,11 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
     return e;
 }
 
-static void log_failure(const struct exchange *x, enum log_level level, const char *text)
+static void log_failure(struct exchange *x, enum log_level level, const char *text)
 {
     if (!log_wants(level))
         return;
+    exchange_addresses(x);
     struct log_field request[] = {
         LOG_STR("remote_ip", x->remote_host), LOG_STR("remote_port", x->remote_port),
         LOG_STR("client_ip", x->client_ip),   LOG_STR("method", x->req.original_method),

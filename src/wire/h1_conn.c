@@ -369,19 +369,6 @@ static void text_of(const struct sockaddr_storage *a, char *host, size_t cap, ch
     }
 }
 
-/* Once per busy period: the peer's and our address as text. */
-static void look_addresses(struct h1_conn *c)
-{
-    struct h1_scratch *s = c->scratch;
-    struct sockaddr_storage a = {0};
-    socklen_t len = sizeof a;
-    (void)!getpeername(c->fd, (struct sockaddr *)&a, &len);
-    text_of(&a, s->remote_text, sizeof s->remote_text, s->remote_port);
-    len = sizeof a;
-    (void)!getsockname(c->fd, (struct sockaddr *)&a, &len);
-    text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
-}
-
 static bool named_in(const struct slice *names, size_t count, struct slice name)
 {
     for (size_t i = 0; i < count; i++) {
@@ -434,10 +421,6 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     x->server = server;
     x->generation = g;
     x->worker = c->worker->worker;
-    x->remote_host = x->client_ip = slice_from(s->remote_text);
-    x->remote_port = slice_from(s->remote_port);
-    x->local_host = slice_from(s->local_text);
-    x->local_port = slice_from(s->local_port);
     x->body_max = UINT64_MAX;
     x->start_ns = now;
     x->close_after = !s->head.keep_alive || is_draining(c);
@@ -647,10 +630,28 @@ static enum err on_take_over(struct exchange *x, int *fd, struct slice *already_
     return OK;
 }
 
+static void on_addresses(struct exchange *x)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    struct sockaddr_storage a = {0};
+    socklen_t len = sizeof a;
+    (void)!getpeername(s->conn->fd, (struct sockaddr *)&a, &len);
+    text_of(&a, s->remote_text, sizeof s->remote_text, s->remote_port);
+    memset(&a, 0, sizeof a);
+    len = sizeof a;
+    (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
+    text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
+    x->remote_host = x->client_ip = slice_from(s->remote_text);
+    x->remote_port = slice_from(s->remote_port);
+    x->local_host = slice_from(s->local_text);
+    x->local_port = slice_from(s->local_port);
+}
+
 static const struct carrier_type wire_carrier = {
     .read_body = on_read_body,
     .trailers = on_trailers,
     .take_over = on_take_over,
+    .addresses = on_addresses,
 };
 
 /* --- the response --- */
@@ -980,7 +981,6 @@ static void serve_all(void *arg)
     enum h1_result r;
     bool keep;
     c->fiber = fiber_self();
-    look_addresses(c);
     do {
         serve_one(c);
         keep = finish_exchange(c);
