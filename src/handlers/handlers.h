@@ -13,6 +13,7 @@ extern const struct module handler_subroute;        /* handle, route, handle_pat
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_headers;         /* header, request_header */
 extern const struct module handler_request_body;    /* request_body */
+extern const struct module handler_rewrite;         /* rewrite, uri, method, handle_path */
 extern const struct module handler_file_server;     /* file_server */
 
 extern const struct module matcher_header, matcher_header_regexp, matcher_host, matcher_method,

@@ -156,6 +156,21 @@ struct slice template_expand_known(const struct template *t, struct exchange *x)
     return expand(t, x, SLICE_NONE, UNKNOWN_KEPT);
 }
 
+struct slice template_expand_encoded(const struct template *t, struct exchange *x,
+                                     template_encoder *encode)
+{
+    if (t->constant)
+        return t->text;
+    struct slice *values = arena_alloc(x->arena, (t->count + 1U) * sizeof *values);
+    for (uint16_t i = 0; i < t->count; i++) {
+        const struct template_part *p = &t->parts[i];
+        values[i] = value_of(p, x, SLICE_NONE, UNKNOWN_EMPTY);
+        if (p->is_name)
+            values[i] = encode(x, slice_of(p->text.ptr + 1, p->text.len - 2), values[i]);
+    }
+    return arena_join(x->arena, values, t->count);
+}
+
 bool template_status(const struct template *t, struct exchange *x, int *status)
 {
     uint64_t n;

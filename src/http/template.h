@@ -27,6 +27,11 @@ struct slice template_expand_or(const struct template *, struct exchange *, stru
 /* Unknown ones removed. */
 struct slice template_expand(const struct template *, struct exchange *);
 
+/* Each value passes through `encode`, with its placeholder's name; unknown ones are removed. */
+typedef struct slice template_encoder(struct exchange *, struct slice name, struct slice value);
+struct slice template_expand_encoded(const struct template *, struct exchange *,
+                                     template_encoder *encode);
+
 /* Unknown ones kept as they stand (Caddy's ReplaceKnown). */
 struct slice template_expand_known(const struct template *, struct exchange *);
 
