@@ -31,3 +31,7 @@ enum err jsonx_put_float(struct buffer *, double);
 
 /* A string of the slice; bytes that are not UTF-8 become U+FFFD, as in Go. Never NULL. */
 json_t *jsonx_string(struct slice);
+
+/* The same value with the keys of every object in the order of their bytes, as Go writes maps. A
+ * new reference. */
+json_t *jsonx_sorted(const json_t *);

@@ -21,7 +21,8 @@ struct token {
     struct slice heredoc_marker; /* of quote '<' */
     struct slice snippet;        /* name of the snippet whose definition holds it, or empty */
     const struct import_chain *imports;
-    unsigned line; /* where it begins, from 1 */
+    unsigned line;   /* where it begins, from 1 */
+    unsigned column; /* in bytes, from 1; of a word that came by import, that in its own file */
     char quote;    /* '"', '`', '<' for a heredoc, 0 when bare */
 };
 

@@ -15,7 +15,7 @@
 #include "files/file_cache.h"
 #include "files/mime.h"
 #include "handlers/file_send.h"
-#include "handlers/glob.h"
+#include "base/glob.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 #include "http/uri.h"

@@ -7,7 +7,7 @@
  *
  *     "path": ["/api", "*.php"]
  */
-#include "handlers/glob.h"
+#include "base/glob.h"
 #include "handlers/handlers.h"
 #include "http/uri.h"
 

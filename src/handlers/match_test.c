@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "base/test.h"
-#include "handlers/glob.h"
+#include "base/glob.h"
 #include "handlers/handlers.h"
 #include "http/regexp.h"
 #include "http/route.h"

@@ -3,7 +3,7 @@
  * One pass with one point to come back to: a later star makes an earlier one superfluous, since
  * neither crosses a '/'.
  */
-#include "handlers/glob.h"
+#include "base/glob.h"
 
 #include "base/text.h"
 
