@@ -30,6 +30,31 @@ const struct module *provision_find(const struct provision *p, struct slice id)
     return NULL;
 }
 
+static void keep_release(struct provision *p, const struct module *m, void *cfg)
+{
+    if (m->release == NULL)
+        return;
+    struct provision_release *r = ARENA_NEW(p->arena, struct provision_release);
+    *r = (struct provision_release){p->releases, m->release, cfg};
+    p->releases = r;
+}
+
+enum err provision_module(struct provision *p, const char *space, const char *name,
+                          const json_t *json, const struct module **module, void **cfg)
+{
+    char id[128];
+    snprintf(id, sizeof id, "%s.%s", space, name);
+    const struct module *m = provision_find(p, slice_from(id));
+    if (m == NULL)
+        return provision_fail(p, "unknown module: %s", id);
+    void *c = arena_zalloc(p->arena, m->cfg_size);
+    keep_release(p, m, c);
+    TRY(m->provision(c, json, p));
+    *module = m;
+    *cfg = c;
+    return OK;
+}
+
 enum err provision_members(struct provision *p, const json_t *object, const char *const known[])
 {
     if (!json_is_object(object))

@@ -25,6 +25,9 @@ struct module {
     enum err (*serve)(const void *cfg, struct exchange *, const struct chain *next);
     /* Request matchers: may wait. An error ends the request as a failed handler would. */
     enum err (*match)(const void *cfg, struct exchange *, bool *matches);
+    /* Modules of other namespaces (encoders, transports, log writers …): the functions that their
+     * host calls; the host's header says of which type. */
+    const void *face;
 };
 
 struct provision_release {
@@ -49,6 +52,11 @@ enum err provision_fail(struct provision *, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 const struct module *provision_find(const struct provision *, struct slice id);
+
+/* Finds "space.name" and provisions it from its JSON into memory of the generation; its release is
+ * kept for the generation's end. An unknown id fails with Caddy's words. */
+enum err provision_module(struct provision *, const char *space, const char *name, const json_t *,
+                          const struct module **module, void **cfg);
 
 /* Fails on the first member whose name is not in `known` (ends with NULL); "handler" is allowed. */
 enum err provision_members(struct provision *, const json_t *object, const char *const known[]);

@@ -7,8 +7,6 @@
  */
 #include "http/route.h"
 
-#include <stdio.h>
-
 #include "base/check.h"
 #include "base/map.h"
 
@@ -22,31 +20,6 @@ static struct slice enter(struct provision *p, const char *what, size_t index)
     struct slice outer = p->path;
     p->path = arena_printf(p->arena, SLICE_FMT ".%s[%zu]", SLICE_ARG(outer), what, index);
     return outer;
-}
-
-static void keep_release(struct provision *p, const struct module *m, void *cfg)
-{
-    if (m->release == NULL)
-        return;
-    struct provision_release *r = ARENA_NEW(p->arena, struct provision_release);
-    *r = (struct provision_release){p->releases, m->release, cfg};
-    p->releases = r;
-}
-
-static enum err provision_module(struct provision *p, const char *space, const char *name,
-                                 const json_t *json, const struct module **module, void **cfg)
-{
-    char id[128];
-    snprintf(id, sizeof id, "%s.%s", space, name);
-    const struct module *m = provision_find(p, slice_from(id));
-    if (m == NULL)
-        return provision_fail(p, "unknown module: %s", id);
-    void *c = arena_zalloc(p->arena, m->cfg_size);
-    keep_release(p, m, c);
-    TRY(m->provision(c, json, p));
-    *module = m;
-    *cfg = c;
-    return OK;
 }
 
 static enum err provision_set(struct matcher_set *set, const json_t *json, struct provision *p)
