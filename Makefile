@@ -10,7 +10,7 @@ all: build/build.ninja
 	@$(NINJA) -C build
 
 build/build.ninja: | setup
-	meson setup build --buildtype=release --prefix=$(PREFIX)
+	meson setup build --buildtype=release -Db_lto=true --prefix=$(PREFIX)
 
 # Installs the Debian packages that are missing; says nothing when there are none.
 setup:

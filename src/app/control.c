@@ -372,7 +372,7 @@ static enum err admin_open(const struct generation *g, struct admin_site **out, 
     arena_init(&a->arena, 8192);
     a->fd = -1;
     a->listen = slice_of(slice_dup(listen), listen.len);
-    a->site = (struct h1_site){.current = admin_current, .done = admin_done,
+    a->site = (struct h1_site){.server = &a->server, .current = admin_current, .done = admin_done,
                                .on_empty = admin_empty};
     a->accept.on_done = on_admin_accept;
     enum err e = address_parse(a->listen, SLICE("tcp"), 2019, &address, &a->arena, &why);

@@ -28,8 +28,7 @@ struct worker_site {
     struct timer pause; /* accepting again after the descriptors ran out */
     int fd;
     struct slice key;   /* malloc'd */
-    const struct http_server *server;
-    struct generation *pinned; /* stopping: the generation of `server`, held */
+    struct generation *pinned; /* stopping: the generation of site.server, held */
     bool stopping;
 };
 
@@ -43,7 +42,7 @@ static const struct http_server *on_current(struct h1_site *s, struct generation
     struct worker_site *site = of(s);
     *g = site->pinned != NULL ? site->pinned : site->worker->generation;
     generation_hold(*g, site->worker->index);
-    return site->server;
+    return site->site.server;
 }
 
 static void on_done(struct h1_site *s, struct generation *g)
@@ -158,7 +157,7 @@ static void adopt(struct worker *w, const struct worker_order *o)
         if (server == NULL)
             stop_site(site);
         else
-            site->server = server;
+            site->site.server = server;
     }
     w->generation = o->generation;
     LIST_FOR(n, &w->sites)

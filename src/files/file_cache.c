@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "files/mime.h"
 
 #define RACY_NS INT64_C(50000000)
 
@@ -137,6 +138,7 @@ static enum err look(struct open_file *f, const char *path)
         return f->is_dir ? OK : ERR_DENIED; /* no pipes, sockets, devices */
     }
     f->fd = fd;
+    f->mime = mime_by_name(f->path);
     make_validators(f);
     return OK;
 }

@@ -29,6 +29,7 @@ struct open_file {
     struct slice bytes;   /* the whole content of a small file; ptr NULL when not kept */
     char etag[40];        /* "\"…-…\"", or "" where the time is of no use */
     char modified[30];    /* HTTP date, or "" */
+    struct slice mime;    /* by the name's extension; empty when unknown */
     struct stat stat;
     uint64_t checked_ns;  /* when stat was last compared */
     unsigned refs;        /* exchanges that use it, and the cache's own */

@@ -37,7 +37,7 @@ static void done(struct h1_site *site, struct generation *g)
     (void)g;
 }
 
-static struct h1_site site = {current, done};
+static struct h1_site site = {&server, current, done};
 
 struct side {
     enum loop_kind kind;

@@ -13,7 +13,6 @@
 
 #include "base/clock.h"
 #include "files/file_cache.h"
-#include "files/mime.h"
 #include "handlers/file_send.h"
 #include "base/glob.h"
 #include "handlers/handlers.h"
@@ -339,9 +338,8 @@ static enum err send_file(const struct file_server *f, struct open_file *file, s
     if (!fields_has(&x->res.fields, SLICE("Etag")) && body->etag[0] != '\0')
         fields_add(&x->res.fields, SLICE("Etag"), slice_from(body->etag));
     if (!fields_get(&x->res.fields, SLICE("Content-Type"), &given)) {
-        struct slice type = mime_by_name(file->path);
-        if (type.len > 0)
-            fields_add(&x->res.fields, SLICE("Content-Type"), type);
+        if (file->mime.len > 0)
+            fields_add(&x->res.fields, SLICE("Content-Type"), file->mime);
     }
     TRY(choose_status(f, x, &status));
     return file_send(x, file, body, status);

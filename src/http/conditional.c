@@ -58,16 +58,16 @@ static bool list_has(struct slice list, struct slice etag, bool (*equal)(struct 
     }
 }
 
-static bool get(const struct request *q, const char *name, struct slice *value)
+static inline bool get(const struct request *q, struct slice name, struct slice *value)
 {
-    return fields_get(&q->fields, slice_from(name), value) && value->len > 0;
+    return fields_get(&q->fields, name, value) && value->len > 0;
 }
 
 static enum truth unmodified_since(const struct request *q, int64_t modified)
 {
     struct slice v;
     int64_t t;
-    if (modified == 0 || !get(q, "If-Unmodified-Since", &v) || !clock_parse_http_date(v, &t))
+    if (modified == 0 || !get(q, SLICE("If-Unmodified-Since"), &v) || !clock_parse_http_date(v, &t))
         return TRUTH_NONE;
     return modified <= t ? TRUTH_YES : TRUTH_NO;
 }
@@ -78,7 +78,7 @@ static enum truth modified_since(const struct request *q, int64_t modified)
     int64_t t;
     if (q->method_id != METHOD_GET && q->method_id != METHOD_HEAD)
         return TRUTH_NONE;
-    if (modified == 0 || !get(q, "If-Modified-Since", &v) || !clock_parse_http_date(v, &t))
+    if (modified == 0 || !get(q, SLICE("If-Modified-Since"), &v) || !clock_parse_http_date(v, &t))
         return TRUTH_NONE;
     return modified <= t ? TRUTH_NO : TRUTH_YES;
 }
@@ -87,7 +87,7 @@ static enum truth if_range(const struct request *q, struct slice etag, int64_t m
 {
     struct slice v, one;
     int64_t t;
-    if ((q->method_id != METHOD_GET && q->method_id != METHOD_HEAD) || !get(q, "If-Range", &v))
+    if ((q->method_id != METHOD_GET && q->method_id != METHOD_HEAD) || !get(q, SLICE("If-Range"), &v))
         return TRUTH_NONE;
     struct slice rest = v;
     if (take_etag(&rest, &one))
@@ -101,13 +101,13 @@ enum condition condition_check(const struct request *q, struct slice etag, int64
 {
     struct slice v;
     bool reads = q->method_id == METHOD_GET || q->method_id == METHOD_HEAD;
-    if (get(q, "If-Match", &v)) {
+    if (get(q, SLICE("If-Match"), &v)) {
         if (!list_has(v, etag, strong_equal))
             return CONDITION_FAILED;
     } else if (unmodified_since(q, modified) == TRUTH_NO) {
         return CONDITION_FAILED;
     }
-    if (get(q, "If-None-Match", &v)) {
+    if (get(q, SLICE("If-None-Match"), &v)) {
         if (list_has(v, etag, weak_equal))
             return reads ? CONDITION_NOT_MODIFIED : CONDITION_FAILED;
     } else if (modified_since(q, modified) == TRUTH_NO) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A flat array of fields, searched in order: a head has some twenty fields, and comparing length
- * first makes a linear search cheaper than any map. Growing moves the array inside the arena; the
+ * first makes a linear search cheaper than any map; a filter of one word answers most questions
+ * for what is not there. Growing moves the array inside the arena; the
  * old one stays until the arena's reset.
  */
 #include "http/fields.h"
@@ -15,7 +16,7 @@ void fields_init(struct fields *fs, struct arena *arena)
 
 struct field *fields_find(const struct fields *fs, struct slice name, uint32_t *at)
 {
-    for (uint32_t i = *at; i < fs->count; i++) {
+    for (uint32_t i = *at; (fs->seen & field_bit(name)) != 0 && i < fs->count; i++) {
         if (fs->items[i].name.len == name.len && slice_eq_nocase(fs->items[i].name, name)) {
             *at = i + 1;
             return &fs->items[i];
@@ -25,18 +26,12 @@ struct field *fields_find(const struct fields *fs, struct slice name, uint32_t *
     return NULL;
 }
 
-bool fields_get(const struct fields *fs, struct slice name, struct slice *value)
+bool fields_lookup(const struct fields *fs, struct slice name, struct slice *value)
 {
     uint32_t at = 0;
     struct field *f = fields_find(fs, name, &at);
     *value = f != NULL ? f->value : SLICE_NONE;
     return f != NULL;
-}
-
-bool fields_has(const struct fields *fs, struct slice name)
-{
-    struct slice ignored;
-    return fields_get(fs, name, &ignored);
 }
 
 struct slice fields_joined(const struct fields *fs, struct slice name, struct arena *arena)
@@ -62,6 +57,7 @@ void fields_add(struct fields *fs, struct slice name, struct slice value)
         fs->cap = cap;
     }
     fs->items[fs->count++] = (struct field){name, value};
+    fs->seen |= field_bit(name);
 }
 
 void fields_remove_at(struct fields *fs, uint32_t index)

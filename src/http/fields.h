@@ -15,14 +15,36 @@ struct field {
 struct fields {
     struct field *items;
     uint32_t count, cap;
+    uint64_t seen;       /* a bit (field_bit) of every name that was ever added: absence at a glance */
     struct arena *arena; /* where `items` grows */
 };
 
+/* The same for names that differ in ASCII case only; of a constant name a constant. */
+static inline uint64_t field_bit(struct slice name)
+{
+    if (name.len == 0)
+        return 0;
+    unsigned first = (unsigned char)name.ptr[0] | 0x20u;
+    unsigned last = (unsigned char)name.ptr[name.len - 1] | 0x20u;
+    return UINT64_C(1) << ((name.len + first * 3 + last * 7) & 63);
+}
+
 void fields_init(struct fields *, struct arena *);
 
+bool fields_lookup(const struct fields *, struct slice name, struct slice *value);
+
 /* The first value; false (and an empty slice) when there is none. */
-bool fields_get(const struct fields *, struct slice name, struct slice *value);
-bool fields_has(const struct fields *, struct slice name);
+static inline bool fields_get(const struct fields *fs, struct slice name, struct slice *value)
+{
+    *value = SLICE_NONE;
+    return (fs->seen & field_bit(name)) != 0 && fields_lookup(fs, name, value);
+}
+
+static inline bool fields_has(const struct fields *fs, struct slice name)
+{
+    struct slice ignored;
+    return fields_get(fs, name, &ignored);
+}
 
 /* The first field at or behind index *at with that name, advancing *at behind it; NULL at the end. */
 struct field *fields_find(const struct fields *, struct slice name, uint32_t *at);

@@ -529,19 +529,35 @@ static const struct {
     {{"http.response.header.", 21}, response_header},
 };
 
-bool placeholder_get(struct exchange *x, struct slice name, struct slice *value)
+void placeholder_resolve(struct placeholder *p, struct slice name)
 {
-    fixed_value *f = find_fixed(name);
-    if (f != NULL) {
-        *value = f(x);
+    *p = (struct placeholder){.name = name, .fixed = find_fixed(name)};
+    for (size_t i = 0; p->fixed == NULL && i < sizeof families / sizeof families[0]; i++) {
+        if (!slice_starts(name, families[i].prefix))
+            continue;
+        p->family = families[i].value;
+        p->rest = slice_skip(name, families[i].prefix.len);
+        return;
+    }
+}
+
+bool placeholder_value(const struct placeholder *p, struct exchange *x, struct slice *value)
+{
+    if (p->fixed != NULL) {
+        *value = p->fixed(x);
         return true;
     }
-    if (x->vars_count > 0 && exchange_get_var(x, name, value))
+    if (x->vars_count > 0 && exchange_get_var(x, p->name, value))
         return true;
-    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
-        if (slice_starts(name, families[i].prefix))
-            return families[i].value(x, slice_skip(name, families[i].prefix.len), value);
-    }
+    if (p->family != NULL)
+        return p->family(x, p->rest, value);
     *value = SLICE_NONE;
     return false;
+}
+
+bool placeholder_get(struct exchange *x, struct slice name, struct slice *value)
+{
+    struct placeholder p;
+    placeholder_resolve(&p, name);
+    return placeholder_value(&p, x, value);
 }

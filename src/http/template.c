@@ -2,8 +2,9 @@
 /*
  * Compiling and expanding text with placeholders. Compiling cuts the text at braces by the rules of
  * Caddy's replacer: "{" to the next "}" that no backslash escapes; an escaped brace is text without
- * its backslash; what never closes is text. A part is either text or a name, which is resolved at
- * each expansion, since vars and matchers bring forth new names while a request runs.
+ * its backslash; what never closes is text. A part is either text or a name. Which function knows a
+ * name is settled when it is compiled; variables are looked for at each expansion, since handlers
+ * and matchers bring forth new names while a request runs.
  */
 #include "http/template.h"
 
@@ -12,6 +13,7 @@
 struct template_part {
     struct slice text; /* literal, or "{name}" with its braces */
     bool is_name;
+    struct placeholder name;
 };
 
 enum { UNCLOSED_MAX = 100, PARTS_MAX = UINT16_MAX };
@@ -35,7 +37,10 @@ static void add_part(struct compiler *c, struct slice text, bool is_name)
         t->parts = parts;
         c->cap = cap;
     }
-    t->parts[t->count++] = (struct template_part){text, is_name};
+    struct template_part *p = &t->parts[t->count++];
+    *p = (struct template_part){.text = text, .is_name = is_name};
+    if (is_name)
+        placeholder_resolve(&p->name, slice_of(text.ptr + 1, text.len - 2));
 }
 
 /* Position of the brace that closes the one at `open`, or SIZE_MAX. */
@@ -115,10 +120,10 @@ static struct slice keep_unknown(struct slice text, struct exchange *x, struct s
 static struct slice value_of(const struct template_part *p, struct exchange *x, struct slice empty,
                              enum unknown unknown)
 {
-    struct slice name = slice_of(p->text.ptr + 1, p->text.len - 2), value;
+    struct slice value;
     if (!p->is_name)
         return p->text;
-    if (!placeholder_get(x, name, &value)) {
+    if (!placeholder_value(&p->name, x, &value)) {
         if (unknown == UNKNOWN_KEPT)
             return keep_unknown(p->text, x, empty);
         value = SLICE_NONE;
@@ -166,7 +171,7 @@ struct slice template_expand_encoded(const struct template *t, struct exchange *
         const struct template_part *p = &t->parts[i];
         values[i] = value_of(p, x, SLICE_NONE, UNKNOWN_EMPTY);
         if (p->is_name)
-            values[i] = encode(x, slice_of(p->text.ptr + 1, p->text.len - 2), values[i]);
+            values[i] = encode(x, p->name.name, values[i]);
     }
     return arena_join(x->arena, values, t->count);
 }

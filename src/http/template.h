@@ -38,6 +38,16 @@ struct slice template_expand_known(const struct template *, struct exchange *);
 /* Digits 100 … 999, or false. */
 bool template_status(const struct template *, struct exchange *, int *status);
 
+/* A name looked up once. What is neither fixed nor of a family is a variable of the exchange. */
+struct placeholder {
+    struct slice name; /* without braces; lives as long as this */
+    struct slice (*fixed)(struct exchange *);
+    bool (*family)(struct exchange *, struct slice rest, struct slice *value);
+    struct slice rest; /* of the name, behind the family's prefix */
+};
+void placeholder_resolve(struct placeholder *, struct slice name);
+bool placeholder_value(const struct placeholder *, struct exchange *, struct slice *value);
+
 /* One placeholder by its name without braces: http.request.uri.path, env.HOME, http.vars.x …
  * False when no such placeholder is known. Values live in the exchange's arena at least. */
 bool placeholder_get(struct exchange *, struct slice name, struct slice *value);

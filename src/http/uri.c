@@ -144,8 +144,22 @@ static size_t drop_marks(char *out, size_t n)
 
 /* As path.Clean. Where empty segments are kept, each is a NUL byte meanwhile (which no path holds),
  * so that ".." takes one away like any other segment. */
+/* Rooted, with no empty segment and none that begins with a dot: nothing to resolve. */
+static bool is_clean(struct slice path)
+{
+    if (path.len == 0 || path.ptr[0] != '/')
+        return false;
+    for (size_t i = 0; i + 1 < path.len; i++) {
+        if (path.ptr[i] == '/' && (path.ptr[i + 1] == '/' || path.ptr[i + 1] == '.'))
+            return false;
+    }
+    return true;
+}
+
 struct slice uri_clean(struct slice path, bool collapse, struct arena *arena)
 {
+    if (is_clean(path))
+        return path;
     bool rooted = path.len > 0 && path.ptr[0] == '/';
     bool slash_end = path.len > 1 && path.ptr[path.len - 1] == '/';
     char *out = arena_alloc(arena, path.len * 2 + 2);

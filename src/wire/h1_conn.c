@@ -32,6 +32,7 @@ enum {
     RESPONSE_HEAD_MAX = 65536,
     DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
     TRAILERS_MAX = 32,
+    GATHER_MAX = 1024,        /* body bytes that are copied behind the head */
 };
 #define LINGER_NS (2 * NS_PER_S)
 
@@ -65,6 +66,7 @@ struct h1_conn {
     struct h1_site *site;
     struct h1_scratch *scratch; /* NULL: idle */
     struct fiber *fiber;        /* the one that serves, or NULL */
+    uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
     int fd;
     bool closing;
 };
@@ -147,33 +149,24 @@ static bool is_draining(const struct h1_conn *c)
     return c->worker->draining || c->site->draining;
 }
 
-static const struct http_server *peek_server(struct h1_conn *c, struct generation **g)
+/* A timer that would fire too early stays where it is, so that a request moves none. */
+static void set_deadline(struct h1_conn *c, uint64_t timeout_ns)
 {
-    return c->site->current(c->site, g);
-}
-
-/* Lets the server tell a limit without holding its generation longer than this look. */
-static void look_limits(struct h1_conn *c, uint64_t *idle_ns, uint64_t *header_ns, uint32_t *head_max)
-{
-    struct generation *g;
-    const struct http_server *s = peek_server(c, &g);
-    *idle_ns = s->idle_timeout_ns;
-    *header_ns = s->read_header_timeout_ns;
-    *head_max = s->max_header_bytes;
-    c->site->done(c->site, g);
+    struct loop *l = c->worker->loop;
+    c->deadline_ns = timeout_ns > 0 ? loop_now_ns(l) + timeout_ns : UINT64_MAX;
+    if (timeout_ns > 0 && (!timer_running(&c->timer) || c->timer.deadline_ns > c->deadline_ns))
+        timer_start(l, &c->timer, c->deadline_ns);
 }
 
 static void wait_bytes(struct h1_conn *c, uint64_t timeout_ns)
 {
     op_recv_lent(c->worker->loop, &c->op, c->fd);
-    if (timeout_ns > 0)
-        timer_start(c->worker->loop, &c->timer, loop_now_ns(c->worker->loop) + timeout_ns);
+    set_deadline(c, timeout_ns);
 }
 
 void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
 {
-    uint64_t idle_ns, header_ns;
-    uint32_t head_max;
+    uint64_t header_ns = site->server->read_header_timeout_ns;
     struct h1_conn *c = NEW(struct h1_conn);
     c->worker = w;
     c->site = site;
@@ -183,8 +176,7 @@ void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
     list_append(&w->conns, &c->node);
     w->count++;
     site->count++;
-    look_limits(c, &idle_ns, &header_ns, &head_max);
-    wait_bytes(c, header_ns > 0 ? header_ns : idle_ns);
+    wait_bytes(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
 }
 
 static void close_now(struct h1_conn *c)
@@ -217,7 +209,11 @@ static void close_idle(struct h1_conn *c)
 static void on_timer(struct timer *t)
 {
     struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, timer);
-    if (c->fiber == NULL)
+    if (c->fiber != NULL || c->deadline_ns == UINT64_MAX)
+        return; /* the next wait starts it again */
+    if (loop_now_ns(c->worker->loop) < c->deadline_ns)
+        timer_start(c->worker->loop, t, c->deadline_ns);
+    else
         close_idle(c);
 }
 
@@ -298,16 +294,18 @@ static void refuse(struct h1_conn *c, int status)
     close_idle(c);
 }
 
-static void on_head(struct h1_conn *c, enum h1_result r, uint32_t head_max)
+static void on_head(struct h1_conn *c, enum h1_result r, bool begins)
 {
     struct h1_scratch *s = c->scratch;
+    uint32_t head_max = c->site->server->max_header_bytes;
     if ((r == H1_MORE && s->len > head_max) || (r == H1_DONE && s->head_len > head_max))
         r = H1_TOO_LARGE;
-    if (r == H1_MORE) { /* the timer runs on from the head's first byte */
+    if (r == H1_MORE) { /* the deadline counts from the head's first byte */
         op_recv_lent(c->worker->loop, &c->op, c->fd);
+        if (begins)
+            set_deadline(c, c->site->server->read_header_timeout_ns);
         return;
     }
-    timer_stop(&c->timer);
     if (r != H1_DONE) {
         refuse(c, refusal_status(r));
         return;
@@ -322,18 +320,14 @@ static void on_head(struct h1_conn *c, enum h1_result r, uint32_t head_max)
 static void on_bytes(struct op *op, int result)
 {
     struct h1_conn *c = CONTAINER_OF(op, struct h1_conn, op);
-    uint64_t idle_ns, header_ns;
-    uint32_t head_max;
+    bool begins = c->scratch == NULL;
     if (result <= 0 || c->closing) {
         close_now(c);
         return;
     }
-    look_limits(c, &idle_ns, &header_ns, &head_max);
-    if (c->scratch == NULL) {
-        c->scratch = take_scratch(c->worker, (size_t)head_max + BODY_ROOM + 1024);
-        if (header_ns > 0)
-            timer_start(c->worker->loop, &c->timer, loop_now_ns(c->worker->loop) + header_ns);
-    }
+    if (begins)
+        c->scratch = take_scratch(c->worker,
+                                  (size_t)c->site->server->max_header_bytes + BODY_ROOM + 1024);
     struct h1_scratch *s = c->scratch;
     if (op->lent.len > s->in_cap - s->len) { /* a head beyond its limit by far */
         refuse(c, 431);
@@ -342,7 +336,7 @@ static void on_bytes(struct op *op, int result)
     memcpy(s->in + s->len, op->lent.ptr, op->lent.len);
     s->len += op->lent.len;
     enum h1_result r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
-    on_head(c, r, head_max);
+    on_head(c, r, begins);
 }
 
 /* --- one exchange --- */
@@ -449,7 +443,7 @@ static void serve_one(struct h1_conn *c)
     struct h1_scratch *s = c->scratch;
     struct generation *g;
     struct slice authority;
-    const struct http_server *server = peek_server(c, &g);
+    const struct http_server *server = c->site->current(c->site, &g);
     begin_exchange(c, server, g);
     struct exchange *x = &s->x;
     c->worker->requests++;
@@ -675,9 +669,23 @@ static struct iovec part_of(struct slice s)
     return (struct iovec){(char *)(uintptr_t)s.ptr, s.len};
 }
 
+/* Moves a few bytes behind those that are gathered already: one part is cheaper to send than two. */
+static void gather_small(struct h1_scratch *s, struct slice *bytes)
+{
+    if (s->out.len == 0 || bytes->len == 0 || bytes->len > GATHER_MAX ||
+        buffer_append(&s->out, *bytes) != OK)
+        return;
+    *bytes = SLICE_NONE;
+}
+
 /* Sends what is gathered: the head or a chunk's line, pending bytes, `more`. */
 static enum err send_gathered(struct h1_scratch *s, struct slice more, struct slice tail, int flags)
 {
+    gather_small(s, &s->pending);
+    if (s->pending.len == 0)
+        gather_small(s, &more);
+    if (s->pending.len == 0 && more.len == 0)
+        gather_small(s, &tail);
     struct iovec parts[4] = {part_of(buffer_slice(&s->out)), part_of(s->pending), part_of(more),
                              part_of(tail)};
     enum err e = send_parts(s, parts, 4, flags);
@@ -720,7 +728,11 @@ static enum err put_status(struct buffer *out, int status)
 {
     if (status == 200)
         return BUFFER_PUT(out, "HTTP/1.1 200 OK\r\n");
-    return buffer_append_f(out, "HTTP/1.1 %03d %s\r\n", status, status_text(status));
+    TRY(BUFFER_PUT(out, "HTTP/1.1 "));
+    TRY(buffer_append_u64(out, (uint64_t)status)); /* three digits: 100 … 999 */
+    TRY(buffer_append_byte(out, ' '));
+    TRY(buffer_append(out, slice_from(status_text(status))));
+    return BUFFER_PUT(out, "\r\n");
 }
 
 static enum err put_date(struct h1_worker *w, struct buffer *out)
@@ -964,15 +976,13 @@ static bool finish_exchange(struct h1_conn *c)
 
 static void go_idle(struct h1_conn *c)
 {
-    uint64_t idle_ns, header_ns;
-    uint32_t head_max;
     struct h1_scratch *s = c->scratch;
-    look_limits(c, &idle_ns, &header_ns, &head_max);
+    const struct http_server *server = c->site->server;
     if (s->len == 0) {
         c->scratch = NULL;
         give_scratch(c->worker, s);
     }
-    wait_bytes(c, c->scratch == NULL ? idle_ns : header_ns);
+    wait_bytes(c, c->scratch == NULL ? server->idle_timeout_ns : server->read_header_timeout_ns);
 }
 
 static void serve_all(void *arg)

@@ -29,6 +29,7 @@ struct h1_worker {
 
 /* A server as connections see it: the current generation's, looked up at each request. */
 struct h1_site {
+    const struct http_server *server; /* whom it belongs to now; for a look within one callback */
     const struct http_server *(*current)(struct h1_site *, struct generation **); /* takes a ref */
     void (*done)(struct h1_site *, struct generation *);                          /* gives it back */
     unsigned count;                         /* open connections */

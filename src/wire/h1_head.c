@@ -386,9 +386,6 @@ bool h1_name_ok(struct slice name)
 
 bool h1_value_ok(struct slice value)
 {
-    for (size_t i = 0; i < value.len; i++) {
-        if (value.ptr[i] == '\r' || value.ptr[i] == '\n' || value.ptr[i] == '\0')
-            return false;
-    }
-    return true;
+    const char *end = value.ptr + value.len;
+    return value.len == 0 || h1_scan_value(value.ptr, end) == end;
 }
