@@ -278,7 +278,10 @@ static int refusal_status(enum h1_result r)
     case H1_VERSION:
         return 505;
     case H1_CODING:
+    case H1_METHOD:
         return 501;
+    case H1_EXPECT:
+        return 417;
     default:
         return 400;
     }

@@ -7,6 +7,7 @@
  */
 #include "wire/h1_head.h"
 
+#include "base/text.h"
 #include "wire/h1_scan.h"
 
 /* tchar, RFC 9110 §5.6.2 */
@@ -16,12 +17,28 @@ static const uint8_t token[256] = {
     ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
+/* Of a reg-name, RFC 3986 §3.2.2, but for the comma, which joins repeated fields. '%' only begins an
+ * escape: h1_host_ok looks at what follows. */
+static const uint8_t host_char[256] = {
+    ['!'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1,
+    ['+'] = 1, ['-'] = 1, ['.'] = 1, [';'] = 1, ['='] = 1, ['_'] = 1, ['~'] = 1,
+    ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+};
+
 struct cursor {
     const char *at, *end;
 };
 
+enum coding {
+    CODING_NONE,
+    CODING_CHUNKED,
+    CODING_OTHER,     /* well formed, but not known here */
+    CODING_MALFORMED, /* chunked anywhere but once and last: no telling where the body ends */
+};
+
 struct framing {
-    bool has_length, has_coding, chunked, close, keep_alive, names_upgrade;
+    bool has_length, close, keep_alive, names_upgrade, expects_else;
+    enum coding coding;
     uint64_t length;
     struct slice upgrade;
 };
@@ -55,7 +72,7 @@ static enum h1_result take_crlf(struct cursor *c)
     return H1_DONE;
 }
 
-/* "HTTP/1.0" or "HTTP/1.1". */
+/* "HTTP/1." and a digit. */
 static enum h1_result take_version(struct cursor *c, uint8_t *minor)
 {
     static const char expected[] = "HTTP/1.";
@@ -64,9 +81,9 @@ static enum h1_result take_version(struct cursor *c, uint8_t *minor)
         return have >= 5 && memcmp(c->at, "HTTP/", 5) == 0 ? H1_VERSION : H1_BAD;
     if (have <= n)
         return H1_MORE;
-    if (c->at[n] != '0' && c->at[n] != '1')
-        return c->at[n] >= '2' && c->at[n] <= '9' ? H1_VERSION : H1_BAD;
-    *minor = (uint8_t)(c->at[n] - '0');
+    if (c->at[n] < '0' || c->at[n] > '9')
+        return H1_BAD;
+    *minor = c->at[n] == '0' ? 0 : 1;
     c->at += n + 1;
     return H1_DONE;
 }
@@ -74,8 +91,10 @@ static enum h1_result take_version(struct cursor *c, uint8_t *minor)
 static enum h1_result take_request_line(struct h1_head *h, struct cursor *c)
 {
     h->method = take_token(c);
+    if (h->method.len > H1_METHOD_MAX)
+        return H1_METHOD;
     if (c->at == c->end)
-        return h->method.len > 64 ? bad(h, "the method is too long") : H1_MORE;
+        return H1_MORE;
     if (h->method.len == 0 || *c->at != ' ')
         return bad(h, "the method is not a token");
     const char *start = ++c->at;
@@ -165,15 +184,29 @@ static enum h1_result read_host(struct h1_head *h, struct slice value)
 {
     if (h->has_host)
         return bad(h, "more than one Host field");
-    for (size_t i = 0; i < value.len; i++) {
-        char c = value.ptr[i];
-        if (c == ' ' || c == '\t' || c == '/' || c == '?' || c == '#' || c == '@' || c == ',' ||
-            c == '\\' || c == '<' || c == '>' || c == '"' || (unsigned char)c >= 0x80)
-            return bad(h, "the Host field is malformed");
-    }
+    if (!h1_host_ok(value))
+        return bad(h, "the Host field is malformed");
     h->has_host = true;
     h->host = value;
     return H1_DONE;
+}
+
+/* RFC 9112 §6.1: chunked must be the last coding, and stand there once. */
+static enum coding read_coding(struct slice list)
+{
+    struct slice e;
+    enum coding all = CODING_NONE;
+    while (next_element(&list, &e)) {
+        if (e.len == 0)
+            continue;
+        if (all == CODING_CHUNKED)
+            return CODING_MALFORMED;
+        bool chunked = slice_eq_nocase(e, SLICE("chunked"));
+        if (chunked && all == CODING_OTHER)
+            return list.len == 0 ? CODING_OTHER : CODING_MALFORMED;
+        all = chunked ? CODING_CHUNKED : CODING_OTHER;
+    }
+    return all != CODING_NONE ? all : CODING_MALFORMED;
 }
 
 static enum h1_result read_framing_field(struct h1_head *h, struct framing *f,
@@ -185,8 +218,12 @@ static enum h1_result read_framing_field(struct h1_head *h, struct framing *f,
             return read_host(h, field->value);
         break;
     case 6:
-        h->expect_continue |= slice_eq_nocase(field->name, SLICE("Expect")) &&
-                              slice_eq_nocase(field->value, SLICE("100-continue"));
+        if (!slice_eq_nocase(field->name, SLICE("Expect")))
+            break;
+        if (slice_eq_nocase(field->value, SLICE("100-continue")))
+            h->expect_continue = true;
+        else
+            f->expects_else = true;
         break;
     case 7:
         if (slice_eq_nocase(field->name, SLICE("Upgrade")))
@@ -208,10 +245,9 @@ static enum h1_result read_framing_field(struct h1_head *h, struct framing *f,
     case 17:
         if (!slice_eq_nocase(field->name, SLICE("Transfer-Encoding")))
             break;
-        if (f->has_coding)
+        if (f->coding != CODING_NONE)
             return bad(h, "more than one Transfer-Encoding field");
-        f->has_coding = true;
-        f->chunked = slice_eq_nocase(field->value, SLICE("chunked"));
+        f->coding = read_coding(field->value);
         break;
     default:
         break;
@@ -259,7 +295,7 @@ static enum h1_result check_target(struct h1_head *h)
         return H1_DONE;
     if (slice_is(h->target, "*"))
         return slice_is(h->method, "OPTIONS") ? H1_DONE : bad(h, "target * without OPTIONS");
-    if (slice_is(h->method, "CONNECT"))
+    if (slice_is(h->method, "CONNECT") && h1_host_ok(h->target))
         return !h->has_host || slice_eq_nocase(h->target, h->host)
                    ? H1_DONE
                    : bad(h, "the target and the Host field differ");
@@ -273,7 +309,7 @@ static enum h1_result check_target(struct h1_head *h)
     while (end < authority.len && memchr("/?#", authority.ptr[end], 3) == NULL)
         end++;
     authority.len = end;
-    if (authority.len == 0 || slice_find(authority, '@') != SIZE_MAX)
+    if (authority.len == 0 || !h1_host_ok(authority))
         return bad(h, "the request target's authority is malformed");
     if (h->has_host && !slice_eq_nocase(authority, h->host))
         return bad(h, "the target and the Host field differ");
@@ -283,12 +319,14 @@ static enum h1_result check_target(struct h1_head *h)
 
 static enum h1_result request_framing(struct h1_head *h, const struct framing *f)
 {
-    if (f->has_coding) {
+    if (f->coding != CODING_NONE) {
         if (f->has_length)
             return bad(h, "both Transfer-Encoding and Content-Length");
         if (h->minor == 0)
             return bad(h, "Transfer-Encoding in HTTP/1.0");
-        if (!f->chunked)
+        if (f->coding == CODING_MALFORMED)
+            return bad(h, "chunked is not the last transfer coding");
+        if (f->coding == CODING_OTHER)
             return H1_CODING;
         h->body = H1_BODY_CHUNKED;
     } else if (f->has_length && f->length > 0) {
@@ -297,7 +335,8 @@ static enum h1_result request_framing(struct h1_head *h, const struct framing *f
     }
     h->expect_continue = h->expect_continue && h->minor == 1 && h->body != H1_BODY_NONE;
     persistence(h, f);
-    return check_target(h);
+    enum h1_result r = check_target(h);
+    return r == H1_DONE && f->expects_else ? H1_EXPECT : r;
 }
 
 enum h1_result h1_parse_request(struct h1_head *h, struct slice in, size_t *used)
@@ -323,16 +362,17 @@ enum h1_result h1_parse_request(struct h1_head *h, struct slice in, size_t *used
 
 static enum h1_result response_framing(struct h1_head *h, const struct framing *f, bool to_head)
 {
-    if (f->has_coding && f->has_length)
+    bool chunked = f->coding == CODING_CHUNKED;
+    if (f->coding != CODING_NONE && f->has_length)
         return bad(h, "both Transfer-Encoding and Content-Length");
-    if (f->has_coding && (!f->chunked || h->minor == 0))
+    if (f->coding != CODING_NONE && (!chunked || h->minor == 0))
         return bad(h, "a transfer coding other than chunked");
     persistence(h, f);
     if (f->has_length)
         h->content_length = f->length;
     if (to_head || h->status / 100 == 1 || h->status == 204 || h->status == 304)
         return H1_DONE;
-    if (f->chunked)
+    if (chunked)
         h->body = H1_BODY_CHUNKED;
     else if (!f->has_length)
         h->body = H1_BODY_CLOSE;
@@ -376,6 +416,55 @@ enum h1_result h1_parse_trailers(struct h1_field *fields, unsigned max, unsigned
             return r;
         ++*count;
     }
+}
+
+static bool port_ok(struct slice port)
+{
+    for (size_t i = 0; i < port.len; i++) {
+        if (port.ptr[i] < '0' || port.ptr[i] > '9')
+            return false;
+    }
+    return port.len <= 5;
+}
+
+/* Behind '[': hexadecimal digits, colons, dots, and a zone behind "%25"; returns the length with
+ * ']', 0 when malformed. */
+static size_t bracketed(struct slice s)
+{
+    size_t end = slice_find(s, ']');
+    if (end == SIZE_MAX || end < 2)
+        return 0;
+    struct slice inner = slice_take(s, end);
+    size_t digits = 0;
+    while (digits < inner.len && (hex_value(inner.ptr[digits]) >= 0 || inner.ptr[digits] == ':' ||
+                                  inner.ptr[digits] == '.'))
+        digits++;
+    struct slice zone = slice_skip(inner, digits);
+    if (digits == 0 || (zone.len > 0 && (zone.len < 4 || !slice_starts(zone, SLICE("%25")))))
+        return 0;
+    for (size_t i = 3; i < zone.len; i++) {
+        if (!host_char[(unsigned char)zone.ptr[i]])
+            return 0;
+    }
+    return end + 1;
+}
+
+bool h1_host_ok(struct slice s)
+{
+    size_t at = 0;
+    if (s.len > 0 && s.ptr[0] == '[') {
+        at = bracketed(slice_skip(s, 1)) + 1;
+        if (at == 1)
+            return false;
+    }
+    for (; at < s.len && s.ptr[at] != ':' && s.ptr[0] != '['; at++) {
+        if (!host_char[(unsigned char)s.ptr[at]])
+            return false;
+        if (s.ptr[at] == '%' && (s.len - at < 3 || hex_value(s.ptr[at + 1]) < 0 ||
+                                 hex_value(s.ptr[at + 2]) < 0))
+            return false;
+    }
+    return at == s.len || (s.ptr[at] == ':' && port_ok(slice_skip(s, at + 1)));
 }
 
 bool h1_name_ok(struct slice name)

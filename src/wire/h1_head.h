@@ -9,15 +9,17 @@
 
 #include "base/slice.h"
 
-enum { H1_FIELDS_MAX = 128 };
+enum { H1_FIELDS_MAX = 128, H1_METHOD_MAX = 64 };
 
 enum h1_result {
     H1_MORE,      /* no empty line yet: come again with more bytes */
     H1_DONE,
     H1_BAD,       /* malformed: 400 and close */
     H1_TOO_LARGE, /* more than H1_FIELDS_MAX fields: 431 and close */
-    H1_VERSION,   /* neither HTTP/1.0 nor HTTP/1.1: 505 and close */
+    H1_VERSION,   /* not HTTP/1.x: 505 and close */
     H1_CODING,    /* a transfer coding that is not known: 501 and close */
+    H1_METHOD,    /* a method longer than any that is known: 501 and close */
+    H1_EXPECT,    /* an expectation other than 100-continue: 417 and close */
 };
 
 enum h1_body {
@@ -35,7 +37,7 @@ struct h1_head {
     struct slice method, target; /* requests */
     int status;                  /* responses: 100 … 599 (more is accepted up to 999) */
     struct slice reason;
-    uint8_t minor; /* of HTTP/1.x: 0 or 1 */
+    uint8_t minor; /* of HTTP/1.x: 0 or 1; a higher one is taken as 1 (RFC 9110 §2.5) */
     bool keep_alive, expect_continue;
     bool has_host;
     enum h1_body body;
@@ -58,6 +60,11 @@ enum h1_result h1_parse_response(struct h1_head *, struct slice in, bool to_head
  * not touched. */
 enum h1_result h1_parse_trailers(struct h1_field *, unsigned max, unsigned *count, struct slice in,
                                  size_t *used, const char **bad);
+
+/* uri-host [":" port] as Host and an authority hold it (RFC 9110 §7.2): a name of RFC 3986's
+ * reg-name characters without the comma, or an address in brackets; a port of digits. May be
+ * empty. */
+bool h1_host_ok(struct slice);
 
 /* May be sent as a field's name, or value (no CR, LF, NUL). */
 bool h1_name_ok(struct slice);

@@ -64,7 +64,19 @@ TEST("what smuggles, or is malformed, is refused")
         {R("Transfer-Encoding: gzip, chunked\r\n"), H1_CODING},
         {R("Transfer-Encoding: xchunked\r\n"), H1_CODING},
         {R("Transfer-Encoding: \"chunked\"\r\n"), H1_CODING},
-        {R("Transfer-Encoding: chunked, identity\r\n"), H1_CODING},
+        {R("Transfer-Encoding: chunked, identity\r\n"), H1_BAD},
+        {R("Transfer-Encoding: chunked, chunked\r\n"), H1_BAD},
+        {R("Transfer-Encoding: gzip, chunked, chunked\r\n"), H1_BAD},
+        {R("Transfer-Encoding: chunked;q=1\r\n"), H1_CODING},
+        {R("Transfer-Encoding: identity\r\n"), H1_CODING},
+        {R("Transfer-Encoding:\r\n"), H1_BAD},
+        {R("Transfer-Encoding: ,\r\n"), H1_BAD},
+        {R("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"), H1_BAD},
+        {R("Content-Length: 1\r\nContent-Length: 2\r\n"), H1_BAD},
+        {R("Content-Length: 1 2\r\n"), H1_BAD},
+        {R("Content-Length: 9223372036854775808\r\n"), H1_BAD},
+        {R("Expect: 200-maybe\r\n"), H1_EXPECT},
+        {R("Expect:\r\n"), H1_EXPECT},
         {R("Transfer-Encoding : chunked\r\n"), H1_BAD},
         {R(" Transfer-Encoding: chunked\r\n"), H1_BAD},
         {R("Transfer-Encoding:\x0b" "chunked\r\n"), H1_BAD},
@@ -81,6 +93,20 @@ TEST("what smuggles, or is malformed, is refused")
         {"GET / HTTP/1.1\r\n\r\n", H1_BAD},
         {"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", H1_BAD},
         {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a:123456\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a{b}\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a%zz\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a%2\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: []\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: [::1]x\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: [evil.example]\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", H1_BAD},
+        {"GET http://a\"b/ HTTP/1.0\r\n\r\n", H1_BAD},
+        {"GET http://u@a/ HTTP/1.0\r\n\r\n", H1_BAD},
+        {"CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", H1_DONE},
         {"GET / HTTP/1.1\r\nHost: x@a\r\n\r\n", H1_BAD},
         {"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", H1_BAD},
         {"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", H1_BAD},
@@ -94,7 +120,10 @@ TEST("what smuggles, or is malformed, is refused")
         {"GET /\r\n\r\n", H1_BAD},
         {"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", H1_BAD},
         {"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", H1_BAD},
-        {"GET / HTTP/1.2\r\nHost: a\r\n\r\n", H1_VERSION},
+        {"GET / HTTP/1.x\r\nHost: a\r\n\r\n", H1_BAD},
+        {"GET / HTTP/1.10\r\nHost: a\r\n\r\n", H1_BAD},
+        {"GET / HTTP/0.9\r\nHost: a\r\n\r\n", H1_VERSION},
+        {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", H1_VERSION},
         {"GET / HTTP/2.0\r\nHost: a\r\n\r\n", H1_VERSION},
         {"GET / HTTP/11\r\nHost: a\r\n\r\n", H1_VERSION},
         {"GET / http/1.1\r\nHost: a\r\n\r\n", H1_BAD},
@@ -134,6 +163,34 @@ TEST("framing, persistence and upgrade come from the fields")
     CHECK_INT(parse(SLICE("GET http://A:80?x HTTP/1.1\r\nHost: a:80\r\n\r\n")), H1_DONE);
     CHECK_INT(head.host.len, 4);
     CHECK_INT(parse(SLICE("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")), H1_DONE);
+}
+
+TEST("hosts in all their forms, a higher minor version and odd methods are accepted")
+{
+    static const char *const hosts[] = {"", "a", "A.b-c_d~e", "a:", "a:80", "127.0.0.1:65535",
+                                        "[::1]", "[::1]:8080", "[fe80::1%25eth0]:1", "a%2fb",
+                                        "*.x", "[::ffff:1.2.3.4]"};
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        if (!h1_host_ok(slice_from(hosts[i])))
+            test_fail(__FILE__, __LINE__, "%s is refused", hosts[i]);
+    }
+    CHECK_INT(parse(SLICE("GET / HTTP/1.2\r\nHost: a\r\n\r\n")), H1_DONE);
+    CHECK(head.minor == 1 && head.keep_alive);
+    CHECK_INT(parse(SLICE("get / HTTP/1.1\r\nHost: a\r\n\r\n")), H1_DONE);
+    CHECK_INT(parse(SLICE("!#$%&'*+-.^_`|~ / HTTP/1.1\r\nHost: a\r\n\r\n")), H1_DONE);
+    CHECK_INT(parse(SLICE("GET / HTTP/1.1\r\nHost: a\r\nX: \x80\xff\r\n\r\n")), H1_DONE);
+    CHECK_INT(parse(SLICE("CONNECT a:1 HTTP/1.1\r\nHost: A:1\r\n\r\n")), H1_DONE);
+}
+
+TEST("a method beyond its limit is unknown wherever the input is cut")
+{
+    char text[200];
+    memset(text, 'A', sizeof text);
+    CHECK_INT(parse(slice_of(text, H1_METHOD_MAX)), H1_MORE);
+    CHECK_INT(parse(slice_of(text, H1_METHOD_MAX + 1)), H1_METHOD);
+    snprintf(text + H1_METHOD_MAX + 1, 100, " / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(parse(slice_from(text)), H1_METHOD);
+    CHECK_INT(parse(slice_from(text + 1)), H1_DONE);
 }
 
 TEST("more fields than the maximum are too large")
