@@ -107,9 +107,14 @@ static struct slice read_answer(int fd)
     size_t n = 0;
     struct timeval limit = {5, 0};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    for (ssize_t got; n < sizeof answer - 1 &&
-                      (got = read(fd, answer + n, sizeof answer - 1 - n)) > 0;)
+    while (n < sizeof answer - 1) {
+        ssize_t got = read(fd, answer + n, sizeof answer - 1 - n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
         n += (size_t)got;
+    }
     answer[n] = '\0';
     for (char *date = answer; (date = strstr(date, "\r\nDate: ")) != NULL; date += 8)
         memset(date + 8, 'x', HTTP_DATE_LEN);
