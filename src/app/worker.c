@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/file_cache.h"
+#include "net/resolver.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 
@@ -242,6 +243,8 @@ static void *run(void *arg)
         generation_retire(w->generation, w->index);
     file_cache_thread_deinit();
     h1_worker_deinit(&w->h1);
+    resolver_thread_deinit();
+    loop_settle(w->loop);
     loop_destroy(w->loop);
     return NULL;
 }

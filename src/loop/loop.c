@@ -349,6 +349,15 @@ void loop_stop(struct loop *l)
     l->stopping = true;
 }
 
+void loop_settle(struct loop *l)
+{
+    while (loop_armed(l) > 0 || !list_empty(&l->deferred)) {
+        run_deferred(l);
+        l->backend->turn(l, list_empty(&l->deferred) ? WHEEL_TICK_MS : 0);
+        read_clock(l);
+    }
+}
+
 void loop_run(struct loop *l)
 {
     ASSERT(self == l);

@@ -26,6 +26,9 @@ void loop_destroy(struct loop *); /* no operation may be armed */
 void loop_run(struct loop *);
 void loop_stop(struct loop *);
 
+/* Runs turns until no operation is armed: what is armed must have been cancelled. No timer fires. */
+void loop_settle(struct loop *);
+
 /* The calling thread's loop, or NULL. */
 struct loop *loop_self(void);
 enum loop_kind loop_kind(const struct loop *);
