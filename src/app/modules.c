@@ -6,6 +6,7 @@
 
 #include "admin/admin.h"
 #include "handlers/handlers.h"
+#include "http/client_ip.h"
 
 const struct module *const all_modules[] = {
     &handler_error,
@@ -16,6 +17,8 @@ const struct module *const all_modules[] = {
     &handler_static_response,
     &handler_subroute,
     &handler_vars,
+    &ip_source_static,
+    &matcher_client_ip,
     &matcher_header,
     &matcher_header_regexp,
     &matcher_host,
@@ -25,6 +28,7 @@ const struct module *const all_modules[] = {
     &matcher_path_regexp,
     &matcher_protocol,
     &matcher_query,
+    &matcher_remote_ip,
     &matcher_vars,
     &matcher_vars_regexp,
     &module_admin_api,

@@ -16,6 +16,6 @@ extern const struct module handler_request_body;    /* request_body */
 extern const struct module handler_rewrite;         /* rewrite, uri, method, handle_path */
 extern const struct module handler_file_server;     /* file_server */
 
-extern const struct module matcher_header, matcher_header_regexp, matcher_host, matcher_method,
-    matcher_not, matcher_path, matcher_path_regexp, matcher_protocol, matcher_query, matcher_vars,
-    matcher_vars_regexp;
+extern const struct module matcher_client_ip, matcher_header, matcher_header_regexp, matcher_host,
+    matcher_method, matcher_not, matcher_path, matcher_path_regexp, matcher_protocol, matcher_query,
+    matcher_remote_ip, matcher_vars, matcher_vars_regexp;

@@ -11,6 +11,7 @@
 
 #include "handlers/handlers.h"
 #include "base/buffer.h"
+#include "http/client_ip.h"
 #include "http/regexp.h"
 #include "http/route.h"
 
@@ -284,6 +285,7 @@ static void apply(const struct field_ops *o, struct fields *fs, struct exchange 
 
 static void apply_to_request(const struct field_ops *o, struct exchange *x)
 {
+    client_ip_settle(x);
     apply(o, &x->req.fields, x);
     fields_get(&x->req.fields, SLICE("Host"), &x->req.host);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * header, query and vars: names with the values that are allowed; all names must match, of each one
- * value. In header values a star at the front or the end stands for any text; an empty list asks
- * that the field is there, null that it is not.
+ * header, query and vars: names with the values that are allowed; all names must match (of vars, as
+ * in Caddy, any one), of each one value. In header values a star at the front or the end stands for
+ * any text; an empty list asks that the field is there, null that it is not.
  *
  *     "header": {"Accept": ["*json*"], "X-Gone": null}    "query": {"page": ["*"]}
  *     "vars": {"{http.request.method}": ["GET"]}
@@ -173,17 +173,16 @@ static struct slice variable(const struct wanted *w, struct exchange *x)
         return placeholder_get(x, name, &value) ? value : SLICE("");
     }
     name = arena_join(x->arena, (struct slice[]){SLICE("http.vars."), name}, 2);
-    return exchange_get_var(x, name, &value) ? value : SLICE("");
+    return placeholder_get(x, name, &value) ? value : SLICE("");
 }
 
 static enum err match_vars(const void *cfg, struct exchange *x, bool *matches)
 {
     const struct match_fields *m = cfg;
-    *matches = true;
-    for (size_t i = 0; i < m->count && *matches; i++) {
+    *matches = m->count == 0;
+    for (size_t i = 0; i < m->count && !*matches; i++) {
         const struct wanted *w = &m->items[i];
         struct slice got = variable(w, x);
-        *matches = false;
         for (size_t k = 0; k < w->count && !*matches; k++)
             *matches = slice_eq(template_expand(&w->values[k], x), got);
     }

@@ -94,8 +94,8 @@ static enum err match_header(const void *cfg, struct exchange *x, bool *matches)
 static enum err match_vars(const void *cfg, struct exchange *x, bool *matches)
 {
     const struct match_regexps *m = cfg;
-    *matches = true;
-    for (size_t i = 0; i < m->count && *matches; i++) {
+    *matches = false; /* any one is enough, as in Caddy */
+    for (size_t i = 0; i < m->count && !*matches; i++) {
         const struct named_regexp *r = &m->items[i];
         struct slice name = r->subject, value = SLICE("");
         bool braces = name.len > 2 && name.ptr[0] == '{' && name.ptr[name.len - 1] == '}';

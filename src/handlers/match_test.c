@@ -12,9 +12,9 @@
 #include "http/uri.h"
 
 static const struct module *const modules[] = {
-    &matcher_header, &matcher_header_regexp, &matcher_host, &matcher_method, &matcher_not,
-    &matcher_path, &matcher_path_regexp, &matcher_protocol, &matcher_query, &matcher_vars,
-    &matcher_vars_regexp, NULL};
+    &matcher_client_ip, &matcher_header, &matcher_header_regexp, &matcher_host, &matcher_method, &matcher_not,
+    &matcher_path, &matcher_path_regexp, &matcher_protocol, &matcher_query, &matcher_remote_ip,
+    &matcher_vars, &matcher_vars_regexp, NULL};
 
 static struct arena arena;
 static struct exchange x;
@@ -282,6 +282,40 @@ TEST("regular expressions on variables match and capture as the table says")
         end();
     }
     json_decref(cases);
+}
+
+TEST("addresses match their ranges, with zones where those are named")
+{
+    static const struct {
+        const char *address, *ranges;
+        bool want;
+    } cases[] = {
+        {"192.168.3.4", "[\"192.168.0.0/16\"]", true},
+        {"192.169.3.4", "[\"192.168.0.0/16\"]", false},
+        {"192.0.2.1", "[\"192.0.2.1\",\"::1\"]", true},
+        {"192.0.2.1", "[\"{env.PORTICO_TEST_RANGE}\"]", true},
+        {"2001:db8::1", "[\"2001:db8::/32\"]", true},
+        {"192.0.2.1", "[]", false},
+        {"@", "[\"::/0\"]", false},
+        {"fe80::1%eth0", "[\"fe80::/10\"]", true},
+        {"fe80::1%eth0", "[\"fe80::/10%eth0\"]", true},
+        {"fe80::1%eth1", "[\"fe80::/10%eth0\"]", false},
+        {"fe80::1", "[\"fe80::/10%eth0\"]", false},
+    };
+    setenv("PORTICO_TEST_RANGE", "192.0.2.0/24", 1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        begin(SLICE("/"));
+        x.remote_host = slice_from(cases[i].address);
+        x.client_ip = SLICE("203.0.113.9");
+        json_t *ranges = json_loads(cases[i].ranges, 0, NULL);
+        json_t *config = json_pack("{s:o}", "ranges", ranges);
+        bool got = ask("remote_ip", config);
+        bool of_client = ask("client_ip", config);
+        json_decref(config);
+        if (got != cases[i].want || of_client)
+            test_fail(__FILE__, __LINE__, "case %zu", i);
+        end();
+    }
 }
 
 TEST("shell patterns match as Go's path.Match does")

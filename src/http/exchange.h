@@ -63,7 +63,7 @@ struct carrier_type {
      * ERR_UNSUPPORTED where there is no such thing. The caller owns the descriptor until it
      * returns from its handler; the wire closes the connection then. */
     enum err (*take_over)(struct exchange *, int *fd, struct slice *already_read);
-    /* Fills remote_host … local_port and client_ip; asked for at their first use only. */
+    /* Fills remote_host … local_port; asked for at their first use only. */
     void (*addresses)(struct exchange *);
 };
 
@@ -90,8 +90,8 @@ struct exchange {
     struct sockaddr_storage *remote, *local; /* the connection's */
     struct slice remote_host, remote_port;   /* text forms: behind exchange_addresses only */
     struct slice local_host, local_port;
-    struct slice client_ip;                  /* after trusted_proxies; the peer's else */
-    bool client_is_proxy;                    /* the peer is one of the trusted proxies */
+    struct slice client_ip;                  /* after trusted_proxies; the peer's else; likewise */
+    bool client_is_proxy;                    /* the peer is one of the trusted proxies; likewise */
 
     struct exchange_var *vars; /* the vars handler, matchers' captures (as full placeholder keys) */
     uint32_t vars_count, vars_cap;
@@ -115,11 +115,15 @@ struct exchange {
     struct exchange_hook *hooks;
 };
 
+void exchange_find_client(struct exchange *); /* http/client_ip.c; for exchange_addresses only */
+
 /* Two system calls and some formatting that most requests can do without. */
 static inline void exchange_addresses(struct exchange *x)
 {
-    if (x->remote_host.ptr == NULL && x->carrier != NULL)
+    if (x->remote_host.ptr == NULL && x->carrier != NULL) {
         x->carrier->addresses(x);
+        exchange_find_client(x);
+    }
 }
 
 static inline bool exchange_answered(const struct exchange *x)

@@ -156,6 +156,8 @@ static struct slice join_host_port(struct exchange *x, struct slice name, struct
 static struct slice remote(struct exchange *x)
 {
     exchange_addresses(x);
+    if (x->remote_port.len == 0) /* a Unix socket's peer: "@" */
+        return x->remote_host;
     return join_host_port(x, x->remote_host, x->remote_port);
 }
 
@@ -507,9 +509,13 @@ static bool remote_network(struct exchange *x, struct slice rest, struct slice *
 
 static bool variable(struct exchange *x, struct slice rest, struct slice *value)
 {
-    (void)x;
-    (void)rest;
     *value = SLICE_NONE; /* one that is set was found before by its whole name */
+    if (slice_is(rest, "client_ip") || slice_is(rest, "trusted_proxy"))
+        exchange_addresses(x);
+    if (slice_is(rest, "client_ip"))
+        *value = x->client_ip;
+    else if (slice_is(rest, "trusted_proxy"))
+        *value = x->client_is_proxy ? SLICE("true") : SLICE("false");
     return true;
 }
 

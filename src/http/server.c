@@ -63,12 +63,10 @@ static enum err read_limits(struct http_server *s, const json_t *json, struct pr
     return provision_texts(p, json, "expected_dot_headers", &s->dot_headers, &s->dot_count);
 }
 
-/* Members whose meaning is missing here must not be taken for understood: who trusts a proxy's word
- * about the client decides by it. */
+/* Members whose meaning is missing here must not be taken for understood. */
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
     static const char *const unfinished[] = {
-        "trusted_proxies", "trusted_proxies_strict", "trusted_proxies_unix", "client_ip_headers",
         "named_routes", "listener_wrappers", "packet_conn_wrappers", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         if (json_object_get(json, *name) != NULL)
@@ -111,6 +109,8 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
         e = read_limits(s, json, p);
     if (e == OK)
         e = refuse_unfinished(json, p);
+    if (e == OK)
+        e = client_ip_provision(&s->client_ip, json, p);
     if (e == OK)
         e = provision_bool(p, json, "enable_full_duplex", false, &s->full_duplex);
     if (e == OK)

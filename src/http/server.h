@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "http/client_ip.h"
 #include "http/route.h"
 
 struct http_server {
@@ -24,6 +25,7 @@ struct http_server {
     bool full_duplex;
     bool strict_sni_host;
     bool wants_tls;          /* must not be served before HTTPS is there */
+    struct client_ip_policy client_ip;
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
     size_t underscore_count, dot_count;
 };

@@ -176,6 +176,21 @@ struct slice template_expand_encoded(const struct template *t, struct exchange *
     return arena_join(x->arena, values, t->count);
 }
 
+struct slice template_expand_now(struct slice text, struct arena *arena)
+{
+    struct exchange none = {.arena = arena};
+    struct template t;
+    template_compile(&t, text, arena);
+    if (t.constant)
+        return t.text;
+    struct slice *values = ARENA_ARRAY(arena, struct slice, t.count);
+    for (uint16_t i = 0; i < t.count; i++) {
+        if (!t.parts[i].is_name || !slice_starts(t.parts[i].text, SLICE("{http.")))
+            values[i] = value_of(&t.parts[i], &none, SLICE_NONE, UNKNOWN_EMPTY);
+    }
+    return arena_join(arena, values, t.count);
+}
+
 bool template_status(const struct template *t, struct exchange *x, int *status)
 {
     uint64_t n;

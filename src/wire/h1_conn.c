@@ -14,6 +14,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -33,6 +34,7 @@ enum {
     DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
     TRAILERS_MAX = 32,
     GATHER_MAX = 1024,        /* body bytes that are copied behind the head */
+    ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE, /* "fe80::1%eth0" */
 };
 #define LINGER_NS (2 * NS_PER_S)
 
@@ -53,7 +55,7 @@ struct h1_scratch {
     bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
     struct fields trailers;
     bool has_trailers;
-    char remote_text[INET6_ADDRSTRLEN], local_text[INET6_ADDRSTRLEN];
+    char remote_text[ADDRESS_TEXT], local_text[ADDRESS_TEXT];
     char remote_port[8], local_port[8];
     struct h1_head head;
 };
@@ -344,6 +346,19 @@ static void on_bytes(struct op *op, int result)
 
 /* --- one exchange --- */
 
+/* A link-local address means something on its link only. */
+static void put_zone(const struct sockaddr_in6 *a, char *host, size_t cap)
+{
+    char name[IF_NAMESIZE];
+    size_t len = strlen(host);
+    if (a->sin6_scope_id == 0)
+        return;
+    if (if_indextoname(a->sin6_scope_id, name) != NULL)
+        snprintf(host + len, cap - len, "%%%s", name);
+    else
+        snprintf(host + len, cap - len, "%%%u", a->sin6_scope_id);
+}
+
 static void text_of(const struct sockaddr_storage *a, char *host, size_t cap, char port[8])
 {
     const struct sockaddr_in *four = (const void *)a;
@@ -360,6 +375,7 @@ static void text_of(const struct sockaddr_storage *a, char *host, size_t cap, ch
             inet_ntop(AF_INET, &mapped, host, (socklen_t)cap);
         } else {
             inet_ntop(AF_INET6, &six->sin6_addr, host, (socklen_t)cap);
+            put_zone(six, host, cap);
         }
     } else {
         snprintf(host, cap, "@");
@@ -638,7 +654,7 @@ static void on_addresses(struct exchange *x)
     len = sizeof a;
     (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
     text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
-    x->remote_host = x->client_ip = slice_from(s->remote_text);
+    x->remote_host = slice_from(s->remote_text);
     x->remote_port = slice_from(s->remote_port);
     x->local_host = slice_from(s->local_text);
     x->local_port = slice_from(s->local_port);
