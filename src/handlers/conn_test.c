@@ -100,6 +100,8 @@ static void unuse(void)
 }
 
 static char answer[65536];
+static int send_buffer;   /* bytes of the server's socket; 0: the kernel's choice */
+static bool leave_unread; /* the client goes without reading */
 
 /* Reads until the end; the Date's value is blanked, so that texts can be compared. */
 static struct slice read_answer(int fd)
@@ -132,6 +134,8 @@ static struct slice talk(enum loop_kind kind, struct slice request, size_t piece
         test_skip("io_uring is not allowed here");
     CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
     struct side s = {.kind = kind, .fd = fd[0]};
+    if (send_buffer > 0)
+        setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
     pthread_create(&thread, NULL, run_server, &s);
     while (request.len > 0) {
         struct slice part = slice_take(request, piece);
@@ -142,8 +146,11 @@ static struct slice talk(enum loop_kind kind, struct slice request, size_t piece
         if (piece < 100)
             usleep(300);
     }
-    shutdown(fd[1], SHUT_WR);
-    struct slice got = read_answer(fd[1]);
+    if (send_buffer > 0)
+        usleep(20000); /* let it meet the full buffer */
+    else
+        shutdown(fd[1], SHUT_WR);
+    struct slice got = leave_unread ? SLICE_NONE : read_answer(fd[1]);
     close(fd[1]);
     pthread_join(thread, NULL);
     if (s.wrong != NULL)
@@ -261,6 +268,42 @@ TEST("a value from the request cannot split the response")
            "[\"/{http.request.uri.query.x}\"]},\"status_code\":302}]}]}",
            SLICE("GET /?x=a%0d%0aSet-Cookie:%20b HTTP/1.1\r\nHost: a\r\n\r\n"),
            "HTTP/1.1 302 Found\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n");
+}
+
+/* An answer of 30,000 bytes to a socket that takes a few thousand at a time. */
+static void answer_slowly(enum loop_kind kind)
+{
+    char json[31000], body[30001];
+    memset(body, 'a', sizeof body);
+    body[29999] = 'z';
+    body[30000] = '\0';
+    snprintf(json, sizeof json, "{\"routes\":[{\"handle\":[{\"handler\":\"static_response\","
+             "\"body\":\"%s\"}]}]}", body);
+    use(json);
+    server.idle_timeout_ns = 100 * NS_PER_MS; /* then the connection ends, and the reading */
+    send_buffer = 4096;
+    struct slice got = talk(kind, SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), SIZE_MAX);
+    send_buffer = 0;
+    unuse();
+    if (leave_unread)
+        return;
+    CHECK(slice_starts(got, SLICE("HTTP/1.1 200 OK\r\n")));
+    CHECK(slice_ends(got, SLICE("aaaaz")));
+    CHECK_INT(got.len - slice_find_slice(got, SLICE("\r\n\r\n")) - 4, 30000);
+}
+
+TEST("an answer that does not fit the socket arrives whole")
+{
+    answer_slowly(LOOP_EPOLL);
+    answer_slowly(LOOP_URING);
+}
+
+TEST("a client that leaves without reading its answer leaves nothing behind")
+{
+    leave_unread = true;
+    answer_slowly(LOOP_EPOLL);
+    answer_slowly(LOOP_URING);
+    leave_unread = false;
 }
 
 TEST("abort cuts the connection without a byte")

@@ -111,27 +111,29 @@ static void skip_sent(struct msghdr *m, size_t sent)
 
 /* By bare system calls: the C library's are cancellation points, which costs in every call, and one
  * part needs no message header to be copied in. */
-static ssize_t try_send(int fd, const struct msghdr *m, int flags)
+ssize_t send_now(int fd, const struct msghdr *m, int flags)
 {
-    if (m->msg_iovlen == 1)
-        return syscall(SYS_sendto, fd, m->msg_iov->iov_base, m->msg_iov->iov_len, flags, NULL, 0);
-    return syscall(SYS_sendmsg, fd, m, flags);
+    ssize_t n;
+    flags |= MSG_DONTWAIT | MSG_NOSIGNAL;
+    do {
+        n = m->msg_iovlen == 1 ? syscall(SYS_sendto, fd, m->msg_iov->iov_base,
+                                         m->msg_iov->iov_len, flags, NULL, 0)
+                               : syscall(SYS_sendmsg, fd, m, flags);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
 }
 
 static enum err send_some(int fd, struct msghdr *m, int flags, uint64_t deadline_ns, size_t *n)
 {
     struct wait w;
-    ssize_t sent;
     TRY(begin(&w));
-    do
-        sent = try_send(fd, m, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
+    ssize_t sent = send_now(fd, m, flags);
     if (sent >= 0) {
         *n = (size_t)sent;
         return OK;
     }
-    if (!would_block())
-        return err_from_errno(errno);
+    if (sent != -EAGAIN)
+        return err_from_errno((int)-sent);
     op_send(loop_self(), &w.op, fd, m, flags);
     TRY(finish(&w, deadline_ns));
     *n = (size_t)w.result;

@@ -23,6 +23,9 @@ enum err await_send(int fd, struct iovec *parts, size_t count, int flags, uint64
 enum err await_sendfile(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
                         uint64_t *sent);
 
+/* Without waiting, from anywhere: a count, or a negative errno (-EAGAIN). */
+ssize_t send_now(int fd, const struct msghdr *, int flags);
+
 enum err await_connect(int fd, const struct sockaddr *, socklen_t, uint64_t deadline_ns);
 enum err await_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *ready);
 enum err await_sleep(uint64_t until_ns);

@@ -7,8 +7,11 @@
  *
  * The scratch's input buffer holds the head in hand at its front for the whole exchange, since the
  * request's slices point into it; body bytes come behind it. Responses are gathered so that head,
- * first data and end leave in one send. What the client did not send to its end is read away within
- * limits after the answer, so that closing does not reset what is still on its way to it.
+ * first data and end leave in one send. Where nothing else is left to do, that send is put off to
+ * the end of the loop's turn and needs no fiber: the answers of a turn leave one behind the other,
+ * which spares the caches and wakes a busy peer less often. What the client did not send to its end
+ * is read away within limits after the answer, so that closing does not reset what is still on its
+ * way to it.
  */
 #include "wire/h1_conn.h"
 
@@ -35,6 +38,7 @@ enum {
     TRAILERS_MAX = 32,
     GATHER_MAX = 1024,        /* body bytes that are copied behind the head */
     ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE, /* "fe80::1%eth0" */
+    DEFER_MAX = 32 * 1024,    /* of an answer that is sent at the turn's end */
 };
 #define LINGER_NS (2 * NS_PER_S)
 
@@ -53,6 +57,10 @@ struct h1_scratch {
     uint64_t hard_write_ns, hard_read_ns; /* 0: none */
     enum h1_body framing;
     bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
+    bool deferred;       /* the whole answer is gathered; the fiber has ended */
+    struct list flush;
+    struct msghdr flush_message;
+    struct iovec flush_parts[2];
     struct fields trailers;
     bool has_trailers;
     char remote_text[ADDRESS_TEXT], local_text[ADDRESS_TEXT];
@@ -76,6 +84,7 @@ struct h1_conn {
 static void on_bytes(struct op *op, int result);
 static void on_timer(struct timer *t);
 static void serve_all(void *arg);
+static void on_flush(struct task *t);
 static const struct sink_type wire_sink;
 static const struct carrier_type wire_carrier;
 
@@ -85,6 +94,8 @@ void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worke
 {
     *w = (struct h1_worker){.loop = loop, .worker = worker, .date_s = -1};
     list_init(&w->conns);
+    list_init(&w->flushes);
+    w->flush.run = on_flush;
 }
 
 static void free_scratch(struct h1_scratch *s)
@@ -204,7 +215,7 @@ static void close_idle(struct h1_conn *c)
     c->closing = true;
     if (c->op.armed)
         op_cancel(c->worker->loop, &c->op);
-    else
+    else if (c->scratch == NULL || !c->scratch->deferred) /* else on_flush closes it */
         close_now(c);
 }
 
@@ -451,7 +462,7 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     s->body_left = s->head.content_length;
     s->body_done = s->framing == H1_BODY_NONE;
     s->expect_continue = s->head.expect_continue;
-    s->chunked_out = s->wire_broken = s->out_ended = s->taken_over = s->has_trailers = false;
+    s->deferred = s->chunked_out = s->wire_broken = s->out_ended = s->taken_over = s->has_trailers = false;
     s->at = s->head_len;
     s->hard_write_ns = server->write_timeout_ns > 0 ? now + server->write_timeout_ns : 0;
     s->hard_read_ns = server->read_timeout_ns > 0 ? now + server->read_timeout_ns : 0;
@@ -478,9 +489,14 @@ static void serve_one(struct h1_conn *c)
         x->req.original_uri = x->req.uri;
         http_server_serve(server, x);
     }
+}
+
+static void end_exchange(struct h1_conn *c)
+{
+    struct exchange *x = &c->scratch->x;
     for (struct exchange_hook *h = x->hooks; h != NULL; h = h->next)
         h->run(x, h->arg);
-    c->site->done(c->site, g);
+    c->site->done(c->site, x->generation);
 }
 
 /* --- the request's body --- */
@@ -876,6 +892,13 @@ static enum err on_sink_flush(struct sink *sink)
     return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
 }
 
+/* Nothing to read away, nothing pipelined, no close: all that is left is this send. */
+static bool may_defer(const struct h1_scratch *s)
+{
+    return s->body_done && s->at == s->len && !s->x.close_after && !s->wire_broken &&
+           !is_draining(s->conn) && s->out.len + s->pending.len <= DEFER_MAX;
+}
+
 static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
 {
     struct h1_scratch *s = of_sink(sink);
@@ -892,7 +915,8 @@ static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
             TRY(put_fields(&s->out, trailers));
         TRY(BUFFER_PUT(&s->out, "\r\n"));
     }
-    return on_sink_flush(sink);
+    s->deferred = may_defer(s);
+    return s->deferred ? OK : on_sink_flush(sink);
 }
 
 /* What a request that failed below the handlers is told, if nothing has been said yet. */
@@ -1004,6 +1028,99 @@ static void go_idle(struct h1_conn *c)
     wait_bytes(c, c->scratch == NULL ? server->idle_timeout_ns : server->read_header_timeout_ns);
 }
 
+static void linger_and_close(void *arg)
+{
+    linger(arg);
+    close_now(arg);
+}
+
+/* --- answers that leave at the turn's end --- */
+
+static void finish_flush(struct h1_conn *c, bool sent)
+{
+    struct h1_scratch *s = c->scratch;
+    s->deferred = false;
+    s->wire_broken = !sent;
+    c->op.on_done = on_bytes;
+    end_exchange(c);
+    arena_reset(&s->arena);
+    buffer_clear(&s->out);
+    c->worker->busy--;
+    if (!sent || c->closing) {
+        close_now(c);
+    } else if (is_draining(c)) { /* it began behind the head */
+        if (fiber_start(c->worker->loop, linger_and_close, c) != OK)
+            close_now(c);
+    } else {
+        (void)next_head(s); /* empties the input: nothing was pipelined */
+        go_idle(c);
+    }
+}
+
+/* True when all has left; what has not is in flush_message. */
+static bool skip_flushed(struct h1_scratch *s, size_t n)
+{
+    struct msghdr *m = &s->flush_message;
+    for (; m->msg_iovlen > 0 && n >= m->msg_iov->iov_len; m->msg_iov++, m->msg_iovlen--)
+        n -= m->msg_iov->iov_len;
+    if (m->msg_iovlen == 0)
+        return true;
+    m->msg_iov->iov_base = (char *)m->msg_iov->iov_base + n;
+    m->msg_iov->iov_len -= n;
+    return false;
+}
+
+static void on_flushed(struct op *op, int result)
+{
+    struct h1_conn *c = CONTAINER_OF(op, struct h1_conn, op);
+    struct h1_scratch *s = c->scratch;
+    if (result < 0 || c->closing)
+        finish_flush(c, false);
+    else if (skip_flushed(s, (size_t)result))
+        finish_flush(c, true);
+    else
+        op_send(c->worker->loop, &c->op, c->fd, &s->flush_message, 0);
+}
+
+static void flush_answer(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    gather_small(s, &s->pending);
+    s->flush_parts[0] = part_of(buffer_slice(&s->out));
+    s->flush_parts[1] = part_of(s->pending);
+    s->flush_message = (struct msghdr){.msg_iov = s->flush_parts,
+                                       .msg_iovlen = s->pending.len > 0 ? 2 : 1};
+    ssize_t n = c->closing ? -ECANCELED : send_now(c->fd, &s->flush_message, 0);
+    if (n < 0 && n != -EAGAIN) {
+        finish_flush(c, false);
+        return;
+    }
+    if (skip_flushed(s, n > 0 ? (size_t)n : 0)) {
+        finish_flush(c, true);
+        return;
+    }
+    c->op.on_done = on_flushed;
+    op_send(c->worker->loop, &c->op, c->fd, &s->flush_message, 0);
+    uint64_t now = loop_now_ns(c->worker->loop), deadline = write_deadline(s);
+    set_deadline(c, deadline > now ? deadline - now : deadline > 0);
+}
+
+static void on_flush(struct task *t)
+{
+    struct h1_worker *w = CONTAINER_OF(t, struct h1_worker, flush);
+    for (struct list *n; (n = list_pop(&w->flushes)) != NULL;)
+        flush_answer(CONTAINER_OF(n, struct h1_scratch, flush)->conn);
+}
+
+static void defer_flush(struct h1_conn *c)
+{
+    struct h1_worker *w = c->worker;
+    c->fiber = NULL;
+    if (list_empty(&w->flushes))
+        loop_defer(w->loop, &w->flush);
+    list_append(&w->flushes, &c->scratch->flush);
+}
+
 static void serve_all(void *arg)
 {
     struct h1_conn *c = arg;
@@ -1012,6 +1129,11 @@ static void serve_all(void *arg)
     c->fiber = fiber_self();
     do {
         serve_one(c);
+        if (c->scratch->deferred) {
+            defer_flush(c);
+            return;
+        }
+        end_exchange(c);
         keep = finish_exchange(c);
         r = keep ? next_head(c->scratch) : H1_MORE;
     } while (keep && r == H1_DONE);

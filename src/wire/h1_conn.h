@@ -19,6 +19,8 @@ struct h1_worker {
     unsigned count, busy;                  /* all; those with an exchange */
     struct h1_scratch *scratch;            /* recycled memory of exchanges */
     unsigned scratch_free;
+    struct list flushes;                   /* scratches whose answer leaves at the turn's end */
+    struct task flush;
     bool draining;
     char date[29];                         /* of the Date field … */
     int64_t date_s;                        /* … for this second */
