@@ -12,6 +12,7 @@ const struct module *const all_modules[] = {
     &handler_error,
     &handler_file_server,
     &handler_headers,
+    &handler_invoke,
     &handler_request_body,
     &handler_rewrite,
     &handler_static_response,

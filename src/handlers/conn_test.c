@@ -18,7 +18,7 @@
 
 static const struct module *const modules[] = {
     &handler_static_response, &handler_error, &handler_subroute, &handler_vars, &handler_headers,
-    &handler_request_body, NULL};
+    &handler_invoke, &handler_request_body, NULL};
 
 static struct http_server server;
 static struct arena arena;
@@ -253,6 +253,27 @@ TEST("routes run in order, vars and headers are seen, errors meet their routes")
            "Content-Length: 6\r\n\r\n404 no");
 }
 
+TEST("a named route runs in the place of invoke, and the walk goes on behind it")
+{
+    expect("{\"named_routes\":{\"a\":{\"handle\":[{\"handler\":\"vars\",\"x\":\"named\"},"
+           "{\"handler\":\"invoke\",\"name\":\"b\"}]},\"b\":{\"handle\":[{\"handler\":\"vars\","
+           "\"y\":\"too\"}]}},\"routes\":[{\"handle\":[{\"handler\":\"invoke\",\"name\":\"a\"}]},"
+           "{\"handle\":[{\"handler\":\"static_response\",\"body\":\"{http.vars.x} "
+           "{http.vars.y}\"}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 200 OK\r\nServer: portico\r\nContent-Type: text/plain; charset=utf-8\r\n" DATE
+           "Content-Length: 9\r\n\r\nnamed too");
+}
+
+TEST("a named route that invokes itself fails instead of running out of stack")
+{
+    expect("{\"named_routes\":{\"a\":{\"handle\":[{\"handler\":\"invoke\",\"name\":\"a\"}]}},"
+           "\"routes\":[{\"handle\":[{\"handler\":\"invoke\",\"name\":\"a\"}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 500 Internal Server Error\r\nServer: portico\r\n" DATE
+           "Content-Length: 0\r\n\r\n");
+}
+
 TEST("deferred header changes come last and may take the Date away")
 {
     expect("{\"routes\":[{\"handle\":[{\"handler\":\"headers\",\"response\":{\"deferred\":true,"
@@ -306,6 +327,14 @@ TEST("a client that leaves without reading its answer leaves nothing behind")
     leave_unread = false;
 }
 
+TEST("what was deferred is gone when the request fails, as in Caddy")
+{
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"headers\",\"response\":{\"deferred\":true,"
+           "\"set\":{\"X\":[\"1\"]}}},{\"handler\":\"error\",\"status_code\":403}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 403 Forbidden\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n");
+}
+
 TEST("abort cuts the connection without a byte")
 {
     expect("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"abort\":true}]}]}",
@@ -329,6 +358,12 @@ TEST("a configuration with an unknown module or member is refused with its place
     CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);
     CHECK_TEXT(slice_from(provision.error),
                "apps.http.servers.srv0.routes[0].handle[0]: unknown module: http.handlers.nope");
+    json_decref(bad);
+    bad = json_loads("{\"named_routes\":{\"a\":{\"handle\":[{\"handler\":\"invoke\",\"name\":"
+                     "\"b\"}]}}}", 0, NULL);
+    CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);
+    CHECK_TEXT(slice_from(provision.error), "apps.http.servers.srv0.named_routes.a.handle[0]: invoke: "
+                                            "route 'b' not found");
     json_decref(bad);
     bad = json_loads("{\"rutes\":[]}", 0, NULL);
     CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);

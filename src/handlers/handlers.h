@@ -10,6 +10,7 @@
 extern const struct module handler_static_response; /* respond, redir, abort */
 extern const struct module handler_error;           /* error */
 extern const struct module handler_subroute;        /* handle, route, handle_path … */
+extern const struct module handler_invoke;          /* invoke: a named route */
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_headers;         /* header, request_header */
 extern const struct module handler_request_body;    /* request_body */

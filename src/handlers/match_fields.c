@@ -8,6 +8,7 @@
  *     "vars": {"{http.request.method}": ["GET"]}
  */
 #include "handlers/handlers.h"
+#include "http/response_match.h"
 #include "http/uri.h"
 
 struct wanted {
@@ -63,25 +64,10 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 
 /* --- header --- */
 
-static bool value_matches(struct slice want, struct slice got)
-{
-    bool first = want.len > 0 && want.ptr[0] == '*';
-    bool last = want.len > 0 && want.ptr[want.len - 1] == '*';
-    if (slice_is(want, "*"))
-        return true;
-    if (first && last)
-        return slice_find_slice(got, slice_of(want.ptr + 1, want.len - 2)) != SIZE_MAX;
-    if (first)
-        return slice_ends(got, slice_skip(want, 1));
-    if (last)
-        return slice_starts(got, slice_take(want, want.len - 1));
-    return slice_eq(want, got);
-}
-
 static bool any_value(const struct wanted *w, struct slice got, struct exchange *x)
 {
     for (size_t i = 0; i < w->count; i++) {
-        if (value_matches(template_expand(&w->values[i], x), got))
+        if (field_pattern_fits(template_expand(&w->values[i], x), got))
             return true;
     }
     return false;

@@ -30,9 +30,11 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
 {
     const struct subroute *s = cfg;
+    struct sink *outer = x->sink;
     enum err e = route_list_run(&s->routes, x, next);
     if (e != ERR_FAILED || s->errors.count == 0 || exchange_answered(x))
         return e;
+    x->sink = outer; /* what wrapped the response ended with its handler */
     return route_list_run(&s->errors, x, next);
 }
 

@@ -13,6 +13,7 @@
 #include "http/template.h"
 
 struct chain;
+struct named_route;
 struct provision;
 
 struct module {
@@ -43,6 +44,8 @@ struct provision {
     struct slice path; /* where in the document: "apps.http.servers.srv0.routes[0].handle[0]" */
     char error[1024];  /* the sentence, with that path, after a failure */
     struct map *groups; /* route group names of the server in hand → number 1 … 63 */
+    struct named_route *named_routes;    /* of the server in hand; http/route.h */
+    size_t named_routes_count;
     struct slice server_name;
     const json_t *server; /* the server in hand, for handlers that look at it */
 };

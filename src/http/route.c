@@ -9,8 +9,12 @@
 
 #include "base/check.h"
 #include "base/map.h"
+#include "loop/fiber.h"
 
-enum { GROUPS_MAX = 63 };
+enum {
+    GROUPS_MAX = 63,
+    STACK_RESERVE = 24 * 1024, /* what a handler and the sinks below it may need */
+};
 
 static const char *const route_members[] = {"group", "match", "handle", "terminal", NULL};
 
@@ -128,6 +132,46 @@ enum err route_list_provision(struct route_list *list, const json_t *json, struc
     return OK;
 }
 
+/* One route object as a list of one. */
+static enum err provision_named(struct named_route *n, const json_t *json, struct provision *p)
+{
+    struct slice outer = p->path;
+    p->path = arena_join(p->arena, (struct slice[]){outer, SLICE(".named_routes."), n->name}, 3);
+    n->list.routes = ARENA_NEW(p->arena, struct route);
+    TRY(provision_route(n->list.routes, json, p));
+    n->list.count = 1;
+    p->path = outer;
+    return OK;
+}
+
+enum err named_routes_provision(const json_t *json, struct provision *p)
+{
+    const char *name;
+    json_t *route;
+    size_t i = 0;
+    p->named_routes = NULL;
+    p->named_routes_count = 0;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    if (!json_is_object(json))
+        return provision_fail(p, "\"named_routes\" must be an object");
+    p->named_routes = ARENA_ARRAY(p->arena, struct named_route, json_object_size(json));
+    json_object_foreach((json_t *)(uintptr_t)json, name, route)
+        p->named_routes[p->named_routes_count++].name = arena_copy(p->arena, slice_from(name));
+    json_object_foreach((json_t *)(uintptr_t)json, name, route)
+        TRY(provision_named(&p->named_routes[i++], route, p));
+    return OK;
+}
+
+const struct named_route *named_route_find(const struct provision *p, struct slice name)
+{
+    for (size_t i = 0; i < p->named_routes_count; i++) {
+        if (slice_eq(p->named_routes[i].name, name))
+            return &p->named_routes[i];
+    }
+    return NULL;
+}
+
 static enum err match_set(const struct matcher_set *set, struct exchange *x, bool *matches)
 {
     *matches = true;
@@ -191,9 +235,20 @@ static enum err next_route(struct chain *at, struct exchange *x)
     }
 }
 
+/* Handlers call each other, so a long chain, or a named route that invokes itself, is a deep stack:
+ * it ends in an error, not at the guard page. */
+static bool stack_is_low(void)
+{
+    const struct fiber *f = fiber_self();
+    return f != NULL && (size_t)((char *)__builtin_frame_address(0) - f->stack) < STACK_RESERVE;
+}
+
 enum err chain_next(struct exchange *x, const struct chain *from)
 {
     struct chain at = *from;
+    if (stack_is_low())
+        return exchange_fail(x, 500, "too many handlers follow each other, or a named route invokes "
+                                     "itself");
     while (at.list != NULL) {
         if (at.route != NULL && at.next_handler < at.route->handlers_count) {
             const struct handler *h = &at.route->handlers[at.next_handler++];

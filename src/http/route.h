@@ -41,6 +41,12 @@ struct route_list {
     struct host_index *hosts;
 };
 
+/* A route that "invoke" runs by its name. */
+struct named_route {
+    struct slice name;
+    struct route_list list; /* that one route */
+};
+
 /* Where a walk stands: what comes when the handler in hand calls on. Lives on callers' frames. */
 struct chain {
     const struct route_list *list;
@@ -51,6 +57,11 @@ struct chain {
 
 /* Provisions the JSON array of routes ("routes" of a server or subroute). `json` may be NULL. */
 enum err route_list_provision(struct route_list *, const json_t *json, struct provision *);
+
+/* The object "named_routes" of a server, into p->named_routes, where invoke finds them. Their names
+ * are known before the first of them is provisioned. */
+enum err named_routes_provision(const json_t *json, struct provision *);
+const struct named_route *named_route_find(const struct provision *, struct slice name);
 
 /* Provisions the JSON array of matcher sets ("match"). */
 enum err matcher_sets_provision(struct matcher_set **, uint32_t *count, const json_t *json,

@@ -67,7 +67,7 @@ static enum err read_limits(struct http_server *s, const json_t *json, struct pr
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
     static const char *const unfinished[] = {
-        "named_routes", "listener_wrappers", "packet_conn_wrappers", NULL};
+        "listener_wrappers", "packet_conn_wrappers", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         if (json_object_get(json, *name) != NULL)
             return provision_fail(p, "\"%s\" is not supported yet", *name);
@@ -79,6 +79,7 @@ static enum err read_routes(struct http_server *s, const json_t *json, struct pr
 {
     static const char *const error_members[] = {"routes", NULL};
     const json_t *errors = json_object_get(json, "errors");
+    TRY(named_routes_provision(json_object_get(json, "named_routes"), p));
     TRY(route_list_provision(&s->routes, json_object_get(json, "routes"), p));
     if (errors == NULL)
         return OK;
@@ -182,9 +183,12 @@ static enum err serve_error(const struct http_server *s, struct exchange *x)
 
 void http_server_serve(const struct http_server *s, struct exchange *x)
 {
+    struct sink *bottom = x->sink;
     enum err e = route_list_run(&s->routes, x, NULL);
-    if (e == ERR_FAILED && !exchange_answered(x) && x->error.status > 0)
+    if (e == ERR_FAILED && !exchange_answered(x) && x->error.status > 0) {
+        x->sink = bottom; /* what wrapped the response ended with its handler, as in Caddy */
         e = serve_error(s, x);
+    }
     if (e == OK && !exchange_answered(x) && x->res.status == 0)
         x->res.content_length = 0; /* nobody answered: an empty 200, as Caddy gives */
     if (e == OK)
