@@ -16,9 +16,45 @@
 #include "loop/fiber.h"
 #include "wire/h1_conn.h"
 
+/* Answers with the body that it read and the trailers behind it; "stream" sends it in pieces. */
+struct echo {
+    bool stream;
+};
+
+static enum err echo_provision(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"stream", NULL};
+    TRY(provision_members(p, json, members));
+    return provision_bool(p, json, "stream", false, &((struct echo *)cfg)->stream);
+}
+
+static enum err echo_serve(const void *cfg, struct exchange *x, const struct chain *next)
+{
+    size_t n, len = 0;
+    char *all = arena_alloc(x->arena, 65536);
+    (void)next;
+    do {
+        TRY(exchange_read(x, all + len, 65536 - len, &n));
+        if (((const struct echo *)cfg)->stream && n > 0)
+            TRY(exchange_data(x, slice_of(all + len, n), LEND_BORROWED));
+        len += n;
+    } while (n > 0);
+    const struct fields *trailers = x->carrier->trailers(x);
+    for (uint32_t i = 0; trailers != NULL && i < trailers->count; i++)
+        len += (size_t)snprintf(all + len, 65536 - len, "[" SLICE_FMT "=" SLICE_FMT "]",
+                               SLICE_ARG(trailers->items[i].name),
+                               SLICE_ARG(trailers->items[i].value));
+    return ((const struct echo *)cfg)->stream ? OK : exchange_answer(x, 200, slice_of(all, len));
+}
+
+static const struct module handler_echo = {.id = "http.handlers.echo",
+                                           .cfg_size = sizeof(struct echo),
+                                           .provision = echo_provision,
+                                           .serve = echo_serve};
+
 static const struct module *const modules[] = {
-    &handler_static_response, &handler_error, &handler_subroute, &handler_vars, &handler_headers,
-    &handler_invoke, &handler_request_body, NULL};
+    &handler_echo, &handler_static_response, &handler_error, &handler_subroute, &handler_vars,
+    &handler_headers, &handler_invoke, &handler_request_body, NULL};
 
 static struct http_server server;
 static struct arena arena;
@@ -370,4 +406,175 @@ TEST("a configuration with an unknown module or member is refused with its place
     CHECK_TEXT(slice_from(provision.error), "apps.http.servers.srv0: unknown member \"rutes\"");
     json_decref(bad);
     arena_deinit(&arena);
+}
+
+#define ECHO "{\"routes\":[{\"handle\":[{\"handler\":\"echo\"}]}]}"
+#define STREAM "{\"routes\":[{\"handle\":[{\"handler\":\"echo\",\"stream\":true}]}]}"
+#define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define ANSWER(length) "HTTP/1.1 200 OK\r\nServer: portico\r\n" DATE "Content-Length: " length "\r\n"
+#define BAD_REQUEST REFUSED("400", "Bad Request", "15")
+
+TEST("bodies with a length and in chunks are read to their end, and the next request is seen")
+{
+    expect(ECHO,
+           SLICE(POST "Content-Length: 3\r\n\r\nabc" POST "Transfer-Encoding: chunked\r\n\r\n"
+                 "1;x=y\r\nd\r\n002\r\nef\r\n0\r\n\r\n" POST "Content-Length: 0\r\n\r\n"
+                 POST "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           ANSWER("3") "\r\nabc" ANSWER("3") "\r\ndef" ANSWER("0") "\r\n" ANSWER("0") "\r\n"
+           ANSWER("0") "\r\n");
+}
+
+TEST("trailers are kept, those that could pass for framing or credentials are not")
+{
+    expect(ECHO,
+           SLICE(POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nHost: b\r\n"
+                 "Content-Length: 9\r\nTransfer-Encoding: x\r\nauthorization: c\r\nY: 2\r\n\r\n"),
+           ANSWER("15") "\r\na[X-Sum=1][Y=2]");
+}
+
+TEST("malformed chunks and trailers are told with 400, and nothing behind them is served")
+{
+    static const char *const rows[] = {
+        "x\r\n", "1\r\nab\r\n", "1 \r\na\r\n", "-1\r\n", "1\na\n", "fffffffffffffffff\r\n",
+        "1;\x01\r\na\r\n", "0\r\nX : y\r\n\r\n", "0\r\nX: y\n\r\n", "0\r\nX: a\r\n b\r\n\r\n",
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[400];
+        int n = snprintf(text, sizeof text, POST "Transfer-Encoding: chunked\r\n\r\n%sGET / HTTP/1.1"
+                         "\r\nHost: a\r\n\r\n", rows[i]);
+        expect(ECHO, slice_of(text, (size_t)n), BAD_REQUEST);
+    }
+}
+
+TEST("100 Continue is not said to HTTP/1.0, nor when the body is there or not wanted")
+{
+    expect(ECHO, SLICE(POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nab"),
+           ANSWER("2") "\r\nab");
+    expect(HELLO, SLICE(POST "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"),
+           OK_HELLO "Connection: close\r\n\r\nhello");
+    expect(ECHO, SLICE("POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\na"),
+           ANSWER("1") "Connection: close\r\n\r\na");
+    expect(ECHO, SLICE(POST "Expect: something\r\nContent-Length: 2\r\n\r\nab"),
+           REFUSED("417", "Expectation Failed", "22"));
+}
+
+TEST("a body that ends early, or beyond max_size, is never taken for whole")
+{
+    expect(ECHO, SLICE(POST "Content-Length: 5\r\n\r\nab"), "");
+    expect(ECHO, SLICE(POST "Transfer-Encoding: chunked\r\n\r\n5\r\nab"), "");
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"request_body\",\"max_size\":2},"
+           "{\"handler\":\"echo\"}]}]}",
+           SLICE(POST "Content-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 413 Request Entity Too Large\r\nServer: portico\r\n" DATE
+           "Content-Length: 0\r\nConnection: close\r\n\r\n");
+}
+
+TEST("a response of unknown length is chunked for HTTP/1.1 and ends with the connection before")
+{
+    expect(STREAM, SLICE(POST "Content-Length: 3\r\n\r\nabc"),
+           "HTTP/1.1 200 OK\r\nServer: portico\r\n" DATE "Transfer-Encoding: chunked\r\n\r\n"
+           "3\r\nabc\r\n0\r\n\r\n");
+    expect(STREAM, SLICE("POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc"),
+           "HTTP/1.1 200 OK\r\nServer: portico\r\n" DATE "Connection: close\r\n\r\nabc");
+}
+
+TEST("HEAD, 204 and 304 have no body, an interim status is not the last word")
+{
+#define STATUS(n)                                                                                  \
+    "{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"status_code\":" n                \
+    ",\"body\":\"hello\"}]}]}"
+#define TYPED(line) "HTTP/1.1 " line "\r\nServer: portico\r\nContent-Type: text/plain; charset=utf-8\r\n"
+#define TWICE SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    expect(STATUS("204"), TWICE, TYPED("204 No Content") DATE "\r\n" TYPED("204 No Content") DATE
+           "\r\n");
+    expect(STATUS("304"), TWICE, TYPED("304 Not Modified") DATE "\r\n" TYPED("304 Not Modified") DATE
+           "\r\n");
+    expect(STATUS("150"), TWICE,
+           TYPED("150 ") "\r\n" TYPED("200 OK") DATE "Content-Length: 0\r\n\r\n"
+           TYPED("150 ") "\r\n" TYPED("200 OK") DATE "Content-Length: 0\r\n\r\n");
+}
+
+TEST("a pipelined head meets the same limits as a first one")
+{
+    char text[60000];
+    int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n"
+                     "X: %016500d\r\n\r\n", 0);
+    expect(HELLO, slice_of(text, (size_t)n),
+           OK_HELLO "\r\nhello" REFUSED("431", "Request Header Fields Too Large", "35"));
+    n = snprintf(text, sizeof text, "GET /%030000d HTTP/1.1\r\nHost: a\r\n\r\n", 0);
+    expect(HELLO, slice_of(text, (size_t)n), REFUSED("414", "Request URI Too Long", "24"));
+}
+
+TEST("names with '_' or '.' are dropped unless they are expected")
+{
+#define SHOW "\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"body\":"                  \
+             "\"{http.request.header.A_B}{http.request.header.C.D}{http.request.header.E}\"}]}]}"
+    struct slice request = SLICE("GET / HTTP/1.1\r\nHost: a\r\nA_B: 1\r\nC.D: 2\r\nE: 3\r\n\r\n");
+    expect("{" SHOW, request, TYPED("200 OK") DATE "Content-Length: 1\r\n\r\n3");
+    expect("{\"expected_underscore_headers\":[\"a_b\"],\"expected_dot_headers\":[\"C.d\"]," SHOW,
+           request, TYPED("200 OK") DATE "Content-Length: 3\r\n\r\n123");
+}
+
+/* Sends `first`, waits for the server's end, and tells what came and after how many ms. */
+static struct slice outlast(const char *config, struct slice first, const char *drip, unsigned *ms)
+{
+    int fd[2];
+    pthread_t thread;
+    use(config);
+    CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+    struct side s = {.kind = LOOP_EPOLL, .fd = fd[0]};
+    uint64_t start = clock_mono_ns();
+    pthread_create(&thread, NULL, run_server, &s);
+    CHECK_INT(send(fd[1], first.ptr, first.len, MSG_NOSIGNAL), (ssize_t)first.len);
+    while (drip != NULL && clock_mono_ns() - start < 2 * NS_PER_S &&
+           send(fd[1], drip, 1, MSG_NOSIGNAL) == 1) {
+        char end;
+        usleep(10000);
+        if (recv(fd[1], &end, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+            break;
+    }
+    struct slice got = read_answer(fd[1]);
+    *ms = (unsigned)((clock_mono_ns() - start) / NS_PER_MS);
+    close(fd[1]);
+    pthread_join(thread, NULL);
+    unuse();
+    if (s.wrong != NULL)
+        test_fail(__FILE__, __LINE__, "%s", s.wrong);
+    return got;
+}
+
+#define TIMED(members, handler)                                                                    \
+    "{" members ",\"routes\":[{\"handle\":[{\"handler\":\"" handler "\"}]}]}"
+#define TIMEOUT_TOLD REFUSED("408", "Request Timeout", "19")
+
+TEST("heads, bodies and idle connections that take too long are ended")
+{
+    unsigned ms;
+    CHECK_TEXT(outlast(TIMED("\"read_header_timeout\":\"100ms\"", "echo"), SLICE("GET /"), "x", &ms),
+               TIMEOUT_TOLD);
+    CHECK(ms >= 100 && ms < 1500);
+    CHECK_TEXT(outlast(TIMED("\"read_header_timeout\":\"100ms\"", "echo"), SLICE(""), NULL, &ms), "");
+    CHECK(ms >= 100 && ms < 1500);
+    CHECK_TEXT(outlast(TIMED("\"idle_timeout\":\"100ms\"", "echo"),
+                       SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), NULL, &ms), ANSWER("0") "\r\n");
+    CHECK(ms >= 100 && ms < 1500);
+    CHECK_TEXT(outlast(TIMED("\"read_idle_timeout\":\"100ms\"", "echo"),
+                       SLICE(POST "Content-Length: 9\r\n\r\na"), NULL, &ms), TIMEOUT_TOLD);
+    CHECK(ms >= 100 && ms < 1500);
+    CHECK_TEXT(outlast(TIMED("\"read_timeout\":\"150ms\"", "echo"),
+                       SLICE(POST "Content-Length: 900\r\n\r\na"), "x", &ms), TIMEOUT_TOLD);
+    CHECK(ms >= 150 && ms < 1500);
+    CHECK_TEXT(outlast(TIMED("\"read_timeout\":\"150ms\"", "echo"), SLICE("GET /"), "x", &ms),
+               TIMEOUT_TOLD);
+}
+
+TEST("a body that trickles below its minimum rate is ended, one above it is not")
+{
+    unsigned ms;
+    CHECK_TEXT(outlast(TIMED("\"read_idle_timeout\":\"100ms\",\"read_min_rate\":1000", "echo"),
+                       SLICE(POST "Content-Length: 900\r\n\r\na"), "x", &ms), TIMEOUT_TOLD);
+    CHECK(ms >= 100 && ms < 1000);
+    CHECK_TEXT(outlast(TIMED("\"read_idle_timeout\":\"200ms\",\"read_min_rate\":10", "echo"),
+                       SLICE(POST "Connection: close\r\nContent-Length: 40\r\n\r\n"), "x", &ms),
+               ANSWER("40") "Connection: close\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
 }

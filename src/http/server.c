@@ -56,6 +56,8 @@ static enum err read_limits(struct http_server *s, const json_t *json, struct pr
     s->read_min_rate = (uint64_t)n;
     TRY(provision_int(p, json, "write_min_rate", 0, 0, INT64_MAX, &n));
     s->write_min_rate = (uint64_t)n;
+    /* Deadlines move with every byte that leaves, so the size of a write bounds nothing here. */
+    TRY(provision_int(p, json, "max_write_chunk", 0, 0, INT64_MAX, &n));
     TRY(provision_int(p, json, "keepalive_count", 9, 0, 1000, &n));
     s->keepalive_count = (uint32_t)n;
     TRY(provision_texts(p, json, "expected_underscore_headers", &s->underscore_headers,

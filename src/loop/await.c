@@ -140,17 +140,26 @@ static enum err send_some(int fd, struct msghdr *m, int flags, uint64_t deadline
     return OK;
 }
 
+enum err await_send_some(int fd, struct msghdr *m, int flags, uint64_t deadline_ns, size_t *sent)
+{
+    *sent = 0;
+    skip_sent(m, 0); /* empty parts */
+    if (m->msg_iovlen == 0)
+        return OK;
+    TRY(send_some(fd, m, flags, deadline_ns, sent));
+    skip_sent(m, *sent);
+    return OK;
+}
+
 enum err await_send(int fd, struct iovec *parts, size_t count, int flags, uint64_t deadline_ns,
                     size_t *sent)
 {
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
     *sent = 0;
-    skip_sent(&m, 0); /* empty parts */
     while (m.msg_iovlen > 0) {
-        size_t n = 0;
-        TRY(send_some(fd, &m, flags, deadline_ns, &n));
+        size_t n;
+        TRY(await_send_some(fd, &m, flags, deadline_ns, &n));
         *sent += n;
-        skip_sent(&m, n);
     }
     return OK;
 }
@@ -165,26 +174,39 @@ enum err await_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *rea
     return OK;
 }
 
-enum err await_sendfile(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
-                        uint64_t *sent)
+enum err await_sendfile_some(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
+                             uint64_t *sent)
 {
     const size_t piece = 1 << 20; /* then others get their turn */
     off_t at = (off_t)offset;
     *sent = 0;
-    while (*sent < len) {
+    while (len > 0) {
         unsigned ready;
-        uint64_t left = len - *sent;
         if (fiber_self()->cancelled != OK)
             return fiber_self()->cancelled;
-        ssize_t n = sendfile(fd, file, &at, left < piece ? (size_t)left : piece);
+        ssize_t n = sendfile(fd, file, &at, len < piece ? (size_t)len : piece);
+        if (n > 0) {
+            *sent = (uint64_t)n;
+            return OK;
+        }
         if (n == 0)
             return ERR_IO;
-        if (n > 0)
-            *sent += (uint64_t)n;
-        else if (would_block())
+        if (would_block())
             TRY(await_poll(fd, POLLOUT, deadline_ns, &ready));
         else if (errno != EINTR)
             return err_from_errno(errno);
+    }
+    return OK;
+}
+
+enum err await_sendfile(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
+                        uint64_t *sent)
+{
+    *sent = 0;
+    while (*sent < len) {
+        uint64_t n;
+        TRY(await_sendfile_some(fd, file, offset + *sent, len - *sent, deadline_ns, &n));
+        *sent += n;
     }
     return OK;
 }

@@ -19,9 +19,16 @@ enum err await_recv(int fd, char *buf, size_t len, uint64_t deadline_ns, size_t 
 enum err await_send(int fd, struct iovec *parts, size_t count, int flags, uint64_t deadline_ns,
                     size_t *sent);
 
+/* At least one byte of what is left, with a deadline of its own; the message moves on behind it and
+ * is done when msg_iovlen is 0. */
+enum err await_send_some(int fd, struct msghdr *, int flags, uint64_t deadline_ns, size_t *sent);
+
 /* All of [offset, offset + len) of a file. ERR_IO when the file has become shorter. */
 enum err await_sendfile(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
                         uint64_t *sent);
+
+enum err await_sendfile_some(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
+                             uint64_t *sent); /* at least one byte, likewise */
 
 /* Without waiting, from anywhere: a count, or a negative errno (-EAGAIN). */
 ssize_t send_now(int fd, const struct msghdr *, int flags);

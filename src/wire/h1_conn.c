@@ -13,7 +13,7 @@
  * is read away within limits after the answer, so that closing does not reset what is still on its
  * way to it.
  */
-#include "wire/h1_conn.h"
+#include "wire/h1_internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,66 +26,21 @@
 #include "base/mem.h"
 #include "http/uri.h"
 #include "loop/await.h"
-#include "wire/chunked.h"
-#include "wire/h1_head.h"
 
 enum {
     ARENA_CHUNK = 8192,
-    BODY_ROOM = 16384,        /* of the input buffer, behind the largest head */
     SCRATCH_KEEP = 256,       /* free ones kept per worker */
-    RESPONSE_HEAD_MAX = 65536,
     DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
-    TRAILERS_MAX = 32,
-    GATHER_MAX = 1024,        /* body bytes that are copied behind the head */
-    ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE, /* "fe80::1%eth0" */
-    DEFER_MAX = 32 * 1024,    /* of an answer that is sent at the turn's end */
 };
+#define DISCARD_NS (5 * NS_PER_S) /* … and for how long */
 #define LINGER_NS (2 * NS_PER_S)
-
-struct h1_scratch {
-    struct h1_scratch *next;
-    struct h1_conn *conn;
-    char *in;            /* in[0 … head_len): the head; in[at … len): not yet used */
-    size_t in_cap, head_len, at, len;
-    struct buffer out;   /* the response's head, and chunk lines */
-    struct slice pending; /* stable body bytes that wait for the end */
-    struct arena arena;
-    struct exchange x;
-    struct sink sink;
-    struct chunked chunked;
-    uint64_t body_left;  /* of a body with a length */
-    uint64_t hard_write_ns, hard_read_ns; /* 0: none */
-    enum h1_body framing;
-    bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
-    bool deferred;       /* the whole answer is gathered; the fiber has ended */
-    struct list flush;
-    struct msghdr flush_message;
-    struct iovec flush_parts[2];
-    struct fields trailers;
-    bool has_trailers;
-    char remote_text[ADDRESS_TEXT], local_text[ADDRESS_TEXT];
-    char remote_port[8], local_port[8];
-    struct h1_head head;
-};
-
-struct h1_conn {
-    struct list node;
-    struct op op;
-    struct timer timer;
-    struct h1_worker *worker;
-    struct h1_site *site;
-    struct h1_scratch *scratch; /* NULL: idle */
-    struct fiber *fiber;        /* the one that serves, or NULL */
-    uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
-    int fd;
-    bool closing;
-};
+#define FRESH_NS NS_PER_S         /* what a drain gives a client that has just connected */
 
 static void on_bytes(struct op *op, int result);
 static void on_timer(struct timer *t);
 static void serve_all(void *arg);
 static void on_flush(struct task *t);
-static const struct sink_type wire_sink;
+static void refuse(struct h1_conn *c, int status);
 static const struct carrier_type wire_carrier;
 
 /* --- the worker --- */
@@ -147,6 +102,9 @@ static void give_scratch(struct h1_worker *w, struct h1_scratch *s)
     w->scratch_free++;
 }
 
+/* Read by the control thread, written by this one only. */
+#define COUNT(counter, step) __atomic_store_n(&(counter), (counter) + (step), __ATOMIC_RELAXED)
+
 static void check_drained(struct h1_worker *w, struct h1_site *site)
 {
     if (site != NULL && site->draining && site->count == 0 && site->on_empty != NULL)
@@ -157,7 +115,7 @@ static void check_drained(struct h1_worker *w, struct h1_site *site)
 
 /* --- opening, waiting, closing --- */
 
-static bool is_draining(const struct h1_conn *c)
+bool h1_draining(const struct h1_conn *c)
 {
     return c->worker->draining || c->site->draining;
 }
@@ -187,9 +145,12 @@ void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
     c->op.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_append(&w->conns, &c->node);
-    w->count++;
+    COUNT(w->count, 1);
     site->count++;
+    c->fresh = true;
     wait_bytes(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
+    if (h1_draining(c))
+        set_deadline(c, FRESH_NS);
 }
 
 static void close_now(struct h1_conn *c)
@@ -203,7 +164,7 @@ static void close_now(struct h1_conn *c)
         loop_close(w->loop, c->fd);
     struct h1_site *site = c->site;
     list_remove(&c->node);
-    w->count--;
+    COUNT(w->count, -1u);
     site->count--;
     mem_free(c);
     check_drained(w, site);
@@ -226,17 +187,24 @@ static void on_timer(struct timer *t)
         return; /* the next wait starts it again */
     if (loop_now_ns(c->worker->loop) < c->deadline_ns)
         timer_start(c->worker->loop, t, c->deadline_ns);
+    else if (c->scratch != NULL && !c->scratch->deferred && !c->closing)
+        refuse(c, 408); /* in the middle of a head */
     else
         close_idle(c);
 }
 
-/* Those of one site, or with NULL all of them. */
+/* Those of one site, or with NULL all of them. One that has only just come may have its request on
+ * the way, and a last answer is still on its own. */
 static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
 {
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
-        if (c->scratch == NULL && (site == NULL || c->site == site))
+        if (c->scratch != NULL || c->lingering || (site != NULL && c->site != site))
+            continue;
+        if (c->fresh)
+            set_deadline(c, FRESH_NS);
+        else
             close_idle(c);
     }
 }
@@ -270,18 +238,45 @@ void h1_worker_abort(struct h1_worker *w)
     }
 }
 
-/* --- heads --- */
+/* --- lingering --- */
 
-/* A last word to a client whose request cannot be served; the connection closes behind it. */
-static void put_refusal(struct buffer *out, int status)
+/* Told the end, a client may still be sending: a close with unread bytes would reset the connection
+ * and could destroy the answer before it is read. So they are taken for a while, without a fiber. */
+static void begin_linger(struct h1_conn *c)
 {
-    const char *text = status_text(status);
-    buffer_clear(out);
-    (void)!buffer_append_f(out,
-                           "HTTP/1.1 %d %s\r\nServer: portico\r\nContent-Type: text/plain; "
-                           "charset=utf-8\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%d %s",
-                           status, text, strlen(text) + 4, status, text);
+    char piece[4096];
+    ssize_t n = shutdown(c->fd, SHUT_WR);
+    if (c->scratch != NULL)
+        give_scratch(c->worker, c->scratch);
+    c->scratch = NULL;
+    c->lingering = true;
+    c->linger_left = DISCARD_MAX;
+    if (n == 0 && !c->op.armed) { /* most have said their end already */
+        do
+            n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        if (n > 0 || (n < 0 && errno == EAGAIN)) {
+            wait_bytes(c, LINGER_NS);
+            return;
+        }
+    }
+    if (n == 0 && c->op.armed)
+        set_deadline(c, LINGER_NS);
+    else
+        close_idle(c);
 }
+
+static void go_on_lingering(struct h1_conn *c, size_t n)
+{
+    if (n >= c->linger_left) {
+        close_now(c);
+        return;
+    }
+    c->linger_left -= (uint32_t)n;
+    op_recv_lent(c->worker->loop, &c->op, c->fd);
+}
+
+/* --- heads --- */
 
 static int refusal_status(enum h1_result r)
 {
@@ -300,35 +295,62 @@ static int refusal_status(enum h1_result r)
     }
 }
 
+/* The request line did not even end within the limit, or the fields did not. */
+static int too_large(const struct h1_scratch *s, uint32_t head_max)
+{
+    size_t skip = s->len > 2 && s->in[0] == '\r' ? 2 : 0;
+    size_t n = s->len < head_max ? s->len : head_max;
+    return memchr(s->in + skip, '\n', n > skip ? n - skip : 0) != NULL ? 431 : 414;
+}
+
 /* Without a fiber: sent if the socket takes it at once, which it does but for a hostile peer. */
 static void refuse(struct h1_conn *c, int status)
 {
     struct buffer *out = &c->scratch->out;
-    put_refusal(out, status);
+    if (log_wants(LOG_DEBUG))
+        LOG(LOG_DEBUG, "http", "request refused", LOG_NUM("status", status),
+            LOG_CSTR("reason", status == 400 && c->scratch->head.bad != NULL ? c->scratch->head.bad
+                                                                             : status_text(status)));
+    h1_put_refusal(out, status);
     (void)!send(c->fd, out->ptr, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    shutdown(c->fd, SHUT_WR);
-    close_idle(c);
+    begin_linger(c);
+}
+
+/* The parser's word, with the limits that it does not know. */
+static int refusal_of(const struct h1_conn *c, enum h1_result r)
+{
+    const struct h1_scratch *s = c->scratch;
+    uint32_t head_max = c->site->server->max_header_bytes;
+    if ((r == H1_MORE && s->len > head_max) ||
+        (r == H1_DONE && (s->head_len > head_max || s->head_len > s->in_cap - BODY_ROOM)))
+        return too_large(s, head_max);
+    return r == H1_MORE || r == H1_DONE ? 0 : refusal_status(r);
+}
+
+/* How long a head may take: read_timeout counts from its first byte, too. */
+static uint64_t head_timeout(const struct http_server *server)
+{
+    uint64_t head = server->read_header_timeout_ns, all = server->read_timeout_ns;
+    return head == 0 || (all > 0 && all < head) ? all : head;
 }
 
 static void on_head(struct h1_conn *c, enum h1_result r, bool begins)
 {
-    struct h1_scratch *s = c->scratch;
-    uint32_t head_max = c->site->server->max_header_bytes;
-    if ((r == H1_MORE && s->len > head_max) || (r == H1_DONE && s->head_len > head_max))
-        r = H1_TOO_LARGE;
+    int status = refusal_of(c, r);
+    if (status > 0) {
+        refuse(c, status);
+        return;
+    }
     if (r == H1_MORE) { /* the deadline counts from the head's first byte */
         op_recv_lent(c->worker->loop, &c->op, c->fd);
         if (begins)
-            set_deadline(c, c->site->server->read_header_timeout_ns);
+            set_deadline(c, head_timeout(c->site->server));
         return;
     }
-    if (r != H1_DONE) {
-        refuse(c, refusal_status(r));
-        return;
-    }
-    c->worker->busy++;
+    c->deadline_ns = UINT64_MAX;
+    COUNT(c->worker->busy, 1);
     if (fiber_start(c->worker->loop, serve_all, c) != OK) {
-        c->worker->busy--;
+        COUNT(c->worker->busy, -1u);
         refuse(c, 503);
     }
 }
@@ -341,12 +363,19 @@ static void on_bytes(struct op *op, int result)
         close_now(c);
         return;
     }
-    if (begins)
+    if (c->lingering) {
+        go_on_lingering(c, (size_t)result);
+        return;
+    }
+    c->fresh = false;
+    if (begins) {
         c->scratch = take_scratch(c->worker,
                                   (size_t)c->site->server->max_header_bytes + BODY_ROOM + 1024);
+        c->scratch->begun_ns = loop_now_ns(c->worker->loop);
+    }
     struct h1_scratch *s = c->scratch;
     if (op->lent.len > s->in_cap - s->len) { /* a head beyond its limit by far */
-        refuse(c, 431);
+        refuse(c, too_large(s, c->site->server->max_header_bytes));
         return;
     }
     memcpy(s->in + s->len, op->lent.ptr, op->lent.len);
@@ -447,13 +476,13 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     x->worker = c->worker->worker;
     x->body_max = UINT64_MAX;
     x->start_ns = now;
-    x->close_after = !s->head.keep_alive || is_draining(c);
+    x->close_after = !s->head.keep_alive || h1_draining(c);
     x->res.content_length = -1;
     fields_init(&x->res.fields, &s->arena);
     fields_add(&x->res.fields, SLICE("Server"), SLICE("portico"));
     fill_request(s, server);
     s->conn = c;
-    s->sink = (struct sink){.type = &wire_sink, .exchange = x};
+    s->sink = (struct sink){.type = &h1_sink, .exchange = x};
     x->sink = &s->sink;
     buffer_clear(&s->out);
     s->pending = SLICE_NONE;
@@ -462,10 +491,12 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     s->body_left = s->head.content_length;
     s->body_done = s->framing == H1_BODY_NONE;
     s->expect_continue = s->head.expect_continue;
-    s->deferred = s->chunked_out = s->wire_broken = s->out_ended = s->taken_over = s->has_trailers = false;
+    s->chunked_out = s->wire_broken = s->out_ended = s->taken_over = s->has_trailers = false;
+    s->deferred = false;
     s->at = s->head_len;
     s->hard_write_ns = server->write_timeout_ns > 0 ? now + server->write_timeout_ns : 0;
-    s->hard_read_ns = server->read_timeout_ns > 0 ? now + server->read_timeout_ns : 0;
+    s->hard_read_ns = server->read_timeout_ns > 0 ? s->begun_ns + server->read_timeout_ns : 0;
+    s->reading = s->writing = (struct h1_pace){0};
 }
 
 static void serve_one(struct h1_conn *c)
@@ -476,7 +507,7 @@ static void serve_one(struct h1_conn *c)
     const struct http_server *server = c->site->current(c->site, &g);
     begin_exchange(c, server, g);
     struct exchange *x = &s->x;
-    c->worker->requests++;
+    COUNT(c->worker->requests, 1);
     if (x->req.method_id == METHOD_CONNECT ||
         uri_parse(x->req.target, &x->req.uri, &authority, x->arena) != OK) {
         x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
@@ -499,166 +530,6 @@ static void end_exchange(struct h1_conn *c)
     c->site->done(c->site, x->generation);
 }
 
-/* --- the request's body --- */
-
-static uint64_t read_deadline(const struct h1_scratch *s)
-{
-    uint64_t idle = s->x.server->read_idle_timeout_ns;
-    uint64_t soft = idle > 0 ? loop_now_ns(s->conn->worker->loop) + idle : 0;
-    return soft == 0 || (s->hard_read_ns > 0 && s->hard_read_ns < soft) ? s->hard_read_ns : soft;
-}
-
-static uint64_t write_deadline(const struct h1_scratch *s)
-{
-    uint64_t idle = s->x.server->write_idle_timeout_ns;
-    uint64_t soft = idle > 0 ? loop_now_ns(s->conn->worker->loop) + idle : 0;
-    return soft == 0 || (s->hard_write_ns > 0 && s->hard_write_ns < soft) ? s->hard_write_ns : soft;
-}
-
-static enum err broken(struct h1_scratch *s, enum err e)
-{
-    s->wire_broken = true;
-    s->x.close_after = true;
-    return e;
-}
-
-static enum err say_continue(struct h1_scratch *s)
-{
-    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    struct iovec v = {(char *)(uintptr_t)text, sizeof text - 1};
-    size_t sent;
-    s->expect_continue = false;
-    if (s->x.res.head_sent)
-        return OK;
-    return await_send(s->conn->fd, &v, 1, 0, write_deadline(s), &sent);
-}
-
-/* More bytes behind the head; all earlier ones are used up. */
-static enum err refill(struct h1_scratch *s)
-{
-    size_t n;
-    ASSERT(s->at == s->len);
-    s->at = s->len = s->head_len;
-    TRY(await_recv(s->conn->fd, s->in + s->len, s->in_cap - s->len, read_deadline(s), &n));
-    s->len += n;
-    return n > 0 ? OK : ERR_CLOSED;
-}
-
-static enum err read_length(struct h1_scratch *s, char *buf, size_t cap, size_t *n)
-{
-    if (cap > s->body_left)
-        cap = (size_t)s->body_left;
-    if (s->at < s->len) {
-        *n = s->len - s->at < cap ? s->len - s->at : cap;
-        memcpy(buf, s->in + s->at, *n);
-        s->at += *n;
-    } else {
-        TRY(await_recv(s->conn->fd, buf, cap, read_deadline(s), n));
-        if (*n == 0)
-            return ERR_CLOSED;
-    }
-    s->body_left -= *n;
-    s->body_done = s->body_left == 0;
-    return OK;
-}
-
-static void keep_trailers(struct h1_scratch *s, const struct h1_field *fields, unsigned count)
-{
-    static const char *const forbidden[] = {"Content-Length", "Transfer-Encoding", "Host",
-                                            "Trailer", "Connection", "Content-Type",
-                                            "Authorization", "Cookie", "Content-Encoding", NULL};
-    fields_init(&s->trailers, &s->arena);
-    for (unsigned i = 0; i < count; i++) {
-        const char *const *f = forbidden;
-        while (*f != NULL && !slice_eq_nocase(fields[i].name, slice_from(*f)))
-            f++;
-        if (*f == NULL)
-            fields_add(&s->trailers, arena_copy(&s->arena, fields[i].name),
-                       arena_copy(&s->arena, fields[i].value));
-    }
-    s->has_trailers = s->trailers.count > 0;
-}
-
-static enum err read_trailers(struct h1_scratch *s)
-{
-    struct h1_field fields[TRAILERS_MAX];
-    for (;;) {
-        unsigned count;
-        size_t used, left = s->len - s->at;
-        const char *why;
-        enum h1_result r = h1_parse_trailers(fields, TRAILERS_MAX, &count,
-                                             slice_of(s->in + s->at, left), &used, &why);
-        if (r == H1_DONE) {
-            keep_trailers(s, fields, count);
-            s->at += used;
-            s->body_done = true;
-            return OK;
-        }
-        if (r != H1_MORE)
-            return ERR_INVALID;
-        memmove(s->in + s->head_len, s->in + s->at, left);
-        s->at = s->head_len;
-        s->len = s->at + left;
-        if (left > BODY_ROOM / 2)
-            return ERR_LIMIT;
-        TRY(await_recv(s->conn->fd, s->in + s->len, s->in_cap - s->len, read_deadline(s), &used));
-        if (used == 0)
-            return ERR_CLOSED;
-        s->len += used;
-    }
-}
-
-static enum err read_chunked(struct h1_scratch *s, char *buf, size_t cap, size_t *n)
-{
-    for (;;) {
-        struct slice in = slice_of(s->in + s->at, s->len - s->at), data;
-        const char *start = in.ptr;
-        enum chunked_event e = chunked_next(&s->chunked, &in, cap, &data);
-        s->at += (size_t)(in.ptr - start);
-        if (e == CHUNKED_BAD)
-            return ERR_INVALID;
-        if (e == CHUNKED_LAST)
-            return read_trailers(s);
-        if (e == CHUNKED_DATA) {
-            memcpy(buf, data.ptr, data.len);
-            *n = data.len;
-            return OK;
-        }
-        TRY(refill(s));
-    }
-}
-
-static enum err on_read_body(struct exchange *x, char *buf, size_t cap, size_t *n)
-{
-    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
-    *n = 0;
-    if (s->body_done || cap == 0)
-        return OK;
-    if (s->expect_continue && s->at == s->len)
-        TRY(say_continue(s));
-    enum err e = s->framing == H1_BODY_CHUNKED ? read_chunked(s, buf, cap, n)
-                                               : read_length(s, buf, cap, n);
-    return e == OK ? OK : broken(s, e);
-}
-
-static const struct fields *on_trailers(struct exchange *x)
-{
-    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
-    return s->has_trailers ? &s->trailers : NULL;
-}
-
-static enum err on_take_over(struct exchange *x, int *fd, struct slice *already_read)
-{
-    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
-    if (!s->body_done)
-        return ERR_UNSUPPORTED;
-    s->taken_over = true;
-    x->close_after = true;
-    *fd = s->conn->fd;
-    *already_read = slice_of(s->in + s->at, s->len - s->at);
-    return OK;
-}
-
 static void on_addresses(struct exchange *x)
 {
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
@@ -677,318 +548,30 @@ static void on_addresses(struct exchange *x)
 }
 
 static const struct carrier_type wire_carrier = {
-    .read_body = on_read_body,
-    .trailers = on_trailers,
-    .take_over = on_take_over,
+    .read_body = h1_read_body,
+    .trailers = h1_trailers,
+    .take_over = h1_take_over,
     .addresses = on_addresses,
-};
-
-/* --- the response --- */
-
-static struct h1_scratch *of_sink(struct sink *s)
-{
-    return CONTAINER_OF(s, struct h1_scratch, sink);
-}
-
-static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t count, int flags)
-{
-    size_t sent = 0;
-    if (s->wire_broken)
-        return ERR_CLOSED;
-    enum err e = await_send(s->conn->fd, parts, count, flags, write_deadline(s), &sent);
-    return e == OK ? OK : broken(s, e);
-}
-
-static struct iovec part_of(struct slice s)
-{
-    return (struct iovec){(char *)(uintptr_t)s.ptr, s.len};
-}
-
-/* Moves a few bytes behind those that are gathered already: one part is cheaper to send than two. */
-static void gather_small(struct h1_scratch *s, struct slice *bytes)
-{
-    if (s->out.len == 0 || bytes->len == 0 || bytes->len > GATHER_MAX ||
-        buffer_append(&s->out, *bytes) != OK)
-        return;
-    *bytes = SLICE_NONE;
-}
-
-/* Sends what is gathered: the head or a chunk's line, pending bytes, `more`. */
-static enum err send_gathered(struct h1_scratch *s, struct slice more, struct slice tail, int flags)
-{
-    gather_small(s, &s->pending);
-    if (s->pending.len == 0)
-        gather_small(s, &more);
-    if (s->pending.len == 0 && more.len == 0)
-        gather_small(s, &tail);
-    struct iovec parts[4] = {part_of(buffer_slice(&s->out)), part_of(s->pending), part_of(more),
-                             part_of(tail)};
-    enum err e = send_parts(s, parts, 4, flags);
-    buffer_clear(&s->out);
-    s->pending = SLICE_NONE;
-    return e;
-}
-
-static bool is_framing_name(struct slice name)
-{
-    return (name.len == 14 && slice_eq_nocase(name, SLICE("Content-Length"))) ||
-           (name.len == 17 && slice_eq_nocase(name, SLICE("Transfer-Encoding"))) ||
-           (name.len == 10 && slice_eq_nocase(name, SLICE("Connection"))) ||
-           (name.len == 10 && slice_eq_nocase(name, SLICE("Keep-Alive")));
-}
-
-static enum err put_fields(struct buffer *out, const struct fields *fields)
-{
-    for (uint32_t i = 0; i < fields->count; i++) {
-        const struct field *f = &fields->items[i];
-        if (is_framing_name(f->name) || !h1_name_ok(f->name) || !h1_value_ok(f->value))
-            continue; /* a name or value that would split the response never leaves */
-        TRY(buffer_reserve(out, f->name.len + f->value.len + 4));
-        char *at = out->ptr + out->len;
-        memcpy(at, f->name.ptr, f->name.len);
-        at += f->name.len;
-        *at++ = ':';
-        *at++ = ' ';
-        if (f->value.len > 0)
-            memcpy(at, f->value.ptr, f->value.len);
-        at += f->value.len;
-        *at++ = '\r';
-        *at++ = '\n';
-        out->len = (size_t)(at - out->ptr);
-    }
-    return OK;
-}
-
-static enum err put_status(struct buffer *out, int status)
-{
-    if (status == 200)
-        return BUFFER_PUT(out, "HTTP/1.1 200 OK\r\n");
-    TRY(BUFFER_PUT(out, "HTTP/1.1 "));
-    TRY(buffer_append_u64(out, (uint64_t)status)); /* three digits: 100 … 999 */
-    TRY(buffer_append_byte(out, ' '));
-    TRY(buffer_append(out, slice_from(status_text(status))));
-    return BUFFER_PUT(out, "\r\n");
-}
-
-static enum err put_date(struct h1_worker *w, struct buffer *out)
-{
-    int64_t now = loop_wall_s(w->loop);
-    if (w->date_s != now) {
-        clock_http_date(now, w->date);
-        w->date_s = now;
-    }
-    TRY(BUFFER_PUT(out, "Date: "));
-    TRY(buffer_append(out, slice_of(w->date, sizeof w->date)));
-    return BUFFER_PUT(out, "\r\n");
-}
-
-/* Content-Length, chunks, or the connection's end (RFC 9112 §6). */
-static enum err put_framing(struct h1_scratch *s, const struct response *res)
-{
-    bool no_length = res->status / 100 == 1 || res->status == 204;
-    if (res->content_length >= 0 && !no_length) {
-        TRY(BUFFER_PUT(&s->out, "Content-Length: "));
-        TRY(buffer_append_u64(&s->out, (uint64_t)res->content_length));
-        TRY(BUFFER_PUT(&s->out, "\r\n"));
-    } else if (!exchange_bodiless(&s->x, res->status)) {
-        s->chunked_out = s->x.req.minor == 1;
-        if (s->chunked_out)
-            TRY(BUFFER_PUT(&s->out, "Transfer-Encoding: chunked\r\n"));
-        else
-            s->x.close_after = true;
-    }
-    if (res->status == 101) {
-        s->x.close_after = true;
-        return BUFFER_PUT(&s->out, "Connection: Upgrade\r\n");
-    }
-    if (s->x.close_after)
-        return BUFFER_PUT(&s->out, "Connection: close\r\n");
-    return s->x.req.minor == 0 ? BUFFER_PUT(&s->out, "Connection: keep-alive\r\n") : OK;
-}
-
-static enum err put_head(struct h1_scratch *s, const struct response *res)
-{
-    TRY(put_status(&s->out, res->status));
-    TRY(put_fields(&s->out, &res->fields));
-    if (!res->no_date && !fields_has(&res->fields, SLICE("Date")))
-        TRY(put_date(s->conn->worker, &s->out));
-    TRY(put_framing(s, res));
-    return BUFFER_PUT(&s->out, "\r\n");
-}
-
-static enum err on_sink_head(struct sink *sink, struct response *res)
-{
-    struct h1_scratch *s = of_sink(sink);
-    if (!s->body_done && s->expect_continue)
-        s->x.close_after = true; /* the body may or may not come: no telling what follows */
-    enum err e = put_head(s, res);
-    res->head_sent = true;
-    return e == OK ? OK : broken(s, e);
-}
-
-static enum err on_sink_inform(struct sink *sink, int status, const struct fields *fields)
-{
-    struct h1_scratch *s = of_sink(sink);
-    if (s->x.req.minor == 0 || s->x.res.head_sent)
-        return OK;
-    TRY(put_status(&s->out, status));
-    TRY(put_fields(&s->out, fields));
-    TRY(BUFFER_PUT(&s->out, "\r\n"));
-    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
-}
-
-static enum err over_length(struct h1_scratch *s, uint64_t more)
-{
-    int64_t length = s->x.res.content_length;
-    if (length < 0 || s->x.bytes_sent + more <= (uint64_t)length)
-        return OK;
-    return broken(s, ERR_INVALID); /* more than the head announced */
-}
-
-static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend lend)
-{
-    struct h1_scratch *s = of_sink(sink);
-    if (bytes.len == 0 || exchange_bodiless(&s->x, s->x.res.status))
-        return OK;
-    TRY(over_length(s, bytes.len));
-    if (!s->chunked_out && lend == LEND_STABLE && s->pending.len == 0) {
-        s->pending = bytes;
-        s->x.bytes_sent += bytes.len;
-        return OK;
-    }
-    s->x.bytes_sent += bytes.len;
-    if (!s->chunked_out)
-        return send_gathered(s, bytes, SLICE_NONE, 0);
-    char line[CHUNKED_HEAD_MAX];
-    TRY(buffer_append(&s->out, slice_of(line, chunked_head(line, bytes.len))));
-    return send_gathered(s, bytes, SLICE("\r\n"), 0);
-}
-
-static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
-{
-    struct h1_scratch *s = of_sink(sink);
-    uint64_t sent = 0;
-    if (exchange_bodiless(&s->x, s->x.res.status))
-        return OK;
-    TRY(over_length(s, len));
-    if (s->chunked_out)
-        return sink_file_as_data(sink, fd, offset, len);
-    TRY(send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE));
-    enum err e = OK;
-    while (e == OK && sent < len) { /* each piece has its own deadline: slow is not stuck */
-        uint64_t piece = len - sent < (1 << 20) ? len - sent : (1 << 20), n;
-        e = await_sendfile(s->conn->fd, fd, offset + sent, piece, write_deadline(s), &n);
-        sent += n;
-    }
-    s->x.bytes_sent += sent;
-    return e == OK ? OK : broken(s, e);
-}
-
-static enum err on_sink_flush(struct sink *sink)
-{
-    struct h1_scratch *s = of_sink(sink);
-    if (s->out.len == 0 && s->pending.len == 0)
-        return OK;
-    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
-}
-
-/* Nothing to read away, nothing pipelined, no close: all that is left is this send. */
-static bool may_defer(const struct h1_scratch *s)
-{
-    return s->body_done && s->at == s->len && !s->x.close_after && !s->wire_broken &&
-           !is_draining(s->conn) && s->out.len + s->pending.len <= DEFER_MAX;
-}
-
-static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
-{
-    struct h1_scratch *s = of_sink(sink);
-    bool bodiless = exchange_bodiless(&s->x, s->x.res.status);
-    if (s->out_ended)
-        return OK;
-    s->out_ended = true;
-    if (!bodiless && s->x.res.content_length >= 0 &&
-        s->x.bytes_sent < (uint64_t)s->x.res.content_length)
-        return broken(s, ERR_INVALID); /* less than announced: only a cut tells the client */
-    if (s->chunked_out && !bodiless) {
-        TRY(BUFFER_PUT(&s->out, "0\r\n"));
-        if (trailers != NULL)
-            TRY(put_fields(&s->out, trailers));
-        TRY(BUFFER_PUT(&s->out, "\r\n"));
-    }
-    s->deferred = may_defer(s);
-    return s->deferred ? OK : on_sink_flush(sink);
-}
-
-/* What a request that failed below the handlers is told, if nothing has been said yet. */
-static int status_of(enum err why)
-{
-    switch (why) {
-    case ERR_INVALID:
-        return 400;
-    case ERR_TIMEOUT:
-        return 408;
-    case ERR_LIMIT:
-        return 413;
-    case ERR_FAILED:
-    case ERR_IO:
-        return 500;
-    default:
-        return 0; /* cut: the peer left, or abort was asked for */
-    }
-}
-
-static void on_sink_abort(struct sink *sink, enum err why)
-{
-    struct h1_scratch *s = of_sink(sink);
-    int status = s->x.res.head_sent ? 0 : status_of(why);
-    s->x.close_after = true;
-    if (status > 0) {
-        s->wire_broken = false;
-        s->x.res.status = status;
-        put_refusal(&s->out, status);
-        (void)!send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
-        return;
-    }
-    s->wire_broken = true;
-}
-
-static const struct sink_type wire_sink = {
-    .inform = on_sink_inform,
-    .head = on_sink_head,
-    .data = on_sink_data,
-    .file = on_sink_file,
-    .flush = on_sink_flush,
-    .end = on_sink_end,
-    .abort = on_sink_abort,
 };
 
 /* --- behind an exchange --- */
 
-/* Reads away what the handler left of the body. False when that is too much. */
+/* Reads away what the handler left of the body. False when that is too much or too slow. */
 static bool discard_body(struct h1_scratch *s)
 {
     char piece[4096];
     size_t n, total = 0;
+    if (s->framing == H1_BODY_LENGTH && s->body_left > DISCARD_MAX)
+        return false;
+    uint64_t limit = loop_now_ns(s->conn->worker->loop) + DISCARD_NS;
+    if (s->hard_read_ns == 0 || s->hard_read_ns > limit)
+        s->hard_read_ns = limit;
     while (!s->body_done) {
-        if (total > DISCARD_MAX || on_read_body(&s->x, piece, sizeof piece, &n) != OK)
+        if (total > DISCARD_MAX || h1_read_body(&s->x, piece, sizeof piece, &n) != OK)
             return false;
         total += n;
     }
     return true;
-}
-
-/* Tells the end, then takes what the client still sends, for a while: a close with unread bytes
- * would reset the connection and could destroy the answer before it is read. */
-static void linger(struct h1_conn *c)
-{
-    char piece[4096];
-    size_t n, total = 0;
-    uint64_t deadline = loop_now_ns(c->worker->loop) + LINGER_NS;
-    if (shutdown(c->fd, SHUT_WR) != 0)
-        return;
-    while (total < DISCARD_MAX && await_recv(c->fd, piece, sizeof piece, deadline, &n) == OK &&
-           n > 0)
-        total += n;
 }
 
 /* Moves what was pipelined to the front; true when it holds a whole next head. */
@@ -1000,21 +583,24 @@ static enum h1_result next_head(struct h1_scratch *s)
     s->at = 0;
     s->len = left;
     s->head_len = 0;
+    s->begun_ns = loop_now_ns(s->conn->worker->loop);
     return left > 0 ? h1_parse_request(&s->head, slice_of(s->in, left), &s->head_len) : H1_MORE;
 }
 
-/* True when the connection can go on with another request. */
-static bool finish_exchange(struct h1_conn *c)
+enum fate { FATE_KEEP, FATE_GOODBYE, FATE_CUT };
+
+/* What becomes of the connection behind an exchange. */
+static enum fate finish_exchange(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
-    bool keep = !s->wire_broken && !s->x.close_after && !is_draining(c);
-    if (keep && (!discard_body(s) || is_draining(c))) /* discarding waits: a drain may begin */
+    bool keep = !s->wire_broken && !s->x.close_after && !h1_draining(c) &&
+                c->fiber->cancelled == OK;
+    if (keep && (!discard_body(s) || h1_draining(c))) /* discarding waits: a drain may begin */
         keep = false;
-    bool say_goodbye = !keep && !s->wire_broken && !s->taken_over;
     arena_reset(&s->arena);
-    if (say_goodbye)
-        linger(c);
-    return keep;
+    if (keep)
+        return FATE_KEEP;
+    return s->wire_broken || s->taken_over || c->fiber->cancelled != OK ? FATE_CUT : FATE_GOODBYE;
 }
 
 static void go_idle(struct h1_conn *c)
@@ -1025,13 +611,7 @@ static void go_idle(struct h1_conn *c)
         c->scratch = NULL;
         give_scratch(c->worker, s);
     }
-    wait_bytes(c, c->scratch == NULL ? server->idle_timeout_ns : server->read_header_timeout_ns);
-}
-
-static void linger_and_close(void *arg)
-{
-    linger(arg);
-    close_now(arg);
+    wait_bytes(c, c->scratch == NULL ? server->idle_timeout_ns : head_timeout(server));
 }
 
 /* --- answers that leave at the turn's end --- */
@@ -1045,12 +625,11 @@ static void finish_flush(struct h1_conn *c, bool sent)
     end_exchange(c);
     arena_reset(&s->arena);
     buffer_clear(&s->out);
-    c->worker->busy--;
+    COUNT(c->worker->busy, -1u);
     if (!sent || c->closing) {
         close_now(c);
-    } else if (is_draining(c)) { /* it began behind the head */
-        if (fiber_start(c->worker->loop, linger_and_close, c) != OK)
-            close_now(c);
+    } else if (h1_draining(c)) { /* it began behind the head */
+        begin_linger(c);
     } else {
         (void)next_head(s); /* empties the input: nothing was pipelined */
         go_idle(c);
@@ -1061,6 +640,7 @@ static void finish_flush(struct h1_conn *c, bool sent)
 static bool skip_flushed(struct h1_scratch *s, size_t n)
 {
     struct msghdr *m = &s->flush_message;
+    s->writing.bytes += n;
     for (; m->msg_iovlen > 0 && n >= m->msg_iov->iov_len; m->msg_iov++, m->msg_iovlen--)
         n -= m->msg_iov->iov_len;
     if (m->msg_iovlen == 0)
@@ -1068,6 +648,13 @@ static bool skip_flushed(struct h1_scratch *s, size_t n)
     m->msg_iov->iov_base = (char *)m->msg_iov->iov_base + n;
     m->msg_iov->iov_len -= n;
     return false;
+}
+
+static void go_on_flushing(struct h1_conn *c)
+{
+    uint64_t now = loop_now_ns(c->worker->loop), deadline = h1_write_deadline(c->scratch);
+    op_send(c->worker->loop, &c->op, c->fd, &c->scratch->flush_message, 0);
+    set_deadline(c, deadline > now ? deadline - now : deadline > 0);
 }
 
 static void on_flushed(struct op *op, int result)
@@ -1079,17 +666,13 @@ static void on_flushed(struct op *op, int result)
     else if (skip_flushed(s, (size_t)result))
         finish_flush(c, true);
     else
-        op_send(c->worker->loop, &c->op, c->fd, &s->flush_message, 0);
+        go_on_flushing(c);
 }
 
 static void flush_answer(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
-    gather_small(s, &s->pending);
-    s->flush_parts[0] = part_of(buffer_slice(&s->out));
-    s->flush_parts[1] = part_of(s->pending);
-    s->flush_message = (struct msghdr){.msg_iov = s->flush_parts,
-                                       .msg_iovlen = s->pending.len > 0 ? 2 : 1};
+    h1_gather(s);
     ssize_t n = c->closing ? -ECANCELED : send_now(c->fd, &s->flush_message, 0);
     if (n < 0 && n != -EAGAIN) {
         finish_flush(c, false);
@@ -1100,9 +683,7 @@ static void flush_answer(struct h1_conn *c)
         return;
     }
     c->op.on_done = on_flushed;
-    op_send(c->worker->loop, &c->op, c->fd, &s->flush_message, 0);
-    uint64_t now = loop_now_ns(c->worker->loop), deadline = write_deadline(s);
-    set_deadline(c, deadline > now ? deadline - now : deadline > 0);
+    go_on_flushing(c);
 }
 
 static void on_flush(struct task *t)
@@ -1124,8 +705,9 @@ static void defer_flush(struct h1_conn *c)
 static void serve_all(void *arg)
 {
     struct h1_conn *c = arg;
-    enum h1_result r;
-    bool keep;
+    enum h1_result r = H1_MORE;
+    enum fate fate;
+    int status = 0;
     c->fiber = fiber_self();
     do {
         serve_one(c);
@@ -1134,15 +716,20 @@ static void serve_all(void *arg)
             return;
         }
         end_exchange(c);
-        keep = finish_exchange(c);
-        r = keep ? next_head(c->scratch) : H1_MORE;
-    } while (keep && r == H1_DONE);
+        fate = finish_exchange(c);
+        if (fate == FATE_KEEP) {
+            r = next_head(c->scratch);
+            status = refusal_of(c, r);
+        }
+    } while (fate == FATE_KEEP && r == H1_DONE && status == 0);
     c->fiber = NULL;
-    c->worker->busy--;
-    if (!keep)
+    COUNT(c->worker->busy, -1u);
+    if (fate == FATE_CUT)
         close_now(c);
-    else if (r != H1_MORE)
-        refuse(c, refusal_status(r));
+    else if (fate == FATE_GOODBYE)
+        begin_linger(c);
+    else if (status > 0)
+        refuse(c, status);
     else
         go_idle(c);
 }

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sink at the bottom of every stack: a response as HTTP/1 bytes. The head, the first data and
+ * the end are gathered and leave in one send; stable bytes are not copied. Framing is decided here
+ * alone: handlers cannot write Content-Length, Transfer-Encoding or Connection, nor a name or value
+ * that would split the response. What was announced and not delivered is a cut connection.
+ */
+#include "wire/h1_internal.h"
+
+#include "base/clock.h"
+#include "loop/await.h"
+
+enum {
+    GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
+    DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
+};
+
+static struct h1_scratch *of_sink(struct sink *s)
+{
+    return CONTAINER_OF(s, struct h1_scratch, sink);
+}
+
+static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t count, int flags)
+{
+    struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
+    if (s->wire_broken)
+        return ERR_CLOSED;
+    while (m.msg_iovlen > 0) { /* each step has its own deadline: slow is not stuck */
+        size_t sent;
+        enum err e = await_send_some(s->conn->fd, &m, flags, h1_write_deadline(s), &sent);
+        if (e != OK)
+            return h1_broken(s, e);
+        s->writing.bytes += sent;
+    }
+    return OK;
+}
+
+static struct iovec part_of(struct slice s)
+{
+    return (struct iovec){(char *)(uintptr_t)s.ptr, s.len};
+}
+
+/* Moves a few bytes behind those that are gathered already: one part is cheaper to send than two. */
+static void gather_small(struct h1_scratch *s, struct slice *bytes)
+{
+    if (s->out.len == 0 || bytes->len == 0 || bytes->len > GATHER_MAX ||
+        buffer_append(&s->out, *bytes) != OK)
+        return;
+    *bytes = SLICE_NONE;
+}
+
+void h1_gather(struct h1_scratch *s)
+{
+    gather_small(s, &s->pending);
+    s->flush_parts[0] = part_of(buffer_slice(&s->out));
+    s->flush_parts[1] = part_of(s->pending);
+    s->flush_message = (struct msghdr){.msg_iov = s->flush_parts,
+                                       .msg_iovlen = s->pending.len > 0 ? 2 : 1};
+}
+
+/* Sends what is gathered: the head or a chunk's line, pending bytes, `more`. */
+static enum err send_gathered(struct h1_scratch *s, struct slice more, struct slice tail, int flags)
+{
+    gather_small(s, &s->pending);
+    if (s->pending.len == 0)
+        gather_small(s, &more);
+    if (s->pending.len == 0 && more.len == 0)
+        gather_small(s, &tail);
+    struct iovec parts[4] = {part_of(buffer_slice(&s->out)), part_of(s->pending), part_of(more),
+                             part_of(tail)};
+    enum err e = send_parts(s, parts, 4, flags);
+    buffer_clear(&s->out);
+    s->pending = SLICE_NONE;
+    return e;
+}
+
+static bool is_framing_name(struct slice name)
+{
+    return (name.len == 14 && slice_eq_nocase(name, SLICE("Content-Length"))) ||
+           (name.len == 17 && slice_eq_nocase(name, SLICE("Transfer-Encoding"))) ||
+           (name.len == 10 && slice_eq_nocase(name, SLICE("Connection"))) ||
+           (name.len == 10 && slice_eq_nocase(name, SLICE("Keep-Alive")));
+}
+
+static enum err put_fields(struct buffer *out, const struct fields *fields)
+{
+    for (uint32_t i = 0; i < fields->count; i++) {
+        const struct field *f = &fields->items[i];
+        if (is_framing_name(f->name) || !h1_name_ok(f->name) || !h1_value_ok(f->value))
+            continue; /* a name or value that would split the response never leaves */
+        TRY(buffer_reserve(out, f->name.len + f->value.len + 4));
+        char *at = out->ptr + out->len;
+        memcpy(at, f->name.ptr, f->name.len);
+        at += f->name.len;
+        *at++ = ':';
+        *at++ = ' ';
+        if (f->value.len > 0)
+            memcpy(at, f->value.ptr, f->value.len);
+        at += f->value.len;
+        *at++ = '\r';
+        *at++ = '\n';
+        out->len = (size_t)(at - out->ptr);
+    }
+    return OK;
+}
+
+static enum err put_status(struct buffer *out, int status)
+{
+    if (status == 200)
+        return BUFFER_PUT(out, "HTTP/1.1 200 OK\r\n");
+    TRY(BUFFER_PUT(out, "HTTP/1.1 "));
+    TRY(buffer_append_u64(out, (uint64_t)status)); /* three digits: 100 … 999 */
+    TRY(buffer_append_byte(out, ' '));
+    TRY(buffer_append(out, slice_from(status_text(status))));
+    return BUFFER_PUT(out, "\r\n");
+}
+
+static enum err put_date(struct h1_worker *w, struct buffer *out)
+{
+    int64_t now = loop_wall_s(w->loop);
+    if (w->date_s != now) {
+        clock_http_date(now, w->date);
+        w->date_s = now;
+    }
+    TRY(BUFFER_PUT(out, "Date: "));
+    TRY(buffer_append(out, slice_of(w->date, sizeof w->date)));
+    return BUFFER_PUT(out, "\r\n");
+}
+
+/* Content-Length, chunks, or the connection's end (RFC 9112 §6). */
+static enum err put_framing(struct h1_scratch *s, const struct response *res)
+{
+    bool no_length = res->status / 100 == 1 || res->status == 204 || res->status == 304;
+    if (res->content_length >= 0 && !no_length) {
+        TRY(BUFFER_PUT(&s->out, "Content-Length: "));
+        TRY(buffer_append_u64(&s->out, (uint64_t)res->content_length));
+        TRY(BUFFER_PUT(&s->out, "\r\n"));
+    } else if (!exchange_bodiless(&s->x, res->status)) {
+        s->chunked_out = s->x.req.minor == 1;
+        if (s->chunked_out)
+            TRY(BUFFER_PUT(&s->out, "Transfer-Encoding: chunked\r\n"));
+        else
+            s->x.close_after = true;
+    }
+    if (res->status == 101) {
+        s->x.close_after = true;
+        return BUFFER_PUT(&s->out, "Connection: Upgrade\r\n");
+    }
+    if (s->x.close_after)
+        return BUFFER_PUT(&s->out, "Connection: close\r\n");
+    return s->x.req.minor == 0 ? BUFFER_PUT(&s->out, "Connection: keep-alive\r\n") : OK;
+}
+
+static enum err put_head(struct h1_scratch *s, const struct response *res)
+{
+    TRY(put_status(&s->out, res->status));
+    TRY(put_fields(&s->out, &res->fields));
+    if (!res->no_date && !fields_has(&res->fields, SLICE("Date")))
+        TRY(put_date(s->conn->worker, &s->out));
+    TRY(put_framing(s, res));
+    return BUFFER_PUT(&s->out, "\r\n");
+}
+
+static enum err on_sink_inform(struct sink *sink, int status, const struct fields *fields)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (s->x.req.minor == 0 || s->x.res.head_sent)
+        return OK;
+    TRY(put_status(&s->out, status));
+    TRY(put_fields(&s->out, fields));
+    TRY(BUFFER_PUT(&s->out, "\r\n"));
+    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+}
+
+/* A final answer cannot have an interim status: the client would wait for another. It is sent as
+ * what it is, and an empty 200 behind it, as Go does. */
+static enum err put_interim(struct sink *sink, struct response *res)
+{
+    TRY(on_sink_inform(sink, res->status, &res->fields));
+    res->status = 200;
+    res->content_length = 0;
+    return OK;
+}
+
+static enum err on_sink_head(struct sink *sink, struct response *res)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (res->status / 100 == 1 && res->status != 101)
+        TRY(put_interim(sink, res));
+    if (!s->body_done && s->expect_continue)
+        s->x.close_after = true; /* the body may or may not come: no telling what follows */
+    enum err e = put_head(s, res);
+    res->head_sent = true;
+    return e == OK ? OK : h1_broken(s, e);
+}
+
+static enum err over_length(struct h1_scratch *s, uint64_t more)
+{
+    int64_t length = s->x.res.content_length;
+    if (length < 0 || s->x.bytes_sent + more <= (uint64_t)length)
+        return OK;
+    return h1_broken(s, ERR_INVALID); /* more than the head announced */
+}
+
+static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend lend)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (bytes.len == 0 || exchange_bodiless(&s->x, s->x.res.status))
+        return OK;
+    TRY(over_length(s, bytes.len));
+    if (!s->chunked_out && lend == LEND_STABLE && s->pending.len == 0) {
+        s->pending = bytes;
+        s->x.bytes_sent += bytes.len;
+        return OK;
+    }
+    s->x.bytes_sent += bytes.len;
+    if (!s->chunked_out)
+        return send_gathered(s, bytes, SLICE_NONE, 0);
+    char line[CHUNKED_HEAD_MAX];
+    TRY(buffer_append(&s->out, slice_of(line, chunked_head(line, bytes.len))));
+    return send_gathered(s, bytes, SLICE("\r\n"), 0);
+}
+
+static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
+{
+    struct h1_scratch *s = of_sink(sink);
+    uint64_t sent = 0;
+    if (exchange_bodiless(&s->x, s->x.res.status))
+        return OK;
+    TRY(over_length(s, len));
+    if (s->chunked_out)
+        return sink_file_as_data(sink, fd, offset, len);
+    TRY(send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE));
+    enum err e = OK;
+    while (e == OK && sent < len) {
+        uint64_t n;
+        e = await_sendfile_some(s->conn->fd, fd, offset + sent, len - sent, h1_write_deadline(s),
+                                &n);
+        sent += n;
+        s->writing.bytes += n;
+    }
+    s->x.bytes_sent += sent;
+    return e == OK ? OK : h1_broken(s, e);
+}
+
+static enum err on_sink_flush(struct sink *sink)
+{
+    struct h1_scratch *s = of_sink(sink);
+    if (s->out.len == 0 && s->pending.len == 0)
+        return OK;
+    return send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+}
+
+/* Nothing to read away, nothing pipelined, no close: all that is left is this send. */
+static bool may_defer(const struct h1_scratch *s)
+{
+    return s->body_done && s->at == s->len && !s->x.close_after && !s->wire_broken &&
+           !h1_draining(s->conn) && s->out.len + s->pending.len <= DEFER_MAX;
+}
+
+static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
+{
+    struct h1_scratch *s = of_sink(sink);
+    bool bodiless = exchange_bodiless(&s->x, s->x.res.status);
+    if (s->out_ended)
+        return OK;
+    s->out_ended = true;
+    if (!bodiless && s->x.res.content_length >= 0 &&
+        s->x.bytes_sent < (uint64_t)s->x.res.content_length)
+        return h1_broken(s, ERR_INVALID); /* less than announced: only a cut tells the client */
+    if (s->chunked_out && !bodiless) {
+        TRY(BUFFER_PUT(&s->out, "0\r\n"));
+        if (trailers != NULL)
+            TRY(put_fields(&s->out, trailers));
+        TRY(BUFFER_PUT(&s->out, "\r\n"));
+    }
+    s->deferred = may_defer(s);
+    return s->deferred ? OK : on_sink_flush(sink);
+}
+
+void h1_put_refusal(struct buffer *out, int status)
+{
+    const char *text = status_text(status);
+    buffer_clear(out);
+    (void)!buffer_append_f(out,
+                           "HTTP/1.1 %d %s\r\nServer: portico\r\nContent-Type: text/plain; "
+                           "charset=utf-8\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%d %s",
+                           status, text, strlen(text) + 4, status, text);
+}
+
+/* What a request that failed below the handlers is told, if nothing has been said yet. */
+static int status_of(enum err why)
+{
+    switch (why) {
+    case ERR_INVALID:
+        return 400;
+    case ERR_TIMEOUT:
+        return 408;
+    case ERR_LIMIT:
+        return 413;
+    case ERR_FAILED:
+    case ERR_IO:
+        return 500;
+    default:
+        return 0; /* cut: the peer left, or abort was asked for */
+    }
+}
+
+static void on_sink_abort(struct sink *sink, enum err why)
+{
+    struct h1_scratch *s = of_sink(sink);
+    int status = s->x.res.head_sent ? 0 : status_of(why);
+    s->x.close_after = true;
+    if (status > 0) {
+        s->wire_broken = false;
+        s->x.res.status = status;
+        h1_put_refusal(&s->out, status);
+        (void)!send_gathered(s, SLICE_NONE, SLICE_NONE, 0);
+        return;
+    }
+    s->wire_broken = true;
+}
+
+const struct sink_type h1_sink = {
+    .inform = on_sink_inform,
+    .head = on_sink_head,
+    .data = on_sink_data,
+    .file = on_sink_file,
+    .flush = on_sink_flush,
+    .end = on_sink_end,
+    .abort = on_sink_abort,
+};
