@@ -104,7 +104,8 @@ static size_t authority_end(struct slice s)
 
 enum err uri_parse(struct slice target, struct uri *u, struct slice *authority, struct arena *arena)
 {
-    size_t scheme = slice_starts_nocase(target, SLICE("http://"))    ? 7
+    size_t scheme = slice_starts(target, SLICE("/"))                 ? 0
+                    : slice_starts_nocase(target, SLICE("http://"))  ? 7
                     : slice_starts_nocase(target, SLICE("https://")) ? 8
                                                                      : 0;
     *u = (struct uri){.path = SLICE("/")};

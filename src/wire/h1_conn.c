@@ -447,7 +447,7 @@ static void fill_request(struct h1_scratch *s, const struct http_server *server)
     const struct h1_head *h = &s->head;
     fields_init(&q->fields, &s->arena);
     for (unsigned i = 0; i < h->count; i++) {
-        if (wanted_field(server, h->fields[i].name))
+        if (!h->fields[i].odd || wanted_field(server, h->fields[i].name))
             fields_add(&q->fields, h->fields[i].name, h->fields[i].value);
     }
     q->method = q->original_method = h->method;

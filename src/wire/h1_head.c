@@ -10,10 +10,12 @@
 #include "base/text.h"
 #include "wire/h1_scan.h"
 
-/* tchar, RFC 9110 §5.6.2 */
+enum { TCHAR_ODD = 2 }; /* beside the 1 of a tchar */
+
+/* tchar, RFC 9110 §5.6.2; '_' and '.' are marked */
 static const uint8_t token[256] = {
     ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
-    ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
+    ['-'] = 1, ['.'] = 3, ['^'] = 1, ['_'] = 3, ['`'] = 1, ['|'] = 1, ['~'] = 1,
     ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
@@ -135,7 +137,14 @@ static enum h1_result take_status_line(struct h1_head *h, struct cursor *c)
 
 static enum h1_result take_field(struct h1_field *f, struct cursor *c, const char **why)
 {
-    f->name = take_token(c);
+    const char *name = c->at;
+    uint8_t kind, seen = 0;
+    while (c->at < c->end && (kind = token[(unsigned char)*c->at]) != 0) {
+        seen |= kind;
+        c->at++;
+    }
+    f->name = slice_of(name, (size_t)(c->at - name));
+    f->odd = (seen & TCHAR_ODD) != 0;
     if (c->at == c->end)
         return H1_MORE;
     if (*c->at != ':' || f->name.len == 0) {
@@ -470,7 +479,7 @@ bool h1_host_ok(struct slice s)
 bool h1_name_ok(struct slice name)
 {
     struct cursor c = {name.ptr, name.ptr + name.len};
-    return name.len > 0 && take_token(&c).len == name.len;
+    return name.len > 0 && (h1_scan_plain(name.ptr, name.len) || take_token(&c).len == name.len);
 }
 
 bool h1_value_ok(struct slice value)

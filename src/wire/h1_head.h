@@ -31,6 +31,7 @@ enum h1_body {
 
 struct h1_field {
     struct slice name, value; /* value without white space at its ends */
+    bool odd;                 /* '_' or '.' in the name */
 };
 
 struct h1_head {

@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+
 /* First byte that may not stand in a field value (RFC 9110 §5.5: controls but HTAB, and DEL), or
  * `end`. That byte is the CR of a well-formed line. */
 const char *h1_scan_value(const char *at, const char *end);
@@ -12,6 +15,9 @@ const char *h1_scan_value(const char *at, const char *end);
 /* First byte that may not stand in a request target: controls, space, DEL, or `end`. Bytes above
  * 0x7f are let through here and judged by the URI parser. */
 const char *h1_scan_target(const char *at, const char *end);
+
+/* True when all bytes are letters, digits or '-': what nearly every field name consists of. */
+bool h1_scan_plain(const char *at, size_t len);
 
 /* The scalar form, which the vector forms use for their tails. */
 const char *h1_scan_value_scalar(const char *at, const char *end);

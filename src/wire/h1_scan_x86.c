@@ -4,6 +4,7 @@
  * bytes up to 0x1f (or 0x20), comparisons find DEL and let HTAB pass.
  */
 #include <emmintrin.h>
+#include <string.h>
 
 #include "wire/h1_scan.h"
 
@@ -35,4 +36,24 @@ const char *h1_scan_target(const char *at, const char *end)
             return at + __builtin_ctz((unsigned)mask);
     }
     return h1_scan_target_scalar(at, end);
+}
+
+bool h1_scan_plain(const char *at, size_t len)
+{
+    const __m128i case_bit = _mm_set1_epi8(0x20), dash = _mm_set1_epi8('-');
+    for (size_t n; len > 0; at += n, len -= n) {
+        char sixteen[16];
+        n = len < 16 ? len : 16;
+        memset(sixteen, '-', sizeof sixteen);
+        memcpy(sixteen, at, n);
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)sixteen);
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(v, case_bit), _mm_set1_epi8('a'));
+        __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
+        letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter);
+        digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
+        __m128i good = _mm_or_si128(_mm_or_si128(letter, digit), _mm_cmpeq_epi8(v, dash));
+        if (_mm_movemask_epi8(good) != 0xffff)
+            return false;
+    }
+    return true;
 }

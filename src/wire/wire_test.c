@@ -298,6 +298,24 @@ TEST("the vector scans stop where the scalar ones do, at every place and byte")
     }
 }
 
+TEST("a plain name is letters, digits and dashes at any length and place")
+{
+    char name[40];
+    for (size_t len = 0; len <= sizeof name; len++) {
+        memset(name, 'x', sizeof name);
+        CHECK(h1_scan_plain(name, len));
+        for (size_t at = 0; at < len; at++) {
+            for (int c = 0; c < 256; c++) {
+                name[at] = (char)c;
+                bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                             (c >= '0' && c <= '9') || c == '-';
+                CHECK_INT(h1_scan_plain(name, len), plain);
+            }
+            name[at] = 'x';
+        }
+    }
+}
+
 TEST("trailers end with an empty line and are as strict as fields")
 {
     struct h1_field fields[4];
