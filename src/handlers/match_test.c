@@ -11,10 +11,24 @@
 #include "http/route.h"
 #include "http/uri.h"
 
+static const struct module handler_note; /* notes its number and calls on */
+
 static const struct module *const modules[] = {
     &matcher_client_ip, &matcher_header, &matcher_header_regexp, &matcher_host, &matcher_method, &matcher_not,
     &matcher_path, &matcher_path_regexp, &matcher_protocol, &matcher_query, &matcher_remote_ip,
-    &matcher_vars, &matcher_vars_regexp, NULL};
+    &matcher_vars, &matcher_vars_regexp, &handler_note, NULL};
+
+static enum err note_visit(const void *cfg, struct exchange *e, const struct chain *next);
+
+static enum err provision_note(void *cfg, const json_t *json, struct provision *p)
+{
+    return provision_int(p, json, "n", 0, 0, 1000, cfg);
+}
+
+static const struct module handler_note = {.id = "http.handlers.note",
+                                           .cfg_size = sizeof(int64_t),
+                                           .provision = provision_note,
+                                           .serve = note_visit};
 
 static struct arena arena;
 static struct exchange x;
@@ -379,4 +393,60 @@ TEST("every match is replaced, groups by number and name")
     CHECK_OK(regexp_replace(re, SLICE("axb"), SLICE("-"), &arena, &out));
     CHECK_TEXT(out, "-a-b-");
     regexp_free(re);
+}
+
+static char visited[4096];
+
+static enum err note_visit(const void *cfg, struct exchange *e, const struct chain *next)
+{
+    size_t n = strlen(visited);
+    snprintf(visited + n, sizeof visited - n, "%d ", (int)*(const int64_t *)cfg);
+    return chain_next(e, next);
+}
+
+/* Forty routes: plain names, several, the same again, wildcards, none, sets with and without. */
+static json_t *many_routes(void)
+{
+    static const char *const kinds[] = {
+        "[{\"host\":[\"a%d.example\"]}]", "[{\"host\":[\"A%d.example\",\"b.example\"]}]",
+        "[{\"host\":[\"c.example\"]},{\"host\":[\"a%d.example\"]}]",
+        "[{\"host\":[\"*.example\",\"d%d.test\"]}]", "[{\"method\":[\"GET\"]},{\"host\":[\"x%d\"]}]",
+        "[{\"host\":[\"a%d.example\"],\"method\":[\"POST\"]}]", "null"};
+    json_t *list = json_array();
+    for (int i = 0; i < 40; i++) {
+        char match[200], route[400];
+        int kind = i % 3 != 0 ? i % 2 : i / 3 % 7; /* most are plain, so that an index is made */
+        snprintf(match, sizeof match, kinds[kind], i % 5);
+        snprintf(route, sizeof route, "{\"match\":%s,\"terminal\":%s,\"handle\":[{\"handler\":\"note\","
+                 "\"n\":%d}]}", match, i % 19 == 18 ? "true" : "false", i);
+        json_array_append_new(list, json_loads(route, 0, NULL));
+    }
+    return list;
+}
+
+TEST("the index of host names leaves out only routes that do not match")
+{
+    static const char *const hosts[] = {"a0.example", "A1.Example:8080", "b.example", "c.example",
+                                        "d2.test", "x3", "other.example", "nowhere", "", "[::1]:80"};
+    struct route_list list = {0};
+    json_t *routes = many_routes();
+    begin(SLICE("/"));
+    CHECK_OK(route_list_provision(&list, routes, &provision));
+    json_decref(routes);
+    CHECK(list.hosts != NULL);
+    const struct host_index *index = list.hosts;
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        char with[sizeof visited];
+        x.req.host = slice_from(hosts[i]);
+        list.hosts = index;
+        visited[0] = '\0';
+        CHECK_OK(route_list_run(&list, &x, NULL));
+        memcpy(with, visited, sizeof with);
+        list.hosts = NULL;
+        visited[0] = '\0';
+        CHECK_OK(route_list_run(&list, &x, NULL));
+        CHECK_TEXT(slice_from(with), visited);
+        CHECK(visited[0] != '\0');
+    }
+    end();
 }

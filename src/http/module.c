@@ -30,12 +30,10 @@ const struct module *provision_find(const struct provision *p, struct slice id)
     return NULL;
 }
 
-static void keep_release(struct provision *p, const struct module *m, void *cfg)
+void provision_on_release(struct provision *p, void (*release)(void *), void *cfg)
 {
-    if (m->release == NULL)
-        return;
     struct provision_release *r = ARENA_NEW(p->arena, struct provision_release);
-    *r = (struct provision_release){p->releases, m->release, cfg};
+    *r = (struct provision_release){p->releases, release, cfg};
     p->releases = r;
 }
 
@@ -48,7 +46,8 @@ enum err provision_module(struct provision *p, const char *space, const char *na
     if (m == NULL)
         return provision_fail(p, "unknown module: %s", id);
     void *c = arena_zalloc(p->arena, m->cfg_size);
-    keep_release(p, m, c);
+    if (m->release != NULL)
+        provision_on_release(p, m->release, c);
     TRY(m->provision(c, json, p));
     *module = m;
     *cfg = c;

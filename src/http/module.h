@@ -56,6 +56,9 @@ enum err provision_fail(struct provision *, const char *format, ...)
 
 const struct module *provision_find(const struct provision *, struct slice id);
 
+/* Runs when the generation ends, or at once when provisioning fails. */
+void provision_on_release(struct provision *, void (*release)(void *), void *cfg);
+
 /* Finds "space.name" and provisions it from its JSON into memory of the generation; its release is
  * kept for the generation's end. An unknown id fails with Caddy's words. */
 enum err provision_module(struct provision *, const char *space, const char *name, const json_t *,

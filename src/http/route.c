@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/map.h"
+#include "http/host_index.h"
 #include "loop/fiber.h"
 
 enum {
@@ -129,6 +130,7 @@ enum err route_list_provision(struct route_list *list, const json_t *json, struc
         p->path = outer;
     }
     list->count = (uint32_t)n;
+    list->hosts = host_index_create(json, p);
     return OK;
 }
 
@@ -202,22 +204,48 @@ static enum err enter_route(const struct route *r, struct exchange *x, bool *tak
     return OK;
 }
 
+/* The first index from `i` on that the request's host allows; `count` at the end. */
+static uint32_t next_candidate(const struct route_list *list, const struct exchange *x, uint32_t i)
+{
+    if (list->hosts == NULL || i >= list->count)
+        return i;
+    struct host_candidates c = host_index_find(list->hosts, x->req.host);
+    uint32_t low = 0, high = c.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (c.routes[middle] < i)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < c.count ? c.routes[low] : list->count;
+}
+
+/* Moves to the next route of the list in hand that matches. */
+static enum err next_of_list(struct chain *at, struct exchange *x, bool *taken)
+{
+    const struct route_list *list = at->list;
+    uint32_t i = at->route != NULL ? (uint32_t)(at->route - list->routes) + 1 : 0;
+    *taken = false;
+    while (!*taken && (i = next_candidate(list, x, i)) < list->count)
+        TRY(enter_route(&list->routes[i++], x, taken));
+    if (!*taken)
+        return OK;
+    at->route = &list->routes[i - 1];
+    at->next_handler = 0;
+    if (at->route->terminal)
+        at->after = NULL;
+    return OK;
+}
+
 /* Moves to the next route that matches; list == NULL when there is none and nothing follows. */
 static enum err next_route(struct chain *at, struct exchange *x)
 {
     for (;;) {
-        uint32_t i = at->route != NULL ? (uint32_t)(at->route - at->list->routes) + 1 : 0;
-        for (; i < at->list->count; i++) {
-            bool taken;
-            TRY(enter_route(&at->list->routes[i], x, &taken));
-            if (!taken)
-                continue;
-            at->route = &at->list->routes[i];
-            at->next_handler = 0;
-            if (at->route->terminal)
-                at->after = NULL;
+        bool taken;
+        TRY(next_of_list(at, x, &taken));
+        if (taken)
             return OK;
-        }
         if (at->after == NULL) {
             at->list = NULL;
             return OK;

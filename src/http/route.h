@@ -36,9 +36,7 @@ struct route {
 struct route_list {
     struct route *routes;
     uint32_t count;
-    /* A precomputed map from host names to the first route that can match, when every route of the
-     * list begins with a host matcher; NULL else. route.c's. */
-    struct host_index *hosts;
+    const struct host_index *hosts; /* NULL where it would not pay; route.c's */
 };
 
 /* A route that "invoke" runs by its name. */
