@@ -7,6 +7,7 @@
  */
 #include "app/control.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@
 #include "version.h"
 
 #define ADMIN_DEFAULT "localhost:2019"
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 
 struct used_address { /* what the keeper holds for us */
     struct used_address *next;
@@ -39,6 +41,7 @@ struct used_address { /* what the keeper holds for us */
 struct admin_site {
     struct h1_site site;
     struct op accept;
+    struct timer pause; /* accepting again after an error, such as no descriptor left */
     struct http_server server;
     struct arena arena;
     struct provision provision;
@@ -58,10 +61,12 @@ static struct {
     struct used_address *addresses;
     struct h1_worker admin_worker;
     struct admin_site *admin;
-    struct timer stop_timer, grace_timer;
+    struct timer stop_timer, delay_timer, grace_timer;
     struct worker_order *drain_orders, *abort_orders;
     struct mail *drained_mails;
-    bool stopping;
+    bool stopping, applying;
+    bool reload_asked, stop_asked; /* orders that came while a configuration is applied */
+    struct task orders;
     int status;
     uint64_t reloads, failed_reloads;
 } control;
@@ -84,8 +89,8 @@ static void tell_keeper(enum keeper_kind kind, uint32_t status)
 
 static void obey(enum keeper_kind kind);
 
-/* Asks for the sockets of an address and waits for the answer; orders that come first are kept in
- * mind by the kernel's queue only in part, so they are obeyed on the way. */
+/* Asks for the sockets of an address and waits for the answer. Orders that come first are kept for
+ * later: obeyed here, a reload would take the answer that is on its way for its own. */
 static enum err ask_sockets(const struct used_address *a, unsigned count, int *fds, unsigned *got,
                             char *error, size_t cap)
 {
@@ -104,6 +109,8 @@ static enum err ask_sockets(const struct used_address *a, unsigned count, int *f
             break;
         obey(m.kind);
     }
+    while (*got > count)
+        close(fds[--*got]);
     if (m.error != OK) {
         snprintf(error, cap, "%s", m.text[0] != '\0' ? m.text : err_text((enum err)m.error));
         return (enum err)m.error;
@@ -162,17 +169,26 @@ static void abandon(struct opening *o)
     }
 }
 
-/* One socket for each worker; where there is one for all, each gets a copy of the descriptor. */
+/* One socket for each worker; where there are fewer, the rest get copies. What is not handed out is
+ * closed. */
 static enum err spread(struct opening *o, struct slice key, const int *fds, unsigned got)
 {
-    for (unsigned w = 0; w < control.workers_count; w++) {
-        int fd = w < got ? fds[w] : dup(fds[0]);
+    unsigned w;
+    for (w = 0; w < control.workers_count; w++) {
+        int fd = w < got ? fds[w] : fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
         if (fd < 0)
-            return ERR_LIMIT;
+            break;
         o->per_worker[w][o->count] = (struct new_socket){key, fd};
     }
-    o->count++;
-    return OK;
+    for (unsigned i = w; i < got; i++)
+        close(fds[i]);
+    if (w == control.workers_count) {
+        o->count++;
+        return OK;
+    }
+    while (w > 0)
+        close(o->per_worker[--w][o->count].fd);
+    return ERR_LIMIT;
 }
 
 static enum err open_bound(struct opening *o, const struct bound *b, char *error, size_t cap)
@@ -194,7 +210,10 @@ static enum err open_bound(struct opening *o, const struct bound *b, char *error
     }
     a->next = o->addresses;
     o->addresses = a;
-    return spread(o, b->key, fds, got);
+    e = spread(o, b->key, fds, got);
+    if (e != OK)
+        snprintf(error, cap, "listen " SLICE_FMT ": out of file descriptors", SLICE_ARG(b->key));
+    return e;
 }
 
 static enum err open_all(struct opening *o, struct generation *g, char *error, size_t cap)
@@ -245,7 +264,8 @@ static bool still_bound(const struct generation *g, struct slice key)
     return false;
 }
 
-static void settle_addresses(struct opening *o, const struct generation *g)
+/* Before the workers close their sockets: the last one that is closed resets what is queued. */
+static void release_gone(const struct generation *g)
 {
     struct used_address **at = &control.addresses;
     while (*at != NULL) {
@@ -257,7 +277,14 @@ static void settle_addresses(struct opening *o, const struct generation *g)
         *at = a->next;
         release_address(a);
     }
-    *at = o->addresses;
+}
+
+static void keep_addresses(struct used_address *fresh)
+{
+    struct used_address **at = &control.addresses;
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = fresh;
 }
 
 /* --- the admin endpoint --- */
@@ -272,6 +299,18 @@ static void admin_done(struct h1_site *s, struct generation *g)
 {
     (void)s;
     (void)g;
+}
+
+/* The keeper holds the endpoint's socket as it does a server's, and must let it go as well. */
+static void admin_release(struct slice listen)
+{
+    struct network_address address;
+    struct address_error why;
+    struct arena arena;
+    arena_init(&arena, 1024);
+    if (address_parse(listen, SLICE("tcp"), 2019, &address, &arena, &why) == OK)
+        release_address(new_address(listen, address.network, address.host, address.first_port));
+    arena_deinit(&arena);
 }
 
 static void admin_free(struct admin_site *a)
@@ -293,16 +332,22 @@ static void admin_empty(struct h1_site *s)
 static void on_admin_accept(struct op *op, int result)
 {
     struct admin_site *a = CONTAINER_OF(op, struct admin_site, accept);
-    if (result >= 0 && !a->stopping)
+    if (result >= 0)
         h1_conn_open(&control.admin_worker, &a->site, result);
-    else if (result >= 0)
-        close(result);
     if (op->armed)
         return;
     if (a->stopping)
         admin_free(a);
+    else if (result < 0)
+        timer_start(control.loop, &a->pause, loop_now_ns(control.loop) + ACCEPT_PAUSE_NS);
     else
         op_accept(control.loop, &a->accept, a->fd);
+}
+
+static void on_admin_pause_end(struct timer *t)
+{
+    struct admin_site *a = CONTAINER_OF(t, struct admin_site, pause);
+    op_accept(control.loop, &a->accept, a->fd);
 }
 
 static void admin_close(void)
@@ -312,6 +357,8 @@ static void admin_close(void)
         return;
     control.admin = NULL;
     a->stopping = true;
+    admin_release(a->listen);
+    timer_stop(&a->pause);
     op_cancel(control.loop, &a->accept);
     h1_site_drain(&control.admin_worker, &a->site);
 }
@@ -375,6 +422,7 @@ static enum err admin_open(const struct generation *g, struct admin_site **out, 
     a->site = (struct h1_site){.server = &a->server, .current = admin_current, .done = admin_done,
                                .on_empty = admin_empty};
     a->accept.on_done = on_admin_accept;
+    timer_init(&a->pause, on_admin_pause_end);
     enum err e = address_parse(a->listen, SLICE("tcp"), 2019, &address, &a->arena, &why);
     if (e != OK)
         snprintf(error, cap, "parsing admin listener address: %s", why.text);
@@ -396,6 +444,29 @@ static enum err admin_open(const struct generation *g, struct admin_site **out, 
     return OK;
 }
 
+/* One socket cannot be the API's and a site's: whoever accepts first would answer. */
+static enum err admin_apart(const struct generation *g, char *error, size_t cap)
+{
+    struct network_address a;
+    struct address_error why;
+    struct arena arena;
+    enum err e = OK;
+    arena_init(&arena, 1024);
+    if (address_parse(admin_wanted(g), SLICE("tcp"), 2019, &a, &arena, &why) == OK) {
+        for (size_t i = 0; i < g->bounds_count && e == OK; i++) {
+            const struct bound *b = &g->bounds[i];
+            if (b->port == a.first_port && slice_eq(b->network, a.network) &&
+                slice_eq(b->host, a.host))
+                e = ERR_EXISTS;
+        }
+    }
+    if (e != OK)
+        snprintf(error, cap, "the admin endpoint and a server both listen on " SLICE_FMT
+                 ": give one of them another address", SLICE_ARG(admin_wanted(g)));
+    arena_deinit(&arena);
+    return e;
+}
+
 /* Opens a new endpoint when it has moved; *out stays NULL when it has not. */
 static enum err admin_prepare(const struct generation *g, struct admin_site **out, char *error,
                               size_t cap)
@@ -403,6 +474,7 @@ static enum err admin_prepare(const struct generation *g, struct admin_site **ou
     *out = NULL;
     if (g->admin_disabled)
         return OK;
+    TRY(admin_apart(g, error, cap));
     if (control.admin != NULL && slice_eq(control.admin->listen, admin_wanted(g)))
         return OK;
     return admin_open(g, out, error, cap);
@@ -439,8 +511,9 @@ static enum err apply(json_t *document, char *error, size_t cap)
         generation_free(g);
         return e;
     }
+    release_gone(g);
     adopt(g, &opening);
-    settle_addresses(&opening, g);
+    keep_addresses(opening.addresses);
     control.generation = g;
     admin_commit(g, admin);
     return OK;
@@ -448,7 +521,12 @@ static enum err apply(json_t *document, char *error, size_t cap)
 
 static enum err apply_counted(json_t *document, char *error, size_t cap)
 {
+    ASSERT(!control.applying);
+    control.applying = true;
     enum err e = control.stopping ? ERR_CANCELLED : apply(document, error, cap);
+    control.applying = false;
+    if (control.reload_asked || control.stop_asked)
+        loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)
         snprintf(error, cap, "the server is shutting down");
     if (e == OK)
@@ -517,24 +595,53 @@ static void face_stop(void)
     timer_start(control.loop, &control.stop_timer, loop_now_ns(control.loop) + 10 * NS_PER_MS);
 }
 
+/* Workers answer between two callbacks, so this waits for microseconds. */
+static struct worker_live count_live(void)
+{
+    sem_t done;
+    struct worker_live all = {0};
+    struct worker_order *orders = mem_zalloc(control.workers_count * sizeof *orders);
+    sem_init(&done, 0, 0);
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        orders[w] = (struct worker_order){.kind = ORDER_COUNT, .done = &done};
+        worker_tell(&control.workers[w], &orders[w]);
+    }
+    wait_all(&done, control.workers_count);
+    for (unsigned w = 0; w < control.workers_count; w++) {
+        all.operations += orders[w].live.operations;
+        all.fibers += orders[w].live.fibers;
+        all.connections += orders[w].live.connections;
+        all.exchanges += orders[w].live.exchanges;
+    }
+    sem_destroy(&done);
+    mem_free(orders);
+    return all;
+}
+
 static enum err face_metrics(struct buffer *b)
 {
-    uint64_t requests = 0, connections = 0;
-    for (unsigned w = 0; w < control.workers_count; w++) {
+    uint64_t requests = 0;
+    struct worker_live live = count_live();
+    for (unsigned w = 0; w < control.workers_count; w++)
         requests += __atomic_load_n(&control.workers[w].h1.requests, __ATOMIC_RELAXED);
-        connections += __atomic_load_n(&control.workers[w].h1.count, __ATOMIC_RELAXED);
-    }
     return buffer_append_f(
         b,
         "# HELP portico_requests_total HTTP requests served since the start.\n"
         "# TYPE portico_requests_total counter\nportico_requests_total %llu\n"
         "# HELP portico_connections Open client connections.\n"
-        "# TYPE portico_connections gauge\nportico_connections %llu\n"
+        "# TYPE portico_connections gauge\nportico_connections %u\n"
+        "# HELP portico_exchanges Requests that are being answered.\n"
+        "# TYPE portico_exchanges gauge\nportico_exchanges %u\n"
+        "# HELP portico_fibers Fibers that are running or waiting.\n"
+        "# TYPE portico_fibers gauge\nportico_fibers %u\n"
+        "# HELP portico_operations Operations that the workers' loops wait for.\n"
+        "# TYPE portico_operations gauge\nportico_operations %u\n"
         "# HELP portico_config_loads_total Configurations taken over since the start.\n"
         "# TYPE portico_config_loads_total counter\nportico_config_loads_total %llu\n"
         "# HELP portico_config_failures_total Configurations refused since the start.\n"
         "# TYPE portico_config_failures_total counter\nportico_config_failures_total %llu\n",
-        (unsigned long long)requests, (unsigned long long)connections,
+        (unsigned long long)requests, live.connections, live.exchanges, live.fibers,
+        live.operations,
         (unsigned long long)control.reloads, (unsigned long long)control.failed_reloads);
 }
 
@@ -570,11 +677,31 @@ static void on_grace_end(struct timer *t)
     tell_all(control.abort_orders, ORDER_ABORT);
 }
 
+static void drain_all(void);
+
+static void on_delay_end(struct timer *t)
+{
+    (void)t;
+    drain_all();
+}
+
+/* Serves on for shutdown_delay, so that a balancer in front can look away first. */
 static void begin_stop(void)
 {
     if (control.stopping)
         return;
     control.stopping = true;
+    uint64_t delay = control.generation != NULL ? control.generation->shutdown_delay_ns : 0;
+    if (delay == 0) {
+        drain_all();
+        return;
+    }
+    LOG(LOG_INFO, "http", "shutdown is delayed", LOG_DUR("duration", delay));
+    timer_start(control.loop, &control.delay_timer, loop_now_ns(control.loop) + delay);
+}
+
+static void drain_all(void)
+{
     tell_keeper(KEEPER_STOPPING, 0);
     uint64_t grace = control.generation != NULL ? control.generation->grace_ns : 0;
     admin_close();
@@ -605,14 +732,25 @@ static void reload(void)
     tell_keeper(KEEPER_READY, 0);
 }
 
+static void on_orders(struct task *t)
+{
+    bool reload_asked = control.reload_asked;
+    (void)t;
+    control.reload_asked = false;
+    if (control.stop_asked)
+        begin_stop();
+    else if (reload_asked)
+        reload();
+}
+
 static void obey(enum keeper_kind kind)
 {
-    if (kind == KEEPER_STOP)
-        begin_stop();
-    else if (kind == KEEPER_STOP_NOW)
+    if (kind == KEEPER_STOP_NOW)
         _exit(2);
-    else if (kind == KEEPER_RELOAD && !control.stopping)
-        reload();
+    control.stop_asked |= kind == KEEPER_STOP;
+    control.reload_asked |= kind == KEEPER_RELOAD;
+    if (!control.applying)
+        on_orders(&control.orders);
 }
 
 static void on_keeper(struct op *op, int result)
@@ -703,6 +841,8 @@ static enum err prepare(char *error, size_t cap)
         LOG(LOG_WARN, "", "capabilities could not be given up");
     TRY(loop_create(LOOP_EPOLL, &control.loop));
     timer_init(&control.stop_timer, on_stop_timer);
+    control.orders.run = on_orders;
+    timer_init(&control.delay_timer, on_delay_end);
     timer_init(&control.grace_timer, on_grace_end);
     h1_worker_init(&control.admin_worker, control.loop, NULL);
     admin_set_face(&face);
@@ -728,7 +868,7 @@ int control_run(const struct control_start *start)
     control.start = start;
     enum err e = prepare(error, sizeof error);
     if (e == OK)
-        e = apply(start->document, error, sizeof error);
+        e = apply_counted(start->document, error, sizeof error);
     json_decref(start->document);
     if (e != OK)
         return fail(error[0] != '\0' ? error : err_text(e));

@@ -17,6 +17,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/file_cache.h"
+#include "loop/fiber.h"
+#include "net/listener.h"
 #include "net/resolver.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
@@ -31,6 +33,7 @@ struct worker_site {
     struct slice key;   /* malloc'd */
     struct generation *pinned; /* stopping: the generation of site.server, held */
     bool stopping;
+    bool starved; /* the descriptors ran out, and it was said */
 };
 
 static struct worker_site *of(struct h1_site *s)
@@ -51,6 +54,16 @@ static void on_done(struct h1_site *s, struct generation *g)
     generation_release(g, of(s)->worker->index);
 }
 
+/* Told once, when no connection and no socket is left. */
+static void check_drained(struct worker *w)
+{
+    struct mail *m = w->drained;
+    if (!w->h1.draining || w->h1.count > 0 || !list_empty(&w->sites) || m == NULL)
+        return;
+    w->drained = NULL;
+    mailbox_post(w->control, m);
+}
+
 static void free_site(struct worker_site *site)
 {
     struct worker *w = site->worker;
@@ -64,6 +77,7 @@ static void free_site(struct worker_site *site)
     list_remove(&site->node);
     mem_free((void *)(uintptr_t)site->key.ptr);
     mem_free(site);
+    check_drained(w);
 }
 
 static void on_empty(struct h1_site *s)
@@ -71,25 +85,46 @@ static void on_empty(struct h1_site *s)
     free_site(of(s));
 }
 
+/* Closing a socket resets what is queued on it: those clients were promised a connection. */
+static void close_listener(struct worker_site *site)
+{
+    struct worker *w = site->worker;
+    for (unsigned i = 0; i < LISTEN_BACKLOG; i++) {
+        int fd = accept4(site->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0)
+            h1_conn_open(&w->h1, &site->site, fd);
+        else if (errno != EINTR && errno != ECONNABORTED && errno != EPROTO)
+            break;
+    }
+    loop_close(w->loop, site->fd);
+    site->fd = -1;
+}
+
+static void say_starved(struct worker_site *site)
+{
+    if (!site->starved)
+        LOG(LOG_ERROR, "http", "out of file descriptors: accepting again when some are free",
+            LOG_STR("listener", site->key), LOG_NUM("connections", site->worker->h1.count));
+    site->starved = true;
+}
+
 static void on_accept(struct op *op, int result)
 {
     struct worker_site *site = CONTAINER_OF(op, struct worker_site, accept);
     struct worker *w = site->worker;
-    if (result >= 0 && !site->stopping)
+    if (result >= 0) {
+        site->starved = false;
         h1_conn_open(&w->h1, &site->site, result);
-    else if (result >= 0)
-        close(result);
+    }
     if (op->armed)
         return;
     if (site->stopping) {
-        loop_close(w->loop, site->fd);
-        site->fd = -1;
+        close_listener(site);
         free_site(site);
         return;
     }
     if (result == -EMFILE || result == -ENFILE)
-        LOG(LOG_ERROR, "http", "out of file descriptors: not accepting for a moment",
-            LOG_STR("listener", site->key), LOG_NUM("connections", w->h1.count));
+        say_starved(site);
     if (result < 0)
         timer_start(w->loop, &site->pause, loop_now_ns(w->loop) + ACCEPT_PAUSE_NS);
     else
@@ -117,8 +152,7 @@ static void stop_site(struct worker_site *site)
     if (site->accept.armed) {
         op_cancel(w->loop, &site->accept);
     } else if (site->fd >= 0) {
-        loop_close(w->loop, site->fd);
-        site->fd = -1;
+        close_listener(site);
     }
     h1_site_drain(&w->h1, &site->site);
 }
@@ -173,11 +207,7 @@ static void adopt(struct worker *w, const struct worker_order *o)
 
 static void on_drained(struct h1_worker *h)
 {
-    struct worker *w = CONTAINER_OF(h, struct worker, h1);
-    struct mail *m = w->drained;
-    w->drained = NULL;
-    if (m != NULL)
-        mailbox_post(w->control, m);
+    check_drained(CONTAINER_OF(h, struct worker, h1));
 }
 
 static void drain(struct worker *w)
@@ -204,6 +234,10 @@ static void carry_out(struct mail *m)
         break;
     case ORDER_ABORT:
         h1_worker_abort(&w->h1);
+        break;
+    case ORDER_COUNT:
+        o->live = (struct worker_live){loop_armed(w->loop), fiber_live(w->loop), w->h1.count,
+                                       w->h1.busy};
         break;
     case ORDER_END:
         loop_stop(w->loop);

@@ -22,13 +22,20 @@ struct new_socket {
     int fd;           /* the worker's own from then on */
 };
 
+/* What is alive on a worker right now. */
+struct worker_live {
+    unsigned operations, fibers, connections, exchanges;
+};
+
 struct worker_order {
     struct mail mail;
     struct worker *worker;
-    enum { ORDER_ADOPT, ORDER_DRAIN, ORDER_ABORT, ORDER_END } kind;
+    enum { ORDER_ADOPT, ORDER_DRAIN, ORDER_ABORT, ORDER_COUNT,
+           ORDER_END } kind;
     struct generation *generation; /* ADOPT */
     const struct new_socket *sockets;
     size_t sockets_count;
+    struct worker_live live; /* COUNT: the answer */
     sem_t *done; /* posted when it is carried out; DRAIN: when the last connection has ended */
 };
 

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -32,6 +33,7 @@
 
 enum { CRASHES_MAX = 5 }; /* within CRASH_WINDOW_NS: then the keeper gives up */
 #define CRASH_WINDOW_NS (60 * NS_PER_S)
+#define KILL_AFTER_NS (3 * NS_PER_S) /* a server that was told to end at once and does not */
 
 struct held {
     char network[16], host[256];
@@ -48,6 +50,7 @@ struct keeper {
     pid_t server;
     bool ready, stopping, final; /* final: the server said that it must not be started again */
     int status;
+    uint64_t kill_ns; /* when a server that was told to end at once is killed; 0: not told */
     uint64_t crashes[CRASHES_MAX]; /* when */
     unsigned crashed;
     struct held held[LISTENERS_MAX];
@@ -146,6 +149,14 @@ static void on_listen(struct keeper *k, const struct keeper_message *m)
     (void)!keeper_send(k->server_fd, &answer, h != NULL ? h->fds : NULL, h != NULL ? h->count : 0);
 }
 
+static void release_all(struct keeper *k)
+{
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        if (k->held[i].used)
+            release(&k->held[i]);
+    }
+}
+
 /* What a crashed server had and its successor did not ask for again. */
 static void release_unwanted(struct keeper *k)
 {
@@ -173,8 +184,13 @@ static void child_exec(struct keeper *k, int fd, pid_t parent)
     signal(SIGPIPE, SIG_IGN);
     /* Above what systemd may have handed over, so that no number of fd/N is taken. */
     int high = fcntl(fd, F_DUPFD, 1000);
-    if (high < 0)
+    if (high < 0) /* where so few descriptors are allowed */
+        high = fcntl(fd, F_DUPFD, 64);
+    if (high < 0) {
+        fprintf(stderr, "portico: cannot start the server process: too few file descriptors are "
+                "allowed (ulimit -n)\n");
         _exit(1);
+    }
     snprintf(value, sizeof value, "%d", high);
     setenv(KEEPER_ENV, value, 1);
     execv("/proc/self/exe", k->argv);
@@ -202,11 +218,11 @@ static enum err start_server(struct keeper *k)
     return OK;
 }
 
-static void tell(struct keeper *k, enum keeper_kind kind)
+/* Never waits for the server: signals must be heard whatever it does. */
+static bool tell(struct keeper *k, enum keeper_kind kind)
 {
     struct keeper_message m = {.kind = kind};
-    if (k->server_fd >= 0)
-        (void)!keeper_send(k->server_fd, &m, NULL, 0);
+    return k->server_fd >= 0 && keeper_tell(k->server_fd, &m) == OK;
 }
 
 static void on_ready(struct keeper *k)
@@ -244,8 +260,9 @@ static void on_message(struct keeper *k)
     case KEEPER_RELOADING:
         notify_systemd("RELOADING=1");
         break;
-    case KEEPER_STOPPING:
+    case KEEPER_STOPPING: /* its copies are the last now, so that it can empty the queues */
         k->stopping = true;
+        release_all(k);
         notify_systemd("STOPPING=1");
         break;
     case KEEPER_FAILED:
@@ -261,10 +278,12 @@ static void on_stop_signal(struct keeper *k, const char *name, bool now)
 {
     LOG(LOG_INFO, "", "shutting down", LOG_CSTR("signal", name));
     if (k->stopping || now) {
-        tell(k, KEEPER_STOP_NOW);
+        bool told = tell(k, KEEPER_STOP_NOW);
+        if (k->kill_ns == 0)
+            k->kill_ns = clock_mono_ns() + (told ? KILL_AFTER_NS : 0);
         k->status = now && !k->stopping ? 2 : k->status;
-    } else {
-        tell(k, KEEPER_STOP);
+    } else if (!tell(k, KEEPER_STOP)) {
+        k->kill_ns = clock_mono_ns(); /* it has not read a hundred messages: nobody is there */
     }
     k->stopping = true;
 }
@@ -341,7 +360,8 @@ static bool on_signal(struct keeper *k)
         on_stop_signal(k, "SIGQUIT", true);
         break;
     case SIGUSR1:
-        tell(k, KEEPER_RELOAD);
+        if (!tell(k, KEEPER_RELOAD))
+            LOG(LOG_ERROR, "", "the server process does not listen: not reloading");
         break;
     case SIGCHLD:
         return reap(k);
@@ -368,8 +388,10 @@ static void keep(struct keeper *k)
 {
     for (bool over = false; !over;) {
         struct pollfd p[2] = {{k->signals, POLLIN, 0}, {k->server_fd, POLLIN, 0}};
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        if (poll(p, 2, k->kill_ns > 0 ? 100 : -1) < 0 && errno != EINTR)
             return;
+        if (k->kill_ns > 0 && k->server > 0 && clock_mono_ns() >= k->kill_ns)
+            kill(k->server, SIGKILL);
         if (p[1].revents != 0 && k->server_fd >= 0)
             on_message(k);
         if (p[0].revents != 0)
@@ -377,9 +399,20 @@ static void keep(struct keeper *k)
     }
 }
 
+/* Each connection is one, so as many as the system lets us have, as Go does. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)!setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int keeper_run(char **argv)
 {
     static struct keeper k;
+    raise_descriptors();
     k.argv = argv;
     k.server_fd = -1;
     k.signals = catch_signals();
@@ -389,10 +422,7 @@ int keeper_run(char **argv)
         return 1;
     }
     keep(&k);
-    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
-        if (k.held[i].used)
-            release(&k.held[i]);
-    }
+    release_all(&k);
     close(k.signals);
     return k.status;
 }

@@ -10,6 +10,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum err keeper_tell(int fd, const struct keeper_message *m)
+{
+    ssize_t n;
+    do {
+        n = send(fd, m, sizeof *m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)sizeof *m)
+        return OK;
+    return n < 0 && errno == EAGAIN ? ERR_TIMEOUT : ERR_CLOSED;
+}
+
 enum err keeper_send(int fd, const struct keeper_message *m, const int *fds, unsigned count)
 {
     union {

@@ -41,6 +41,9 @@ struct keeper_message {
 /* Blocking, whole messages. `fds` may be NULL with count 0. ERR_CLOSED when the other end left. */
 enum err keeper_send(int fd, const struct keeper_message *, const int *fds, unsigned count);
 
+/* Without blocking: ERR_TIMEOUT when the other end does not read. */
+enum err keeper_tell(int fd, const struct keeper_message *);
+
 /* `count`: room in, received out; descriptors come close-on-exec. `flags`: MSG_DONTWAIT gives
  * ERR_TIMEOUT when nothing is there. */
 enum err keeper_receive(int fd, struct keeper_message *, int *fds, unsigned *count, int flags);

@@ -21,7 +21,14 @@
 
 enum { EVENTS = 256 };
 
-enum { SLOT_READABLE = 1, SLOT_WRITABLE = 2, SLOT_HUP = 4, SLOT_REGISTERED = 8, SLOT_ERROR = 16 };
+enum {
+    SLOT_READABLE = 1,
+    SLOT_WRITABLE = 2,
+    SLOT_HUP = 4,
+    SLOT_REGISTERED = 8,
+    SLOT_ERROR = 16,
+    SLOT_SHARED = 32, /* a listening socket: others hold it too, so that close does not end it */
+};
 
 struct slot {
     struct op *ops; /* waiting for an edge, linked by op->next */
@@ -99,19 +106,31 @@ static unsigned wanted_flag(const struct op *op)
     }
 }
 
+/* False when the kernel has no room for one more watch. */
+static bool register_slot(struct epoll_state *s, struct slot *slot, const struct op *op)
+{
+    struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                            .data.fd = op->fd};
+    bool failed = epoll_ctl(s->fd, EPOLL_CTL_ADD, op->fd, &e) != 0;
+    if (failed && errno != EPERM && errno != EEXIST)
+        return false;
+    slot->flags = SLOT_REGISTERED | (op->kind == OP_ACCEPT ? SLOT_SHARED : 0u);
+    /* A first try tells more than a guess; a file that epoll does not take is always ready. */
+    if (failed || (op->kind != OP_POLL && op->kind != OP_CONNECT && op->kind != OP_RECV_LENT))
+        slot->flags |= SLOT_READABLE | SLOT_WRITABLE;
+    return true;
+}
+
 static void start(struct loop *l, struct op *op)
 {
     struct epoll_state *s = l->state;
     struct slot *slot = slot_of(s, op->fd);
     if ((slot->flags & SLOT_REGISTERED) == 0) {
-        struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                                .data.fd = op->fd};
-        slot->flags = SLOT_REGISTERED;
-        /* A first try tells more than a guess; a file that epoll does not take is always ready. */
-        if (epoll_ctl(s->fd, EPOLL_CTL_ADD, op->fd, &e) != 0 && errno == EPERM)
-            slot->flags |= SLOT_READABLE | SLOT_WRITABLE;
-        else if (op->kind != OP_POLL && op->kind != OP_CONNECT && op->kind != OP_RECV_LENT)
-            slot->flags |= SLOT_READABLE | SLOT_WRITABLE;
+        if (!register_slot(s, slot, op)) {
+            op->failed = true;
+            make_ready(s, op);
+            return;
+        }
     }
     if (op->kind == OP_CONNECT || (slot->flags & (wanted_flag(op) | SLOT_ERROR)) != 0)
         make_ready(s, op);
@@ -143,6 +162,8 @@ static void close_slot(struct loop *l, int fd)
     if ((size_t)fd >= s->slots_count)
         return;
     ASSERT(s->slots[fd].ops == NULL);
+    if ((s->slots[fd].flags & SLOT_SHARED) != 0)
+        epoll_ctl(s->fd, EPOLL_CTL_DEL, fd, NULL);
     s->slots[fd].flags = 0; /* close takes it out of the epoll set */
 }
 
@@ -233,6 +254,10 @@ static void attempt(struct loop *l, struct op *op)
     struct epoll_state *s = l->state;
     if (op->cancelled) {
         op_complete(l, op, -ECANCELED, false);
+        return;
+    }
+    if (op->failed) {
+        op_complete(l, op, -ENOMEM, false);
         return;
     }
     ssize_t r;

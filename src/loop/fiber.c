@@ -140,9 +140,7 @@ static bool add_slab(struct fiber_pool *p)
     if (memory == MAP_FAILED)
         return false;
     madvise(memory, size, MADV_NOHUGEPAGE);
-    struct fiber_slab *slab = NEW(struct fiber_slab);
-    *slab = (struct fiber_slab){p->slabs, memory};
-    p->slabs = slab;
+    unsigned before = p->free_count;
     for (int i = FIBER_SLAB - 1; i >= 0; i--) {
         char *stack = memory + (size_t)i * STEP + GUARD;
         if (!guard(stack - GUARD))
@@ -152,7 +150,14 @@ static bool add_slab(struct fiber_pool *p)
         list_prepend(&p->free, &f->node);
         p->free_count++;
     }
-    return p->free_count > 0;
+    if (p->free_count == before) {
+        munmap(memory, size);
+        return false;
+    }
+    struct fiber_slab *slab = NEW(struct fiber_slab);
+    *slab = (struct fiber_slab){p->slabs, memory};
+    p->slabs = slab;
+    return true;
 }
 
 static struct fiber *take_stack(struct fiber_pool *p)

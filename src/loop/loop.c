@@ -135,7 +135,7 @@ static void start(struct loop *l, struct op *op, enum op_kind kind, int fd)
     op->kind = kind;
     op->fd = fd;
     op->armed = true;
-    op->cancelled = false;
+    op->cancelled = op->failed = false;
     l->armed++;
     l->backend->start(l, op);
 }

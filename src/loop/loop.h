@@ -53,6 +53,7 @@ struct op {
     uint8_t kind;
     bool armed;
     bool cancelled;
+    bool failed; /* could not even be started; the back end's */
     union {
         struct {
             char *buf;
