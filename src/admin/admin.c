@@ -15,7 +15,9 @@
 #include "admin/document.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/jsonx.h"
 #include "http/route.h"
+#include "loop/await.h"
 
 enum { BODY_MAX = 100 * 1000 * 1000 };
 
@@ -25,6 +27,23 @@ struct admin {
     bool enforce_host, enforce_origin;
 };
 
+/* What a path answers. JSON is read and written by recursion, so the paths run on the loop's own
+ * stack, where nothing may wait: the answer is sent behind them. */
+struct reply {
+    int status;
+    struct slice body;
+};
+
+struct call {
+    struct exchange *x;
+    enum err (*serve)(struct exchange *);
+    struct buffer body;
+    enum err read;
+    struct reply reply;
+    enum err result;
+};
+
+static struct call *call; /* the one that is served right now; NULL on fibers */
 static const struct admin_face *face;
 static const char *const members[] = {"hosts", "enforce_host", "enforce_origin", NULL};
 
@@ -46,8 +65,12 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 
 static enum err answer(struct exchange *x, int status, const char *type, struct slice body)
 {
-    fields_set(&x->res.fields, SLICE("Content-Type"), slice_from(type));
-    return exchange_answer(x, status, body);
+    if (type != NULL)
+        fields_set(&x->res.fields, SLICE("Content-Type"), slice_from(type));
+    if (call == NULL)
+        return exchange_answer(x, status, body);
+    call->reply = (struct reply){status, body};
+    return OK;
 }
 
 static enum err answer_error(struct exchange *x, int status, const char *text)
@@ -159,6 +182,10 @@ static struct slice adapter_of(const struct exchange *x)
 static json_t *parse_json(struct slice body, char *error, size_t cap)
 {
     json_error_t e;
+    if (jsonx_too_deep(body, JSONX_MAX_DEPTH)) {
+        snprintf(error, cap, "decoding request body: nested deeper than %d levels", JSONX_MAX_DEPTH);
+        return NULL;
+    }
     json_t *v = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (v == NULL)
         snprintf(error, cap, "decoding request body: %s, at line %d, column %d", e.text, e.line,
@@ -177,19 +204,17 @@ static bool wants_force(const struct exchange *x)
 /* Adapts what was sent to a document. ERR_FAILED when the refusal has been sent. */
 static enum err body_to_document(struct exchange *x, json_t **document, json_t **warnings)
 {
-    struct buffer body;
     char error[2048] = "";
-    buffer_init(&body, BODY_MAX);
-    enum err e = read_body(x, &body);
+    enum err e = call->read;
     struct slice adapter = adapter_of(x);
     *document = *warnings = NULL;
     if (e != OK)
         snprintf(error, sizeof error, "reading request body: %s", err_text(e));
     else if (slice_eq(adapter, SLICE("json")))
-        *document = parse_json(buffer_slice(&body), error, sizeof error);
+        *document = parse_json(buffer_slice(&call->body), error, sizeof error);
     else
-        (void)!face->adapt(adapter, buffer_slice(&body), document, warnings, error, sizeof error);
-    buffer_deinit(&body);
+        (void)!face->adapt(adapter, buffer_slice(&call->body), document, warnings, error,
+                           sizeof error);
     if (*document != NULL)
         return OK;
     json_decref(*warnings);
@@ -217,7 +242,7 @@ static enum err serve_load(struct exchange *x)
         return e;
     }
     json_decref(warnings);
-    return exchange_answer(x, 200, SLICE(""));
+    return answer(x, 200, NULL, SLICE(""));
 }
 
 static enum err serve_adapt(struct exchange *x)
@@ -243,7 +268,7 @@ static enum err serve_stop(struct exchange *x)
         return refuse_method(x);
     x->close_after = true;
     face->stop();
-    return exchange_answer(x, 200, SLICE(""));
+    return answer(x, 200, NULL, SLICE(""));
 }
 
 static enum err serve_metrics(struct exchange *x)
@@ -315,27 +340,24 @@ static enum err change_config(struct exchange *x, json_t *root, json_t *value)
         document = json_null();
     if (face->apply(document, wants_force(x), error, sizeof error) != OK)
         return answer_error(x, 400, error);
-    return exchange_answer(x, 200, SLICE(""));
+    return answer(x, 200, NULL, SLICE(""));
 }
 
 static enum err take_value(struct exchange *x, json_t **value, char *error, size_t cap)
 {
     struct slice type;
-    struct buffer body;
     if (!fields_get(&x->req.fields, SLICE("Content-Type"), &type) ||
         slice_find_slice(type, SLICE("/json")) == SIZE_MAX) {
         snprintf(error, cap, "unacceptable content-type: " SLICE_FMT
                  "; 'application/json' required", SLICE_ARG(slice_take(type, 200)));
         return ERR_INVALID;
     }
-    buffer_init(&body, BODY_MAX);
-    enum err e = read_body(x, &body);
-    if (e != OK)
-        snprintf(error, cap, "reading request body: %s", err_text(e));
-    else if (body.len > 0 && (*value = parse_json(buffer_slice(&body), error, cap)) == NULL)
-        e = ERR_INVALID;
-    buffer_deinit(&body);
-    return e;
+    struct slice body = buffer_slice(&call->body);
+    if (call->read != OK)
+        snprintf(error, cap, "reading request body: %s", err_text(call->read));
+    else if (body.len > 0 && (*value = parse_json(body, error, cap)) == NULL)
+        return ERR_INVALID;
+    return call->read;
 }
 
 static enum err serve_config(struct exchange *x)
@@ -360,6 +382,24 @@ static enum err serve_config(struct exchange *x)
     return e;
 }
 
+static void run_call(void *arg)
+{
+    call = arg;
+    call->result = call->serve(call->x);
+    call = NULL;
+}
+
+static enum err serve_call(struct exchange *x, enum err (*serve)(struct exchange *))
+{
+    struct call c = {.x = x, .serve = serve};
+    buffer_init(&c.body, BODY_MAX);
+    if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD)
+        c.read = read_body(x, &c.body);
+    await_on_loop(run_call, &c);
+    buffer_deinit(&c.body);
+    return c.result == OK ? exchange_answer(x, c.reply.status, c.reply.body) : c.result;
+}
+
 static const struct {
     const char *path;
     enum err (*serve)(struct exchange *);
@@ -382,10 +422,10 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
         return answer_error(x, 403, why);
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         if (slice_is(x->req.uri.path, paths[i].path))
-            return paths[i].serve(x);
+            return serve_call(x, paths[i].serve);
     }
     if (slice_is(x->req.uri.path, "/config") || slice_starts(x->req.uri.path, SLICE("/config/")))
-        return serve_config(x);
+        return serve_call(x, serve_config);
     return answer(x, 404, "text/plain; charset=utf-8", SLICE("404 page not found\n"));
 }
 

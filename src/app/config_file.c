@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "config/jsonx.h"
 
 enum { CONFIG_MAX = 64 << 20 };
 
@@ -70,6 +71,11 @@ static enum err parse_json(struct slice body, const char *path, json_t **documen
                            size_t cap)
 {
     json_error_t e;
+    *document = NULL;
+    if (jsonx_too_deep(body, JSONX_MAX_DEPTH)) {
+        snprintf(error, cap, "%s: nested deeper than %d levels", path, JSONX_MAX_DEPTH);
+        return ERR_INVALID;
+    }
     *document = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (*document != NULL)
         return OK;

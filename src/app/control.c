@@ -3,7 +3,7 @@
  * A configuration is applied in one order: provision it, ask the keeper for the sockets that are
  * new, tell every worker, then release what is not used any more. Up to the telling, a failure
  * leaves everything as it was. The work runs on the thread's own large stack, never on a fiber:
- * JSON is read recursively. Admin requests, which are fibers of this thread, wait for it.
+ * JSON is read recursively. Admin requests, which are fibers of this thread, go there for it.
  */
 #include "app/control.h"
 
@@ -538,32 +538,13 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
 
 /* --- what the admin API asks for --- */
 
-struct apply_task {
-    struct task task;
-    struct waiter waiter;
-    json_t *document;
-    char *error;
-    size_t cap;
-};
-
-static void run_apply(struct task *t)
-{
-    struct apply_task *a = CONTAINER_OF(t, struct apply_task, task);
-    waiter_wake(&a->waiter, apply_counted(a->document, a->error, a->cap));
-}
-
-/* On a fiber: lets the loop's own stack do it. */
 static enum err face_apply(json_t *document, bool force, char *error, size_t cap)
 {
-    struct apply_task a = {.task = {.run = run_apply}, .document = document, .error = error,
-                           .cap = cap};
     if (!force && json_equal(document, control.generation->document)) {
         LOG(LOG_INFO, "", "config is unchanged");
         return OK;
     }
-    waiter_init(&a.waiter);
-    loop_defer(control.loop, &a.task);
-    return await_wake(&a.waiter, 0);
+    return apply_counted(document, error, cap);
 }
 
 static enum err face_adapt(struct slice adapter, struct slice body, json_t **out,

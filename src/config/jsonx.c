@@ -16,7 +16,7 @@
 
 /* The library stops at a depth of its own (2,048); ours is lower, since a walk over the tree uses
  * the stack of a fiber or thread. */
-static bool too_deep(struct slice text)
+bool jsonx_too_deep(struct slice text, size_t max)
 {
     size_t depth = 0;
     bool quoted = false;
@@ -30,7 +30,7 @@ static bool too_deep(struct slice text)
         } else if (c == '"') {
             quoted = true;
         } else if (c == '[' || c == '{') {
-            if (++depth > JSONX_MAX_DEPTH)
+            if (++depth > max)
                 return true;
         } else if ((c == ']' || c == '}') && depth > 0) {
             depth--;
@@ -42,7 +42,7 @@ static bool too_deep(struct slice text)
 json_t *jsonx_load(struct slice file, struct slice text, struct diag *diag)
 {
     json_error_t e;
-    if (text.len > JSONX_MAX_SIZE || too_deep(text)) {
+    if (text.len > JSONX_MAX_SIZE || jsonx_too_deep(text, JSONX_MAX_DEPTH)) {
         diag_place(diag, file, 0, 0);
         diag_say(diag, text.len > JSONX_MAX_SIZE ? "JSON document larger than 64 MiB"
                                                  : "JSON nested deeper than 1000 levels");

@@ -17,6 +17,10 @@
  * NULL with a diag (line, column, reason) when it is not good; `file` may be empty. */
 json_t *jsonx_load(struct slice file, struct slice text, struct diag *);
 
+/* Whether text that may be JSON nests deeper than `max`: a parser's recursion is bounded by asking
+ * before. */
+bool jsonx_too_deep(struct slice text, size_t max);
+
 /* As json.Marshal: no white space, "<", ">" and "&" as \u003c … ; keys in order of insertion. */
 enum err jsonx_dump(struct buffer *, const json_t *);
 

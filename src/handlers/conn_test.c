@@ -578,3 +578,17 @@ TEST("a body that trickles below its minimum rate is ended, one above it is not"
                        SLICE(POST "Connection: close\r\nContent-Length: 40\r\n\r\n"), "x", &ms),
                ANSWER("40") "Connection: close\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
 }
+
+TEST("a body that is deeply nested JSON ends no process")
+{
+    static char text[15000];
+    int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: ");
+    memset(text + n, '[', 12000);
+    snprintf(text + n + 12000, sizeof text - (size_t)n - 12000, "\r\n\r\n");
+    use("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"body\":"
+        "\"{http.request.header.X}\"}]}]}");
+    struct slice got = talk(LOOP_EPOLL, slice_from(text), 1 << 20);
+    unuse();
+    CHECK(slice_find_slice(got, SLICE("Content-Length: 12000\r\n")) != SIZE_MAX);
+    CHECK(slice_find_slice(got, SLICE("text/plain")) != SIZE_MAX);
+}

@@ -7,6 +7,7 @@
  *     {"handler": "static_response", "status_code": 200, "headers": {"Location": ["/x"]},
  *      "body": "hello", "close": false, "abort": false}
  */
+#include "config/jsonx.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 
@@ -23,6 +24,9 @@ struct static_response {
     struct slice body_type; /* Content-Type that a constant body implies */
     bool close, abort, has_status;
 };
+
+/* The parser recurses on a fiber's stack, over what may be the client's own words. */
+enum { IMPLIED_DEPTH = 64 };
 
 static const char *const members[] = {"status_code", "headers", "body", "close", "abort", NULL};
 
@@ -64,7 +68,7 @@ static struct slice implied_type(struct slice body)
 {
     struct slice text = slice_trim(body);
     char first = text.len > 2 ? text.ptr[0] : '\0';
-    if (first == '{' || first == '[') {
+    if ((first == '{' || first == '[') && !jsonx_too_deep(text, IMPLIED_DEPTH)) {
         json_t *v = json_loadb(text.ptr, text.len, 0, NULL);
         json_decref(v);
         if (v != NULL)

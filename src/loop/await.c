@@ -307,3 +307,28 @@ enum err await_offload(void (*function)(void *), void *arg)
     fiber_suspend();
     return f->cancelled;
 }
+
+/* --- work for a larger stack --- */
+
+struct on_loop {
+    struct task task;
+    struct fiber *fiber;
+    void (*function)(void *);
+    void *arg;
+};
+
+static void on_loop_turn(struct task *t)
+{
+    struct on_loop *o = CONTAINER_OF(t, struct on_loop, task);
+    o->function(o->arg);
+    fiber_resume(o->fiber);
+}
+
+void await_on_loop(void (*function)(void *), void *arg)
+{
+    struct on_loop o = {.task = {.run = on_loop_turn}, .fiber = fiber_self(),
+                        .function = function, .arg = arg};
+    ASSERT(o.fiber != NULL);
+    loop_defer(loop_self(), &o.task);
+    fiber_suspend(); /* nothing else wakes it: it waits for no op and has no interrupt */
+}
