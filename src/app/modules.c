@@ -9,6 +9,10 @@
 #include "http/client_ip.h"
 
 const struct module *const all_modules[] = {
+    &auth_hash_argon2id,
+    &auth_hash_bcrypt,
+    &auth_provider_http_basic,
+    &handler_authentication,
     &handler_error,
     &handler_file_server,
     &handler_headers,

@@ -10,12 +10,15 @@
 extern const struct module handler_static_response; /* respond, redir, abort */
 extern const struct module handler_error;           /* error */
 extern const struct module handler_subroute;        /* handle, route, handle_path … */
+extern const struct module handler_authentication;  /* basic_auth */
 extern const struct module handler_invoke;          /* invoke: a named route */
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_headers;         /* header, request_header */
 extern const struct module handler_request_body;    /* request_body */
 extern const struct module handler_rewrite;         /* rewrite, uri, method, handle_path */
 extern const struct module handler_file_server;     /* file_server */
+
+extern const struct module auth_provider_http_basic, auth_hash_bcrypt, auth_hash_argon2id;
 
 extern const struct module matcher_client_ip, matcher_header, matcher_header_regexp, matcher_host,
     matcher_method, matcher_not, matcher_path, matcher_path_regexp, matcher_protocol, matcher_query,

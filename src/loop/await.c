@@ -295,9 +295,10 @@ static void on_offloaded(struct offload_job *job)
     waiter_wake(&CONTAINER_OF(job, struct offloaded, job)->waiter, OK);
 }
 
-enum err await_offload(void (*function)(void *), void *arg)
+static enum err offload(void (*function)(void *), void *arg, bool slow)
 {
-    struct offloaded o = {.job = {.work = function, .arg = arg, .on_done = on_offloaded}};
+    struct offloaded o = {
+        .job = {.work = function, .arg = arg, .on_done = on_offloaded, .slow = slow}};
     struct fiber *f = fiber_self();
     TRY(f->cancelled);
     waiter_init(&o.waiter);
@@ -306,6 +307,16 @@ enum err await_offload(void (*function)(void *), void *arg)
     o.waiter.fiber = f;
     fiber_suspend();
     return f->cancelled;
+}
+
+enum err await_offload(void (*function)(void *), void *arg)
+{
+    return offload(function, arg, false);
+}
+
+enum err await_offload_slow(void (*function)(void *), void *arg)
+{
+    return offload(function, arg, true);
 }
 
 /* --- work for a larger stack --- */

@@ -57,5 +57,8 @@ void waiter_wake(struct waiter *, enum err result);
 /* Runs a blocking function on the thread pool of the process and returns when it has. */
 enum err await_offload(void (*function)(void *), void *arg);
 
+/* For what computes a second long, such as a password's hash: never all of the pool's threads. */
+enum err await_offload_slow(void (*function)(void *), void *arg);
+
 /* Runs a function on the loop's own stack, which is large: for what recurses. It must not wait. */
 void await_on_loop(void (*function)(void *), void *arg);

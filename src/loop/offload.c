@@ -11,14 +11,36 @@
 
 #include "base/list.h"
 
+struct queue {
+    struct offload_job *first, **last;
+    unsigned count;
+};
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct offload_job *first, **last;
-    unsigned queued, idle, threads;
+    struct queue quick, slow;
+    unsigned slow_running, idle, threads;
     pthread_t ids[OFFLOAD_THREADS];
     bool stopping;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static void push(struct queue *q, struct offload_job *job)
+{
+    if (q->first == NULL)
+        q->last = &q->first;
+    *q->last = job;
+    q->last = &job->next;
+    q->count++;
+}
+
+static struct offload_job *pop(struct queue *q)
+{
+    struct offload_job *job = q->first;
+    q->first = job->next;
+    q->count--;
+    return job;
+}
 
 static void on_mail(struct mail *m)
 {
@@ -26,19 +48,26 @@ static void on_mail(struct mail *m)
     job->on_done(job);
 }
 
+/* How many jobs could be begun now: one thread stays free of slow ones. */
+static unsigned ready(void)
+{
+    unsigned room = OFFLOAD_THREADS - 1 - pool.slow_running;
+    return pool.quick.count + (pool.slow.count < room ? pool.slow.count : room);
+}
+
 static struct offload_job *take_job(void)
 {
-    while (pool.first == NULL && !pool.stopping) {
+    while (ready() == 0) {
+        if (pool.stopping && pool.slow.count == 0)
+            return NULL;
         pool.idle++;
         pthread_cond_wait(&pool.wake, &pool.lock);
         pool.idle--;
     }
-    struct offload_job *job = pool.first;
-    if (job != NULL) {
-        pool.first = job->next;
-        pool.queued--;
-    }
-    return job;
+    if (pool.quick.first != NULL)
+        return pop(&pool.quick);
+    pool.slow_running++;
+    return pop(&pool.slow);
 }
 
 static void *run_thread(void *unused)
@@ -47,10 +76,14 @@ static void *run_thread(void *unused)
     pthread_mutex_lock(&pool.lock);
     for (struct offload_job *job; (job = take_job()) != NULL;) {
         pthread_mutex_unlock(&pool.lock);
+        bool slow = job->slow;
         job->work(job->arg);
         job->mail.run = on_mail;
         mailbox_post(job->loop, &job->mail);
         pthread_mutex_lock(&pool.lock);
+        pool.slow_running -= slow;
+        if (slow) /* another one may begin, or the pool may end */
+            pthread_cond_broadcast(&pool.wake);
     }
     pthread_mutex_unlock(&pool.lock);
     return NULL;
@@ -71,20 +104,17 @@ static bool start_thread(void)
 enum err offload_submit(struct loop *l, struct offload_job *job)
 {
     enum err e = OK;
+    struct queue *q = job->slow ? &pool.slow : &pool.quick;
     job->loop = l;
     job->next = NULL;
     pthread_mutex_lock(&pool.lock);
-    if (pool.first == NULL)
-        pool.last = &pool.first;
-    if (pool.queued >= OFFLOAD_QUEUE)
+    if (q->count >= (job->slow ? OFFLOAD_SLOW_QUEUE : OFFLOAD_QUEUE))
         e = ERR_LIMIT;
-    else if (pool.idle <= pool.queued && pool.threads < OFFLOAD_THREADS && !start_thread() &&
+    else if (pool.idle <= ready() && pool.threads < OFFLOAD_THREADS && !start_thread() &&
              pool.threads == 0)
         e = ERR_LIMIT;
     if (e == OK) {
-        *pool.last = job;
-        pool.last = &job->next;
-        pool.queued++;
+        push(q, job);
         pthread_cond_signal(&pool.wake);
     }
     pthread_mutex_unlock(&pool.lock);
