@@ -238,6 +238,12 @@ static void on_scene(void *arg)
     loop_stop(loop);
 }
 
+static void start_scene(struct task *t)
+{
+    (void)t;
+    CHECK_OK(fiber_start(loop, on_scene, NULL));
+}
+
 static void run_scene(enum loop_kind kind, void (*function)(void))
 {
     if (kind == LOOP_URING && !loop_probe_uring())
@@ -249,7 +255,8 @@ static void run_scene(enum loop_kind kind, void (*function)(void))
     CHECK_OK(loop_create(kind, &loop));
     CHECK_OK(resolver_create(loop, &o, &resolver));
     scene = function;
-    CHECK_OK(fiber_start(loop, on_scene, NULL));
+    struct task start = {.run = start_scene};
+    loop_defer(loop, &start);
     loop_run(loop);
     resolver_destroy(resolver);
     loop_settle(loop);
@@ -570,6 +577,7 @@ static void ask_hosts(void)
 TEST("a changed /etc/hosts is seen, and counts before DNS")
 {
     int status;
+    fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
         if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
