@@ -7,12 +7,15 @@
  */
 #include "wire/h1_internal.h"
 
+#include <netinet/tcp.h>
+
 #include "base/clock.h"
 #include "loop/await.h"
 
 enum {
     GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
     DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
+    CORK_MIN = 256 * 1024, /* bytes of a file from which on two more system calls pay */
 };
 
 static struct h1_scratch *of_sink(struct sink *s)
@@ -221,6 +224,14 @@ static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend le
     return send_gathered(s, bytes, SLICE("\r\n"), 0);
 }
 
+/* Between the pieces of a large file the kernel keeps what fills no segment, instead of sending it
+ * alone whenever the socket's buffer is full. */
+static void cork(int fd, uint64_t len, int on)
+{
+    if (len >= CORK_MIN)
+        (void)!setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on); /* Unix sockets have none */
+}
+
 static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
 {
     struct h1_scratch *s = of_sink(sink);
@@ -230,8 +241,8 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
     TRY(over_length(s, len));
     if (s->chunked_out)
         return sink_file_as_data(sink, fd, offset, len);
-    TRY(send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE));
-    enum err e = OK;
+    cork(s->conn->fd, len, 1);
+    enum err e = send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE);
     while (e == OK && sent < len) {
         uint64_t n;
         e = await_sendfile_some(s->conn->fd, fd, offset + sent, len - sent, h1_write_deadline(s),
@@ -240,6 +251,7 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
         s->writing.bytes += n;
     }
     s->x.bytes_sent += sent;
+    cork(s->conn->fd, len, 0);
     return e == OK ? OK : h1_broken(s, e);
 }
 
