@@ -7,7 +7,9 @@
  */
 #include "wire/h1_internal.h"
 
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 
 #include "base/clock.h"
 #include "loop/await.h"
@@ -23,17 +25,39 @@ static struct h1_scratch *of_sink(struct sink *s)
     return CONTAINER_OF(s, struct h1_scratch, sink);
 }
 
+/* After a wait that took half of the time a pause may last: true when the peer has taken something
+ * meanwhile. The kernel says that a socket is writable only when a third of its buffer is free, which
+ * may be megabytes: slow is not stuck. */
+bool h1_still_takes(struct h1_scratch *s, enum err e)
+{
+    int unsent;
+    bool hard = s->hard_write_ns > 0 && loop_now_ns(s->conn->worker->loop) >= s->hard_write_ns;
+    if (e != ERR_TIMEOUT || hard || s->x.server->write_min_rate > 0 ||
+        ioctl(s->conn->fd, SIOCOUTQ, &unsent) != 0)
+        return false;
+    bool takes = s->unsent == 0 || unsent < s->unsent;
+    s->unsent = unsent;
+    return takes;
+}
+
+void h1_wrote(struct h1_scratch *s, uint64_t n)
+{
+    s->writing.bytes += n;
+    if (n > 0)
+        s->unsent = 0;
+}
+
 static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t count, int flags)
 {
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
     if (s->wire_broken)
         return ERR_CLOSED;
-    while (m.msg_iovlen > 0) { /* each step has its own deadline: slow is not stuck */
+    while (m.msg_iovlen > 0) {
         size_t sent;
         enum err e = await_send_some(s->conn->fd, &m, flags, h1_write_deadline(s), &sent);
-        if (e != OK)
+        if (e != OK && !h1_still_takes(s, e))
             return h1_broken(s, e);
-        s->writing.bytes += sent;
+        h1_wrote(s, sent);
     }
     return OK;
 }
@@ -248,7 +272,9 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
         e = await_sendfile_some(s->conn->fd, fd, offset + sent, len - sent, h1_write_deadline(s),
                                 &n);
         sent += n;
-        s->writing.bytes += n;
+        h1_wrote(s, n);
+        if (h1_still_takes(s, e))
+            e = OK;
     }
     s->x.bytes_sent += sent;
     cork(s->conn->fd, len, 0);

@@ -180,6 +180,12 @@ static void close_idle(struct h1_conn *c)
         close_now(c);
 }
 
+static uint64_t write_pause(const struct h1_conn *c)
+{
+    uint64_t now = loop_now_ns(c->worker->loop), deadline = h1_write_deadline(c->scratch);
+    return deadline > now ? deadline - now : deadline > 0;
+}
+
 static void on_timer(struct timer *t)
 {
     struct h1_conn *c = CONTAINER_OF(t, struct h1_conn, timer);
@@ -189,6 +195,8 @@ static void on_timer(struct timer *t)
         timer_start(c->worker->loop, t, c->deadline_ns);
     else if (c->scratch != NULL && !c->scratch->deferred && !c->closing)
         refuse(c, 408); /* in the middle of a head */
+    else if (c->scratch != NULL && !c->closing && h1_still_takes(c->scratch, ERR_TIMEOUT))
+        set_deadline(c, write_pause(c));
     else
         close_idle(c);
 }
@@ -497,6 +505,7 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     s->hard_write_ns = server->write_timeout_ns > 0 ? now + server->write_timeout_ns : 0;
     s->hard_read_ns = server->read_timeout_ns > 0 ? s->begun_ns + server->read_timeout_ns : 0;
     s->reading = s->writing = (struct h1_pace){0};
+    s->unsent = 0;
 }
 
 static void serve_one(struct h1_conn *c)
@@ -640,7 +649,7 @@ static void finish_flush(struct h1_conn *c, bool sent)
 static bool skip_flushed(struct h1_scratch *s, size_t n)
 {
     struct msghdr *m = &s->flush_message;
-    s->writing.bytes += n;
+    h1_wrote(s, n);
     for (; m->msg_iovlen > 0 && n >= m->msg_iov->iov_len; m->msg_iov++, m->msg_iovlen--)
         n -= m->msg_iov->iov_len;
     if (m->msg_iovlen == 0)
@@ -652,9 +661,8 @@ static bool skip_flushed(struct h1_scratch *s, size_t n)
 
 static void go_on_flushing(struct h1_conn *c)
 {
-    uint64_t now = loop_now_ns(c->worker->loop), deadline = h1_write_deadline(c->scratch);
     op_send(c->worker->loop, &c->op, c->fd, &c->scratch->flush_message, 0);
-    set_deadline(c, deadline > now ? deadline - now : deadline > 0);
+    set_deadline(c, write_pause(c));
 }
 
 static void on_flushed(struct op *op, int result)

@@ -39,6 +39,7 @@ struct h1_scratch {
     uint64_t body_left;  /* of a body with a length */
     uint64_t hard_write_ns, hard_read_ns; /* 0: none */
     struct h1_pace reading, writing;
+    int unsent;          /* in the kernel's buffer when a write last waited in vain */
     enum h1_body framing;
     bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
     bool deferred;       /* the whole answer is gathered; the fiber has ended */
@@ -73,6 +74,10 @@ enum err h1_broken(struct h1_scratch *, enum err e);
 /* When the next wait of that direction must have moved something; 0: never. */
 uint64_t h1_read_deadline(struct h1_scratch *);
 uint64_t h1_write_deadline(struct h1_scratch *);
+
+/* Whether a write that failed with `e` may be tried again: the time was up, but the peer is taking. */
+bool h1_still_takes(struct h1_scratch *, enum err e);
+void h1_wrote(struct h1_scratch *, uint64_t n);
 
 /* The request's body: of a carrier. */
 enum err h1_read_body(struct exchange *, char *buf, size_t cap, size_t *n);

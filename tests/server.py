@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running portico for the tests in this folder: its file, its ports, its log, its counters; and
+the loop that runs cases on both I/O back ends and prints TAP. Everything started is ended."""
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BACK_ENDS = ("epoll", "uring")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def same(got, want):
+    assert got == want, f"got {got!r}, want {want!r}"
+
+
+class Server:
+    """`members` go into the JSON of the server, `routes` replace the one answer of `body`."""
+
+    def __init__(self, program, io="epoll", body="one", workers=2, members=None, routes=None,
+                 environment=None, **http):
+        self.port, self.admin = free_port(), free_port()
+        self.folder = tempfile.TemporaryDirectory(prefix="portico-test-")
+        self.file = f"{self.folder.name}/config.json"
+        self.document = {
+            "admin": {"listen": f"localhost:{self.admin}"},
+            "apps": {"http": {"servers": {"srv0": {
+                "listen": [f"127.0.0.1:{self.port}"],
+                "routes": routes or [{"handle": [{"handler": "static_response", "body": body}]}],
+                **(members or {})}}, **http}}}
+        with open(self.file, "w", encoding="utf-8") as f:
+            json.dump(self.document, f)
+        self.log = open(f"{self.folder.name}/log", "w+b")
+        self.process = subprocess.Popen(
+            [program, "run", "--config", self.file], stdout=self.log, stderr=subprocess.STDOUT,
+            env={**os.environ, "PORTICO_IO": io, "PORTICO_WORKERS": str(workers),
+                 **(environment or {})})
+        self.wait(lambda: self.get() is not None)
+
+    def get(self, path="/", **fields):
+        """Status and body, through one connection of its own."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            c.request("GET", path, headers=fields)
+            answer = c.getresponse()
+            return answer.status, answer.read()
+        finally:
+            c.close()
+
+    def api(self, method, path, value=None, headers=None):
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
+        fields = {"Host": f"localhost:{self.admin}", **(headers or {})}
+        if value is not None:
+            fields.setdefault("Content-Type", "application/json")
+        try:
+            c.request(method, path, json.dumps(value) if value is not None else None, fields)
+            answer = c.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            c.close()
+
+    def metric(self, name):
+        found = re.search(rf"^portico_{name} (\d+)$", self.api("GET", "/metrics")[1], re.M)
+        return int(found.group(1))
+
+    def live(self):
+        """What must be back where it was after each attack."""
+        kinds = ("connections", "exchanges", "fibers", "operations")
+        text = self.api("GET", "/metrics")[1]
+        live = {k: int(re.search(rf"^portico_{k} (\d+)$", text, re.M).group(1)) for k in kinds}
+        live["descriptors"] = len(os.listdir(f"/proc/{self.server_pid()}/fd"))
+        return live
+
+    def wait(self, condition, seconds=10):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError("not reached; log: " + self.text()[-3000:])
+            time.sleep(0.02)
+
+    def text(self):
+        self.log.flush()
+        with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def server_pid(self):
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children",
+                  encoding="ascii") as f:
+            return int(f.read().split()[0])
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.server_pid()}/stat", encoding="ascii") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_kib(self):
+        with open(f"/proc/{self.server_pid()}/status", encoding="ascii") as f:
+            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
+
+    def end(self, how=signal.SIGTERM, seconds=15):
+        """The exit status; `how` None: it was told already."""
+        if how and self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("did not end; log: " + self.text()[-3000:]) from None
+        text = self.text()
+        self.log.close()
+        self.folder.cleanup()
+        assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
+        return status
+
+
+def run_cases(cases, back_ends=BACK_ENDS):
+    """cases: (sentence, function(io)); a function may raise Skip."""
+    count = failed = 0
+    chosen = sys.argv[2] if len(sys.argv) > 2 else ""
+    for name, case in cases:
+        for io in back_ends:
+            if chosen not in f"{name} {io}":
+                continue
+            count += 1
+            try:
+                case(io)
+                print(f"ok {count} - {name} ({io})", flush=True)
+            except Skip as why:
+                print(f"ok {count} - {name} ({io}) # SKIP {why}", flush=True)
+            except Exception as e:  # every failure is a line, the others still run
+                failed += 1
+                print(f"not ok {count} - {name} ({io})\n# {type(e).__name__}: "
+                      + str(e).replace("\n", "\n# "), flush=True)
+    print(f"1..{count}")
+    sys.exit(1 if failed else 0)
+
+
+class Skip(Exception):
+    """This machine cannot run the case; says why."""
