@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 #include "admin/document.h"
-#include "base/log.h"
+#include "base/log_encode.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
 #include "http/route.h"

@@ -19,7 +19,7 @@
 #include "app/worker.h"
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/log_stream.h"
 #include "base/mem.h"
 #include "keeper/keeper.h"
 #include "keeper/keeper_wire.h"
@@ -29,6 +29,7 @@
 #include "version.h"
 
 #define ADMIN_DEFAULT "localhost:2019"
+#define LOG_FLUSH_NS (5 * NS_PER_S) /* at the end, for what is not written yet */
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 
 struct used_address { /* what the keeper holds for us */
@@ -494,6 +495,17 @@ static void admin_commit(const struct generation *g, struct admin_site *fresh)
 
 /* --- applying --- */
 
+static void publish_logs(const struct generation *g)
+{
+    const char *to = logging_default_name(&g->logging);
+    const char *from = control.generation != NULL
+                           ? logging_default_name(&control.generation->logging)
+                           : "stderr";
+    if (strcmp(from, to) != 0)
+        LOG(LOG_INFO, "", "redirected default logger", LOG_CSTR("from", from), LOG_CSTR("to", to));
+    log_publish(&g->logging.set);
+}
+
 static enum err apply(json_t *document, char *error, size_t cap)
 {
     struct generation *g;
@@ -501,7 +513,9 @@ static enum err apply(json_t *document, char *error, size_t cap)
     struct admin_site *admin;
     TRY(generation_create(document, control.workers_count, &g, error, cap));
     g->control = control.loop;
-    enum err e = open_all(&opening, g, error, cap);
+    enum err e = logging_open(&g->logging, error, cap);
+    if (e == OK)
+        e = open_all(&opening, g, error, cap);
     if (e == OK) {
         e = admin_prepare(g, &admin, error, cap);
         if (e != OK)
@@ -511,6 +525,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
         generation_free(g);
         return e;
     }
+    publish_logs(g);
     release_gone(g);
     adopt(g, &opening);
     keep_addresses(opening.addresses);
@@ -724,10 +739,17 @@ static void on_orders(struct task *t)
         reload();
 }
 
+/* Without ado, but with what was logged. */
+static _Noreturn void leave(int status)
+{
+    log_queue_stop(LOG_FLUSH_NS / 5);
+    _exit(status);
+}
+
 static void obey(enum keeper_kind kind)
 {
     if (kind == KEEPER_STOP_NOW)
-        _exit(2);
+        leave(2);
     control.stop_asked |= kind == KEEPER_STOP;
     control.reload_asked |= kind == KEEPER_RELOAD;
     if (!control.applying)
@@ -743,7 +765,7 @@ static void on_keeper(struct op *op, int result)
         return;
     enum err e = keeper_receive(control.keeper, &m, NULL, &none, MSG_DONTWAIT);
     if (e == ERR_CLOSED)
-        _exit(1); /* the keeper has died: nobody holds the sockets or the signals any more */
+        leave(1); /* the keeper has died: nobody holds the sockets or the signals any more */
     if (e == OK)
         obey(m.kind);
     watch_keeper();
@@ -801,8 +823,17 @@ static void end_workers(void)
     mem_free(orders);
 }
 
+/* The last lines are written; what comes later goes to stderr. */
+static void end_logs(void)
+{
+    log_publish(NULL);
+    if (!log_queue_stop(LOG_FLUSH_NS))
+        fprintf(stderr, "portico: some log lines could not be written before the end\n");
+}
+
 static int fail(const char *error)
 {
+    end_logs();
     fprintf(stderr, "Error: %s\n", error);
     tell_keeper(KEEPER_FAILED, 1);
     return 1;
@@ -820,6 +851,7 @@ static enum err prepare(char *error, size_t cap)
     unsetenv(KEEPER_ENV);
     if (rights_drop() != OK)
         LOG(LOG_WARN, "", "capabilities could not be given up");
+    TRY(log_queue_start());
     TRY(loop_create(LOOP_EPOLL, &control.loop));
     timer_init(&control.stop_timer, on_stop_timer);
     control.orders.run = on_orders;
@@ -841,6 +873,7 @@ static void tear_down(void)
     end_workers();
     offload_stop();
     LOG(LOG_INFO, "", "shutdown complete");
+    end_logs();
 }
 
 int control_run(const struct control_start *start)

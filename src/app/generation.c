@@ -135,6 +135,8 @@ static enum err read_document(struct generation *g)
     struct provision *p = &g->provision;
     p->path = SLICE("config");
     TRY(provision_members(p, g->document, document_members));
+    TRY(logging_provision(&g->logging, json_object_get(g->document, "logging"), p));
+    p->logs = &g->logging.set;
     TRY(read_admin(g, json_object_get(g->document, "admin")));
     const json_t *apps = json_object_get(g->document, "apps");
     if (apps == NULL || json_is_null(apps))
@@ -169,6 +171,7 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
 
 void generation_free(struct generation *g)
 {
+    logging_close(&g->logging);
     for (struct provision_release *r = g->provision.releases; r != NULL; r = r->next)
         r->release(r->cfg);
     json_decref(g->document);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "http/server.h"
+#include "logs/logging.h"
 #include "loop/loop.h"
 
 /* One socket address that a server of the generation answers on. */
@@ -31,6 +32,7 @@ struct generation {
     size_t servers_count;
     struct bound *bounds;
     size_t bounds_count;
+    struct logging logging;
     json_t *document;
     uint64_t grace_ns, shutdown_delay_ns;
     struct slice admin_listen; /* empty: the default */

@@ -6,6 +6,8 @@
 
 #include "admin/admin.h"
 #include "handlers/handlers.h"
+#include "logs/encoders.h"
+#include "logs/writers.h"
 #include "http/client_ip.h"
 
 const struct module *const all_modules[] = {
@@ -36,6 +38,12 @@ const struct module *const all_modules[] = {
     &matcher_remote_ip,
     &matcher_vars,
     &matcher_vars_regexp,
+    &log_encoder_console,
+    &log_encoder_json,
+    &log_writer_discard,
+    &log_writer_file,
+    &log_writer_stderr,
+    &log_writer_stdout,
     &module_admin_api,
     NULL,
 };

@@ -6,12 +6,14 @@
  */
 #include "base/log.h"
 
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log_encode.h"
 
-static log_sink *sink;
-static enum log_level threshold = LOG_INFO;
+static _Atomic(log_sink *) sink;
+static _Atomic int threshold = LOG_INFO;
 
 static const char *const names[] = {"debug", "info", "warn", "error", "panic", "fatal"};
 
@@ -37,47 +39,50 @@ bool log_level_parse(struct slice text, enum log_level *level)
 
 void log_set_sink(log_sink *to)
 {
-    sink = to;
+    atomic_store(&sink, to);
 }
 
 void log_set_threshold(enum log_level level)
 {
-    threshold = level;
+    atomic_store_explicit(&threshold, (int)level, memory_order_relaxed);
 }
 
 bool log_wants(enum log_level level)
 {
-    return level >= threshold;
+    return (int)level >= atomic_load_explicit(&threshold, memory_order_relaxed);
 }
 
-static void write_stderr(const struct log_event *e)
+void log_write_stderr(const struct log_event *e)
 {
-    static const struct log_format json = {.time = LOG_TIME_UNIX_FLOAT};
-    static const struct log_format console = {.time = LOG_TIME_WALL_MILLI};
+    struct log_format format;
     struct buffer line;
+    bool terminal = isatty(STDERR_FILENO);
     buffer_init(&line, 64 << 10);
-    enum err r = isatty(STDERR_FILENO) ? log_encode_console(&line, e, &console)
-                                       : log_encode_json(&line, e, &json);
+    if (terminal)
+        log_format_init_console(&format);
+    else
+        log_format_init(&format);
+    enum err r = terminal ? log_encode_console(&line, e, &format)
+                          : log_encode_json(&line, e, &format);
     if (r == OK)
         (void)!write(STDERR_FILENO, line.ptr, line.len);
     buffer_deinit(&line);
 }
 
+void log_event(struct log_event *e)
+{
+    log_sink *to = atomic_load(&sink);
+    e->wall_ns = clock_wall_ns();
+    if (to != NULL)
+        to(e);
+    else
+        log_write_stderr(e);
+}
+
 void log_emit(enum log_level level, const char *logger, struct slice message,
               const struct log_field *fields, size_t count)
 {
-    if (!log_wants(level))
-        return;
-    struct log_event e = {
-        .level = level,
-        .wall_ns = clock_wall_ns(),
-        .logger = logger,
-        .message = message,
-        .fields = fields,
-        .count = count,
-    };
-    if (sink != NULL)
-        sink(&e);
-    else
-        write_stderr(&e);
+    if (log_wants(level))
+        log_event(&(struct log_event){.level = level, .logger = logger, .message = message,
+                                      .fields = fields, .count = count});
 }

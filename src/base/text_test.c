@@ -2,7 +2,7 @@
 /*
  * Small text forms and log encoders.
  */
-#include "base/log.h"
+#include "base/log_encode.h"
 #include "base/test.h"
 #include "base/text.h"
 
@@ -91,9 +91,11 @@ TEST("an event is one line of JSON, whatever bytes it holds")
     struct log_field inner[] = {LOG_NUM("port", 80)};
     struct log_field fields[] = {
         LOG_STR("uri", SLICE("/a\"b\\c\n\x01\xff")), LOG_BOOLEAN("ok", true),
-        LOG_DUR("duration", 1500000), {.key = "peer", .kind = LOG_OBJECT, .object = {inner, 1}}};
+        LOG_DUR("duration", 1500000), LOG_GROUP("peer", inner, 1)};
     struct log_event e = {LOG_ERROR, INT64_C(1500000000), "http", SLICE("boo"), fields, 4};
-    CHECK_OK(log_encode_json(&b, &e, &(struct log_format){.time = LOG_TIME_UNIX_FLOAT}));
+    struct log_format f;
+    log_format_init(&f);
+    CHECK_OK(log_encode_json(&b, &e, &f));
     CHECK_TEXT(buffer_slice(&b),
                "{\"level\":\"error\",\"ts\":1.5,\"logger\":\"http\",\"msg\":\"boo\","
                "\"uri\":\"/a\\\"b\\\\c\\n\\u0001\\ufffd\",\"ok\":true,\"duration\":0.0015,"
@@ -107,8 +109,11 @@ TEST("an event for people has tabs, and its message cannot break the line")
     buffer_init(&b, 4096);
     struct log_field fields[] = {LOG_NUM("n", -1)};
     struct log_event e = {LOG_WARN, INT64_C(784111777123000000), "admin", SLICE("a\nb"), fields, 1};
-    CHECK_OK(log_encode_console(&b, &e, &(struct log_format){.time = LOG_TIME_WALL_MILLI}));
-    CHECK_TEXT(buffer_slice(&b), "1994/11/06 08:49:37.123\tWARN\tadmin\ta b\t{\"n\":-1}\n");
+    struct log_format f;
+    log_format_init_console(&f);
+    f.level = LOG_LEVEL_UPPER;
+    CHECK_OK(log_encode_console(&b, &e, &f));
+    CHECK_TEXT(buffer_slice(&b), "1994/11/06 08:49:37.123\tWARN\tadmin\ta b\t{\"n\": -1}\n");
     buffer_deinit(&b);
 }
 
@@ -117,7 +122,9 @@ TEST("an event that does not fit is refused whole")
     struct buffer b;
     buffer_init(&b, 20);
     struct log_event e = {LOG_INFO, 0, "", SLICE("a long message"), NULL, 0};
-    CHECK_INT(log_encode_json(&b, &e, &(struct log_format){0}), ERR_LIMIT);
+    struct log_format f;
+    log_format_init(&f);
+    CHECK_INT(log_encode_json(&b, &e, &f), ERR_LIMIT);
     CHECK_INT(b.len, 0);
     buffer_deinit(&b);
 }

@@ -15,6 +15,7 @@
 #include "http/sink.h"
 
 struct exchange;
+struct log_field;
 struct generation;
 struct http_server;
 
@@ -113,6 +114,8 @@ struct exchange {
     bool log_skip;
     struct slice log_user; /* user_id of the access log */
     struct exchange_hook *hooks;
+    struct log_field *log_extra; /* of the access log: access_log_add */
+    uint32_t log_extra_count;
 };
 
 void exchange_find_client(struct exchange *); /* http/client_ip.c; for exchange_addresses only */

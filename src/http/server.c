@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "http/access_log.h"
 
 static const char *const known_members[] = {
     "listen", "listener_wrappers", "packet_conn_wrappers", "read_timeout", "read_header_timeout",
@@ -93,6 +94,18 @@ static enum err read_routes(struct http_server *s, const json_t *json, struct pr
     return OK;
 }
 
+static enum err read_logs(struct http_server *s, const json_t *json, struct provision *p)
+{
+    const json_t *logs = json_object_get(json, "logs");
+    if (logs == NULL || json_is_null(logs))
+        return OK;
+    struct slice outer = p->path;
+    p->path = arena_join(p->arena, (struct slice[]){outer, SLICE(".logs")}, 2);
+    TRY(access_log_provision(&s->logs, logs, p));
+    p->path = outer;
+    return OK;
+}
+
 enum err http_server_provision(struct http_server *s, struct slice name, const json_t *json,
                                struct provision *p)
 {
@@ -118,6 +131,8 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
         e = provision_bool(p, json, "enable_full_duplex", false, &s->full_duplex);
     if (e == OK)
         e = read_routes(s, json, p);
+    if (e == OK)
+        e = read_logs(s, json, p);
     s->wants_tls = json_array_size(json_object_get(json, "tls_connection_policies")) > 0;
     p->groups = NULL;
     map_deinit(&groups);
@@ -126,22 +141,13 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
 
 static void log_failure(struct exchange *x, enum log_level level, const char *text)
 {
-    if (!log_wants(level))
-        return;
-    exchange_addresses(x);
-    struct log_field request[] = {
-        LOG_STR("remote_ip", x->remote_host), LOG_STR("remote_port", x->remote_port),
-        LOG_STR("client_ip", x->client_ip),   LOG_STR("method", x->req.original_method),
-        LOG_STR("host", x->req.original_host), LOG_STR("uri", x->req.target),
-    };
     struct log_field fields[] = {
-        {.key = "request", .kind = LOG_OBJECT,
-         .object = {request, sizeof request / sizeof request[0]}},
         LOG_DUR("duration", clock_mono_ns() - x->start_ns),
         LOG_NUM("status", x->error.status),
         LOG_CSTR("err_id", x->error.id),
     };
-    log_emit(level, "http.log.error", slice_from(text), fields, sizeof fields / sizeof fields[0]);
+    if (log_wants(level))
+        access_log_error(x->server->logs, x, level, text, fields, sizeof fields / sizeof fields[0]);
 }
 
 /* An empty answer with the error's status: what a client sees without error routes. */
@@ -183,7 +189,7 @@ static enum err serve_error(const struct http_server *s, struct exchange *x)
     return answer_error(x);
 }
 
-void http_server_serve(const struct http_server *s, struct exchange *x)
+static enum err serve(const struct http_server *s, struct exchange *x, bool *unhandled)
 {
     struct sink *bottom = x->sink;
     enum err e = route_list_run(&s->routes, x, NULL);
@@ -191,10 +197,22 @@ void http_server_serve(const struct http_server *s, struct exchange *x)
         x->sink = bottom; /* what wrapped the response ended with its handler, as in Caddy */
         e = serve_error(s, x);
     }
-    if (e == OK && !exchange_answered(x) && x->res.status == 0)
+    *unhandled = e == OK && !exchange_answered(x) && x->res.status == 0;
+    if (*unhandled)
         x->res.content_length = 0; /* nobody answered: an empty 200, as Caddy gives */
-    if (e == OK)
-        e = exchange_end(x);
+    return e == OK ? exchange_end(x) : e;
+}
+
+void http_server_serve(const struct http_server *s, struct exchange *x)
+{
+    bool unhandled; /* logged with the status 0, as in Caddy, although 200 was sent */
+    struct access_entry *entry = s->logs != NULL ? access_log_begin(s->logs, x) : NULL;
+    enum err e = serve(s, x, &unhandled);
+    bool left = e != OK && !exchange_answered(x);
     if (e != OK)
         x->sink->type->abort(x->sink, e);
+    if (entry == NULL)
+        return;
+    int status = left && (e == ERR_CLOSED || e == ERR_CANCELLED) ? 499 : x->res.status;
+    access_log_end(s->logs, x, entry, unhandled && e == OK ? 0 : status);
 }

@@ -13,6 +13,7 @@ struct http_server {
     struct slice *listen; /* network addresses as written */
     size_t listen_count;
     struct route_list routes, errors;
+    struct access_log *logs; /* NULL: no access log */
     /* Nanoseconds, 0: none. The whole request; its head (1 minute by default); a pause within its
      * body (1 minute); the whole response; a pause of a reader (1 minute); between requests
      * (5 minutes). */

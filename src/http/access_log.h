@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A server's access log ("logs"): which requests are logged, under which logger names, and the
+ * line itself, with Caddy's fields in Caddy's order. A server without it pays one test of a pointer
+ * per request.
+ */
+#pragma once
+
+#include "base/log_stream.h"
+#include "http/module.h"
+
+struct access_log;
+struct access_entry;
+
+/* `json`: the member "logs", not NULL. */
+enum err access_log_provision(struct access_log **, const json_t *json, struct provision *);
+
+/* At a request's start: keeps what the line shall say of it, for handlers change it. NULL when its
+ * host is not logged. */
+struct access_entry *access_log_begin(const struct access_log *, struct exchange *);
+
+/* At its end. `status`: what was answered. */
+void access_log_end(const struct access_log *, struct exchange *, const struct access_entry *,
+                    int status);
+
+/* The error line of a failed request, under "http.log.error" or the names that belong to its host;
+ * `log` may be NULL. The request's fields are those of now. */
+void access_log_error(const struct access_log *, struct exchange *, enum log_level,
+                      const char *message, const struct log_field *more, size_t count);
+
+/* Adds a field behind the others, for log_append; the value lives as long as the exchange. */
+void access_log_add(struct exchange *, const struct log_field *);
