@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A running portico for the tests in this folder: its file, its ports, its log, its counters; and
 the loop that runs cases on both I/O back ends and prints TAP. Everything started is ended."""
+import concurrent.futures
 import http.client
 import json
 import os
@@ -130,25 +131,32 @@ class Server:
         return status
 
 
-def run_cases(cases, back_ends=BACK_ENDS):
-    """cases: (sentence, function(io)); a function may raise Skip."""
-    count = failed = 0
-    chosen = sys.argv[2] if len(sys.argv) > 2 else ""
-    for name, case in cases:
-        for io in back_ends:
-            if chosen not in f"{name} {io}":
-                continue
-            count += 1
-            try:
-                case(io)
-                print(f"ok {count} - {name} ({io})", flush=True)
-            except Skip as why:
-                print(f"ok {count} - {name} ({io}) # SKIP {why}", flush=True)
-            except Exception as e:  # every failure is a line, the others still run
-                failed += 1
-                print(f"not ok {count} - {name} ({io})\n# {type(e).__name__}: "
-                      + str(e).replace("\n", "\n# "), flush=True)
-    print(f"1..{count}")
+def run_case(case, io):
+    try:
+        case(io)
+    except Skip as why:
+        return "skip", str(why)
+    except Exception as e:  # every failure is a line, the others still run
+        return "failed", f"{type(e).__name__}: {e}"
+    return "ok", ""
+
+
+def run_cases(cases, back_ends=BACK_ENDS, at_once=1):
+    """cases: (sentence, function(io)); a function may raise Skip. Several may run at once, for most
+    of them wait for time to pass; their lines come in order."""
+    failed = 0
+    text = sys.argv[2] if len(sys.argv) > 2 else ""
+    chosen = [(name, case, io) for name, case in cases for io in back_ends if text in f"{name} {io}"]
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        results = [pool.submit(run_case, case, io) for _, case, io in chosen]
+        for i, ((name, _, io), result) in enumerate(zip(chosen, results), 1):
+            outcome, why = result.result()
+            failed += outcome == "failed"
+            print(f"{'not ' * (outcome == 'failed')}ok {i} - {name} ({io})"
+                  + f" # SKIP {why}" * (outcome == "skip"), flush=True)
+            if outcome == "failed":
+                print("# " + why.replace("\n", "\n# "), flush=True)
+    print(f"1..{len(chosen)}")
     sys.exit(1 if failed else 0)
 
 
