@@ -703,9 +703,10 @@ static void drain_all(void)
     admin_close();
     for (unsigned w = 0; w < control.workers_count; w++) {
         control.drained_mails[w].run = on_worker_drained;
-        control.workers[w].drained = &control.drained_mails[w];
+        control.drain_orders[w] = (struct worker_order){.kind = ORDER_DRAIN,
+                                                        .drained = &control.drained_mails[w]};
+        worker_tell(&control.workers[w], &control.drain_orders[w]);
     }
-    tell_all(control.drain_orders, ORDER_DRAIN);
     if (grace > 0)
         timer_start(control.loop, &control.grace_timer, loop_now_ns(control.loop) + grace);
 }

@@ -22,6 +22,7 @@
 #include "net/resolver.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define SAY_AGAIN_NS (60 * NS_PER_S)
 
 struct worker_site {
     struct h1_site site;
@@ -33,7 +34,7 @@ struct worker_site {
     struct slice key;   /* malloc'd */
     struct generation *pinned; /* stopping: the generation of site.server, held */
     bool stopping;
-    bool starved; /* the descriptors ran out, and it was said */
+    uint64_t said_ns; /* when it was last said that the descriptors ran out; 0: never */
 };
 
 static struct worker_site *of(struct h1_site *s)
@@ -102,20 +103,20 @@ static void close_listener(struct worker_site *site)
 
 static void say_starved(struct worker_site *site)
 {
-    if (!site->starved)
-        LOG(LOG_ERROR, "http", "out of file descriptors: accepting again when some are free",
-            LOG_STR("listener", site->key), LOG_NUM("connections", site->worker->h1.count));
-    site->starved = true;
+    uint64_t now = loop_now_ns(site->worker->loop);
+    if (site->said_ns > 0 && now - site->said_ns < SAY_AGAIN_NS)
+        return;
+    LOG(LOG_ERROR, "http", "out of file descriptors: accepting again when some are free",
+        LOG_STR("listener", site->key), LOG_NUM("connections", site->worker->h1.count));
+    site->said_ns = now;
 }
 
 static void on_accept(struct op *op, int result)
 {
     struct worker_site *site = CONTAINER_OF(op, struct worker_site, accept);
     struct worker *w = site->worker;
-    if (result >= 0) {
-        site->starved = false;
+    if (result >= 0)
         h1_conn_open(&w->h1, &site->site, result);
-    }
     if (op->armed)
         return;
     if (site->stopping) {
@@ -230,6 +231,7 @@ static void carry_out(struct mail *m)
         adopt(w, o);
         break;
     case ORDER_DRAIN:
+        w->drained = o->drained;
         drain(w);
         break;
     case ORDER_ABORT:

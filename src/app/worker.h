@@ -35,8 +35,9 @@ struct worker_order {
     struct generation *generation; /* ADOPT */
     const struct new_socket *sockets;
     size_t sockets_count;
+    struct mail *drained; /* DRAIN: posted when the last connection and socket are gone */
     struct worker_live live; /* COUNT: the answer */
-    sem_t *done; /* posted when it is carried out; DRAIN: when the last connection has ended */
+    sem_t *done; /* posted when it is carried out */
 };
 
 struct worker {
