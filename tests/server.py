@@ -27,10 +27,12 @@ def same(got, want):
 
 
 class Server:
-    """`members` go into the JSON of the server, `routes` replace the one answer of `body`."""
+    """`members` go into the JSON of the server, `top` into the document, `routes` replace the one
+    answer of `body`; `prefix` is a command before the program, `started` goes to Popen. With `awaited`
+    False it may end before it answers."""
 
     def __init__(self, program, io="epoll", body="one", workers=2, members=None, routes=None,
-                 environment=None, **http):
+                 environment=None, top=None, prefix=(), started=None, awaited=True, **http):
         self.port, self.admin = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="portico-test-")
         self.file = f"{self.folder.name}/config.json"
@@ -39,15 +41,17 @@ class Server:
             "apps": {"http": {"servers": {"srv0": {
                 "listen": [f"127.0.0.1:{self.port}"],
                 "routes": routes or [{"handle": [{"handler": "static_response", "body": body}]}],
-                **(members or {})}}, **http}}}
+                **(members or {})}}, **http}}, **(top or {})}
         with open(self.file, "w", encoding="utf-8") as f:
             json.dump(self.document, f)
         self.log = open(f"{self.folder.name}/log", "w+b")
         self.process = subprocess.Popen(
-            [program, "run", "--config", self.file], stdout=self.log, stderr=subprocess.STDOUT,
+            [*prefix, program, "run", "--config", self.file], stdout=self.log,
+            stderr=subprocess.STDOUT, **(started or {}),
             env={**os.environ, "PORTICO_IO": io, "PORTICO_WORKERS": str(workers),
                  **(environment or {})})
-        self.wait(lambda: self.get() is not None)
+        if awaited:
+            self.wait(lambda: self.get() is not None)
 
     def get(self, path="/", **fields):
         """Status and body, through one connection of its own."""
@@ -89,7 +93,7 @@ class Server:
             try:
                 if condition():
                     return
-            except OSError:
+            except (OSError, IndexError):  # IndexError: no server process at this moment
                 pass
             if self.process.poll() is not None or time.monotonic() > end:
                 raise AssertionError("not reached; log: " + self.text()[-3000:])
@@ -143,10 +147,11 @@ def run_case(case, io):
 
 def run_cases(cases, back_ends=BACK_ENDS, at_once=1):
     """cases: (sentence, function(io)); a function may raise Skip. Several may run at once, for most
-    of them wait for time to pass; their lines come in order."""
+    of them wait for time to pass; their lines come in order. A case may name back ends of its own."""
     failed = 0
     text = sys.argv[2] if len(sys.argv) > 2 else ""
-    chosen = [(name, case, io) for name, case in cases for io in back_ends if text in f"{name} {io}"]
+    chosen = [(name, case, io) for name, case, *own in cases for io in (own[0] if own else back_ends)
+              if text in f"{name} {io}"]
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         results = [pool.submit(run_case, case, io) for _, case, io in chosen]
         for i, ((name, _, io), result) in enumerate(zip(chosen, results), 1):

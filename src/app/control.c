@@ -56,6 +56,7 @@ static struct {
     int keeper;
     struct op keeper_op;
     const struct control_start *start;
+    struct slice user; /* of the first configuration, malloc'd: whose this process became */
     struct worker *workers;
     unsigned workers_count, drained;
     struct generation *generation; /* the newest */
@@ -82,9 +83,10 @@ static void watch_keeper(void)
     op_poll(control.loop, &control.keeper_op, control.keeper, POLLIN);
 }
 
-static void tell_keeper(enum keeper_kind kind, uint32_t status)
+static void tell_keeper(enum keeper_kind kind, uint32_t status, const char *text)
 {
     struct keeper_message m = {.kind = kind, .status = status};
+    snprintf(m.text, sizeof m.text, "%s", text);
     (void)!keeper_send(control.keeper, &m, NULL, 0);
 }
 
@@ -95,7 +97,8 @@ static void obey(enum keeper_kind kind);
 static enum err ask_sockets(const struct used_address *a, unsigned count, int *fds, unsigned *got,
                             char *error, size_t cap)
 {
-    struct keeper_message m = {.kind = KEEPER_LISTEN, .port = a->port, .count = (uint16_t)count};
+    struct keeper_message m = {.kind = KEEPER_LISTEN, .port = a->port, .count = (uint16_t)count,
+                               .uid = geteuid(), .gid = getegid()};
     memcpy(m.network, a->network, sizeof m.network);
     memcpy(m.host, a->host, sizeof m.host);
     TRY(keeper_send(control.keeper, &m, NULL, 0));
@@ -506,6 +509,17 @@ static void publish_logs(const struct generation *g)
     log_publish(&g->logging.set);
 }
 
+/* Privileges that were given up are not to be had again. */
+static enum err refuse_other_user(const struct generation *g, char *error, size_t cap)
+{
+    if (slice_eq(g->user, control.user))
+        return OK;
+    snprintf(error, cap, "portico.user: the server process runs as \"" SLICE_FMT "\", and cannot "
+             "become \"" SLICE_FMT "\" while it runs: restart portico", SLICE_ARG(control.user),
+             SLICE_ARG(slice_take(g->user, 100)));
+    return ERR_DENIED;
+}
+
 static enum err apply(json_t *document, char *error, size_t cap)
 {
     struct generation *g;
@@ -513,6 +527,10 @@ static enum err apply(json_t *document, char *error, size_t cap)
     struct admin_site *admin;
     TRY(generation_create(document, control.workers_count, &g, error, cap));
     g->control = control.loop;
+    if (refuse_other_user(g, error, cap) != OK) {
+        generation_free(g);
+        return ERR_DENIED;
+    }
     enum err e = logging_open(&g->logging, error, cap);
     if (e == OK)
         e = open_all(&opening, g, error, cap);
@@ -536,10 +554,15 @@ static enum err apply(json_t *document, char *error, size_t cap)
 
 static enum err apply_counted(json_t *document, char *error, size_t cap)
 {
+    bool first = control.generation == NULL;
     ASSERT(!control.applying);
     control.applying = true;
+    if (!first && !control.stopping)
+        tell_keeper(KEEPER_RELOADING, 0, "");
     enum err e = control.stopping ? ERR_CANCELLED : apply(document, error, cap);
     control.applying = false;
+    if (!first && !control.stopping)
+        tell_keeper(KEEPER_READY, 0, e == OK ? "" : error);
     if (control.reload_asked || control.stop_asked)
         loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)
@@ -698,7 +721,7 @@ static void begin_stop(void)
 
 static void drain_all(void)
 {
-    tell_keeper(KEEPER_STOPPING, 0);
+    tell_keeper(KEEPER_STOPPING, 0, "");
     uint64_t grace = control.generation != NULL ? control.generation->grace_ns : 0;
     admin_close();
     for (unsigned w = 0; w < control.workers_count; w++) {
@@ -715,7 +738,6 @@ static void reload(void)
 {
     json_t *document = NULL;
     char error[2048] = "no configuration file to read again: use the admin API";
-    tell_keeper(KEEPER_RELOADING, 0);
     enum err e = ERR_UNSUPPORTED;
     if (control.start->reload != NULL)
         e = control.start->reload(&document, error, sizeof error);
@@ -726,7 +748,6 @@ static void reload(void)
         LOG(LOG_INFO, "", "successfully reloaded config");
     else
         LOG(LOG_ERROR, "", "reloading config: the running one stays", LOG_CSTR("error", error));
-    tell_keeper(KEEPER_READY, 0);
 }
 
 static void on_orders(struct task *t)
@@ -751,6 +772,11 @@ static void obey(enum keeper_kind kind)
 {
     if (kind == KEEPER_STOP_NOW)
         leave(2);
+    if (kind == KEEPER_PING) {
+        count_live(); /* each worker answers */
+        tell_keeper(KEEPER_PONG, 0, "");
+        return;
+    }
     control.stop_asked |= kind == KEEPER_STOP;
     control.reload_asked |= kind == KEEPER_RELOAD;
     if (!control.applying)
@@ -774,34 +800,54 @@ static void on_keeper(struct op *op, int result)
 
 /* --- the start --- */
 
-static unsigned count_workers(void)
+static enum err count_workers(unsigned *count, char *error, size_t cap)
 {
     const char *env = getenv("PORTICO_WORKERS");
     cpu_set_t set;
-    uint64_t n;
-    if (env != NULL && slice_to_u64(slice_from(env), WORKERS_MAX, &n) && n > 0)
-        return (unsigned)n;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    n = (uint64_t)CPU_COUNT(&set);
-    return n < WORKERS_MAX ? (unsigned)n : WORKERS_MAX;
+    uint64_t n = 1;
+    if (env != NULL && env[0] != '\0') {
+        if (!slice_to_u64(slice_from(env), WORKERS_MAX, &n) || n == 0) {
+            snprintf(error, cap, "PORTICO_WORKERS=%.60s: write a number from 1 to %d, or nothing for "
+                     "one worker per core", env, WORKERS_MAX);
+            return ERR_INVALID;
+        }
+    } else if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        n = (uint64_t)CPU_COUNT(&set);
+    }
+    *count = n < WORKERS_MAX ? (unsigned)n : WORKERS_MAX;
+    return OK;
 }
 
-static enum loop_kind choose_loop(void)
+static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
 {
     const char *env = getenv("PORTICO_IO");
-    if (env != NULL && strcmp(env, "epoll") == 0)
-        return LOOP_EPOLL;
-    if (loop_probe_uring())
-        return LOOP_URING;
-    LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
-    return LOOP_EPOLL;
+    bool any = env == NULL || env[0] == '\0', uring = !any && strcmp(env, "uring") == 0;
+    *kind = LOOP_EPOLL;
+    if (!any && !uring && strcmp(env, "epoll") != 0) {
+        snprintf(error, cap, "PORTICO_IO=%.60s: write uring or epoll, or nothing for the better one "
+                 "that works", env);
+        return ERR_INVALID;
+    }
+    if (!any && !uring)
+        return OK;
+    if (loop_probe_uring()) {
+        *kind = LOOP_URING;
+    } else if (uring) {
+        snprintf(error, cap, "PORTICO_IO=uring: io_uring is not to be had here: the kernel is too old, "
+                 "or kernel.io_uring_disabled or a seccomp filter forbids it");
+        return ERR_UNSUPPORTED;
+    } else {
+        LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
+    }
+    return OK;
 }
 
-static enum err start_workers(void)
+static enum err start_workers(char *error, size_t cap)
 {
-    unsigned count = count_workers();
-    enum loop_kind kind = choose_loop();
+    unsigned count;
+    enum loop_kind kind;
+    TRY(count_workers(&count, error, cap));
+    TRY(choose_loop(&kind, error, cap));
     control.workers = mem_zalloc(count * sizeof *control.workers);
     control.drain_orders = mem_zalloc(count * sizeof *control.drain_orders);
     control.abort_orders = mem_zalloc(count * sizeof *control.abort_orders);
@@ -836,7 +882,7 @@ static int fail(const char *error)
 {
     end_logs();
     fprintf(stderr, "Error: %s\n", error);
-    tell_keeper(KEEPER_FAILED, 1);
+    tell_keeper(KEEPER_FAILED, 1, "");
     return 1;
 }
 
@@ -850,8 +896,9 @@ static enum err prepare(char *error, size_t cap)
     }
     control.keeper = (int)n;
     unsetenv(KEEPER_ENV);
-    if (rights_drop() != OK)
-        LOG(LOG_WARN, "", "capabilities could not be given up");
+    control.user = rights_user(control.start->document);
+    control.user.ptr = slice_dup(control.user);
+    TRY(rights_settle(control.user, error, cap));
     TRY(log_queue_start());
     TRY(loop_create(LOOP_EPOLL, &control.loop));
     timer_init(&control.stop_timer, on_stop_timer);
@@ -860,8 +907,8 @@ static enum err prepare(char *error, size_t cap)
     timer_init(&control.grace_timer, on_grace_end);
     h1_worker_init(&control.admin_worker, control.loop, NULL);
     admin_set_face(&face);
-    enum err e = start_workers();
-    if (e != OK)
+    enum err e = start_workers(error, cap);
+    if (e != OK && error[0] == '\0')
         snprintf(error, cap, "starting the workers: %s", err_text(e));
     return e;
 }
@@ -889,7 +936,7 @@ int control_run(const struct control_start *start)
         return fail(error[0] != '\0' ? error : err_text(e));
     LOG(LOG_INFO, "", "serving initial configuration");
     watch_keeper();
-    tell_keeper(KEEPER_READY, 0);
+    tell_keeper(KEEPER_READY, 0, "");
     if (start->started != NULL)
         start->started();
     loop_run(control.loop);

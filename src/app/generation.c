@@ -15,7 +15,9 @@
 
 enum { ARENA_CHUNK = 65536, BOUNDS_MAX = 256 };
 
-static const char *const document_members[] = {"admin", "logging", "storage", "apps", NULL};
+static const char *const document_members[] = {"admin", "logging", "storage", "apps", "portico",
+                                               NULL};
+static const char *const portico_members[] = {"user", NULL};
 static const char *const app_members[] = {"http", "tls", "pki", "events", NULL};
 static const char *const http_members[] = {"http_port", "https_port", "grace_period",
                                            "shutdown_delay", "servers", "metrics", NULL};
@@ -130,6 +132,17 @@ static enum err read_http(struct generation *g, const json_t *http)
     return OK;
 }
 
+/* What only this server knows. */
+static enum err read_portico(struct generation *g, const json_t *portico)
+{
+    struct provision *p = &g->provision;
+    if (portico == NULL)
+        return OK;
+    p->path = SLICE("portico");
+    TRY(provision_members(p, portico, portico_members));
+    return provision_text(p, portico, "user", SLICE_NONE, &g->user);
+}
+
 static enum err read_document(struct generation *g)
 {
     struct provision *p = &g->provision;
@@ -137,6 +150,7 @@ static enum err read_document(struct generation *g)
     TRY(provision_members(p, g->document, document_members));
     TRY(logging_provision(&g->logging, json_object_get(g->document, "logging"), p));
     p->logs = &g->logging.set;
+    TRY(read_portico(g, json_object_get(g->document, "portico")));
     TRY(read_admin(g, json_object_get(g->document, "admin")));
     const json_t *apps = json_object_get(g->document, "apps");
     if (apps == NULL || json_is_null(apps))

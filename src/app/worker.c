@@ -8,6 +8,7 @@
 #include "app/worker.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -170,6 +171,31 @@ static void open_site(struct worker *w, const struct new_socket *s)
     list_append(&w->sites, &site->node);
 }
 
+static void set_probe(int fd, int option, int64_t value, int fallback, int max)
+{
+    int v = value > max ? max : value > 0 ? (int)value : fallback;
+    if (value >= 0)
+        (void)setsockopt(fd, IPPROTO_TCP, option, &v, sizeof v);
+}
+
+static int64_t whole_seconds(int64_t ns)
+{
+    return ns > 0 ? (ns + (int64_t)NS_PER_S - 1) / (int64_t)NS_PER_S : ns;
+}
+
+/* Accepted sockets inherit what their listener has, so a connection costs no call for it. On a Unix
+ * socket it means nothing, and the kernel refuses. */
+static void set_keepalive(int fd, const struct http_server *s)
+{
+    int on = s->keepalive_interval_ns >= 0;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    if (!on)
+        return;
+    set_probe(fd, TCP_KEEPINTVL, whole_seconds(s->keepalive_interval_ns), 15, 32767);
+    set_probe(fd, TCP_KEEPIDLE, whole_seconds(s->keepalive_idle_ns), 15, 32767);
+    set_probe(fd, TCP_KEEPCNT, s->keepalive_count, 9, 127);
+}
+
 static const struct http_server *server_of(const struct generation *g, struct slice key)
 {
     for (size_t i = 0; i < g->bounds_count; i++) {
@@ -193,7 +219,8 @@ static void adopt(struct worker *w, const struct worker_order *o)
         if (server == NULL)
             stop_site(site);
         else
-            site->site.server = server;
+            set_keepalive(site->fd, server);
+        site->site.server = server != NULL ? server : site->site.server;
     }
     w->generation = o->generation;
     LIST_FOR(n, &w->sites)

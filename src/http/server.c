@@ -44,8 +44,8 @@ static enum err read_timeouts(struct http_server *s, const json_t *json, struct 
     TRY(read_ns(p, json, "write_timeout", 0, &s->write_timeout_ns));
     TRY(read_ns(p, json, "write_idle_timeout", minute, &s->write_idle_timeout_ns));
     TRY(read_ns(p, json, "idle_timeout", 5 * minute, &s->idle_timeout_ns));
-    TRY(read_ns(p, json, "keepalive_interval", minute / 4, &s->keepalive_interval_ns));
-    return read_ns(p, json, "keepalive_idle", minute / 4, &s->keepalive_idle_ns);
+    TRY(provision_duration(p, json, "keepalive_interval", 0, &s->keepalive_interval_ns));
+    return provision_duration(p, json, "keepalive_idle", 0, &s->keepalive_idle_ns);
 }
 
 static enum err read_limits(struct http_server *s, const json_t *json, struct provision *p)
@@ -59,8 +59,8 @@ static enum err read_limits(struct http_server *s, const json_t *json, struct pr
     s->write_min_rate = (uint64_t)n;
     /* Deadlines move with every byte that leaves, so the size of a write bounds nothing here. */
     TRY(provision_int(p, json, "max_write_chunk", 0, 0, INT64_MAX, &n));
-    TRY(provision_int(p, json, "keepalive_count", 9, 0, 1000, &n));
-    s->keepalive_count = (uint32_t)n;
+    TRY(provision_int(p, json, "keepalive_count", 0, -1, 1000, &n));
+    s->keepalive_count = (int32_t)n;
     TRY(provision_texts(p, json, "expected_underscore_headers", &s->underscore_headers,
                         &s->underscore_count));
     return provision_texts(p, json, "expected_dot_headers", &s->dot_headers, &s->dot_count);

@@ -20,8 +20,9 @@ struct http_server {
     uint64_t read_timeout_ns, read_header_timeout_ns, read_idle_timeout_ns;
     uint64_t write_timeout_ns, write_idle_timeout_ns, idle_timeout_ns;
     uint64_t read_min_rate, write_min_rate; /* bytes a second, 0: none */
-    uint64_t keepalive_interval_ns, keepalive_idle_ns;
-    uint32_t keepalive_count;
+    /* TCP probes; 0: 15 s, 15 s, 9. An interval below 0: none; idle or count: the kernel's. */
+    int64_t keepalive_interval_ns, keepalive_idle_ns;
+    int32_t keepalive_count;
     uint32_t max_header_bytes; /* 16 KiB by default */
     bool full_duplex;
     bool strict_sni_host;

@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,8 +32,11 @@
 #include "keeper/keeper_wire.h"
 #include "net/listener.h"
 
-enum { CRASHES_MAX = 5 }; /* within CRASH_WINDOW_NS: then the keeper gives up */
+enum { OWN_MAX = 4096 };
+enum { CRASHES_MAX = 10 }; /* within CRASH_WINDOW_NS: then the keeper gives up */
 #define CRASH_WINDOW_NS (60 * NS_PER_S)
+#define BACK_OFF_NS (100 * NS_PER_MS) /* after the second crash, doubled by each, up to … */
+#define BACK_OFF_MAX_NS (5 * NS_PER_S)
 #define KILL_AFTER_NS (3 * NS_PER_S) /* a server that was told to end at once and does not */
 
 struct held {
@@ -49,6 +53,10 @@ struct keeper {
     int signals, server_fd;
     pid_t server;
     bool ready, stopping, final; /* final: the server said that it must not be started again */
+    bool was_ready;              /* some server of this keeper has served */
+    uint64_t restart_ns;         /* when the next server is started; 0: one runs */
+    uint64_t watchdog_ns, watch_ns; /* systemd's interval, halved; when it is due. 0: none */
+    bool answered;               /* the server has answered the last ping */
     int status;
     uint64_t kill_ns; /* when a server that was told to end at once is killed; 0: not told */
     uint64_t crashes[CRASHES_MAX]; /* when */
@@ -102,11 +110,37 @@ static void release(struct held *h)
 {
     for (unsigned i = 0; i < h->count; i++)
         close(h->fds[i]);
-    if (strcmp(h->network, "unix") == 0 && h->host[0] != '@') {
+    if (network_is_unix(slice_from(h->network)) && h->host[0] != '@') {
         h->host[strcspn(h->host, "|")] = '\0';
         unlink(h->host);
     }
     h->used = false;
+}
+
+/* The inodes of all sockets that are held, so that they are not taken for somebody else's. */
+static size_t own_inodes(const struct keeper *k, ino_t *out, size_t room)
+{
+    size_t count = 0;
+    struct stat s;
+    for (unsigned i = 0; i < LISTENERS_MAX; i++) {
+        const struct held *h = &k->held[i];
+        for (unsigned j = 0; h->used && j < h->count && count < room; j++) {
+            if (fstat(h->fds[j], &s) == 0)
+                out[count++] = s.st_ino;
+        }
+    }
+    return count;
+}
+
+/* A socket file that root made for a server of another user. */
+static void give_away(const struct held *h, uid_t uid, gid_t gid)
+{
+    char path[sizeof h->host];
+    memcpy(path, h->host, sizeof path);
+    path[strcspn(path, "|")] = '\0';
+    if (path[0] != '@' && lchown(path, uid, gid) != 0)
+        LOG(LOG_WARN, "", "a socket file stays root's", LOG_CSTR("path", path),
+            LOG_CSTR("error", strerror(errno)));
 }
 
 static void open_held(struct keeper *k, const struct keeper_message *m, struct keeper_message *answer)
@@ -120,12 +154,16 @@ static void open_held(struct keeper *k, const struct keeper_message *m, struct k
     memset(h, 0, sizeof *h);
     struct slice network = slice_from(m->network);
     bool single = network_is_unix(network) || network_is_fd(network);
-    struct listen_request r = {network, slice_from(m->host), m->port, single ? 1 : m->count};
+    static ino_t own[OWN_MAX];
+    struct listen_request r = {network, slice_from(m->host), m->port, single ? 1 : m->count, own,
+                               own_inodes(k, own, OWN_MAX)};
     answer->error = listen_open(&r, h->fds, &h->port, answer->text, sizeof answer->text);
     if (answer->error != OK)
         return;
     memcpy(h->network, m->network, sizeof h->network);
     memcpy(h->host, m->host, sizeof h->host);
+    if (network_is_unix(network) && geteuid() == 0 && m->uid != 0)
+        give_away(h, m->uid, m->gid);
     h->asked_port = m->port;
     h->count = r.count;
     h->used = true;
@@ -193,6 +231,12 @@ static void child_exec(struct keeper *k, int fd, pid_t parent)
     }
     snprintf(value, sizeof value, "%d", high);
     setenv(KEEPER_ENV, value, 1);
+    unsetenv("LISTEN_PID"); /* the sockets are the keeper's, and so is what systemd is told */
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_PID");
+    unsetenv("WATCHDOG_USEC");
     execv("/proc/self/exe", k->argv);
     fprintf(stderr, "portico: cannot start the server process: %s\n", strerror(errno));
     _exit(1);
@@ -225,13 +269,24 @@ static bool tell(struct keeper *k, enum keeper_kind kind)
     return k->server_fd >= 0 && keeper_tell(k->server_fd, &m) == OK;
 }
 
-static void on_ready(struct keeper *k)
+/* `status` tells a person how the last reload went. */
+static void on_ready(struct keeper *k, char *status)
 {
-    char text[64];
+    char text[KEEPER_TEXT + 64];
     if (!k->ready)
         release_unwanted(k);
-    k->ready = true;
-    snprintf(text, sizeof text, "READY=1\nMAINPID=%d", (int)getpid());
+    k->ready = k->was_ready = k->answered = true;
+    status[strcspn(status, "\n")] = '\0';
+    snprintf(text, sizeof text, "READY=1\nMAINPID=%d\nSTATUS=%s", (int)getpid(),
+             status[0] != '\0' ? status : "serving");
+    notify_systemd(text);
+}
+
+static void on_reloading(void)
+{
+    char text[64];
+    snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%llu",
+             (unsigned long long)(clock_mono_ns() / NS_PER_US));
     notify_systemd(text);
 }
 
@@ -255,10 +310,13 @@ static void on_message(struct keeper *k)
             release(h);
         break;
     case KEEPER_READY:
-        on_ready(k);
+        on_ready(k, m.text);
+        break;
+    case KEEPER_PONG:
+        k->answered = true;
         break;
     case KEEPER_RELOADING:
-        notify_systemd("RELOADING=1");
+        on_reloading();
         break;
     case KEEPER_STOPPING: /* its copies are the last now, so that it can empty the queues */
         k->stopping = true;
@@ -277,6 +335,10 @@ static void on_message(struct keeper *k)
 static void on_stop_signal(struct keeper *k, const char *name, bool now)
 {
     LOG(LOG_INFO, "", "shutting down", LOG_CSTR("signal", name));
+    if (k->restart_ns != 0) {
+        k->stopping = true; /* nobody is there to be told */
+        return;
+    }
     if (k->stopping || now) {
         bool told = tell(k, KEEPER_STOP_NOW);
         if (k->kill_ns == 0)
@@ -288,15 +350,36 @@ static void on_stop_signal(struct keeper *k, const char *name, bool now)
     k->stopping = true;
 }
 
-/* True when the server may be started once more. */
-static bool may_restart(struct keeper *k)
+/* Crashes within the window, this one counted. */
+static unsigned count_crash(struct keeper *k)
 {
     uint64_t now = clock_mono_ns();
-    uint64_t *oldest = &k->crashes[k->crashed % CRASHES_MAX];
-    bool too_often = k->crashed >= CRASHES_MAX && now - *oldest < CRASH_WINDOW_NS;
-    *oldest = now;
-    k->crashed++;
-    return k->ready && !too_often;
+    unsigned count = 0;
+    k->crashes[k->crashed++ % CRASHES_MAX] = now;
+    for (unsigned i = 0; i < CRASHES_MAX && i < k->crashed; i++)
+        count += now - k->crashes[i] < CRASH_WINDOW_NS;
+    return count;
+}
+
+/* False when the server is not to be started once more. The first crash is followed by a start at
+ * once; a server that goes on crashing gets longer and longer pauses, and then none any more. */
+static bool plan_restart(struct keeper *k)
+{
+    unsigned count = count_crash(k);
+    uint64_t pause = count < 2 ? 0 : BACK_OFF_NS << (count - 2);
+    if (pause > BACK_OFF_MAX_NS)
+        pause = BACK_OFF_MAX_NS;
+    if (!k->was_ready)
+        return false;
+    if (count >= CRASHES_MAX) {
+        LOG(LOG_ERROR, "", "the server process keeps crashing: giving up",
+            LOG_NUM("crashes", count), LOG_DUR("within", CRASH_WINDOW_NS));
+        return false;
+    }
+    LOG(LOG_WARN, "", "the server process is started again, on the same sockets",
+        LOG_DUR("after", pause), LOG_NUM("crashes", count));
+    k->restart_ns = clock_mono_ns() + pause;
+    return true;
 }
 
 /* True when the keeper has nothing left to keep. */
@@ -323,12 +406,22 @@ static bool on_server_end(struct keeper *k, int wait_status)
     LOG(LOG_ERROR, "", "the server process ended unexpectedly",
         LOG_NUM("signal", WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0),
         LOG_NUM("status", WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0));
-    k->status = 1;
-    if (!may_restart(k) || start_server(k) != OK)
-        return true;
     k->ready = false;
-    k->status = 0;
-    return false;
+    if (plan_restart(k))
+        return false;
+    k->status = 1;
+    return true;
+}
+
+/* True when no server can be started. */
+static bool restart(struct keeper *k)
+{
+    k->restart_ns = 0;
+    if (start_server(k) == OK)
+        return false;
+    LOG(LOG_ERROR, "", "the server process cannot be started", LOG_CSTR("error", strerror(errno)));
+    k->status = 1;
+    return true;
 }
 
 static bool reap(struct keeper *k)
@@ -371,6 +464,18 @@ static bool on_signal(struct keeper *k)
     return false;
 }
 
+/* What systemd handed over stays here: fd/N asks for it. */
+static void keep_handed_over(void)
+{
+    uint64_t count, pid;
+    const char *fds = getenv("LISTEN_FDS"), *to = getenv("LISTEN_PID");
+    if (fds == NULL || to == NULL || !slice_to_u64(slice_from(fds), 1000, &count) ||
+        !slice_to_u64(slice_from(to), INT32_MAX, &pid) || (pid_t)pid != getpid())
+        return;
+    for (int fd = 3; fd < 3 + (int)count; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 static int catch_signals(void)
 {
     static const int caught[] = {SIGINT, SIGTERM, SIGQUIT, SIGUSR1, SIGCHLD};
@@ -384,18 +489,77 @@ static int catch_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* WATCHDOG_USEC: the keeper vouches for the server only while that one answers. */
+static void read_watchdog(struct keeper *k)
+{
+    uint64_t us, pid;
+    const char *interval = getenv("WATCHDOG_USEC"), *who = getenv("WATCHDOG_PID");
+    if (interval == NULL || !slice_to_u64(slice_from(interval), UINT64_MAX / NS_PER_US, &us) ||
+        us == 0)
+        return;
+    if (who != NULL && (!slice_to_u64(slice_from(who), INT32_MAX, &pid) || (pid_t)pid != getpid()))
+        return;
+    k->watchdog_ns = us * NS_PER_US / 2;
+    k->watch_ns = clock_mono_ns() + k->watchdog_ns;
+}
+
+static void watch(struct keeper *k)
+{
+    if (k->answered || !k->ready)
+        notify_systemd("WATCHDOG=1");
+    else
+        LOG(LOG_ERROR, "", "the server process does not answer: the watchdog is not told");
+    if (k->ready)
+        k->answered = false;
+    (void)!tell(k, KEEPER_PING);
+    k->watch_ns = clock_mono_ns() + k->watchdog_ns;
+}
+
+static void sooner(uint64_t *earliest, uint64_t ns)
+{
+    if (ns != 0 && (*earliest == 0 || ns < *earliest))
+        *earliest = ns;
+}
+
+/* Milliseconds for poll: until the next thing that is due, or without end. */
+static int next_ms(const struct keeper *k)
+{
+    uint64_t earliest = 0, now = clock_mono_ns();
+    sooner(&earliest, k->restart_ns);
+    sooner(&earliest, k->watch_ns);
+    if (k->kill_ns > 0)
+        sooner(&earliest, now + 100 * NS_PER_MS);
+    if (earliest == 0)
+        return -1;
+    uint64_t ms = earliest > now ? (earliest - now + NS_PER_MS - 1) / NS_PER_MS : 0;
+    return ms < 60000 ? (int)ms : 60000;
+}
+
+/* What time brings. True when all is over. */
+static bool on_time(struct keeper *k)
+{
+    uint64_t now = clock_mono_ns();
+    if (k->kill_ns > 0 && k->server > 0 && now >= k->kill_ns)
+        kill(k->server, SIGKILL);
+    if (k->watch_ns != 0 && now >= k->watch_ns)
+        watch(k);
+    if (k->restart_ns != 0 && k->stopping)
+        return true;
+    return k->restart_ns != 0 && now >= k->restart_ns && restart(k);
+}
+
 static void keep(struct keeper *k)
 {
     for (bool over = false; !over;) {
         struct pollfd p[2] = {{k->signals, POLLIN, 0}, {k->server_fd, POLLIN, 0}};
-        if (poll(p, 2, k->kill_ns > 0 ? 100 : -1) < 0 && errno != EINTR)
+        int n = poll(p, 2, next_ms(k));
+        if (n < 0 && errno != EINTR)
             return;
-        if (k->kill_ns > 0 && k->server > 0 && clock_mono_ns() >= k->kill_ns)
-            kill(k->server, SIGKILL);
-        if (p[1].revents != 0 && k->server_fd >= 0)
+        if (n > 0 && p[1].revents != 0 && k->server_fd >= 0)
             on_message(k);
-        if (p[0].revents != 0)
+        if (n > 0 && p[0].revents != 0)
             over = on_signal(k);
+        over = on_time(k) || over;
     }
 }
 
@@ -415,7 +579,9 @@ int keeper_run(char **argv)
     raise_descriptors();
     k.argv = argv;
     k.server_fd = -1;
+    keep_handed_over();
     k.signals = catch_signals();
+    read_watchdog(&k);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (k.signals < 0 || start_server(&k) != OK) {
         fprintf(stderr, "portico: cannot start: %s\n", strerror(errno));

@@ -19,11 +19,13 @@ enum keeper_kind {
     KEEPER_FAILED,     /* the server is about to exit with `status`; it must not be started again */
     KEEPER_RELOADING,  /* a reload has begun */
     KEEPER_STOPPING,   /* drains */
+    KEEPER_PONG,       /* to KEEPER_PING, when every worker has answered */
     /* keeper → server */
     KEEPER_SOCKETS = 64, /* error, text, port; `count` descriptors */
     KEEPER_STOP,         /* drain and exit */
     KEEPER_STOP_NOW,     /* exit at once */
     KEEPER_RELOAD,       /* read the configuration file again */
+    KEEPER_PING,         /* are you there? */
 };
 
 enum { KEEPER_TEXT = 768, KEEPER_FDS = 250 };
@@ -32,6 +34,7 @@ struct keeper_message {
     uint32_t kind;
     uint32_t error; /* enum err */
     uint32_t status;
+    uint32_t uid, gid; /* whose the server is: a Unix socket's file becomes its */
     uint16_t port, count;
     char network[16];
     char host[256];

@@ -13,8 +13,18 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The inode of a socket that listens on the port, or 0. */
-static unsigned long find_inode(const char *table, uint16_t port)
+static bool is_own(unsigned long inode, const ino_t *own, size_t own_count)
+{
+    for (size_t i = 0; i < own_count; i++) {
+        if (own[i] == inode)
+            return true;
+    }
+    return false;
+}
+
+/* The inode of a socket that listens on the port and is none of ours, or 0. *ours: how many are. */
+static unsigned long find_inode(const char *table, uint16_t port, const ino_t *own,
+                                size_t own_count, size_t *ours)
 {
     char line[512];
     unsigned long inode = 0;
@@ -25,12 +35,28 @@ static unsigned long find_inode(const char *table, uint16_t port)
         unsigned local_port, state;
         unsigned long found;
         if (sscanf(line, " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u %*d %lu",
-                   &local_port, &state, &found) == 3 &&
-            local_port == port && state == 0x0A)
+                   &local_port, &state, &found) != 3 ||
+            local_port != port || state != 0x0A)
+            continue;
+        if (is_own(found, own, own_count))
+            ++*ours;
+        else
             inode = found;
     }
     fclose(f);
     return inode;
+}
+
+static unsigned long find_foreign(uint16_t port, const ino_t *own, size_t own_count, size_t *ours)
+{
+    unsigned long inode = find_inode("/proc/net/tcp", port, own, own_count, ours);
+    return inode != 0 ? inode : find_inode("/proc/net/tcp6", port, own, own_count, ours);
+}
+
+bool port_foreign(uint16_t port, const ino_t *own, size_t own_count)
+{
+    size_t ours = 0;
+    return find_foreign(port, own, own_count, &ours) != 0 || ours == 0;
 }
 
 static bool has_socket(const char *pid, const char *wanted)
@@ -72,10 +98,9 @@ void port_holder(uint16_t port, char *out, size_t cap)
 {
     struct dirent *entry;
     char wanted[64];
+    size_t ours = 0;
     out[0] = '\0';
-    unsigned long inode = find_inode("/proc/net/tcp", port);
-    if (inode == 0)
-        inode = find_inode("/proc/net/tcp6", port);
+    unsigned long inode = find_foreign(port, NULL, 0, &ours);
     if (inode == 0)
         return;
     snprintf(wanted, sizeof wanted, "socket:[%lu]", inode);

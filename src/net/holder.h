@@ -4,9 +4,15 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* "nginx (pid 812)", or "a process of another user" when /proc does not tell, or "" when nobody
  * listens there. Reads /proc; may take some milliseconds. */
 void port_holder(uint16_t port, char *out, size_t cap);
+
+/* Whether a socket that is none of `own` (their inodes) listens on the port. True also when /proc
+ * does not tell. */
+bool port_foreign(uint16_t port, const ino_t *own, size_t own_count);

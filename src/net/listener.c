@@ -135,14 +135,15 @@ static int bind_one(const struct target *t, bool share)
     return -e;
 }
 
-/* Asks, without sharing, whether anybody listens there already. */
-static int probe(const struct target *t)
+/* Asks, without sharing, whether anybody else listens there already. */
+static int probe(const struct target *t, const struct listen_request *r)
 {
     int fd = bind_one(t, false);
-    if (fd < 0)
-        return -fd;
-    int e = listen(fd, 1) == 0 ? 0 : errno;
-    close(fd);
+    int e = fd < 0 ? -fd : listen(fd, 1) == 0 ? 0 : errno;
+    if (fd >= 0)
+        close(fd);
+    if (e == EADDRINUSE && r->own_count > 0 && !port_foreign(r->port, r->own, r->own_count))
+        return 0;
     return e;
 }
 
@@ -176,7 +177,7 @@ static enum err open_tcp(const struct listen_request *r, int *fds, uint16_t *por
     struct target t;
     int wait_s = 30, yes = 1;
     TRY(resolve(r, &t, c));
-    int e = r->port != 0 ? probe(&t) : 0;
+    int e = r->port != 0 ? probe(&t, r) : 0;
     if (e != 0)
         return complain(c, r, e);
     for (unsigned i = 0; i < r->count; i++) {
@@ -260,14 +261,17 @@ static enum err open_fd(const struct listen_request *r, int *fds, uint16_t *port
                         struct complaint *c)
 {
     uint64_t n;
-    int listens = 0;
+    int listens = 0, type = 0;
     socklen_t len = sizeof listens;
     if (!slice_to_u64(r->host, 1 << 20, &n) ||
-        getsockopt((int)n, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0 || !listens) {
-        snprintf(c->text, c->cap, "listen fd/" SLICE_FMT ": no listening socket was handed over "
-                 "under this number", SLICE_ARG(r->host));
+        getsockopt((int)n, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0 || !listens ||
+        getsockopt((int)n, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM) {
+        snprintf(c->text, c->cap, "listen fd/" SLICE_FMT ": no listening stream socket was handed "
+                 "over under this number: name it in the socket unit (the first is fd/3)",
+                 SLICE_ARG(slice_take(r->host, 60)));
         return ERR_INVALID;
     }
+    fcntl((int)n, F_SETFD, FD_CLOEXEC); /* no child shall hold it */
     fds[0] = fcntl((int)n, F_DUPFD_CLOEXEC, 10);
     if (fds[0] < 0)
         return err_from_errno(errno);
@@ -282,9 +286,9 @@ enum err listen_open(const struct listen_request *r, int *fds, uint16_t *port, c
     struct complaint c = {error, error_cap};
     *port = 0;
     error[0] = '\0';
-    if (network_is_fd(r->network))
+    if (slice_is(r->network, "fd"))
         return open_fd(r, fds, port, &c);
-    if (network_is_unix(r->network))
+    if (slice_is(r->network, "unix") || slice_is(r->network, "unix+h2c"))
         return open_unix(r, fds, &c);
     if (slice_is(r->network, "tcp") || slice_is(r->network, "tcp4") || slice_is(r->network, "tcp6"))
         return open_tcp(r, fds, port, &c);

@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "net/address.h"
 
 enum { LISTEN_BACKLOG = 4096, LISTENERS_MAX = 256 };
@@ -13,6 +15,8 @@ struct listen_request {
     struct slice network, host; /* of a network_address */
     uint16_t port;
     unsigned count;             /* sockets that share the address (SO_REUSEPORT); 1 for unix, fd */
+    const ino_t *own;           /* inodes of sockets of ours: they may share the port, as ":80" and */
+    size_t own_count;           /* "127.0.0.1:80" of one configuration do */
 };
 
 /* Opens `count` sockets into fds: bound, listening, non-blocking, close-on-exec. Port 0 lets the

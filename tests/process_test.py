@@ -1,0 +1,533 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The two processes and their sockets, as TAP: privileges, crashes, what systemd is told, sockets that
+are handed over, a storm of clients over reloads. Usage: process_test.py PORTICO [TEXT]."""
+import http.client
+import json
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from server import Server, Skip, free_port, run_cases, same
+
+PORTICO = sys.argv[1]
+OTHER = "nobody"
+
+
+def start(io, **more):
+    return Server(PORTICO, io, **more)
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise Skip("only root can start it")
+
+
+def status(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+def rights(pid):
+    s = status(pid)
+    return (s["Uid"].split()[0], s["Gid"].split()[0], int(s["CapEff"], 16), int(s["CapPrm"], 16),
+            s["NoNewPrivs"])
+
+
+def open_to_all(s):
+    """The folder of the test is root's own; the other user reads the file again after a crash."""
+    os.chmod(s.folder.name, 0o755)
+
+
+# --- privileges ---
+
+READ_SEARCH = 1 << 2
+
+
+def keeps_root(io):
+    need_root()
+    s = start(io)
+    try:
+        same(rights(s.server_pid()), ("0", "0", READ_SEARCH, READ_SEARCH, "1"))
+        same(int(status(s.server_pid())["CapBnd"], 16), READ_SEARCH)
+        assert rights(s.process.pid)[2] != 0
+    finally:
+        same(s.end(), 0)
+
+
+def becomes_user(io):
+    need_root()
+    user = pwd.getpwnam(OTHER)
+    s = start(io, top={"portico": {"user": OTHER}})
+    try:
+        open_to_all(s)
+        same(rights(s.server_pid()), (str(user.pw_uid), str(user.pw_gid), 0, 0, "1"))
+        same(int(status(s.server_pid())["CapBnd"], 16), 0)
+        same(status(s.process.pid)["Uid"].split()[0], "0")
+        changed = {**s.document, "portico": {"user": "root"}}
+        code, text = s.api("POST", "/load", changed)
+        same(code, 400)
+        assert "restart portico" in text and OTHER in text, text
+        code, text = s.api("POST", "/load", {k: v for k, v in s.document.items() if k != "portico"})
+        same(code, 400)
+        path = f"{s.folder.name}/s.sock"
+        s.document["apps"]["http"]["servers"]["srv0"]["listen"].append(f"unix/{path}|0600")
+        same(s.api("POST", "/load", s.document)[0], 200)
+        same((os.stat(path).st_uid, os.stat(path).st_mode & 0o777), (user.pw_uid, 0o600))
+        os.kill(s.server_pid(), signal.SIGKILL)
+        s.wait(lambda: s.get()[0] == 200 and rights(s.server_pid())[0] == str(user.pw_uid))
+    finally:
+        same(s.end(), 0)
+
+
+def becomes_group(io):
+    need_root()
+    s = start(io, top={"portico": {"user": f"{OTHER}:daemon"}})
+    try:
+        same(rights(s.server_pid())[:2], (str(pwd.getpwnam(OTHER).pw_uid), "1"))
+        same(status(s.server_pid())["Groups"].split(), ["1"])
+    finally:
+        same(s.end(), 0)
+
+
+def refuses_users(io):
+    need_root()
+    for user, want in (("no-such-user-here", "there is no such user"), (f"{OTHER}:no-such-group",
+                       "there is no such group"), (":", "write NAME or NAME:GROUP"),
+                       (7, "user")):
+        s = start(io, top={"portico": {"user": user}}, awaited=False)
+        s.process.wait(10)
+        text = s.text()
+        same(s.end(), 1)
+        assert want in text, text
+
+
+def run_as_nobody(doc):
+    return subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                           "--bounding-set=-all", PORTICO, "run", "--config", "-"],
+                          input=json.dumps(doc), text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=20, cwd="/")
+
+
+def refuses_without_root(io):
+    need_root()
+    done = run_as_nobody({"admin": {"disabled": True}, "portico": {"user": "daemon"}})
+    same(done.returncode, 1)
+    assert "only a server that is started by root" in done.stdout, done.stdout
+
+
+def low_port(io):
+    need_root()
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as f:
+        if int(f.read()) < 1024:
+            raise Skip("low ports are free for everybody here")
+    doc = {"admin": {"disabled": True},
+           "apps": {"http": {"servers": {"s": {"listen": ["127.0.0.1:81"]}}}}}
+    done = run_as_nobody(doc)
+    same(done.returncode, 1)
+    assert "port 81 is below 1024" in done.stdout and "setcap" in done.stdout, done.stdout
+
+
+# --- crashes ---
+
+def backs_off(io):
+    s = start(io)
+    try:
+        pids = set()
+        for _ in range(4):
+            pid = s.server_pid()
+            pids.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            s.wait(lambda p=pid: s.get()[0] == 200 and s.server_pid() != p)
+        same(len(pids), 4)
+        pauses = [float(p) for p in re.findall(r"started again, on the same sockets.*?\"after\": ?"
+                                               r"([0-9.e-]+)", s.text())]
+        same(pauses, [0, 0.1, 0.2, 0.4])
+    finally:
+        same(s.end(), 0)
+
+
+def gives_up(io):
+    """Each new server crashes as well; at last the keeper ends, with status 1."""
+    s = start(io)
+    over = time.monotonic() + 60
+    while s.process.poll() is None and time.monotonic() < over:
+        try:
+            os.kill(s.server_pid(), signal.SIGKILL)
+        except (IndexError, ProcessLookupError, OSError):
+            pass
+        time.sleep(0.02)
+    text = s.text()
+    same(s.end(None), 1)
+    assert "the server process keeps crashing: giving up" in text, text[-2000:]
+
+
+def stops_in_pause(io):
+    s = start(io)
+    for _ in range(5):
+        pid = s.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        if _ < 4:
+            s.wait(lambda p=pid: s.get()[0] == 200 and s.server_pid() != p)
+    time.sleep(0.1)  # now it waits 0.8 s
+    begin = time.monotonic()
+    same(s.end(), 0)
+    assert time.monotonic() - begin < 0.6
+
+
+def dies_with_keeper(io):
+    s = start(io)
+    pid = s.server_pid()
+    s.process.kill()
+    s.process.wait()
+    end = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}") and status(pid)["State"][0] != "Z":
+        assert time.monotonic() < end, "the server lives on"
+        time.sleep(0.02)
+    s.end(None)
+
+
+def second_interrupt(io):
+    """A request that never ends holds the drain; a second SIGINT does not wait."""
+    s = start(io)
+    with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+        c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab")
+        c.recv(65536)
+        s.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        same(s.process.poll(), None)
+        same(s.end(signal.SIGINT), 2)
+
+
+# --- systemd ---
+
+class Manager:
+    """NOTIFY_SOCKET's other end."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("")  # the kernel names an abstract address
+        self.socket.settimeout(10)
+        self.name = "@" + self.socket.getsockname()[1:].decode()
+
+    def next(self, key):
+        """The next message that has the key, as a dictionary."""
+        while True:
+            got = dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
+            if key in got:
+                return got
+
+
+def notifies(io):
+    m = Manager()
+    s = start(io, environment={"NOTIFY_SOCKET": m.name})
+    same(m.next("READY")["MAINPID"], str(s.process.pid))
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    same(s.api("POST", "/load", {**s.document, "logging": {}})[0], 200)
+    told = int(m.next("RELOADING")["MONOTONIC_USEC"])
+    assert before <= told <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    same(m.next("READY")["STATUS"], "serving")
+    same(s.api("POST", "/load", {"nonsense": 1})[0], 400)
+    m.next("RELOADING")
+    assert "nonsense" in m.next("READY")["STATUS"]
+    s.process.send_signal(signal.SIGTERM)
+    m.next("STOPPING")
+    same(s.end(None), 0)
+
+
+def watchdog(io):
+    m = Manager()
+    s = start(io, environment={"NOTIFY_SOCKET": m.name, "WATCHDOG_USEC": "400000"})
+    try:
+        for _ in range(3):
+            m.next("WATCHDOG")
+        os.kill(s.server_pid(), signal.SIGSTOP)
+        s.wait(lambda: "the watchdog is not told" in s.text())
+        os.kill(s.server_pid(), signal.SIGCONT)
+        time.sleep(0.5)
+        m.next("WATCHDOG")
+    finally:
+        same(s.end(), 0)
+
+
+# --- sockets ---
+
+def handed_over(io):
+    """Socket activation: two descriptors from 3 on, asked for as fd/3 and fd/4."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [x.getsockname()[1] for x in listeners]
+    with open("/dev/null", "rb") as null:
+        high = [os.dup2(x.fileno(), 200 + i, inheritable=True) for i, x in enumerate(listeners)]
+        s = start(io, awaited=False, members={"listen": ["fd/3", "fd/4"]},
+                  prefix=["bash", "-c", 'LISTEN_PID=$$ LISTEN_FDS=2 exec "$@" 3<&200 4<&201 200<&- '
+                          "201<&-", "bash"], started={"pass_fds": high, "stdin": null})
+    for x in listeners:
+        x.close()
+    for fd in high:
+        os.close(fd)
+    try:
+        for port in ports:
+            s.port = port
+            s.wait(lambda: s.get()[1] == b"one")
+        changed = {**s.document, "logging": {}}
+        same(s.api("POST", "/load", changed)[0], 200)
+        same(s.get()[1], b"one")
+        pid = s.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        s.wait(lambda: s.get()[1] == b"one" and s.server_pid() != pid)
+        bad = {**s.document, "apps": {"http": {"servers": {"s": {"listen": ["fd/9"]}}}}}
+        code, text = s.api("POST", "/load", bad)
+        same(code, 400)
+        assert "fd/9" in text and "handed over" in text, text
+        env = open(f"/proc/{s.server_pid()}/environ", "rb").read()
+        assert b"LISTEN_FDS" not in env
+    finally:
+        same(s.end(), 0)
+
+
+def port_range(io):
+    while True:
+        first = free_port()
+        try:
+            for port in range(first, first + 3):
+                socket.create_server(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            continue
+    s = start(io)
+    try:
+        members = s.document["apps"]["http"]["servers"]["srv0"]
+        members["listen"].append(f"127.0.0.1:{first}-{first + 2}")
+        same(s.api("POST", "/load", s.document)[0], 200)
+        for port in range(first, first + 3):
+            s.port = port
+            same(s.get()[1], b"one")
+    finally:
+        same(s.end(), 0)
+
+
+def shares_port(io):
+    """":P" and "127.0.0.1:P" of one configuration are two sockets, the nearer one wins."""
+    s = start(io)
+    try:
+        servers = s.document["apps"]["http"]["servers"]
+        servers["all"] = {"listen": [f":{s.port}"], "routes": [
+            {"handle": [{"handler": "static_response", "body": "all"}]}]}
+        same(s.api("POST", "/load", s.document)[0], 200)
+        same(s.get()[1], b"one")
+        c = http.client.HTTPConnection("127.0.0.2", s.port, timeout=5)
+        c.request("GET", "/")
+        same(c.getresponse().read(), b"all")
+        c.close()
+    finally:
+        same(s.end(), 0)
+
+
+def networks(io):
+    s = start(io)
+    try:
+        for listen in ("udp/127.0.0.1:1", "unixgram//tmp/x", "fdgram/3", "sctp/:80"):
+            doc = {**s.document, "apps": {"http": {"servers": {"s": {"listen": [listen]}}}}}
+            code, text = s.api("POST", "/load", doc)
+            same((listen, code), (listen, 400))
+            assert "not supported" in text, text
+    finally:
+        same(s.end(), 0)
+
+
+def keepalive(io):
+    """Read from the connection's end in the server, by ss."""
+    def timers(s):
+        with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+            c.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            c.recv(65536)
+            with open("/proc/net/tcp", encoding="ascii") as f:
+                local, peer = c.getpeername()[1], c.getsockname()[1]
+                for line in f:
+                    fields = line.split()
+                    if fields[1].endswith(f":{local:04X}") and fields[2].endswith(f":{peer:04X}"):
+                        kind, left = fields[5].split(":")
+                        return int(kind), int(left, 16) / 100
+        raise AssertionError("no such connection")
+
+    s = start(io)
+    try:
+        kind, left = timers(s)
+        same(kind, 2)
+        assert 13 < left <= 15, left
+        members = s.document["apps"]["http"]["servers"]["srv0"]
+        members["keepalive_idle"] = "40s"
+        same(s.api("POST", "/load", s.document)[0], 200)
+        kind, left = timers(s)
+        assert kind == 2 and 38 < left <= 40, (kind, left)
+        members["keepalive_interval"] = -1
+        same(s.api("POST", "/load", s.document)[0], 200)
+        same(timers(s)[0], 0)
+    finally:
+        same(s.end(), 0)
+
+
+def stop(pid):
+    """Returns when each thread has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        while status(f"{pid}/task/{thread}")["State"][0] != "T":
+            time.sleep(0.001)
+
+
+def queue_survives_crash(io):
+    """What is queued when the server dies is answered by the next one."""
+    s = start(io)
+    try:
+        pid = s.server_pid()
+        stop(pid)
+        waiting = []
+        for _ in range(40):
+            c = socket.create_connection(("127.0.0.1", s.port), 5)
+            c.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            waiting.append(c)
+        time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+        lost = 0
+        for c in waiting:
+            c.settimeout(10)
+            try:
+                answer = b""
+                while piece := c.recv(65536):
+                    answer += piece
+                lost += not answer.endswith(b"one")
+            except OSError:
+                lost += 1
+            c.close()
+        same(lost, 0)
+    finally:
+        same(s.end(), 0)
+
+
+def queue_survives_removal(io):
+    """An address that goes: who is in its queue is answered all the same."""
+    s = start(io)
+    try:
+        old = s.port
+        moved = free_port()
+        s.document["apps"]["http"]["servers"]["srv0"]["listen"] = [f"127.0.0.1:{moved}"]
+        pid = s.server_pid()
+        answers = []
+
+        def load():
+            answers.append(s.api("POST", "/load", s.document)[0])
+
+        stop(pid)
+        loader = threading.Thread(target=load)
+        loader.start()
+        waiting = []
+        for _ in range(40):
+            c = socket.create_connection(("127.0.0.1", old), 5)
+            c.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            waiting.append(c)
+        os.kill(pid, signal.SIGCONT)
+        loader.join()
+        same(answers, [200])
+        for c in waiting:
+            c.settimeout(10)
+            answer = b""
+            while piece := c.recv(65536):
+                answer += piece
+            same(answer[-3:], b"one")
+            c.close()
+        s.port = moved
+        same(s.get()[1], b"one")
+    finally:
+        same(s.end(), 0)
+
+
+def storm(io):
+    """New connections all the while: over reloads none fails, over crashes none is refused."""
+    s = start(io)
+    over, wrong, refused, asked = threading.Event(), [], [], [0]
+    crashing = threading.Event()
+
+    def client():
+        while not over.is_set():
+            try:
+                asked[0] += 1
+                if s.get()[1] not in (b"one", b"two"):
+                    wrong.append("another body")
+            except ConnectionRefusedError as e:
+                refused.append(repr(e))
+            except (OSError, http.client.HTTPException) as e:
+                if not crashing.is_set():
+                    wrong.append(repr(e))
+
+    threads = [threading.Thread(target=client) for _ in range(6)]
+    routes = s.document["apps"]["http"]["servers"]["srv0"]["routes"]
+    try:
+        for t in threads:
+            t.start()
+        for i in range(15):
+            routes[0]["handle"][0]["body"] = "two" if i % 2 else "one"
+            same(s.api("POST", "/load", s.document)[0], 200)
+        crashing.set()
+        for _ in range(3):
+            pid = s.server_pid()
+            os.kill(pid, signal.SIGKILL)
+            s.wait(lambda p=pid: s.server_pid() != p and s.api("GET", "/config/")[0] == 200)
+            time.sleep(0.1)
+        over.set()
+        for t in threads:
+            t.join()
+        same((wrong, refused), ([], []))
+        assert asked[0] > 50, asked
+    finally:
+        over.set()
+        same(s.end(), 0)
+
+
+# --- the environment ---
+
+def wrong_environment(io):
+    for name, value, want in (("PORTICO_IO", "kqueue", "write uring or epoll"),
+                              ("PORTICO_WORKERS", "0", "write a number from 1 to 128"),
+                              ("PORTICO_WORKERS", "many", "write a number from 1 to 128"),
+                              ("PORTICO_WORKERS", "129", "write a number from 1 to 128")):
+        s = start(io, environment={name: value}, awaited=False)
+        s.process.wait(10)
+        text = s.text()
+        same(s.end(), 1)
+        assert f"{name}={value}" in text and want in text, text
+
+
+BOTH = [
+    ("started by root, the server keeps root and CAP_DAC_READ_SEARCH alone", keeps_root),
+    ("`user` is whom the server becomes, for good", becomes_user),
+    ("a queue outlives the server that dies", queue_survives_crash),
+    ("a queue outlives its address", queue_survives_removal),
+    ("sockets that systemd hands over are served, kept and checked", handed_over),
+    ("keep-alive options of a server are on its connections, and change with a reload", keepalive),
+    ("a storm of clients over reloads and crashes: none is refused", storm),
+    ("a second SIGINT does not wait for the drain and ends with status 2", second_interrupt),
+]
+ONE = [
+    ("`user NAME:GROUP` takes that group alone", becomes_group),
+    ("a user that is not there or not written well is refused", refuses_users),
+    ("`user` without root is refused", refuses_without_root),
+    ("a low port without rights is refused with what to do", low_port),
+    ("a server that crashes is started again, with longer and longer pauses", backs_off),
+    ("a server that keeps crashing is given up", gives_up),
+    ("a stop during such a pause ends at once", stops_in_pause),
+    ("the server ends with a keeper that is killed", dies_with_keeper),
+    ("systemd is told: ready, reloading, status, stopping", notifies),
+    ("the watchdog is told while the server answers, and only then", watchdog),
+    ("a range of ports is listened on", port_range),
+    ("a port of all addresses and of one stand side by side", shares_port),
+    ("networks that are no streams are refused by name", networks),
+    ("wrong values of PORTICO_IO and PORTICO_WORKERS are refused", wrong_environment),
+]
+run_cases([(name, case, ("epoll", "uring")) for name, case in BOTH]
+          + [(name, case, ("epoll",)) for name, case in ONE])
