@@ -16,7 +16,7 @@ import time
 
 from server import Server, Skip, free_port, run_cases, same
 
-PORTICO = sys.argv[1]
+PORTICO = os.path.abspath(sys.argv[1])
 OTHER = "nobody"
 
 

@@ -202,5 +202,5 @@ TEST("an inherited socket is taken by its number, anything else is refused")
     close(fds[0]);
     close(fds[1]);
     CHECK_INT(listen_open(&r, fds, &port, error, sizeof error), ERR_INVALID);
-    CHECK(strstr(error, "no listening socket") != NULL);
+    CHECK(strstr(error, "no listening stream socket") != NULL);
 }
