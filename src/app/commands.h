@@ -6,5 +6,9 @@
 
 #include "app/cli.h"
 
-extern const struct command command_environ, command_list_modules, command_run, command_validate,
-    command_version;
+extern const struct command command_adapt;
+extern const struct command command_environ;
+extern const struct command command_list_modules;
+extern const struct command command_run;
+extern const struct command command_validate;
+extern const struct command command_version;

@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "adapter/adapter.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
 
@@ -56,15 +57,17 @@ enum err file_read_all(const char *path, char **bytes, size_t *len, char *error,
 enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
                       json_t **document, json_t **warnings, char *error, size_t cap)
 {
-    (void)body;
+    struct diag diag;
     *document = *warnings = NULL;
-    if (slice_is(adapter, "caddyfile"))
-        snprintf(error, cap, SLICE_FMT ": this version of portico reads JSON only, no Caddyfile yet",
-                 SLICE_ARG(slice_take(file_name, 300)));
-    else
+    if (!slice_is(adapter, "caddyfile")) {
         snprintf(error, cap, "unrecognized config adapter: " SLICE_FMT,
                  SLICE_ARG(slice_take(adapter, 100)));
-    return ERR_UNSUPPORTED;
+        return ERR_UNSUPPORTED;
+    }
+    enum err e = adapt_caddyfile(file_name, body, document, warnings, &diag);
+    if (e != OK)
+        snprintf(error, cap, "adapting config using caddyfile: %s", diag.text);
+    return e;
 }
 
 static enum err parse_json(struct slice body, const char *path, json_t **document, char *error,

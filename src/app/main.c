@@ -4,8 +4,15 @@
  */
 #include "app/commands.h"
 
-const struct command *const commands[] = {&command_environ,  &command_list_modules, &command_run,
-                                          &command_validate, &command_version,      NULL};
+const struct command *const commands[] = {
+    &command_adapt,
+    &command_environ,
+    &command_list_modules,
+    &command_run,
+    &command_validate,
+    &command_version,
+    NULL,
+};
 
 int main(int argc, char **argv)
 {

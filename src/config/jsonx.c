@@ -257,16 +257,8 @@ static int by_key(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-json_t *jsonx_sorted(const json_t *j)
+json_t *jsonx_sorted_keys(const json_t *j)
 {
-    if (json_is_array(j)) {
-        json_t *out = json_array();
-        for (size_t i = 0; i < json_array_size(j); i++)
-            json_array_append_new(out, jsonx_sorted(json_array_get(j, i)));
-        return out;
-    }
-    if (!json_is_object(j))
-        return json_incref((json_t *)(uintptr_t)j);
     size_t n = 0, count = json_object_size(j);
     const char **keys = mem_resize(NULL, count + 1, sizeof *keys), *key;
     json_t *value, *out = json_object();
@@ -274,7 +266,25 @@ json_t *jsonx_sorted(const json_t *j)
         keys[n++] = key;
     qsort(keys, n, sizeof *keys, by_key);
     for (size_t i = 0; i < n; i++)
-        json_object_set_new(out, keys[i], jsonx_sorted(json_object_get(j, keys[i])));
+        json_object_set(out, keys[i], json_object_get(j, keys[i]));
     mem_free(keys);
+    return out;
+}
+
+json_t *jsonx_sorted(const json_t *j)
+{
+    const char *key;
+    json_t *value, *out;
+    if (json_is_array(j)) {
+        out = json_array();
+        for (size_t i = 0; i < json_array_size(j); i++)
+            json_array_append_new(out, jsonx_sorted(json_array_get(j, i)));
+        return out;
+    }
+    if (!json_is_object(j))
+        return json_incref((json_t *)(uintptr_t)j);
+    out = jsonx_sorted_keys(j);
+    json_object_foreach(out, key, value)
+        json_object_set_new(out, key, jsonx_sorted(value));
     return out;
 }

@@ -39,3 +39,6 @@ json_t *jsonx_string(struct slice);
 /* The same value with the keys of every object in the order of their bytes, as Go writes maps. A
  * new reference. */
 json_t *jsonx_sorted(const json_t *);
+
+/* The keys of this object only; values are shared. A new reference. */
+json_t *jsonx_sorted_keys(const json_t *object);

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From directives to routes: which there are and in which order, a directive's matcher, blocks of
+ * directives inside of directives, and the lists of routes that come of them.
+ */
+#include "adapter/directives.h"
+
+#include <stdlib.h>
+
+static const char *const default_order[] = {
+    "tracing",
+    "map", "vars", "fs", "root", "log_append", "skip_log", "log_skip", "log_name",
+    "header", "copy_response_headers", "request_body", "timeouts",
+    "redir",
+    "method", "rewrite", "uri", "try_files",
+    "basicauth", "basic_auth", "forward_auth", "request_header", "encode", "push", "intercept",
+    "templates",
+    "invoke", "handle", "handle_path", "route",
+    "abort", "error", "copy_response", "respond", "metrics", "reverse_proxy", "php_fastcgi",
+    "file_server", "acme_server",
+};
+
+static const struct directive directives[] = {
+    {"abort", NULL, parse_abort, "static_response"},
+    {"basic_auth", NULL, parse_basic_auth, "authentication"},
+    {"basicauth", NULL, parse_basic_auth, "authentication"},
+    {"bind", parse_bind, NULL, NULL},
+    {"copy_response", NULL, parse_copy_response, "copy_response"},
+    {"copy_response_headers", NULL, parse_copy_response_headers, "copy_response_headers"},
+    {"encode", NULL, parse_encode, "encode"},
+    {"error", NULL, parse_error, "error"},
+    {"file_server", NULL, parse_file_server, "file_server"},
+    {"fs", NULL, parse_fs, "vars"},
+    {"handle", NULL, parse_handle, "subroute"},
+    {"handle_errors", parse_handle_errors, NULL, NULL},
+    {"handle_path", parse_handle_path, NULL, NULL},
+    {"header", parse_header_directive, NULL, NULL},
+    {"invoke", NULL, parse_invoke, "invoke"},
+    {"log", parse_log, NULL, NULL},
+    {"log_append", NULL, parse_log_append, "log_append"},
+    {"log_name", NULL, parse_log_name, "vars"},
+    {"log_skip", NULL, parse_log_skip, "vars"},
+    {"map", NULL, parse_map, "map"},
+    {"method", NULL, parse_method_directive, "rewrite"},
+    {"redir", NULL, parse_redir, "static_response"},
+    {"request_body", NULL, parse_request_body, "request_body"},
+    {"request_header", parse_request_header, NULL, NULL},
+    {"respond", NULL, parse_respond, "static_response"},
+    {"reverse_proxy", NULL, parse_reverse_proxy, "reverse_proxy"},
+    {"rewrite", parse_rewrite, NULL, NULL},
+    {"root", parse_root, NULL, NULL},
+    {"route", NULL, parse_route, "subroute"},
+    {"skip_log", NULL, parse_log_skip, "vars"},
+    {"try_files", parse_try_files, NULL, NULL},
+    {"uri", NULL, parse_uri, "rewrite"},
+    {"vars", NULL, parse_vars_directive, "vars"},
+};
+
+static const char *const planned[] = {"acme_server", "forward_auth", "intercept", "metrics",
+                                      "php_fastcgi", "push", "templates", "timeouts", "tls",
+                                      "tracing"};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+const struct directive *directive_find(struct slice name)
+{
+    for (size_t i = 0; i < COUNT(directives); i++)
+        if (slice_is(name, directives[i].name))
+            return &directives[i];
+    return NULL;
+}
+
+bool directive_is_planned(struct slice name)
+{
+    for (size_t i = 0; i < COUNT(planned); i++)
+        if (slice_is(name, planned[i]))
+            return true;
+    return false;
+}
+
+const char *const *directive_default_order(size_t *count)
+{
+    *count = COUNT(default_order);
+    return default_order;
+}
+
+/* --- values --- */
+
+struct config_value *values_add(struct adapt *a, struct values *list, enum value_kind kind)
+{
+    if (list->count == list->cap) {
+        list->cap = list->cap < 8 ? 8 : list->cap * 2;
+        struct config_value *grown = ARENA_ARRAY(a->arena, struct config_value, list->cap);
+        if (list->count > 0)
+            memcpy(grown, list->items, list->count * sizeof *grown);
+        list->items = grown;
+    }
+    struct config_value *v = &list->items[list->count++];
+    *v = (struct config_value){.kind = kind};
+    return v;
+}
+
+struct slice next_group(struct adapt *a, struct counter *c)
+{
+    return arena_printf(a->arena, "group%u", c->next++);
+}
+
+void helper_add_route(struct helper *h, struct values *out, json_t *set, json_t *handler,
+                      const char *module)
+{
+    struct config_value *v = values_add(h->a, out, VALUE_ROUTE);
+    v->route.handle = j_array(h->a);
+    j_append(v->route.handle, j_module(h->a, "handler", module, handler));
+    if (set != NULL) {
+        v->route.match = j_array(h->a);
+        j_append(v->route.match, set);
+    }
+}
+
+static enum err matcher_of_word(struct helper *h, json_t **set, bool *is_matcher)
+{
+    struct slice word = dispenser_val(&h->d);
+    *is_matcher = true;
+    if (slice_is(word, "*"))
+        return OK;
+    if (slice_starts(word, SLICE("/"))) {
+        *set = j_object(h->a);
+        j_set(h->a, *set, "path", j_strings(h->a, &word, 1));
+        return OK;
+    }
+    *is_matcher = false;
+    if (!slice_starts(word, SLICE("@")))
+        return OK;
+    for (const struct matcher_def *m = h->defs; m != NULL; m = m->next)
+        if (slice_eq(m->name, word)) {
+            *is_matcher = true;
+            *set = m->set;
+            return OK;
+        }
+    return diag_fail(h->a->diag, "unrecognized matcher name: " SLICE_FMT, SLICE_ARG(word));
+}
+
+enum err helper_matcher(struct helper *h, json_t **set)
+{
+    bool is_matcher = false;
+    *set = NULL;
+    if (dispenser_next_arg(&h->d))
+        TRY(matcher_of_word(h, set, &is_matcher));
+    if (is_matcher)
+        dispenser_delete(&h->d);
+    dispenser_reset(&h->d);
+    return OK;
+}
+
+enum err directive_run(const struct directive *dir, struct helper *h, struct values *out)
+{
+    json_t *set, *handler;
+    if (dir->parse != NULL)
+        return dir->parse(h, out);
+    if (!dispenser_next(&h->d))
+        return dispenser_arg_err(&h->d);
+    TRY(helper_matcher(h, &set));
+    TRY(dir->handler(h, &handler));
+    helper_add_route(h, out, set, handler, dir->module);
+    return OK;
+}
+
+/* --- blocks of directives --- */
+
+static enum err run_inner(struct helper *h, const struct segment *s, const struct matcher_def *defs,
+                          struct block_state *block, struct values *out)
+{
+    struct slice name = segment_name(s);
+    const struct directive *dir = directive_find(name);
+    if (dir == NULL && directive_is_planned(name))
+        return dispenser_err_f(&h->d, "directive not supported yet by this version of portico: "
+                               SLICE_FMT, SLICE_ARG(name));
+    if (dir == NULL)
+        return dispenser_err_f(&h->d,
+                               "unrecognized directive: " SLICE_FMT " - are you sure your "
+                               "Caddyfile structure (nesting and braces) is correct?",
+                               SLICE_ARG(name));
+    struct helper inner = *h;
+    size_t first = out->count;
+    inner.d = segment_dispenser(s, h->a->arena, h->a->diag);
+    inner.defs = defs;
+    inner.block = block;
+    enum err e = directive_run(dir, &inner, out);
+    if (e != OK) {
+        char *why = h->a->diag->text;
+        return dispenser_err_f(&h->d, "parsing caddyfile tokens for '" SLICE_FMT "': %s",
+                               SLICE_ARG(name), arena_str(h->a->arena, slice_from(why)));
+    }
+    for (size_t i = first; i < out->count; i++)
+        out->items[i].directive = slice_is(name, "handle_path") ? SLICE("handle") : name;
+    return OK;
+}
+
+static enum err one_block(struct helper *h, struct values *out)
+{
+    struct adapt *a = h->a;
+    struct segment *segments = NULL;
+    size_t count = 0, cap = 0;
+    int nesting = dispenser_nesting(&h->d);
+    const struct matcher_def *defs = NULL;
+    struct block_state block = *h->block;
+    while (dispenser_next_block(&h->d, nesting)) {
+        struct tokens t = dispenser_next_segment(&h->d);
+        if (count == cap) {
+            cap = cap < 8 ? 8 : cap * 2;
+            struct segment *grown = ARENA_ARRAY(a->arena, struct segment, cap);
+            if (count > 0)
+                memcpy(grown, segments, count * sizeof *grown);
+            segments = grown;
+        }
+        segments[count++] = (struct segment){t.items, t.count};
+    }
+    defs = h->defs;
+    for (size_t i = 0; i < count; i++)
+        if (slice_starts(segment_name(&segments[i]), SLICE("@"))) {
+            struct dispenser d = segment_dispenser(&segments[i], a->arena, a->diag);
+            TRY(matcher_define(a, &d, &defs));
+        }
+    for (size_t i = 0; i < count; i++)
+        if (!slice_starts(segment_name(&segments[i]), SLICE("@")))
+            TRY(run_inner(h, &segments[i], defs, &block, out));
+    return OK;
+}
+
+enum err helper_values(struct helper *h, struct values *out)
+{
+    while (dispenser_next(&h->d)) {
+        if (dispenser_next_arg(&h->d))
+            return dispenser_arg_err(&h->d);
+        TRY(one_block(h, out));
+    }
+    return OK;
+}
+
+enum err helper_subroute(struct helper *h, bool sorted, struct route **routes, size_t *count)
+{
+    struct values all = {0};
+    TRY(helper_values(h, &all));
+    return build_routes(h->a, &all, h->groups, sorted, routes, count);
+}
+
+static json_t *route_json(struct adapt *a, const struct route *r)
+{
+    json_t *o = j_object(a);
+    j_put_text(a, o, "group", r->group);
+    if (r->match != NULL && json_array_size(r->match) > 0)
+        j_set(a, o, "match", r->match);
+    if (r->handle != NULL && json_array_size(r->handle) > 0)
+        j_set(a, o, "handle", r->handle);
+    j_put_bool(a, o, "terminal", r->terminal);
+    return o;
+}
+
+json_t *routes_json(struct adapt *a, const struct route *routes, size_t count)
+{
+    json_t *list = j_array(a);
+    for (size_t i = 0; i < count; i++)
+        j_append(list, route_json(a, &routes[i]));
+    return list;
+}
+
+json_t *subroute_handler(struct adapt *a, const struct route *routes, size_t count)
+{
+    json_t *o = j_object(a);
+    if (count > 0)
+        j_set(a, o, "routes", routes_json(a, routes, count));
+    return o;
+}
+
+/* --- order and groups --- */
+
+static size_t position(const struct adapt *a, struct slice directive)
+{
+    for (size_t i = 0; i < a->order_count; i++)
+        if (slice_is(directive, a->order[i]))
+            return i;
+    return SIZE_MAX;
+}
+
+/* The only path of the only matcher set, or empty. */
+static struct slice single_path(const struct route *r)
+{
+    if (r->match == NULL || json_array_size(r->match) != 1)
+        return SLICE_NONE;
+    const json_t *path = json_object_get(json_array_get(r->match, 0), "path");
+    if (json_array_size(path) != 1)
+        return SLICE_NONE;
+    const json_t *text = json_array_get(path, 0);
+    return slice_of(json_string_value(text), json_string_length(text));
+}
+
+static struct slice without_star(struct slice s)
+{
+    if (slice_ends(s, SLICE("*")))
+        s.len--;
+    return s;
+}
+
+static bool path_before(const struct route *x, const struct route *y)
+{
+    struct slice xp = single_path(x), yp = single_path(y);
+    if (xp.len > 0 && yp.len > 0) {
+        struct slice xt = without_star(xp), yt = without_star(yp);
+        if (slice_eq(xt, yt))
+            return xp.len < yp.len;
+        if (xt.len == yt.len)
+            return slice_cmp(xt, yt) < 0;
+        return xt.len > yt.len;
+    }
+    return (x->match != NULL && json_array_size(x->match) > 0) &&
+           (y->match == NULL || json_array_size(y->match) == 0);
+}
+
+static bool value_before(const struct adapt *a, const struct config_value *x,
+                         const struct config_value *y)
+{
+    if (!slice_eq(x->directive, y->directive))
+        return position(a, x->directive) < position(a, y->directive);
+    if (x->kind != VALUE_ROUTE || y->kind != VALUE_ROUTE)
+        return false;
+    bool before = path_before(&x->route, &y->route);
+    return slice_is(x->directive, "vars") ? !before : before;
+}
+
+/* By insertion: stable, and what the published order of equal ones hangs on. */
+static void sort_values(const struct adapt *a, struct values *v)
+{
+    for (size_t i = 1; i < v->count; i++)
+        for (size_t k = i; k > 0 && value_before(a, &v->items[k], &v->items[k - 1]); k--) {
+            struct config_value t = v->items[k];
+            v->items[k] = v->items[k - 1];
+            v->items[k - 1] = t;
+        }
+}
+
+static bool same_json(const json_t *x, const json_t *y)
+{
+    return x == y || (x != NULL && y != NULL && json_equal(x, y));
+}
+
+/* Neighbours that differ in nothing but their handlers become one. */
+size_t consolidate_routes(struct adapt *a, struct route *routes, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct route *last = kept > 0 ? &routes[kept - 1] : NULL;
+        if (last == NULL || !same_json(last->match, routes[i].match) ||
+            last->terminal != routes[i].terminal || !slice_eq(last->group, routes[i].group)) {
+            routes[kept++] = routes[i];
+            continue;
+        }
+        json_t *handle = keep(a, json_copy(last->handle != NULL ? last->handle : j_array(a)));
+        if (routes[i].handle != NULL)
+            json_array_extend(handle, routes[i].handle);
+        last->handle = handle;
+    }
+    return kept;
+}
+
+/* Of several "handle", "rewrite" or "root", one at most is to take effect. A rewrite is in a group
+ * of its own even when it is alone, so that it never melts into a neighbour. */
+static void choose_groups(struct adapt *a, const struct values *v, struct counter *groups,
+                          struct slice names[3])
+{
+    static const char *const exclusive[3] = {"handle", "rewrite", "root"};
+    for (int e = 0; e < 3; e++) {
+        size_t n = 0;
+        for (size_t i = 0; i < v->count; i++)
+            n += slice_is(v->items[i].directive, exclusive[e]);
+        names[e] = n > 1 || e == 1 ? next_group(a, groups) : SLICE_NONE;
+    }
+}
+
+static void flatten(const struct config_value *v, const struct slice groups[3], struct route *out,
+                    size_t *count)
+{
+    if (v->kind == VALUE_ROUTES) {
+        for (size_t i = 0; i < v->route_count; i++)
+            out[(*count)++] = v->routes[i];
+        return;
+    }
+    struct route r = v->route;
+    if (slice_is(v->directive, "handle"))
+        r.group = groups[0];
+    else if (slice_is(v->directive, "rewrite"))
+        r.group = groups[1];
+    else if (slice_is(v->directive, "root"))
+        r.group = groups[2];
+    out[(*count)++] = r;
+}
+
+enum err build_routes(struct adapt *a, struct values *v, struct counter *counter, bool sorted,
+                      struct route **routes, size_t *count)
+{
+    struct slice groups[3];
+    size_t total = 0, n = 0;
+    for (size_t i = 0; i < v->count; i++) {
+        const struct config_value *it = &v->items[i];
+        if (sorted && position(a, it->directive) == SIZE_MAX)
+            return diag_fail(a->diag,
+                             "directive '" SLICE_FMT "' is not an ordered HTTP handler, so it "
+                             "cannot be used here - try placing within a route block or using the "
+                             "order global option",
+                             SLICE_ARG(it->directive));
+        total += it->kind == VALUE_ROUTES ? it->route_count : it->kind == VALUE_ROUTE ? 1 : 0;
+    }
+    if (sorted)
+        sort_values(a, v);
+    choose_groups(a, v, counter, groups);
+    *routes = ARENA_ARRAY(a->arena, struct route, total + 1);
+    for (size_t i = 0; i < v->count; i++)
+        if (v->items[i].kind == VALUE_ROUTE || v->items[i].kind == VALUE_ROUTES)
+            flatten(&v->items[i], groups, *routes, &n);
+    *count = consolidate_routes(a, *routes, n);
+    return OK;
+}

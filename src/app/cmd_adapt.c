@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * portico adapt: prints a configuration as JSON, and on stderr what the adapter warns of.
+ */
+#include <stdio.h>
+
+#include "app/commands.h"
+#include "app/config_file.h"
+#include "app/generation.h"
+#include "base/buffer.h"
+#include "base/log.h"
+#include "config/jsonx.h"
+
+static const struct flag flags[] = {
+    {"config", 'c', true, "FILE", "configuration file to adapt, - for standard input", NULL},
+    {"adapter", 'a', true, "NAME", "config adapter to use", "caddyfile"},
+    {"pretty", 'p', false, NULL, "indent the JSON for people", NULL},
+    {"validate", 0, false, NULL, "also test whether the result would run", NULL},
+    {0},
+};
+
+static void print_warnings(const json_t *warnings)
+{
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        const json_t *w = json_array_get(warnings, i);
+        LOG(LOG_WARN, "caddyfile", "adapted with a warning",
+            LOG_CSTR("file", json_string_value(json_object_get(w, "file"))),
+            LOG_NUM("line", json_integer_value(json_object_get(w, "line"))),
+            LOG_CSTR("directive", json_string_value(json_object_get(w, "directive"))),
+            LOG_CSTR("message", json_string_value(json_object_get(w, "message"))));
+    }
+}
+
+static int print_document(const json_t *document, bool pretty)
+{
+    struct buffer out;
+    buffer_init(&out, SIZE_MAX);
+    enum err e = pretty ? jsonx_dump_pretty(&out, document) : jsonx_dump(&out, document);
+    if (e == OK)
+        e = buffer_append_byte(&out, '\n');
+    bool written = e == OK && fwrite(out.ptr, 1, out.len, stdout) == out.len && fflush(stdout) == 0;
+    buffer_deinit(&out);
+    return written ? EXIT_OK : cli_fail("writing the JSON");
+}
+
+static int validate(json_t *document)
+{
+    struct generation *g;
+    char error[2048];
+    if (generation_create(document, 1, &g, error, sizeof error) != OK)
+        return cli_fail("validation: %s", error);
+    generation_free(g);
+    return EXIT_OK;
+}
+
+static int run(const struct command_line *l)
+{
+    struct loaded_config c;
+    char error[4096];
+    if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) !=
+        OK)
+        return cli_fail("%s", error);
+    if (c.document == NULL)
+        return cli_fail("input file required when there is no Caddyfile in current directory (use "
+                        "--config flag)");
+    print_warnings(c.warnings);
+    int status = print_document(c.document, flag_on(l, "pretty"));
+    if (status == EXIT_OK && flag_on(l, "validate"))
+        status = validate(c.document);
+    config_unload(&c);
+    return status;
+}
+
+const struct command command_adapt = {
+    .name = "adapt",
+    .usage = "--config FILE [--adapter NAME] [--pretty] [--validate]",
+    .help = "Adapts a configuration to JSON",
+    .flags = flags,
+    .run = run,
+};
