@@ -489,7 +489,85 @@ def storm(io):
         same(s.end(), 0)
 
 
+# --- the end ---
+
+def hold_request(s):
+    """A connection whose request has begun and does not end."""
+    c = socket.create_connection(("127.0.0.1", s.port), 5)
+    c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab")
+    same(c.recv(65536)[-3:], b"one")
+    return c
+
+
+def grace_period(io):
+    """A request that does not end is cut off when the grace period is over, not before."""
+    s = start(io, grace_period="400ms")
+    with hold_request(s):
+        begin = time.monotonic()
+        same(s.end(), 0)
+        took = time.monotonic() - begin
+    assert 0.4 <= took < 3, took
+
+
+def delayed_shutdown(io):
+    """Served on for shutdown_delay; placeholders tell; then new connections are refused."""
+    body = "{http.shutting_down} {http.time_until_shutdown}"
+    s = start(io, body=body, shutdown_delay="600ms")
+    same(s.get()[1], b"false ")
+    begin = time.monotonic()
+    s.process.send_signal(signal.SIGTERM)
+    s.wait(lambda: s.get()[1].startswith(b"true "))
+    left = s.get()[1].decode().split()[1]
+    assert re.fullmatch(r"[0-9.]+ms", left) and 0 < float(left[:-2]) <= 600, left
+    while s.process.poll() is None and time.monotonic() - begin < 0.5:
+        same(s.get()[0], 200)
+    same(s.end(None), 0)
+    assert time.monotonic() - begin >= 0.6
+
+
+def idle_ends(io):
+    """A kept connection without a request does not hold the drain."""
+    s = start(io)
+    with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+        c.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert c.recv(65536).endswith(b"one")
+        same(s.end(), 0)
+        same(c.recv(1), b"")
+
+
 # --- the environment ---
+
+SECCOMP = r"""
+import ctypes, os, platform, struct, sys
+calls = {"x86_64": 425, "aarch64": 425}
+# io_uring_setup answers EPERM, everything else is allowed.
+rows = [(0x20, 0, 0, 0), (0x15, 0, 1, calls[platform.machine()]), (6, 0, 0, 0x00050001),
+        (6, 0, 0, 0x7fff0000)]
+code = b"".join(struct.pack("HBBI", *row) for row in rows)
+buffer = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxQ", len(rows), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def uring_forbidden(io):
+    """A container's seccomp profile: epoll is chosen, and one line says so."""
+    s = start(io, prefix=["/usr/bin/python3", "-c", SECCOMP], environment={"PORTICO_IO": ""})
+    try:
+        same(s.get()[1], b"one")
+        same(s.text().count("io_uring is not allowed here: using epoll"), 1)
+        assert '"io":"epoll"' in s.text().replace(" ", ""), s.text()
+    finally:
+        same(s.end(), 0)
+    s = start(io, prefix=["/usr/bin/python3", "-c", SECCOMP], environment={"PORTICO_IO": "uring"},
+              awaited=False)
+    s.process.wait(10)
+    text = s.text()
+    same(s.end(), 1)
+    assert "PORTICO_IO=uring: io_uring is not to be had here" in text, text
+
 
 def wrong_environment(io):
     for name, value, want in (("PORTICO_IO", "kqueue", "write uring or epoll"),
@@ -512,6 +590,9 @@ BOTH = [
     ("keep-alive options of a server are on its connections, and change with a reload", keepalive),
     ("a storm of clients over reloads and crashes: none is refused", storm),
     ("a second SIGINT does not wait for the drain and ends with status 2", second_interrupt),
+    ("a request that does not end is cut off after the grace period", grace_period),
+    ("a delayed shutdown serves on, and placeholders tell when it begins", delayed_shutdown),
+    ("a kept connection without a request does not hold the end", idle_ends),
 ]
 ONE = [
     ("`user NAME:GROUP` takes that group alone", becomes_group),
@@ -527,6 +608,8 @@ ONE = [
     ("a range of ports is listened on", port_range),
     ("a port of all addresses and of one stand side by side", shares_port),
     ("networks that are no streams are refused by name", networks),
+    ("where a seccomp filter forbids io_uring, epoll is chosen and one line says so",
+     uring_forbidden),
     ("wrong values of PORTICO_IO and PORTICO_WORKERS are refused", wrong_environment),
 ]
 run_cases([(name, case, ("epoll", "uring")) for name, case in BOTH]

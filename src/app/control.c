@@ -716,7 +716,8 @@ static void begin_stop(void)
         return;
     }
     LOG(LOG_INFO, "http", "shutdown is delayed", LOG_DUR("duration", delay));
-    timer_start(control.loop, &control.delay_timer, loop_now_ns(control.loop) + delay);
+    atomic_store(&control.generation->shutdown_ns, clock_mono_ns() + delay);
+    timer_start(control.loop, &control.delay_timer, clock_mono_ns() + delay);
 }
 
 static void drain_all(void)

@@ -99,6 +99,7 @@ static enum err read_server(struct generation *g, const char *name, const json_t
 {
     struct http_server *s = &g->servers[g->servers_count];
     TRY(http_server_provision(s, slice_from(name), json, &g->provision));
+    s->shutdown_ns = &g->shutdown_ns;
     TRY(refuse_tls(g, s, json, ports));
     g->servers_count++;
     return read_listen(g, s);

@@ -35,6 +35,7 @@ struct generation {
     struct logging logging;
     json_t *document;
     uint64_t grace_ns, shutdown_delay_ns;
+    atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */
     struct slice user;         /* whose the server process shall be; empty: as it was started */
     struct slice admin_listen; /* empty: the default */
     bool admin_disabled, admin_enforce_origin;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "http/server.h"
 #include "http/template.h"
 #include "http/uri.h"
 
@@ -45,14 +46,37 @@ static struct slice error_text(struct exchange *x)
     return slice_from(x->error.status > 0 ? status_text(x->error.status) : "");
 }
 
-static struct slice duration(struct exchange *x)
+static struct slice duration_text(struct exchange *x, int64_t ns)
 {
     struct buffer b;
     buffer_init(&b, 64);
-    (void)!duration_put(&b, (int64_t)(clock_mono_ns() - x->start_ns));
+    (void)!duration_put(&b, ns);
     struct slice text = arena_copy(x->arena, buffer_slice(&b));
     buffer_deinit(&b);
     return text;
+}
+
+static struct slice duration(struct exchange *x)
+{
+    return duration_text(x, (int64_t)(clock_mono_ns() - x->start_ns));
+}
+
+static uint64_t shutdown_ns(const struct exchange *x)
+{
+    if (x->server == NULL || x->server->shutdown_ns == NULL)
+        return 0;
+    return atomic_load_explicit(x->server->shutdown_ns, memory_order_relaxed);
+}
+
+static struct slice shutting_down(struct exchange *x)
+{
+    return shutdown_ns(x) > 0 ? SLICE("true") : SLICE("false");
+}
+
+static struct slice until_shutdown(struct exchange *x)
+{
+    uint64_t at = shutdown_ns(x);
+    return at > 0 ? duration_text(x, (int64_t)(at - clock_mono_ns())) : SLICE_NONE;
 }
 
 static struct slice duration_ms(struct exchange *x)
@@ -349,6 +373,8 @@ static const struct {
     {"http.request.uri.query_escaped", query_escaped},
     {"http.request.uri_escaped", uri_escaped},
     {"http.request.uuid", uuid},
+    {"http.shutting_down", shutting_down},
+    {"http.time_until_shutdown", until_shutdown},
     {"system.hostname", system_hostname},
     {"system.os", system_os},
     {"system.slash", separator},

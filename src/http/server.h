@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "http/client_ip.h"
 #include "http/route.h"
 
@@ -24,6 +26,8 @@ struct http_server {
     int64_t keepalive_interval_ns, keepalive_idle_ns;
     int32_t keepalive_count;
     uint32_t max_header_bytes; /* 16 KiB by default */
+    const atomic_uint_fast64_t *shutdown_ns; /* monotonic: when a delayed shutdown begins; holds 0
+                                              * while none is ahead; may be NULL */
     bool full_duplex;
     bool strict_sni_host;
     bool wants_tls;          /* must not be served before HTTPS is there */

@@ -335,6 +335,7 @@ static void on_message(struct keeper *k)
 static void on_stop_signal(struct keeper *k, const char *name, bool now)
 {
     LOG(LOG_INFO, "", "shutting down", LOG_CSTR("signal", name));
+    notify_systemd("STOPPING=1");
     if (k->restart_ns != 0) {
         k->stopping = true; /* nobody is there to be told */
         return;
