@@ -5,6 +5,7 @@
 #include "app/modules.h"
 
 #include "admin/admin.h"
+#include "handlers/encoder.h"
 #include "handlers/handlers.h"
 #include "logs/encoders.h"
 #include "logs/writers.h"
@@ -15,6 +16,10 @@ const struct module *const all_modules[] = {
     &auth_hash_bcrypt,
     &auth_provider_http_basic,
     &handler_authentication,
+    &encoder_br,
+    &encoder_gzip,
+    &encoder_zstd,
+    &handler_encode,
     &handler_error,
     &handler_file_server,
     &handler_headers,

@@ -11,6 +11,7 @@ extern const struct module handler_static_response; /* respond, redir, abort */
 extern const struct module handler_error;           /* error */
 extern const struct module handler_subroute;        /* handle, route, handle_path … */
 extern const struct module handler_authentication;  /* basic_auth */
+extern const struct module handler_encode;          /* encode; its encoders: encoder.h */
 extern const struct module handler_invoke;          /* invoke: a named route */
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_headers;         /* header, request_header */

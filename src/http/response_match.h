@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Response matchers: what "match" of encode, intercept and reverse_proxy's handle_response, and
- * "require" of headers, hold. {"status_code": [2, 404], "headers": {"Content-Type": ["text/*"]}}
+ * "require" of headers, hold. {"status_code": [2, 404], "headers": {"X-A": ["b*"]}}
  */
 #pragma once
 
