@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /load /config/ /stop /adapt /metrics. Before any of it, the checks that keep a web page which
+ * /load /config/ /id/ /stop /adapt /metrics. Before any of it, the checks that keep a web page which
  * a person has open in a browser from talking to the API of their machine: the Host must be the
  * listener's, an Origin must be allowed, no-cors requests and the null origin are refused. Every
  * error is {"error": "…"} with Caddy's status.
@@ -87,15 +87,37 @@ static enum err answer_error(struct exchange *x, int status, const char *text)
     return answer(x, status, "application/json", body);
 }
 
+/* As Go writes it, with a line end behind it. */
+static struct slice json_line(struct exchange *x, const json_t *v)
+{
+    struct buffer b;
+    buffer_init(&b, 4 * JSONX_MAX_SIZE);
+    enum err e = jsonx_dump(&b, v);
+    if (e == OK)
+        e = BUFFER_PUT(&b, "\n");
+    struct slice line = e == OK ? arena_copy(x->arena, buffer_slice(&b)) : SLICE_NONE;
+    buffer_deinit(&b);
+    return line;
+}
+
+static struct slice sorted_line(struct exchange *x, const json_t *v)
+{
+    json_t *sorted = jsonx_sorted(v);
+    struct slice line = json_line(x, sorted);
+    json_decref(sorted);
+    return line;
+}
+
+static enum err answer_line(struct exchange *x, struct slice line)
+{
+    if (line.ptr == NULL)
+        return answer_error(x, 500, "encoding config");
+    return answer(x, 200, "application/json", line);
+}
+
 static enum err answer_json(struct exchange *x, const json_t *v)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (text == NULL)
-        return answer_error(x, 500, "encoding config");
-    struct slice body = arena_join(x->arena,
-                                   (struct slice[]){slice_from(text), SLICE("\n")}, 2);
-    mem_free(text);
-    return answer(x, 200, "application/json", body);
+    return answer_line(x, json_line(x, v));
 }
 
 static enum err refuse_method(struct exchange *x)
@@ -105,53 +127,107 @@ static enum err refuse_method(struct exchange *x)
 
 /* --- who may ask --- */
 
-static bool listed(const struct admin *a, struct slice host)
+struct origin {
+    struct slice scheme, host; /* no scheme: any */
+};
+
+/* "http://localhost:2019/x" → "http", "localhost:2019". */
+static struct origin read_origin(struct slice text)
+{
+    size_t at = slice_find_slice(text, SLICE("://"));
+    struct origin o = {SLICE(""), text};
+    if (at != SIZE_MAX)
+        o = (struct origin){slice_take(text, at), slice_skip(text, at + 3)};
+    for (size_t i = 0; i < o.host.len; i++) {
+        if (o.host.ptr[i] == '/' || o.host.ptr[i] == '?' || o.host.ptr[i] == '#')
+            o.host.len = i;
+    }
+    return o;
+}
+
+static bool host_listed(const struct admin *a, struct slice host)
 {
     for (size_t i = 0; i < a->hosts_count; i++) {
-        if (slice_eq_nocase(a->hosts[i], host))
+        if (slice_eq_nocase(read_origin(a->hosts[i]).host, host))
             return true;
     }
     return false;
 }
 
-/* "http://localhost:2019/x" → "localhost:2019". */
-static struct slice origin_host(struct slice origin)
+static bool origin_listed(const struct admin *a, struct origin o)
 {
-    size_t at = slice_find_slice(origin, SLICE("://"));
-    struct slice rest = at == SIZE_MAX ? origin : slice_skip(origin, at + 3);
-    size_t end = slice_find(rest, '/');
-    return end == SIZE_MAX ? rest : slice_take(rest, end);
+    for (size_t i = 0; i < a->hosts_count; i++) {
+        struct origin allowed = read_origin(a->hosts[i]);
+        if (slice_eq_nocase(allowed.host, o.host) &&
+            (allowed.scheme.len == 0 || slice_eq_nocase(allowed.scheme, o.scheme)))
+            return true;
+    }
+    return false;
 }
 
-/* NULL when the request is allowed, else why not. */
-static const char *objection(const struct admin *a, struct exchange *x)
+struct objection {
+    int status;
+    const char *text; /* NULL: none */
+};
+
+static bool has(const struct fields *f, struct slice name, const char *part)
 {
-    struct slice mode, origin, upgrade;
+    struct slice v;
+    return fields_get(f, name, &v) && slice_find_slice(v, slice_from(part)) != SIZE_MAX;
+}
+
+/* What pages of a browser try. */
+static struct objection browser_tricks(const struct exchange *x)
+{
+    const struct fields *f = &x->req.fields;
+    struct slice origin;
+    if (has(f, SLICE("Upgrade"), "websocket"))
+        return (struct objection){400, "WebSocket connections aren't allowed."};
+    if (has(f, SLICE("Sec-Fetch-Mode"), "no-cors"))
+        return (struct objection){400, "Disabling same-origin restrictions is not allowed."};
+    if (fields_get(f, SLICE("Origin"), &origin) && slice_is(origin, "null"))
+        return (struct objection){400, "Buggy browser is sending null Origin header."};
+    return (struct objection){0};
+}
+
+static struct objection refuse_text(struct exchange *x, const char *before, struct slice what,
+                                    const char *behind)
+{
+    struct slice text = arena_printf(x->arena, "%s" SLICE_FMT "%s", before,
+                                     SLICE_ARG(slice_take(what, 300)), behind);
+    return (struct objection){403, arena_str(x->arena, text)};
+}
+
+static struct objection foreign_origin(const struct admin *a, struct exchange *x)
+{
+    struct slice text, mode;
     struct fields *f = &x->req.fields;
-    bool has_mode = fields_get(f, SLICE("Sec-Fetch-Mode"), &mode);
-    bool has_origin = fields_get(f, SLICE("Origin"), &origin);
-    if (fields_get(f, SLICE("Upgrade"), &upgrade) &&
-        slice_find_slice(upgrade, SLICE("websocket")) != SIZE_MAX)
-        return "websocket connections aren't allowed";
-    if (has_mode && slice_find_slice(mode, SLICE("no-cors")) != SIZE_MAX)
-        return "client attempted to make request by disabling same-origin policy using no-cors "
-               "mode";
-    if (has_origin && slice_is(origin, "null"))
-        return "buggy client is using the null origin";
-    if (a->enforce_host && !listed(a, x->req.host))
-        return (const char *)arena_str(
-            x->arena, arena_printf(x->arena, "host not allowed: " SLICE_FMT,
-                                   SLICE_ARG(slice_take(x->req.host, 300))));
-    if (!a->enforce_origin && !has_origin && !has_mode)
-        return NULL;
-    if (!has_origin && !fields_get(f, SLICE("Referer"), &origin))
-        return "missing required Origin header";
-    if (!listed(a, origin_host(origin)))
-        return (const char *)arena_str(
-            x->arena, arena_printf(x->arena, "client is not allowed to access from origin '"
-                                   SLICE_FMT "'", SLICE_ARG(slice_take(origin, 300))));
-    fields_set(&x->res.fields, SLICE("Access-Control-Allow-Origin"), origin);
-    return NULL;
+    bool has_origin = fields_get(f, SLICE("Origin"), &text);
+    if (!a->enforce_origin && !has_origin && !fields_get(f, SLICE("Sec-Fetch-Mode"), &mode))
+        return (struct objection){0};
+    if (!has_origin && !fields_get(f, SLICE("Referer"), &text))
+        return (struct objection){403, "required Origin header is missing or invalid"};
+    struct origin o = read_origin(text);
+    if (!origin_listed(a, o))
+        return refuse_text(x, "client is not allowed to access from origin '", text, "'");
+    fields_set(&x->res.fields, SLICE("Access-Control-Allow-Origin"),
+               arena_join(x->arena, (struct slice[]){o.scheme, SLICE("://"), o.host}, 3));
+    if (slice_is(x->req.method, "OPTIONS")) {
+        fields_set(&x->res.fields, SLICE("Access-Control-Allow-Methods"),
+                   SLICE("OPTIONS, GET, POST, PUT, PATCH, DELETE"));
+        fields_set(&x->res.fields, SLICE("Access-Control-Allow-Headers"),
+                   SLICE("Content-Type, Content-Length, Cache-Control"));
+        fields_set(&x->res.fields, SLICE("Access-Control-Allow-Credentials"), SLICE("true"));
+    }
+    return (struct objection){0};
+}
+
+static struct objection objection(const struct admin *a, struct exchange *x)
+{
+    struct objection o = browser_tricks(x);
+    if (o.text == NULL && a->enforce_host && !host_listed(a, x->req.host))
+        o = refuse_text(x, "host not allowed: ", x->req.host, "");
+    return o.text != NULL ? o : foreign_origin(a, x);
 }
 
 /* --- bodies --- */
@@ -168,15 +244,16 @@ static enum err read_body(struct exchange *x, struct buffer *body)
     return OK;
 }
 
-/* The media type's second half: "caddyfile" of "text/caddyfile; charset=utf-8"; json by default. */
-static struct slice adapter_of(const struct exchange *x)
+/* The media type's second half: "caddyfile" of "text/caddyfile; charset=utf-8"; json by default;
+ * false when there is none. */
+static bool adapter_of(const struct exchange *x, struct slice *adapter)
 {
     struct slice type, head, tail;
+    *adapter = SLICE("json");
     if (!fields_get(&x->req.fields, SLICE("Content-Type"), &type) || type.len == 0)
-        return SLICE("json");
+        return true;
     slice_cut(type, ';', &head, &tail);
-    head = slice_trim(head);
-    return slice_cut(head, '/', &type, &tail) ? tail : head;
+    return slice_cut(slice_trim(head), '/', &type, adapter);
 }
 
 static json_t *parse_json(struct slice body, char *error, size_t cap)
@@ -206,10 +283,12 @@ static enum err body_to_document(struct exchange *x, json_t **document, json_t *
 {
     char error[2048] = "";
     enum err e = call->read;
-    struct slice adapter = adapter_of(x);
+    struct slice adapter;
     *document = *warnings = NULL;
     if (e != OK)
         snprintf(error, sizeof error, "reading request body: %s", err_text(e));
+    else if (!adapter_of(x, &adapter))
+        snprintf(error, sizeof error, "malformed Content-Type");
     else if (slice_eq(adapter, SLICE("json")))
         *document = parse_json(buffer_slice(&call->body), error, sizeof error);
     else
@@ -220,6 +299,24 @@ static enum err body_to_document(struct exchange *x, json_t **document, json_t *
     json_decref(*warnings);
     (void)!answer_error(x, 400, error);
     return ERR_FAILED;
+}
+
+/* Caddy's words around the reason. */
+static enum err refuse_load(struct exchange *x, const char *before, int status, const char *error)
+{
+    bool indexing = strncmp(error, "indexing config: ", 17) == 0;
+    struct slice text = arena_printf(x->arena, "%s%s%s", before,
+                                     indexing ? "" : "loading new config: ", error);
+    return answer_error(x, indexing ? 400 : status, arena_str(x->arena, text));
+}
+
+/* A reload tells which file it has read; without that, SIGUSR1 has no file to read again. */
+static void tell_source(const struct exchange *x)
+{
+    struct slice file = SLICE(""), adapter = SLICE("");
+    (void)fields_get(&x->req.fields, SLICE("Caddy-Config-Source-File"), &file);
+    (void)fields_get(&x->req.fields, SLICE("Caddy-Config-Source-Adapter"), &adapter);
+    face->source(file, adapter);
 }
 
 static enum err serve_load(struct exchange *x)
@@ -234,8 +331,10 @@ static enum err serve_load(struct exchange *x)
     json_decref(document);
     if (e != OK) {
         json_decref(warnings);
-        return answer_error(x, 400, error);
+        return refuse_load(x, "loading config: ", 400, error);
     }
+    LOG(LOG_INFO, "admin.api", "load complete");
+    tell_source(x);
     if (json_array_size(warnings) > 0) {
         e = answer_json(x, warnings);
         json_decref(warnings);
@@ -283,37 +382,40 @@ static enum err serve_metrics(struct exchange *x)
     return answer(x, 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", body);
 }
 
-/* FNV-1a of 32 bits: what Caddy makes the entity tag of. */
-static uint32_t fnv(struct slice text)
+/* FNV-1a of 64 bits; the same for the same text after a restart. */
+static uint64_t fnv(struct slice text)
 {
-    uint32_t h = 2166136261U;
+    uint64_t h = 14695981039346656037U;
     for (size_t i = 0; i < text.len; i++)
-        h = (h ^ (unsigned char)text.ptr[i]) * 16777619U;
+        h = (h ^ (unsigned char)text.ptr[i]) * 1099511628211U;
     return h;
 }
 
-static struct slice etag_of(struct exchange *x, struct slice path, const json_t *v)
+static struct slice etag_of(struct exchange *x, struct slice path, struct slice line)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-    struct slice line = arena_join(x->arena, (struct slice[]){slice_from(text), SLICE("\n")}, 2);
-    mem_free(text);
-    return arena_printf(x->arena, "\"" SLICE_FMT " %08x\"", SLICE_ARG(path), fnv(line));
+    return arena_printf(x->arena, "\"" SLICE_FMT " %016llx\"", SLICE_ARG(path),
+                        (unsigned long long)fnv(line));
 }
 
-/* If-Match: "PATH HASH" must be what stands at PATH now. */
-static bool if_match_holds(struct exchange *x, json_t *root)
+/* If-Match: "PATH HASH" must be what stands at PATH now. 0, or the status of the refusal. */
+static int check_if_match(struct exchange *x, json_t *root, const char **why)
 {
-    struct slice wanted, path;
+    struct slice tag, path, hash;
     struct document_error ignored;
     json_t *found;
-    if (!fields_get(&x->req.fields, SLICE("If-Match"), &wanted))
-        return true;
-    if (wanted.len < 3 || wanted.ptr[0] != '"')
-        return false;
-    path = slice_skip(wanted, 1);
-    path = slice_take(path, slice_find_last(path, ' ') == SIZE_MAX ? 0 : slice_find_last(path, ' '));
-    return document_access(root, SLICE("GET"), path, NULL, &found, &ignored) == OK &&
-           slice_eq(etag_of(x, path, found), wanted);
+    if (!fields_get(&x->req.fields, SLICE("If-Match"), &tag))
+        return 0;
+    *why = "malformed If-Match header; expect quoted string";
+    if (tag.len < 2 || tag.ptr[0] != '"' || tag.ptr[tag.len - 1] != '"')
+        return 400;
+    *why = "malformed If-Match header; expect format \"<path> <hash>\"";
+    if (!slice_cut(slice_trim(slice_of(tag.ptr + 1, tag.len - 2)), ' ', &path, &hash) ||
+        slice_find(hash, ' ') != SIZE_MAX)
+        return 400;
+    *why = "If-Match header did not match current config hash";
+    if (document_access(root, SLICE("GET"), path, NULL, &found, &ignored) != OK)
+        return 412;
+    return slice_eq(etag_of(x, path, sorted_line(x, found)), tag) ? 0 : 412;
 }
 
 static enum err read_config(struct exchange *x, json_t *root)
@@ -322,8 +424,9 @@ static enum err read_config(struct exchange *x, json_t *root)
     json_t *found;
     if (document_access(root, SLICE("GET"), x->req.uri.path, NULL, &found, &e) != OK)
         return answer_error(x, e.status, e.text);
-    fields_set(&x->res.fields, SLICE("Etag"), etag_of(x, x->req.uri.path, found));
-    return answer_json(x, found);
+    struct slice line = sorted_line(x, found);
+    fields_set(&x->res.fields, SLICE("Etag"), etag_of(x, x->req.uri.path, line));
+    return answer_line(x, line);
 }
 
 static enum err change_config(struct exchange *x, json_t *root, json_t *value)
@@ -331,21 +434,24 @@ static enum err change_config(struct exchange *x, json_t *root, json_t *value)
     struct document_error e;
     json_t *found;
     char error[2048];
-    if (!if_match_holds(x, root))
-        return answer_error(x, 412, "If-Match header did not match current config hash");
+    const char *why;
+    int status = check_if_match(x, root, &why);
+    if (status != 0)
+        return answer_error(x, status, why);
     if (document_access(root, x->req.method, x->req.uri.path, value, &found, &e) != OK)
-        return answer_error(x, e.status, e.text);
+        return answer_error(x, e.status == 400 ? 500 : e.status, e.text); /* as Caddy's */
     json_t *document = json_object_get(root, "config");
     if (document == NULL)
         document = json_null();
     if (face->apply(document, wants_force(x), error, sizeof error) != OK)
-        return answer_error(x, 400, error);
+        return refuse_load(x, "", 500, error);
+    tell_source(x);
     return answer(x, 200, NULL, SLICE(""));
 }
 
 static enum err take_value(struct exchange *x, json_t **value, char *error, size_t cap)
 {
-    struct slice type;
+    struct slice type = SLICE("");
     if (!fields_get(&x->req.fields, SLICE("Content-Type"), &type) ||
         slice_find_slice(type, SLICE("/json")) == SIZE_MAX) {
         snprintf(error, cap, "unacceptable content-type: " SLICE_FMT
@@ -368,7 +474,9 @@ static enum err serve_config(struct exchange *x)
     bool sends = x->req.method_id == METHOD_POST || x->req.method_id == METHOD_PUT ||
                  x->req.method_id == METHOD_PATCH;
     if (!reads && !sends && x->req.method_id != METHOD_DELETE)
-        return refuse_method(x);
+        return answer_error(x, 405, (const char *)arena_str(x->arena, arena_printf(x->arena,
+                            "method " SLICE_FMT " not allowed",
+                            SLICE_ARG(slice_take(x->req.method, 50)))));
     if (sends && take_value(x, &value, error, sizeof error) != OK)
         return answer_error(x, 400, error);
     /* Looked at after the last wait: another client may have changed it meanwhile. A copy is
@@ -380,6 +488,23 @@ static enum err serve_config(struct exchange *x)
     json_decref(value);
     json_decref(root);
     return e;
+}
+
+/* /id/NAME/REST is /config/WHERE/NAME/IS/REST. */
+static enum err serve_id(struct exchange *x)
+{
+    struct slice rest = slice_skip(x->req.uri.path, 4), id, behind;
+    bool more = slice_cut(rest, '/', &id, &behind);
+    if (id.len == 0)
+        return answer_error(x, 400, "request path is missing object ID");
+    char *path = face->document() != NULL ? document_find_id(face->document(), id) : NULL;
+    if (path == NULL)
+        return answer_error(x, 404, (const char *)arena_str(x->arena, arena_printf(x->arena,
+                            "unknown object ID '" SLICE_FMT "'", SLICE_ARG(slice_take(id, 200)))));
+    x->req.uri.path = arena_join(x->arena, (struct slice[]){slice_from(path),
+                                 more ? SLICE("/") : SLICE(""), behind}, 3);
+    mem_free(path);
+    return serve_config(x);
 }
 
 static void run_call(void *arg)
@@ -411,21 +536,23 @@ static const struct {
 static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
 {
     const struct admin *a = cfg;
-    const char *why = objection(a, x);
+    struct objection why = objection(a, x);
     (void)next;
     exchange_addresses(x);
     if (log_wants(LOG_INFO) && !slice_is(x->req.uri.path, "/metrics"))
         LOG(LOG_INFO, "admin.api", "received request", LOG_STR("method", x->req.method),
             LOG_STR("host", x->req.host), LOG_STR("uri", x->req.target),
             LOG_STR("remote_ip", x->remote_host), LOG_STR("remote_port", x->remote_port));
-    if (why != NULL)
-        return answer_error(x, 403, why);
+    if (why.text != NULL)
+        return answer_error(x, why.status, why.text);
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         if (slice_is(x->req.uri.path, paths[i].path))
             return serve_call(x, paths[i].serve);
     }
     if (slice_is(x->req.uri.path, "/config") || slice_starts(x->req.uri.path, SLICE("/config/")))
         return serve_call(x, serve_config);
+    if (slice_starts(x->req.uri.path, SLICE("/id/")))
+        return serve_call(x, serve_id);
     return answer(x, 404, "text/plain; charset=utf-8", SLICE("404 page not found\n"));
 }
 

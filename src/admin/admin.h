@@ -16,6 +16,8 @@ struct admin_face {
                       char *error, size_t cap);
     const json_t *(*document)(void); /* the running one; borrowed until the next wait */
     void (*stop)(void);              /* soon, behind the answer */
+    /* The file and the adapter of what was just applied; both empty when it came from no file. */
+    void (*source)(struct slice file, struct slice adapter);
     /* Appends Prometheus text. */
     enum err (*metrics)(struct buffer *);
 };

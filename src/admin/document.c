@@ -6,6 +6,7 @@
  */
 #include "admin/document.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 enum { PARTS_MAX = 256, PART_MAX = 512 };
@@ -19,12 +20,24 @@ struct walk {
     struct document_error *error;
 };
 
-static enum err refuse(struct walk *w, int status, const char *what, struct slice part)
+static enum err refuse(struct walk *w, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static enum err refuse(struct walk *w, int status, const char *format, ...)
 {
+    va_list args;
+    va_start(args, format);
     w->error->status = status;
-    snprintf(w->error->text, sizeof w->error->text, "[" SLICE_FMT "] %s" SLICE_FMT,
-             SLICE_ARG(slice_take(w->path, 200)), what, SLICE_ARG(slice_take(part, 200)));
+    vsnprintf(w->error->text, sizeof w->error->text, format, args);
+    va_end(args);
     return ERR_INVALID;
+}
+
+/* The path up to the part in hand, with slashes between the parts. */
+static struct slice so_far(const struct walk *w, size_t part)
+{
+    const char *begin = w->parts[0].ptr;
+    return slice_take(slice_of(begin, (size_t)(w->parts[part].ptr - begin) + w->parts[part].len), 200);
 }
 
 /* Digits without a leading zero. */
@@ -45,17 +58,17 @@ static enum err split(struct walk *w)
     while (rest.len > 0 && rest.ptr[rest.len - 1] == '/')
         rest.len--;
     if (rest.len == 0)
-        return refuse(w, 400, "no traversable path", SLICE(""));
+        return refuse(w, 400, "no traversable path");
     for (bool more = true; more;) {
         more = slice_cut(rest, '/', &part, &rest);
         if (w->count == PARTS_MAX || part.len >= PART_MAX)
-            return refuse(w, 400, "path is too long", SLICE(""));
+            return refuse(w, 400, "path is too long");
         w->parts[w->count++] = part;
     }
     w->spread = slice_is(w->parts[w->count - 1], "...");
     if (w->spread)
         w->count--;
-    return w->count > 0 ? OK : refuse(w, 400, "path missing", SLICE(""));
+    return w->count > 0 ? OK : refuse(w, 400, "path missing");
 }
 
 static const char *key_of(struct slice part, char key[PART_MAX])
@@ -67,12 +80,26 @@ static const char *key_of(struct slice part, char key[PART_MAX])
 static enum err append(struct walk *w, json_t *array)
 {
     if (w->spread && !json_is_array(w->value))
-        return refuse(w, 400, "final element is not an array", SLICE(""));
+        return refuse(w, 400, "final element is not an array");
     if (w->spread)
         json_array_extend(array, w->value);
     else
         json_array_append(array, w->value != NULL ? w->value : json_null());
     return OK;
+}
+
+static enum err refuse_index(struct walk *w, const char *slash, struct slice path,
+                             struct slice index)
+{
+    uint64_t n;
+    char why[160] = "non-canonical array index";
+    if (index.len == 0)
+        snprintf(why, sizeof why, "empty index");
+    else if (!slice_to_u64(index, INT64_MAX, &n))
+        snprintf(why, sizeof why, "parsing \"" SLICE_FMT "\": invalid syntax",
+                 SLICE_ARG(slice_take(index, 100)));
+    return refuse(w, 400, "[%s" SLICE_FMT "] invalid array index '" SLICE_FMT "': %s", slash,
+                  SLICE_ARG(slice_take(path, 200)), SLICE_ARG(slice_take(index, 100)), why);
 }
 
 /* The last part is an index into `array`. */
@@ -84,9 +111,10 @@ static enum err change_element(struct walk *w, json_t *array)
     if (slice_is(w->method, "POST"))
         return append(w, array);
     if (!canonical_index(last, &i))
-        return refuse(w, 400, "invalid array index: ", last);
+        return refuse_index(w, "", w->path, last);
     if (i > size || (i == size && !slice_is(w->method, "PUT")))
-        return refuse(w, 400, "array index out of bounds: ", last);
+        return refuse(w, 400, "[" SLICE_FMT "] array index out of bounds: " SLICE_FMT,
+                      SLICE_ARG(slice_take(w->path, 200)), SLICE_ARG(slice_take(last, 100)));
     if (slice_is(w->method, "GET"))
         *w->found = json_array_get(array, i);
     else if (slice_is(w->method, "PUT"))
@@ -111,9 +139,11 @@ static enum err change_member(struct walk *w, json_t *object, struct slice part)
     if (slice_is(w->method, "POST") && json_is_array(old))
         return append(w, old);
     if (slice_is(w->method, "PUT") && old != NULL)
-        return refuse(w, 409, "key already exists: ", part);
+        return refuse(w, 409, "[" SLICE_FMT "] key already exists: " SLICE_FMT,
+                      SLICE_ARG(slice_take(w->path, 200)), SLICE_ARG(slice_take(part, 200)));
     if ((slice_is(w->method, "PATCH") || slice_is(w->method, "DELETE")) && old == NULL)
-        return refuse(w, 404, "key does not exist: ", part);
+        return refuse(w, 404, "[" SLICE_FMT "] key does not exist: " SLICE_FMT,
+                      SLICE_ARG(slice_take(w->path, 200)), SLICE_ARG(slice_take(part, 200)));
     if (slice_is(w->method, "DELETE"))
         json_object_del(object, key);
     else
@@ -149,12 +179,13 @@ static enum err walk_down(struct walk *w, json_t *at)
             at = step(w, at, part);
         } else if (json_is_array(at)) {
             if (!canonical_index(part, &index))
-                return refuse(w, 400, "invalid array index: ", part);
+                return refuse_index(w, "/", so_far(w, i), part);
             at = json_array_get(at, index);
             if (at == NULL)
-                return refuse(w, 400, "array index out of bounds: ", part);
+                return refuse(w, 400, "[/" SLICE_FMT "] array index out of bounds: " SLICE_FMT,
+                              SLICE_ARG(so_far(w, i)), SLICE_ARG(slice_take(part, 100)));
         } else {
-            return refuse(w, 400, "invalid traversal path at: ", part);
+            return refuse(w, 400, "invalid traversal path at: " SLICE_FMT, SLICE_ARG(so_far(w, i)));
         }
     }
     if (slice_is(w->method, "GET"))
@@ -173,7 +204,7 @@ enum err document_access(json_t *root, struct slice method, struct slice path, j
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
         known = known || slice_is(method, methods[i]);
     if (!known)
-        return refuse(&w, 405, "method not allowed: ", method);
+        return refuse(&w, 405, "method " SLICE_FMT " not allowed", SLICE_ARG(slice_take(method, 50)));
     TRY(split(&w));
     return walk_down(&w, root);
 }

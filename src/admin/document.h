@@ -9,7 +9,7 @@
 #include "base/slice.h"
 
 struct document_error {
-    int status; /* 400, 404, 409, 405 */
+    int status; /* 404, 409, 405; 400 for what cannot be followed */
     char text[512];
 };
 
@@ -19,3 +19,14 @@ struct document_error {
  * caller's business. */
 enum err document_access(json_t *root, struct slice method, struct slice path, json_t *value,
                          json_t **found, struct document_error *);
+
+/* --- "@id": names for places, as Caddy has them --- */
+
+/* An id must be a text or a number, and stand once. ERR_INVALID with a sentence. */
+enum err document_check_ids(const json_t *document, char *error, size_t cap);
+
+/* The path of the object with that id, "/config/apps/…", as a malloc'd text; NULL: unknown. */
+char *document_find_id(const json_t *document, struct slice id);
+
+/* The document without its ids: itself when it has none. A new reference. */
+json_t *document_without_ids(json_t *document);

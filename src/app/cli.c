@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Flags are read as the pflag library reads them, which Caddy uses: --name value, --name=value,
- * -n value, -nvalue, switches without a value, "--" ends them; flags and arguments may be mixed.
+ * -n value, -nvalue, -n=value, switches without a value, several of them behind one dash; "--" ends
+ * them; flags and arguments may be mixed.
  */
 #include "app/cli.h"
 
@@ -9,9 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "app/cli_help.h"
 #include "base/mem.h"
 #include "keeper/keeper.h"
 #include "version.h"
+
+static bool called_caddy; /* set once, by cli_main */
 
 int cli_fail(const char *format, ...)
 {
@@ -23,6 +27,24 @@ int cli_fail(const char *format, ...)
     va_end(args);
     return EXIT_STARTUP;
 }
+
+const char *cli_program(void)
+{
+    return called_caddy ? "caddy" : "portico";
+}
+
+const char *cli_program_title(void)
+{
+    return called_caddy ? "Caddy" : "portico";
+}
+
+bool cli_called_caddy(const struct command_line *l)
+{
+    (void)l;
+    return called_caddy;
+}
+
+/* --- what was given --- */
 
 static size_t find_flag(const struct command *c, const char *name, size_t len, char letter)
 {
@@ -49,72 +71,114 @@ bool flag_given(const struct command_line *l, const char *name)
     return i != SIZE_MAX && l->values[i] != NULL;
 }
 
+/* Go's words for a truth: 1 true, 0 false, -1 none of them. */
+static int truth(const char *v)
+{
+    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"};
+    static const char *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
+    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++) {
+        if (strcmp(v, yes[i]) == 0 || strcmp(v, no[i]) == 0)
+            return strcmp(v, yes[i]) == 0;
+    }
+    return -1;
+}
+
 bool flag_on(const struct command_line *l, const char *name)
 {
     const char *v = flag_value(l, name);
-    return v != NULL && strcmp(v, "false") != 0 && strcmp(v, "0") != 0;
+    return v != NULL && truth(v) == 1;
 }
+
+size_t flag_values(const struct command_line *l, const char *name, struct slice *out)
+{
+    size_t n = 0, at = find_flag(l->command, name, strlen(name), '\0');
+    bool cut = at != SIZE_MAX && l->command->flags[at].list == FLAG_COMMAS;
+    for (size_t i = 0; i < l->all_count; i++) {
+        struct slice rest = slice_from(l->all[i].value), part = rest;
+        if (strcmp(l->all[i].flag, name) != 0)
+            continue;
+        for (bool more = true; more && n < FLAG_VALUES_MAX; n++) {
+            more = cut && slice_cut(rest, ',', &part, &rest);
+            out[n] = part;
+        }
+    }
+    return n;
+}
+
+bool flag_number(const struct command_line *l, const char *name, int64_t min, int64_t max,
+                 int64_t *out)
+{
+    const char *v = flag_value(l, name);
+    if (v != NULL && slice_to_i64(slice_from(v), out) && *out >= min && *out <= max)
+        return true;
+    cli_fail("invalid argument \"%s\" for \"--%s\" flag: a number from %lld to %lld is wanted",
+             v != NULL ? v : "", name, (long long)min, (long long)max);
+    return false;
+}
+
+/* --- reading --- */
 
 static enum err keep_value(struct command_line *l, size_t flag, const char *value)
 {
-    if (l->all_count == FLAG_VALUES_MAX)
+    const struct flag *f = &l->command->flags[flag];
+    if (!f->takes_value && truth(value) < 0) {
+        cli_fail("invalid argument \"%s\" for \"--%s\" flag: true or false is wanted", value,
+                 f->name);
+        return ERR_INVALID;
+    }
+    if (l->all_count == FLAG_VALUES_MAX) {
+        cli_fail("more than %d flags", FLAG_VALUES_MAX);
         return ERR_LIMIT;
+    }
     l->values[flag] = value;
-    l->all[l->all_count].flag = l->command->flags[flag].name;
+    l->all[l->all_count].flag = f->name;
     l->all[l->all_count++].value = value;
     return OK;
 }
 
-/* One argument that begins with a dash; *i may move on to its value. */
-static enum err read_flag(struct command_line *l, int argc, char **argv, int *i)
+/* "--name", "--name=value"; *i may move on to its value. */
+static enum err read_long(struct command_line *l, int argc, char **argv, int *i)
 {
-    const char *text = argv[*i] + (argv[*i][1] == '-' ? 2 : 1), *value = NULL;
-    bool is_long = argv[*i][1] == '-';
+    const char *text = argv[*i] + 2;
     size_t len = strcspn(text, "=");
-    size_t flag = is_long ? find_flag(l->command, text, len, '\0')
-                          : find_flag(l->command, NULL, 0, text[0]);
+    size_t flag = find_flag(l->command, text, len, '\0');
     if (flag == SIZE_MAX) {
-        cli_fail("unknown flag: %s", argv[*i]);
+        cli_fail("unknown flag: --%.*s", (int)len, text);
         return ERR_INVALID;
     }
-    if (is_long && text[len] == '=')
-        value = text + len + 1;
-    else if (!is_long && text[1] != '\0')
-        value = text[1] == '=' ? text + 2 : text + 1;
-    if (value == NULL && !l->command->flags[flag].takes_value)
-        value = "true";
-    if (value == NULL && *i + 1 < argc)
-        value = argv[++*i];
-    if (value == NULL) {
-        cli_fail("flag needs an argument: %s", argv[*i]);
+    if (text[len] == '=')
+        return keep_value(l, flag, text + len + 1);
+    if (!l->command->flags[flag].takes_value)
+        return keep_value(l, flag, "true");
+    if (*i + 1 == argc) {
+        cli_fail("flag needs an argument: --%s", text);
         return ERR_INVALID;
     }
-    return keep_value(l, flag, value);
+    return keep_value(l, flag, argv[++*i]);
 }
 
-static void print_usage(const struct command *c)
+/* "-abc": switches, of which the last may be a flag with a value. */
+static enum err read_short(struct command_line *l, int argc, char **argv, int *i)
 {
-    printf("%s\n\nUsage:\n  portico %s %s\n", c->help, c->name, c->usage);
-    if (c->flags == NULL || c->flags[0].name == NULL)
-        return;
-    puts("\nFlags:");
-    for (const struct flag *f = c->flags; f->name != NULL; f++) {
-        char left[64];
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s", f->letter != '\0' ? '-' : ' ',
-                 f->letter != '\0' ? f->letter : ' ', f->letter != '\0' ? "," : " ", f->name,
-                 f->takes_value ? " " : "", f->takes_value ? f->value_name : "");
-        printf("  %-32s %s%s%s%s\n", left, f->help, f->fallback != NULL ? " (default " : "",
-               f->fallback != NULL ? f->fallback : "", f->fallback != NULL ? ")" : "");
+    for (const char *at = argv[*i] + 1; *at != '\0'; at++) {
+        size_t flag = find_flag(l->command, NULL, 0, *at);
+        if (flag == SIZE_MAX) {
+            cli_fail("unknown shorthand flag: '%c' in %s", *at, argv[*i]);
+            return ERR_INVALID;
+        }
+        if (at[1] == '=')
+            return keep_value(l, flag, at + 2);
+        if (l->command->flags[flag].takes_value) {
+            if (at[1] != '\0')
+                return keep_value(l, flag, at + 1);
+            if (*i + 1 < argc)
+                return keep_value(l, flag, argv[++*i]);
+            cli_fail("flag needs an argument: '%c' in %s", *at, argv[*i]);
+            return ERR_INVALID;
+        }
+        TRY(keep_value(l, flag, "true"));
     }
-}
-
-static void print_help(void)
-{
-    puts("portico is a web server and gateway; its Caddyfile, JSON and commands are Caddy's.\n\n"
-         "Usage:\n  portico COMMAND [flags]\n\nCommands:");
-    for (const struct command *const *c = commands; *c != NULL; c++)
-        printf("  %-15s %s\n", (*c)->name, (*c)->help);
-    puts("\nportico COMMAND --help tells more about one.");
+    return OK;
 }
 
 static const struct command *find_command(const char *name)
@@ -126,10 +190,46 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-bool cli_called_caddy(const struct command_line *l)
+static int unknown_command(const char *name)
 {
-    const char *slash = strrchr(l->argv[0], '/');
-    return strcmp(slash != NULL ? slash + 1 : l->argv[0], "caddy") == 0;
+    return cli_fail("unknown command \"%s\" for \"%s\"\nRun '%s --help' for usage.", name,
+                    cli_program(), cli_program());
+}
+
+static int help(int argc, char **argv)
+{
+    const struct command *c = argc > 2 ? find_command(argv[2]) : NULL;
+    if (argc > 2 && c == NULL)
+        return unknown_command(argv[2]);
+    if (c != NULL)
+        help_print_command(c);
+    else
+        help_print();
+    return EXIT_OK;
+}
+
+/* The arguments behind the command's name. `*helped` when help was asked for and given. */
+static enum err read_arguments(struct command_line *l, int argc, char **argv, bool *helped)
+{
+    bool flags_end = false;
+    for (int i = 2; i < argc && !*helped; i++) {
+        bool is_flag = !flags_end && argv[i][0] == '-' && argv[i][1] != '\0';
+        if (is_flag && strcmp(argv[i], "--") == 0) {
+            flags_end = true;
+        } else if (is_flag && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+            help_print_command(l->command);
+            *helped = true;
+        } else if (is_flag) {
+            TRY(argv[i][1] == '-' ? read_long(l, argc, argv, &i) : read_short(l, argc, argv, &i));
+        } else if (l->args_count == l->command->max_args || l->args_count == ARGS_MAX) {
+            cli_fail("unexpected argument \"%s\" for \"%s %s\"", argv[i], cli_program(),
+                     l->command->name);
+            return ERR_INVALID;
+        } else {
+            l->args[l->args_count++] = argv[i];
+        }
+    }
+    return OK;
 }
 
 int cli_keep(const struct command_line *l)
@@ -147,36 +247,20 @@ static int dispatch(struct command_line *l)
 int cli_main(int argc, char **argv)
 {
     static struct command_line l;
-    bool flags_end = false;
+    bool helped = false;
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    called_caddy = argc > 0 && strcmp(slash != NULL ? slash + 1 : argv[0], "caddy") == 0;
     if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
-        strcmp(argv[1], "-h") == 0) {
-        const struct command *c = argc > 2 ? find_command(argv[2]) : NULL;
-        if (c != NULL)
-            print_usage(c);
-        else
-            print_help();
-        return EXIT_OK;
-    }
+        strcmp(argv[1], "-h") == 0)
+        return help(argc, argv);
     bool wants_version = strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0;
     l.argv = argv;
     l.command = find_command(wants_version ? "version" : argv[1]);
+    if (l.command == NULL && argv[1][0] == '-')
+        return cli_fail("unknown flag: %s", argv[1]);
     if (l.command == NULL)
-        return cli_fail("unknown command \"%s\" for \"portico\"; portico help lists them", argv[1]);
-    for (int i = 2; i < argc; i++) {
-        if (!flags_end && strcmp(argv[i], "--") == 0) {
-            flags_end = true;
-        } else if (!flags_end && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
-            print_usage(l.command);
-            return EXIT_OK;
-        } else if (!flags_end && argv[i][0] == '-' && argv[i][1] != '\0') {
-            if (read_flag(&l, argc, argv, &i) != OK)
-                return EXIT_STARTUP;
-        } else if (l.args_count == l.command->max_args || l.args_count == ARGS_MAX) {
-            return cli_fail("unexpected argument \"%s\" for \"portico %s\"", argv[i],
-                            l.command->name);
-        } else {
-            l.args[l.args_count++] = argv[i];
-        }
-    }
-    return dispatch(&l);
+        return unknown_command(argv[1]);
+    if (read_arguments(&l, argc, argv, &helped) != OK)
+        return EXIT_STARTUP;
+    return helped ? EXIT_OK : dispatch(&l);
 }

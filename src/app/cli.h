@@ -10,22 +10,30 @@
 
 #include "base/slice.h"
 
+enum flag_list {
+    FLAG_ONE,    /* the last one counts */
+    FLAG_REPEAT, /* may come several times */
+    FLAG_COMMAS, /* likewise, and one may hold several values with commas between them */
+};
+
 struct flag {
     const char *name; /* without dashes */
     char letter;      /* 0: none */
     bool takes_value;
     const char *value_name, *help;
     const char *fallback; /* default value, or NULL */
+    enum flag_list list;
+    bool hidden; /* not in the help */
 };
 
-enum { FLAG_VALUES_MAX = 64, ARGS_MAX = 64 };
+enum { FLAG_VALUES_MAX = 256, ARGS_MAX = 64, FLAGS_MAX = 32 };
 
 struct command_line {
     const struct command *command;
-    const char *values[32];      /* by the flag's place in the table; NULL: not given */
+    const char *values[FLAGS_MAX]; /* by the flag's place in the table; NULL: not given */
     struct {
         const char *flag, *value;
-    } all[FLAG_VALUES_MAX];      /* in order, for flags that may come several times */
+    } all[FLAG_VALUES_MAX];        /* in order, for flags that may come several times */
     size_t all_count;
     const char *args[ARGS_MAX];
     size_t args_count;
@@ -38,6 +46,7 @@ struct command {
     size_t max_args;
     int (*run)(const struct command_line *);   /* what the person's process does */
     int (*serve)(const struct command_line *); /* what the server process does; NULL: no such */
+    const char *about; /* more than one line, or NULL; "%s" is the program's name */
 };
 
 extern const struct command *const commands[]; /* ends with NULL */
@@ -47,17 +56,25 @@ const char *flag_value(const struct command_line *, const char *name);
 bool flag_given(const struct command_line *, const char *name);
 /* True for a switch that is on ("--x", "--x=true"). */
 bool flag_on(const struct command_line *, const char *name);
+/* All values of a flag that may come several times, cut at commas where it says so. Slices point
+ * into the arguments; at most FLAG_VALUES_MAX. */
+size_t flag_values(const struct command_line *, const char *name, struct slice *out);
+/* A number flag; prints a sentence and returns false when its value is none, or out of range. */
+bool flag_number(const struct command_line *, const char *name, int64_t min, int64_t max,
+                 int64_t *out);
 
 /* Exit statuses, as Caddy's. */
 enum { EXIT_OK = 0, EXIT_STARTUP = 1, EXIT_FORCED = 2, EXIT_QUIT_FAILED = 3 };
 
 int cli_main(int argc, char **argv);
 
-/* Prints `portico: text` on stderr; returns EXIT_STARTUP. */
+/* Prints `Error: text` on stderr; returns EXIT_STARTUP. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Common `run` of the long-running commands: become the keeper. */
 int cli_keep(const struct command_line *);
 
-/* True when the program was called by the name `caddy`. */
+/* "caddy" when the program was called by that name, else "portico"; for people "Caddy". */
+const char *cli_program(void);
+const char *cli_program_title(void);
 bool cli_called_caddy(const struct command_line *);

@@ -4,16 +4,16 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "app/commands.h"
+#include "app/env_load.h"
 #include "app/modules.h"
 #include "version.h"
 
 static int run_version(const struct command_line *l)
 {
     (void)l;
-    puts("portico v" PORTICO_VERSION);
+    puts("v" PORTICO_VERSION);
     return EXIT_OK;
 }
 
@@ -46,16 +46,24 @@ const struct command command_list_modules = {
 
 static int run_environ(const struct command_line *l)
 {
-    extern char **environ;
-    char folder[4096];
-    (void)l;
-    puts("portico.Version=v" PORTICO_VERSION);
-    if (getcwd(folder, sizeof folder) != NULL)
-        printf("os.Getwd=%s\n", folder);
-    for (char **e = environ; *e != NULL; e++)
-        puts(*e);
+    if (env_load(l) != OK)
+        return EXIT_STARTUP;
+    env_print();
     return EXIT_OK;
 }
 
+static const struct flag environ_flags[] = {
+    {"envfile", 0, true, "strings", "environment file to load; may be given several times", NULL,
+     FLAG_COMMAS},
+    {0},
+};
+
 const struct command command_environ = {
-    .name = "environ", .usage = "", .help = "Prints the environment", .run = run_environ};
+    .name = "environ",
+    .usage = "[--envfile <path>]",
+    .help = "Prints the environment",
+    .about = "Prints the version, the folders and the environment variables as the server would see\n"
+             "them. They may hold secrets.",
+    .flags = environ_flags,
+    .run = run_environ,
+};

@@ -15,6 +15,10 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "app/admin_site.h"
+#include "app/autosave.h"
+#include "app/config_file.h"
+#include "app/config_source.h"
 #include "app/server_rights.h"
 #include "app/worker.h"
 #include "base/check.h"
@@ -28,27 +32,14 @@
 #include "net/address.h"
 #include "version.h"
 
-#define ADMIN_DEFAULT "localhost:2019"
 #define LOG_FLUSH_NS (5 * NS_PER_S) /* at the end, for what is not written yet */
-#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define WATCH_NS NS_PER_S
 
 struct used_address { /* what the keeper holds for us */
     struct used_address *next;
     struct slice key; /* malloc'd */
     char network[16], host[256];
-    uint16_t port;
-};
-
-struct admin_site {
-    struct h1_site site;
-    struct op accept;
-    struct timer pause; /* accepting again after an error, such as no descriptor left */
-    struct http_server server;
-    struct arena arena;
-    struct provision provision;
-    struct slice listen; /* malloc'd: what it was asked to listen on */
-    int fd;
-    bool open, stopping;
+    uint16_t port, got_port; /* asked for, and what the kernel gave */
 };
 
 static struct {
@@ -62,8 +53,9 @@ static struct {
     struct generation *generation; /* the newest */
     struct used_address *addresses;
     struct h1_worker admin_worker;
-    struct admin_site *admin;
-    struct timer stop_timer, delay_timer, grace_timer;
+    struct timer stop_timer, delay_timer, grace_timer, watch_timer;
+    json_t *watched; /* what --watch has seen last */
+    bool watch_failed;
     struct worker_order *drain_orders, *abort_orders;
     struct mail *drained_mails;
     bool stopping, applying;
@@ -94,7 +86,7 @@ static void obey(enum keeper_kind kind);
 
 /* Asks for the sockets of an address and waits for the answer. Orders that come first are kept for
  * later: obeyed here, a reload would take the answer that is on its way for its own. */
-static enum err ask_sockets(const struct used_address *a, unsigned count, int *fds, unsigned *got,
+static enum err ask_sockets(struct used_address *a, unsigned count, int *fds, unsigned *got,
                             char *error, size_t cap)
 {
     struct keeper_message m = {.kind = KEEPER_LISTEN, .port = a->port, .count = (uint16_t)count,
@@ -119,6 +111,7 @@ static enum err ask_sockets(const struct used_address *a, unsigned count, int *f
         snprintf(error, cap, "%s", m.text[0] != '\0' ? m.text : err_text((enum err)m.error));
         return (enum err)m.error;
     }
+    a->got_port = m.port;
     return *got > 0 ? OK : ERR_IO;
 }
 
@@ -291,210 +284,28 @@ static void keep_addresses(struct used_address *fresh)
     *at = fresh;
 }
 
-/* --- the admin endpoint --- */
+/* --- what the admin endpoint needs --- */
 
-static const struct http_server *admin_current(struct h1_site *s, struct generation **g)
+static enum err open_admin_socket(const struct network_address *a, int *fd, char *error, size_t cap)
 {
-    *g = NULL;
-    return &CONTAINER_OF(s, struct admin_site, site)->server;
-}
-
-static void admin_done(struct h1_site *s, struct generation *g)
-{
-    (void)s;
-    (void)g;
+    int fds[KEEPER_FDS];
+    unsigned got;
+    struct used_address *used = new_address(SLICE("admin"), a->network, a->host, a->first_port);
+    enum err e = ask_sockets(used, 1, fds, &got, error, cap);
+    mem_free((void *)(uintptr_t)used->key.ptr);
+    mem_free(used);
+    if (e == OK)
+        *fd = fds[0];
+    return e;
 }
 
 /* The keeper holds the endpoint's socket as it does a server's, and must let it go as well. */
-static void admin_release(struct slice listen)
+static void release_admin_socket(const struct network_address *a)
 {
-    struct network_address address;
-    struct address_error why;
-    struct arena arena;
-    arena_init(&arena, 1024);
-    if (address_parse(listen, SLICE("tcp"), 2019, &address, &arena, &why) == OK)
-        release_address(new_address(listen, address.network, address.host, address.first_port));
-    arena_deinit(&arena);
+    release_address(new_address(SLICE("admin"), a->network, a->host, a->first_port));
 }
 
-static void admin_free(struct admin_site *a)
-{
-    if (a->accept.armed || a->site.count > 0)
-        return;
-    if (a->fd >= 0)
-        loop_close(control.loop, a->fd);
-    arena_deinit(&a->arena);
-    mem_free((void *)(uintptr_t)a->listen.ptr);
-    mem_free(a);
-}
-
-static void admin_empty(struct h1_site *s)
-{
-    admin_free(CONTAINER_OF(s, struct admin_site, site));
-}
-
-static void on_admin_accept(struct op *op, int result)
-{
-    struct admin_site *a = CONTAINER_OF(op, struct admin_site, accept);
-    if (result >= 0)
-        h1_conn_open(&control.admin_worker, &a->site, result);
-    if (op->armed)
-        return;
-    if (a->stopping)
-        admin_free(a);
-    else if (result < 0)
-        timer_start(control.loop, &a->pause, loop_now_ns(control.loop) + ACCEPT_PAUSE_NS);
-    else
-        op_accept(control.loop, &a->accept, a->fd);
-}
-
-static void on_admin_pause_end(struct timer *t)
-{
-    struct admin_site *a = CONTAINER_OF(t, struct admin_site, pause);
-    op_accept(control.loop, &a->accept, a->fd);
-}
-
-static void admin_close(void)
-{
-    struct admin_site *a = control.admin;
-    if (a == NULL)
-        return;
-    control.admin = NULL;
-    a->stopping = true;
-    admin_release(a->listen);
-    timer_stop(&a->pause);
-    op_cancel(control.loop, &a->accept);
-    h1_site_drain(&control.admin_worker, &a->site);
-}
-
-/* Which values of Host the API answers to; none is checked on a wildcard or a Unix socket. */
-static json_t *admin_hosts(const struct network_address *a, const struct generation *g)
-{
-    static const char *const loopback[] = {"localhost", "127.0.0.1", "[::1]"};
-    char text[320];
-    json_t *hosts = json_array();
-    for (size_t i = 0; i < g->admin_origins_count; i++)
-        json_array_append_new(hosts, json_stringn(g->admin_origins[i].ptr, g->admin_origins[i].len));
-    if (g->admin_origins_count > 0)
-        return hosts;
-    bool is_local = slice_is(a->host, "localhost") || slice_is(a->host, "127.0.0.1") ||
-                    slice_is(a->host, "::1");
-    for (size_t i = 0; is_local && i < 3; i++) {
-        snprintf(text, sizeof text, "%s:%u", loopback[i], a->first_port);
-        json_array_append_new(hosts, json_string(text));
-    }
-    snprintf(text, sizeof text, SLICE_FMT ":%u", SLICE_ARG(slice_take(a->host, 255)), a->first_port);
-    json_array_append_new(hosts, json_string(text));
-    return hosts;
-}
-
-static enum err admin_provision(struct admin_site *a, const struct network_address *address,
-                                const struct generation *g)
-{
-    bool open_to_all = address->host.len == 0 || slice_is(address->host, "0.0.0.0") ||
-                       slice_is(address->host, "::") || network_is_unix(address->network);
-    json_t *json = json_pack("{s:[{s:[{s:s,s:o,s:b,s:b}]}]}", "routes", "handle", "handler",
-                             "portico_admin", "hosts", admin_hosts(address, g), "enforce_host",
-                             !open_to_all, "enforce_origin", g->admin_enforce_origin);
-    static const struct module *const modules[] = {&module_admin_api, NULL};
-    a->provision = (struct provision){.arena = &a->arena, .modules = modules};
-    enum err e = http_server_provision(&a->server, SLICE("admin"), json, &a->provision);
-    json_decref(json);
-    return e;
-}
-
-static struct slice admin_wanted(const struct generation *g)
-{
-    const char *env = getenv("CADDY_ADMIN");
-    if (g->admin_listen.len > 0)
-        return g->admin_listen;
-    return slice_from(env != NULL && env[0] != '\0' ? env : ADMIN_DEFAULT);
-}
-
-static enum err admin_open(const struct generation *g, struct admin_site **out, char *error,
-                           size_t cap)
-{
-    struct network_address address;
-    struct address_error why;
-    struct slice listen = admin_wanted(g);
-    int fds[KEEPER_FDS];
-    unsigned got;
-    struct admin_site *a = NEW(struct admin_site);
-    arena_init(&a->arena, 8192);
-    a->fd = -1;
-    a->listen = slice_of(slice_dup(listen), listen.len);
-    a->site = (struct h1_site){.server = &a->server, .current = admin_current, .done = admin_done,
-                               .on_empty = admin_empty};
-    a->accept.on_done = on_admin_accept;
-    timer_init(&a->pause, on_admin_pause_end);
-    enum err e = address_parse(a->listen, SLICE("tcp"), 2019, &address, &a->arena, &why);
-    if (e != OK)
-        snprintf(error, cap, "parsing admin listener address: %s", why.text);
-    if (e == OK)
-        e = admin_provision(a, &address, g);
-    if (e == OK) {
-        struct used_address *used = new_address(a->listen, address.network, address.host,
-                                                address.first_port);
-        e = ask_sockets(used, 1, fds, &got, error, cap);
-        mem_free((void *)(uintptr_t)used->key.ptr);
-        mem_free(used);
-    }
-    if (e != OK) {
-        admin_free(a);
-        return e;
-    }
-    a->fd = fds[0];
-    *out = a;
-    return OK;
-}
-
-/* One socket cannot be the API's and a site's: whoever accepts first would answer. */
-static enum err admin_apart(const struct generation *g, char *error, size_t cap)
-{
-    struct network_address a;
-    struct address_error why;
-    struct arena arena;
-    enum err e = OK;
-    arena_init(&arena, 1024);
-    if (address_parse(admin_wanted(g), SLICE("tcp"), 2019, &a, &arena, &why) == OK) {
-        for (size_t i = 0; i < g->bounds_count && e == OK; i++) {
-            const struct bound *b = &g->bounds[i];
-            if (b->port == a.first_port && slice_eq(b->network, a.network) &&
-                slice_eq(b->host, a.host))
-                e = ERR_EXISTS;
-        }
-    }
-    if (e != OK)
-        snprintf(error, cap, "the admin endpoint and a server both listen on " SLICE_FMT
-                 ": give one of them another address", SLICE_ARG(admin_wanted(g)));
-    arena_deinit(&arena);
-    return e;
-}
-
-/* Opens a new endpoint when it has moved; *out stays NULL when it has not. */
-static enum err admin_prepare(const struct generation *g, struct admin_site **out, char *error,
-                              size_t cap)
-{
-    *out = NULL;
-    if (g->admin_disabled)
-        return OK;
-    TRY(admin_apart(g, error, cap));
-    if (control.admin != NULL && slice_eq(control.admin->listen, admin_wanted(g)))
-        return OK;
-    return admin_open(g, out, error, cap);
-}
-
-static void admin_commit(const struct generation *g, struct admin_site *fresh)
-{
-    if (g->admin_disabled || fresh != NULL)
-        admin_close();
-    if (fresh == NULL)
-        return;
-    control.admin = fresh;
-    op_accept(control.loop, &fresh->accept, fresh->fd);
-    LOG(LOG_INFO, "admin", "admin endpoint started", LOG_STR("address", fresh->listen),
-        LOG_BOOLEAN("enforce_origin", g->admin_enforce_origin));
-}
+static const struct admin_host admin_host = {open_admin_socket, release_admin_socket};
 
 /* --- applying --- */
 
@@ -535,7 +346,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     if (e == OK)
         e = open_all(&opening, g, error, cap);
     if (e == OK) {
-        e = admin_prepare(g, &admin, error, cap);
+        e = admin_site_prepare(g, &admin, error, cap);
         if (e != OK)
             abandon(&opening);
     }
@@ -548,7 +359,9 @@ static enum err apply(json_t *document, char *error, size_t cap)
     adopt(g, &opening);
     keep_addresses(opening.addresses);
     control.generation = g;
-    admin_commit(g, admin);
+    admin_site_commit(g, admin);
+    if (g->persist)
+        autosave(g->document);
     return OK;
 }
 
@@ -576,7 +389,7 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
 
 /* --- what the admin API asks for --- */
 
-static enum err face_apply(json_t *document, bool force, char *error, size_t cap)
+static enum err load(json_t *document, bool force, char *error, size_t cap)
 {
     if (!force && json_equal(document, control.generation->document)) {
         LOG(LOG_INFO, "", "config is unchanged");
@@ -588,11 +401,11 @@ static enum err face_apply(json_t *document, bool force, char *error, size_t cap
 static enum err face_adapt(struct slice adapter, struct slice body, json_t **out,
                            json_t **warnings, char *error, size_t cap)
 {
-    (void)body;
-    *out = *warnings = NULL;
-    snprintf(error, cap, "unrecognized config adapter '" SLICE_FMT "'",
-             SLICE_ARG(slice_take(adapter, 100)));
-    return ERR_UNSUPPORTED;
+    enum err e = config_adapt(adapter, SLICE("Caddyfile"), body, out, warnings, error, cap);
+    if (e == ERR_UNSUPPORTED)
+        snprintf(error, cap, "unrecognized config adapter '" SLICE_FMT "'",
+                 SLICE_ARG(slice_take(adapter, 100)));
+    return e;
 }
 
 static const json_t *face_document(void)
@@ -664,8 +477,14 @@ static enum err face_metrics(struct buffer *b)
         (unsigned long long)control.reloads, (unsigned long long)control.failed_reloads);
 }
 
-static const struct admin_face face = {face_apply, face_adapt, face_document, face_stop,
-                                       face_metrics};
+static const struct admin_face face = {load, face_adapt, face_document, face_stop,
+                                       config_source_check, face_metrics};
+
+void control_each_address(void (*visit)(struct slice network, struct slice host, unsigned port))
+{
+    for (const struct used_address *a = control.addresses; a != NULL; a = a->next)
+        visit(slice_from(a->network), slice_from(a->host), a->got_port);
+}
 
 /* --- the end --- */
 
@@ -724,7 +543,7 @@ static void drain_all(void)
 {
     tell_keeper(KEEPER_STOPPING, 0, "");
     uint64_t grace = control.generation != NULL ? control.generation->grace_ns : 0;
-    admin_close();
+    admin_site_close();
     for (unsigned w = 0; w < control.workers_count; w++) {
         control.drained_mails[w].run = on_worker_drained;
         control.drain_orders[w] = (struct worker_order){.kind = ORDER_DRAIN,
@@ -735,20 +554,62 @@ static void drain_all(void)
         timer_start(control.loop, &control.grace_timer, loop_now_ns(control.loop) + grace);
 }
 
+/* SIGUSR1: the file that the running configuration came from, anew. */
 static void reload(void)
 {
     json_t *document = NULL;
-    char error[2048] = "no configuration file to read again: use the admin API";
-    enum err e = ERR_UNSUPPORTED;
-    if (control.start->reload != NULL)
-        e = control.start->reload(&document, error, sizeof error);
+    char error[2048];
+    if (control.start->reload == NULL || !config_source_known()) {
+        LOG(LOG_INFO, "", "last config unknown, ignored SIGUSR1", LOG_CSTR("signal", "SIGUSR1"));
+        return;
+    }
+    LOG(LOG_INFO, "", "reloading config from last-known source", LOG_CSTR("signal", "SIGUSR1"));
+    enum err e = control.start->reload(&document, error, sizeof error);
     if (e == OK)
         e = apply_counted(document, error, sizeof error);
     json_decref(document);
     if (e == OK)
-        LOG(LOG_INFO, "", "successfully reloaded config");
+        LOG(LOG_INFO, "", "successfully reloaded config from file");
     else
-        LOG(LOG_ERROR, "", "reloading config: the running one stays", LOG_CSTR("error", error));
+        LOG(LOG_ERROR, "", "failed to reload config from file: the running one stays",
+            LOG_CSTR("error", error));
+}
+
+/* --- --watch --- */
+
+static void watch_file(void)
+{
+    char error[2048];
+    json_t *document = NULL;
+    enum err e = control.start->watch(&document, error, sizeof error);
+    if (e == OK && !json_equal(document, control.watched)) {
+        LOG(LOG_INFO, "watcher", "config file changed; reloading");
+        json_decref(control.watched);
+        control.watched = json_incref(document);
+        e = load(document, false, error, sizeof error);
+        control.watch_failed = false;
+    }
+    if (e != OK && !control.watch_failed) /* once, not every second */
+        LOG(LOG_ERROR, "watcher", "unable to load latest config", LOG_CSTR("error", error));
+    control.watch_failed = e != OK;
+    json_decref(document);
+}
+
+static void on_watch(struct timer *t)
+{
+    if (control.stopping)
+        return;
+    watch_file();
+    timer_start(control.loop, t, loop_now_ns(control.loop) + WATCH_NS);
+}
+
+static void start_watch(void)
+{
+    if (control.start->watch == NULL)
+        return;
+    LOG(LOG_INFO, "watcher", "watching config file for changes",
+        LOG_CSTR("config_file", control.start->file));
+    timer_start(control.loop, &control.watch_timer, loop_now_ns(control.loop) + WATCH_NS);
 }
 
 static void on_orders(struct task *t)
@@ -906,8 +767,10 @@ static enum err prepare(char *error, size_t cap)
     control.orders.run = on_orders;
     timer_init(&control.delay_timer, on_delay_end);
     timer_init(&control.grace_timer, on_grace_end);
+    timer_init(&control.watch_timer, on_watch);
     h1_worker_init(&control.admin_worker, control.loop, NULL);
     admin_set_face(&face);
+    admin_site_init(control.loop, &control.admin_worker, &admin_host);
     enum err e = start_workers(error, cap);
     if (e != OK && error[0] == '\0')
         snprintf(error, cap, "starting the workers: %s", err_text(e));
@@ -919,6 +782,8 @@ static void tear_down(void)
     op_cancel(control.loop, &control.keeper_op);
     timer_stop(&control.grace_timer);
     timer_stop(&control.stop_timer);
+    timer_stop(&control.watch_timer);
+    json_decref(control.watched);
     end_workers();
     offload_stop();
     LOG(LOG_INFO, "", "shutdown complete");
@@ -929,6 +794,8 @@ int control_run(const struct control_start *start)
 {
     char error[2048] = "";
     control.start = start;
+    config_source_set(start->file, start->adapter);
+    control.watched = json_incref(start->document);
     enum err e = prepare(error, sizeof error);
     if (e == OK)
         e = apply_counted(start->document, error, sizeof error);
@@ -938,6 +805,7 @@ int control_run(const struct control_start *start)
     LOG(LOG_INFO, "", "serving initial configuration");
     watch_keeper();
     tell_keeper(KEEPER_READY, 0, "");
+    start_watch();
     if (start->started != NULL)
         start->started();
     loop_run(control.loop);

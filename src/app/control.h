@@ -13,9 +13,15 @@ struct control_start {
     json_t *document;        /* the first configuration; the reference passes on */
     /* Reads the configuration anew for SIGUSR1; NULL: there is no file. */
     enum err (*reload)(json_t **document, char *error, size_t cap);
+    /* Likewise, once a second, without a word in the log; NULL: the file is not watched. */
+    enum err (*watch)(json_t **document, char *error, size_t cap);
     void (*started)(void);   /* once, when the first configuration runs; may be NULL */
-    const char *source;      /* for the log; may be NULL */
+    const char *file, *adapter; /* where `document` came from; "" or NULL: from no file */
 };
+
+/* Calls `visit` with the address of each socket that the configuration in hand listens on, with the
+ * port that the kernel chose where it asked for port 0. */
+void control_each_address(void (*visit)(struct slice network, struct slice host, unsigned port));
 
 /* Runs until told to stop; the exit status. */
 int control_run(const struct control_start *);

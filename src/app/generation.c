@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "admin/document.h"
 #include "app/modules.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -24,6 +25,21 @@ static const char *const http_members[] = {"http_port", "https_port", "grace_per
 static const char *const admin_members[] = {"disabled", "listen", "enforce_origin", "origins",
                                             "config", "identity", "remote", NULL};
 
+static enum err read_admin_config(struct generation *g, const json_t *config)
+{
+    static const char *const known[] = {"persist", "load", "load_delay", NULL};
+    struct provision *p = &g->provision;
+    if (config == NULL || json_is_null(config))
+        return OK;
+    p->path = SLICE("admin.config");
+    TRY(provision_members(p, config, known));
+    if (json_object_get(config, "load") != NULL)
+        return provision_fail(p, "loading the configuration from elsewhere is not supported yet");
+    TRY(provision_bool(p, config, "persist", true, &g->persist));
+    p->path = SLICE("admin");
+    return OK;
+}
+
 static enum err read_admin(struct generation *g, const json_t *admin)
 {
     struct provision *p = &g->provision;
@@ -31,11 +47,13 @@ static enum err read_admin(struct generation *g, const json_t *admin)
         return OK;
     p->path = SLICE("admin");
     TRY(provision_members(p, admin, admin_members));
-    if (json_object_get(admin, "remote") != NULL)
+    if (json_object_get(admin, "remote") != NULL || json_object_get(admin, "identity") != NULL)
         return provision_fail(p, "remote administration is not supported yet");
     TRY(provision_bool(p, admin, "disabled", false, &g->admin_disabled));
     TRY(provision_bool(p, admin, "enforce_origin", false, &g->admin_enforce_origin));
     TRY(provision_text(p, admin, "listen", SLICE_NONE, &g->admin_listen));
+    TRY(read_admin_config(g, json_object_get(admin, "config")));
+    g->admin_origins_given = json_is_array(json_object_get(admin, "origins"));
     return provision_texts(p, admin, "origins", &g->admin_origins, &g->admin_origins_count);
 }
 
@@ -148,12 +166,13 @@ static enum err read_document(struct generation *g)
 {
     struct provision *p = &g->provision;
     p->path = SLICE("config");
-    TRY(provision_members(p, g->document, document_members));
-    TRY(logging_provision(&g->logging, json_object_get(g->document, "logging"), p));
+    if (!json_is_null(g->plain))
+        TRY(provision_members(p, g->plain, document_members));
+    TRY(logging_provision(&g->logging, json_object_get(g->plain, "logging"), p));
     p->logs = &g->logging.set;
-    TRY(read_portico(g, json_object_get(g->document, "portico")));
-    TRY(read_admin(g, json_object_get(g->document, "admin")));
-    const json_t *apps = json_object_get(g->document, "apps");
+    TRY(read_portico(g, json_object_get(g->plain, "portico")));
+    TRY(read_admin(g, json_object_get(g->plain, "admin")));
+    const json_t *apps = json_object_get(g->plain, "apps");
     if (apps == NULL || json_is_null(apps))
         return OK;
     p->path = SLICE("apps");
@@ -167,14 +186,18 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
 {
     struct generation *g = NEW(struct generation);
     arena_init(&g->arena, ARENA_CHUNK);
-    g->document = json_is_null(document) ? json_object() : json_incref(document);
+    g->document = json_incref(document);
+    g->plain = document_without_ids(document);
+    g->persist = !json_is_null(document);
     g->provision = (struct provision){.arena = &g->arena, .modules = all_modules};
     size_t slots = (size_t)workers * sizeof(struct generation_slot);
     char *raw = arena_zalloc(&g->arena, slots + 64);
     g->slots = (void *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
     atomic_init(&g->holders, workers);
     *out = NULL;
-    enum err e = read_document(g);
+    enum err e = document_check_ids(document, g->provision.error, sizeof g->provision.error);
+    if (e == OK)
+        e = read_document(g);
     if (e != OK) {
         snprintf(error, cap, "%s", g->provision.error);
         generation_free(g);
@@ -190,6 +213,7 @@ void generation_free(struct generation *g)
     for (struct provision_release *r = g->provision.releases; r != NULL; r = r->next)
         r->release(r->cfg);
     json_decref(g->document);
+    json_decref(g->plain);
     arena_deinit(&g->arena);
     mem_free(g);
 }

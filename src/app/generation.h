@@ -33,12 +33,15 @@ struct generation {
     struct bound *bounds;
     size_t bounds_count;
     struct logging logging;
-    json_t *document;
+    json_t *document; /* as it came; json_null for none */
+    json_t *plain;    /* the same without "@id" members: what is provisioned */
     uint64_t grace_ns, shutdown_delay_ns;
     atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */
     struct slice user;         /* whose the server process shall be; empty: as it was started */
     struct slice admin_listen; /* empty: the default */
     bool admin_disabled, admin_enforce_origin;
+    bool admin_origins_given; /* as an array, be it empty */
+    bool persist;             /* the document is to be saved for --resume */
     struct slice *admin_origins;
     size_t admin_origins_count;
     atomic_uint holders; /* workers that have not let go */

@@ -1,0 +1,355 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The commands, as TAP: flags, texts, exit statuses, and what they do to a running server.
+Usage: cli_test.py PORTICO. Ports are free ones that the kernel names; everything started is ended."""
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PORTICO = os.path.abspath(sys.argv[1])
+count = failed = 0
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def same(got, want):
+    assert got == want, f"got {got!r}, want {want!r}"
+
+
+def has(text, *parts):
+    for part in parts:
+        assert part in text, f"no {part!r} in {text!r}"
+
+
+class Place:
+    """A folder with its own HOME, and what runs in it."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="portico-cli-")
+        self.path = self.folder.name
+        self.env = dict(os.environ, HOME=self.path, PORTICO_WORKERS="1", PORTICO_IO="epoll")
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "CADDY_ADMIN", "NOTIFY_SOCKET"):
+            self.env.pop(name, None)
+        self.started = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.folder.cleanup()
+
+    def write(self, name, what):
+        path = os.path.join(self.path, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(what if isinstance(what, str) else json.dumps(what))
+        return path
+
+    def run(self, *arguments, program=PORTICO, status=0, stdin=subprocess.DEVNULL, **env):
+        """Exit status checked; (stdout, stderr)."""
+        more = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
+        # Through files: a server that `start` leaves behind would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run([program, *arguments], cwd=self.path, env=dict(self.env, **env),
+                                  stdout=out, stderr=err, text=True, timeout=60, check=False, **more)
+            out.seek(0)
+            err.seek(0)
+            text, errors = out.read(), err.read()
+        assert "Sanitizer" not in errors, errors
+        assert done.returncode == status, f"{arguments}: status {done.returncode}: {text}{errors}"
+        return text, errors
+
+    def spawn(self, *arguments, program=PORTICO, stdin=subprocess.DEVNULL, **env):
+        self.log = open(os.path.join(self.path, "log"), "w+b")
+        process = subprocess.Popen([program, *arguments], cwd=self.path, env=dict(self.env, **env),
+                                   stdin=stdin, stdout=self.log, stderr=subprocess.STDOUT)
+        self.started.append(process)
+        return process
+
+    def text(self):
+        with open(os.path.join(self.path, "log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def wait(self, condition, seconds=15):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                got = condition()
+                if got:
+                    return got
+            except OSError:
+                pass
+            time.sleep(0.03)
+        raise AssertionError("not reached; log: " + (self.text() if self.started else ""))
+
+    def end(self, process, how=signal.SIGTERM, status=0):
+        process.send_signal(how)
+        same(process.wait(10), status)
+        assert "Sanitizer" not in self.text(), self.text()
+
+
+def get(port, path="/", host="127.0.0.1", method="GET", headers=None, body=None):
+    c = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        c.request(method, path, body, headers or {})
+        r = c.getresponse()
+        return r.status, r.read().decode(), r.headers
+    finally:
+        c.close()
+
+
+def document(port, admin, body="hello"):
+    routes = [{"@id": "first", "handle": [{"handler": "static_response", "body": body}]}]
+    return {"admin": {"listen": f"localhost:{admin}"},
+            "apps": {"http": {"servers": {"srv0": {"listen": [f"127.0.0.1:{port}"],
+                                                   "routes": routes}}}}}
+
+
+# --- help, flags ---
+
+def helps():
+    with Place() as p:
+        out, _ = p.run()
+        has(out, "Usage:\n  portico [command]", "Available Commands:")
+        same(p.run("help")[0], out)
+        same(p.run("--help")[0], out)
+        for name in re.findall(r"^  ([a-z-]+) +[A-Z]", out, re.M):
+            text = p.run("help", name)[0]
+            has(text, f"Usage:\n  portico {name} ", "Flags:\n", "--help")
+            same(p.run(name, "--help")[0], text)
+            same(p.run(name, "-h")[0], text)
+        has(p.run("help", "run")[0], "  -c, --config string ", "      --pidfile string ",
+            "  -r, --resume  ")
+
+
+def refuses_flags():
+    with Place() as p:
+        for arguments, text in ((["nonsense"], 'unknown command "nonsense" for "portico"'),
+                                (["help", "nonsense"], 'unknown command "nonsense"'),
+                                (["run", "--nonsense"], "unknown flag: --nonsense"),
+                                (["run", "-z"], "unknown shorthand flag: 'z' in -z"),
+                                (["run", "--config"], "flag needs an argument: --config"),
+                                (["run", "-c"], "flag needs an argument: 'c' in -c"),
+                                (["run", "--watch=maybe"], 'invalid argument "maybe" for "--watch"'),
+                                (["version", "x"], 'unexpected argument "x"')):
+            _, err = p.run(*arguments, status=1)
+            assert err.startswith("Error: ") and text in err, (arguments, err)
+
+
+def versions():
+    with Place() as p:
+        out = p.run("version")[0]
+        assert re.fullmatch(r"v\d+\.\d+\.\d+\n", out), out
+        same(p.run("--version")[0], out)
+        same(p.run("-v")[0], out)
+
+
+def environs():
+    with Place() as p:
+        p.write("more.env", "# more\nADDED=one two\nexport QUOTED=\"a\nb\"\nHOME=/not/this\n")
+        out = p.run("environ", "--envfile", "more.env", MARK="x=y")[0]
+        has(out, f"portico.HomeDir={p.path}\n", f"portico.AppDataDir={p.path}/.local/share/portico\n",
+            f"portico.ConfigAutosavePath={p.path}/.config/portico/autosave.json\n", "MARK=x=y\n",
+            "ADDED=one two\n", "QUOTED=a\nb\n", f"HOME={p.path}\n")
+        has(p.run("environ", XDG_CONFIG_HOME="/a", XDG_DATA_HOME="/b")[0],
+            "portico.AppConfigDir=/a/portico\n", "portico.AppDataDir=/b/portico\n")
+        has(p.run("environ", "--envfile", "none.env", status=1)[1], "none.env")
+        p.write("bad.env", "NO VALUE\n")
+        has(p.run("environ", "--envfile", "bad.env", status=1)[1], "parsing environment file")
+
+
+def validates():
+    with Place() as p:
+        p.write("good.json", document(1, 2))
+        p.write("bad.json", {"apps": {"http": {"nonsense": 1}}})
+        same(p.run("validate", "--config", "good.json")[0], "Valid configuration\n")
+        has(p.run("validate", "--config", "bad.json", status=1)[1], "nonsense")
+        p.run("validate", "--config", "none.json", status=1)
+        p.run("validate", status=1)
+        twice = document(1, 2)
+        twice["apps"]["http"]["servers"]["srv0"]["@id"] = "first"
+        p.write("twice.json", twice)
+        has(p.run("validate", "--config", "twice.json", status=1)[1], "duplicate ID 'first'")
+
+
+# --- run, start, stop, reload ---
+
+@contextlib.contextmanager
+def running(place, *flags, program=PORTICO, **env):
+    port, admin = free_port(), free_port()
+    place.write("c.json", document(port, admin))
+    process = place.spawn("run", "--config", "c.json", *flags, program=program, **env)
+    place.wait(lambda: get(port)[1] == "hello")
+    yield process, port, admin
+
+
+def starts_and_stops():
+    with Place() as p:
+        port, admin = free_port(), free_port()
+        p.write("c.json", document(port, admin))
+        out, _ = p.run("start", "--config", "c.json", "--pidfile", "pid")
+        found = re.search(r"Successfully started portico \(pid=(\d+)\) - portico is running in the "
+                          r"background\n", out)
+        assert found, out
+        same(open(f"{p.path}/pid", encoding="ascii").read(), found[1] + "\n")
+        same(get(port)[1], "hello")
+        p.run("stop", "--address", f"localhost:{admin}")
+        p.wait(lambda: not os.path.exists(f"/proc/{found[1]}"))
+        assert not os.path.exists(f"{p.path}/pid")
+        has(p.run("stop", "--address", f"localhost:{admin}", status=1)[1], "onnection refused")
+        p.write("bad.json", {"nonsense": 1})
+        out, err = p.run("start", "--config", "bad.json", status=1)
+        has(err, "nonsense", "process exited with error: exit status 1")
+
+
+def stops_by_config():
+    with Place() as p, running(p) as (process, _, _):
+        p.run("stop", "--config", "c.json")
+        same(process.wait(10), 0)
+        has(p.run("stop", "--config", "none.json", status=1)[1], "none.json")
+
+
+def reloads():
+    with Place() as p, running(p) as (process, port, admin):
+        p.write("c.json", document(port, admin, "two"))
+        p.run("reload", "--config", "c.json")
+        same(get(port)[1], "two")
+        p.run("reload", "--config", "c.json")
+        has(p.text(), "config is unchanged")
+        p.run("reload", "--config", "c.json", "--force")
+        process.send_signal(signal.SIGUSR1)
+        p.wait(lambda: "successfully reloaded config from file" in p.text())
+        bad = document(port, admin)
+        bad["nonsense"] = 1
+        p.write("c.json", bad)
+        has(p.run("reload", "--config", "c.json", status=1)[1], "HTTP 400", "nonsense",
+            "sending configuration to instance")
+        same(get(port)[1], "two")
+        p.write("moved.json", document(port, free_port(), "three"))
+        p.run("reload", "--config", "moved.json", status=1)
+        p.run("reload", "--config", "moved.json", "--address", f"localhost:{admin}")
+        same(get(port)[1], "three")
+        process.send_signal(signal.SIGUSR1)
+        p.wait(lambda: "last config unknown, ignored SIGUSR1" in p.text())
+        has(p.run("reload", status=1)[1], "no config file to load")
+        p.end(process)
+
+
+def resumes():
+    with Place() as p, running(p) as (process, port, admin):
+        saved = f"{p.path}/.config/portico/autosave.json"
+        same(json.load(open(saved, encoding="utf-8")), document(port, admin))
+        same(os.stat(saved).st_mode & 0o777, 0o600)
+        same(os.stat(os.path.dirname(saved)).st_mode & 0o777, 0o700)
+        headers = {"Content-Type": "application/json"}
+        same(get(admin, "/config/apps/http/servers/srv0/routes/0/handle/0/body", "localhost", "PATCH",
+                 headers, '"changed"')[0], 200)
+        p.end(process)
+        process = p.spawn("run", "--resume", "--config", "c.json")
+        p.wait(lambda: get(port)[1] == "changed")
+        has(p.text(), "ignoring --config")
+        p.end(process)
+        os.unlink(saved)
+        process = p.spawn("run", "--resume", "--config", "c.json")
+        p.wait(lambda: get(port)[1] == "hello")
+        has(p.text(), "no autosave file exists")
+        p.end(process)
+        quiet = document(port, admin)
+        quiet["admin"]["config"] = {"persist": False}
+        os.unlink(saved)
+        p.write("c.json", quiet)
+        process = p.spawn("run", "--config", "c.json")
+        p.wait(lambda: get(port)[1] == "hello")
+        assert not os.path.exists(saved)
+        p.end(process)
+
+
+def watches():
+    with Place() as p, running(p, "--watch") as (process, port, admin):
+        has(p.text(), "watching config file for changes")
+        p.write("c.json", "{")
+        p.wait(lambda: "unable to load latest config" in p.text())
+        p.write("c.json", document(port, admin, "seen"))
+        p.wait(lambda: get(port)[1] == "seen")
+        p.end(process)
+
+
+def runs_with_environ():
+    with Place() as p:
+        p.write("one.env", "ONE=1\n")
+        p.write("two.env", "TWO=2\n")
+        with running(p, "--environ", "--envfile", "one.env", "--envfile", "two.env", "--pidfile",
+                     "pid") as (process, _, _):
+            has(p.text(), "portico.Version=v", "\nONE=1\n", "\nTWO=2\n")
+            same(int(open(f"{p.path}/pid", encoding="ascii").read()), process.pid)
+            p.end(process)
+            assert not os.path.exists(f"{p.path}/pid")
+
+
+def runs_alone():
+    with Place() as p:
+        admin = free_port()
+        process = p.spawn("run", CADDY_ADMIN=f"localhost:{admin}")
+        p.wait(lambda: get(admin, "/config/", "localhost")[1] == "null\n")
+        assert not os.path.exists(f"{p.path}/.config/portico/autosave.json")
+        port = free_port()
+        p.write("new.json", document(port, admin))
+        p.run("reload", "--config", "new.json")
+        same(get(port)[1], "hello")
+        p.run("stop", CADDY_ADMIN=f"localhost:{admin}")
+        same(process.wait(10), 0)
+
+
+TESTS = [
+    ("help tells about every command", helps),
+    ("wrong flags and commands are refused in Caddy's words", refuses_flags),
+    ("version", versions),
+    ("environ prints folders, variables and what --envfile adds", environs),
+    ("validate", validates),
+    ("start returns when the server runs, stop ends it; a start that fails says why", starts_and_stops),
+    ("stop finds the admin address in the config", stops_by_config),
+    ("reload, --force, --address, refusals; SIGUSR1 knows the file", reloads),
+    ("the running configuration is saved, and --resume takes it", resumes),
+    ("--watch takes over what changes, and lives through what is wrong", watches),
+    ("run --environ --envfile --pidfile", runs_with_environ),
+    ("run without a configuration, CADDY_ADMIN", runs_alone),
+]
+
+
+def main():
+    global count, failed
+    print(f"1..{len(TESTS)}")
+    for name, test in TESTS:
+        count += 1
+        try:
+            test()
+            print(f"ok {count} - {name}", flush=True)
+        except Exception as e:  # every failure is one line of the report
+            failed += 1
+            print(f"not ok {count} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),
+                  flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
