@@ -5,9 +5,7 @@
  * bound once without: a second server of the same user would otherwise join silently and take half
  * of the connections.
  *
- * TCP_DEFER_ACCEPT is set: a connection that never sends a byte costs no accept, and the first
- * bytes are there when it is accepted. Fast open is not: cookies need a kernel setting, and the
- * data of a SYN may be replayed.
+ * TCP_DEFER_ACCEPT is set, fast open and BPF are not: docs/decisions/0004-listening-sockets.md.
  */
 #include "net/listener.h"
 
