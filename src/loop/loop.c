@@ -17,8 +17,13 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "loop/fault.h"
 
 static _Thread_local struct loop *self;
+
+#ifdef LOOP_FAULTS
+int (*loop_fault)(const struct op *, int result);
+#endif
 
 struct loop *loop_self(void)
 {
@@ -126,7 +131,7 @@ void op_complete(struct loop *l, struct op *op, int result, bool more)
         op->armed = false;
         l->armed--;
     }
-    op->on_done(op, result);
+    op->on_done(op, FAULT(op, result));
 }
 
 static void start(struct loop *l, struct op *op, enum op_kind kind, int fd)
