@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
@@ -400,6 +401,7 @@ static void prepare(enum loop_kind kind)
     char path[64];
     if (kind == LOOP_URING && !loop_probe_uring())
         test_skip("io_uring is not allowed here");
+    signal(SIGPIPE, SIG_IGN); /* as the keeper starts the server */
     log_set_threshold(LOG_FATAL);
     loop_fault = on_completion;
     if (made)
