@@ -737,7 +737,7 @@ static void end_logs(void)
 {
     log_publish(NULL);
     if (!log_queue_stop(LOG_FLUSH_NS))
-        log_complain("portico: some log lines could not be written before the end\n");
+        fprintf(stderr, "portico: some log lines could not be written before the end\n");
 }
 
 static int fail(const char *error)

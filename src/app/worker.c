@@ -21,6 +21,7 @@
 #include "loop/fiber.h"
 #include "net/listener.h"
 #include "net/resolver.h"
+#include "proxy/proxy.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define SAY_AGAIN_NS (60 * NS_PER_S)
@@ -229,8 +230,10 @@ static void adopt(struct worker *w, const struct worker_order *o)
         if (!site->stopping && !site->accept.armed && !timer_running(&site->pause))
             op_accept(w->loop, &site->accept, site->fd);
     }
-    if (old != NULL)
+    if (old != NULL) {
+        proxy_retire(old);
         generation_retire(old, w->index);
+    }
 }
 
 static void on_drained(struct h1_worker *h)
@@ -246,6 +249,8 @@ static void drain(struct worker *w)
         if (!site->stopping)
             stop_site(site);
     }
+    proxy_retire(NULL);
+    proxy_drain();
     h1_worker_drain(&w->h1);
 }
 
@@ -306,6 +311,7 @@ static void *run(void *arg)
         generation_retire(w->generation, w->index);
     file_cache_thread_deinit();
     h1_worker_deinit(&w->h1);
+    proxy_thread_deinit();
     resolver_thread_deinit();
     loop_settle(w->loop);
     loop_destroy(w->loop);

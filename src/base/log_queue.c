@@ -49,7 +49,6 @@ enum {
 struct local { /* what one logging thread has here */
     struct log_pipe pipe;
     struct buffer scratch;
-    struct arena arena;
     _Atomic(const void *) using;
     atomic_bool ended;
 };
@@ -107,7 +106,6 @@ static struct local *make_local(void)
         memset(l, 0, sizeof *l);
         log_pipe_init(&l->pipe, PIPE_MAX);
         buffer_init(&l->scratch, LOG_LINE_MAX);
-        arena_init(&l->arena, 4096);
         atomic_store(&queue.locals[at], l);
         if (at == count)
             atomic_store(&queue.locals_count, count + 1);
@@ -129,11 +127,6 @@ struct buffer *log_queue_scratch(void)
 {
     struct local *l = my_local();
     return l != NULL ? &l->scratch : NULL;
-}
-
-struct arena *log_queue_arena(void)
-{
-    return &my_local()->arena;
 }
 
 static void count_drop(struct log_writer *w)
@@ -197,14 +190,14 @@ void log_using(const void *p)
 
 void log_unused(const void *p)
 {
-    pthread_mutex_lock(&queue.lock); /* none is freed; nobody waits for the lock while it uses */
     unsigned count = atomic_load(&queue.locals_count);
     for (unsigned i = 0; i < count; i++) {
         struct local *l = atomic_load(&queue.locals[i]);
-        while (l != NULL && l != mine && atomic_load(&l->using) == p)
+        if (l == mine)
+            continue;
+        while (l != NULL && l == atomic_load(&queue.locals[i]) && atomic_load(&l->using) == p)
             sched_yield();
     }
-    pthread_mutex_unlock(&queue.lock);
 }
 
 /* --- orders --- */
@@ -278,7 +271,7 @@ static void tell_failure(struct log_writer *w, enum err e)
     if (w->failing)
         return;
     w->failing = true;
-    log_complain("portico: writing log %s: %s; trying again\n", w->name, err_text(e));
+    fprintf(stderr, "portico: writing log %s: %s; trying again\n", w->name, err_text(e));
 }
 
 static void flush(struct log_writer *w, uint64_t now)
@@ -366,7 +359,6 @@ static void free_local(unsigned at, struct local *l)
     pthread_mutex_unlock(&queue.lock);
     log_pipe_deinit(&l->pipe);
     buffer_deinit(&l->scratch);
-    arena_deinit(&l->arena);
     free(l);
 }
 

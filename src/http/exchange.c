@@ -101,7 +101,7 @@ enum err exchange_flush(struct exchange *x)
 enum err exchange_end(struct exchange *x)
 {
     TRY(exchange_head(x));
-    return x->sink->type->end(x->sink, NULL);
+    return x->sink->type->end(x->sink, x->res.trailers);
 }
 
 enum err exchange_answer(struct exchange *x, int status, struct slice body)

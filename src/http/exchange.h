@@ -51,6 +51,7 @@ struct response {
     int64_t content_length; /* -1: unknown; the wire chooses chunked or close */
     bool head_sent;         /* the head has reached the wire's sink */
     bool no_date;           /* a handler removed Date */
+    const struct fields *trailers; /* sent behind a chunked body; NULL: none */
 };
 
 /* What the protocol below an exchange provides (wire/h1, later h2). */
@@ -64,8 +65,20 @@ struct carrier_type {
      * ERR_UNSUPPORTED where there is no such thing. The caller owns the descriptor until it
      * returns from its handler; the wire closes the connection then. */
     enum err (*take_over)(struct exchange *, int *fd, struct slice *already_read);
-    /* Fills remote_host … local_port; asked for at their first use only. */
+    /* Bytes of the body that have come already; a read of so many does not wait. */
+    size_t (*body_ready)(struct exchange *);
+    /* While on, the client's leaving cancels the exchange's fiber with ERR_CLOSED. Nothing else may
+     * be read from the client meanwhile. May wait when turned off. */
+    void (*watch)(struct exchange *, bool on);
+    /* Fills remote_host and remote_port, or local_host and local_port; asked for at their first use
+     * only. */
     void (*addresses)(struct exchange *);
+    void (*local_addresses)(struct exchange *);
+};
+
+/* What the gateway knows of an exchange that it has in hand, for {http.reverse_proxy.NAME}. */
+struct gateway_view {
+    bool (*value)(struct exchange *, struct slice name, struct slice *value);
 };
 
 struct exchange_var {
@@ -90,7 +103,7 @@ struct exchange {
 
     struct sockaddr_storage *remote, *local; /* the connection's */
     struct slice remote_host, remote_port;   /* text forms: behind exchange_addresses only */
-    struct slice local_host, local_port;
+    struct slice local_host, local_port;     /* behind exchange_local only */
     struct slice client_ip;                  /* after trusted_proxies; the peer's else; likewise */
     bool client_is_proxy;                    /* the peer is one of the trusted proxies; likewise */
 
@@ -114,19 +127,26 @@ struct exchange {
     bool log_skip;
     struct slice log_user; /* user_id of the access log */
     struct exchange_hook *hooks;
+    struct gateway_view *gateway; /* NULL before there was one */
     struct log_field *log_extra; /* of the access log: access_log_add */
     uint32_t log_extra_count;
 };
 
 void exchange_find_client(struct exchange *); /* http/client_ip.c; for exchange_addresses only */
 
-/* Two system calls and some formatting that most requests can do without. */
+/* Formatting that most requests can do without. */
 static inline void exchange_addresses(struct exchange *x)
 {
     if (x->remote_host.ptr == NULL && x->carrier != NULL) {
         x->carrier->addresses(x);
         exchange_find_client(x);
     }
+}
+
+static inline void exchange_local(struct exchange *x) /* local_host, local_port */
+{
+    if (x->local_host.ptr == NULL && x->carrier != NULL)
+        x->carrier->local_addresses(x);
 }
 
 static inline bool exchange_answered(const struct exchange *x)

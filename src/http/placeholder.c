@@ -187,19 +187,19 @@ static struct slice remote(struct exchange *x)
 
 static struct slice local(struct exchange *x)
 {
-    exchange_addresses(x);
+    exchange_local(x);
     return join_host_port(x, x->local_host, x->local_port);
 }
 
 static struct slice local_host(struct exchange *x)
 {
-    exchange_addresses(x);
+    exchange_local(x);
     return x->local_host;
 }
 
 static struct slice local_port(struct exchange *x)
 {
-    exchange_addresses(x);
+    exchange_local(x);
     return x->local_port;
 }
 
@@ -533,6 +533,12 @@ static bool remote_network(struct exchange *x, struct slice rest, struct slice *
     return true;
 }
 
+static bool reverse_proxy(struct exchange *x, struct slice rest, struct slice *value)
+{
+    *value = SLICE_NONE;
+    return x->gateway != NULL && x->gateway->value(x, rest, value);
+}
+
 static bool variable(struct exchange *x, struct slice rest, struct slice *value)
 {
     *value = SLICE_NONE; /* one that is set was found before by its whole name */
@@ -559,6 +565,7 @@ static const struct {
     {{"http.request.host.labels.", 25}, host_label},
     {{"http.request.remote.host/", 25}, remote_network},
     {{"http.response.header.", 21}, response_header},
+    {{"http.reverse_proxy.", 19}, reverse_proxy},
 };
 
 void placeholder_resolve(struct placeholder *p, struct slice name)

@@ -245,6 +245,11 @@ static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend le
         return send_gathered(s, bytes, SLICE_NONE, 0);
     char line[CHUNKED_HEAD_MAX];
     TRY(buffer_append(&s->out, slice_of(line, chunked_head(line, bytes.len))));
+    if (lend == LEND_STABLE && bytes.len <= GATHER_MAX && /* need not leave before the end */
+        buffer_reserve(&s->out, bytes.len + 2) == OK) {
+        (void)!buffer_append(&s->out, bytes);
+        return BUFFER_PUT(&s->out, "\r\n");
+    }
     return send_gathered(s, bytes, SLICE("\r\n"), 0);
 }
 

@@ -178,7 +178,17 @@ enum err h1_read_body(struct exchange *x, char *buf, size_t cap, size_t *n)
         TRY(say_continue(s));
     enum err e = s->framing == H1_BODY_CHUNKED ? read_chunked(s, buf, cap, n)
                                                : read_length(s, buf, cap, n);
+    if (e == ERR_CANCELLED) { /* who read it was stopped: the answer may still be sent */
+        x->close_after = true;
+        return e;
+    }
     return e == OK ? OK : h1_broken(s, e);
+}
+
+size_t h1_body_ready(struct exchange *x)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    return s->framing == H1_BODY_LENGTH ? s->len - s->at : 0;
 }
 
 const struct fields *h1_trailers(struct exchange *x)

@@ -377,6 +377,7 @@ static enum h1_result response_framing(struct h1_head *h, const struct framing *
     if (f->coding != CODING_NONE && (!chunked || h->minor == 0))
         return bad(h, "a transfer coding other than chunked");
     persistence(h, f);
+    h->has_length = f->has_length;
     if (f->has_length)
         h->content_length = f->length;
     if (to_head || h->status / 100 == 1 || h->status == 204 || h->status == 304)

@@ -41,6 +41,7 @@ struct h1_head {
     uint8_t minor; /* of HTTP/1.x: 0 or 1; a higher one is taken as 1 (RFC 9110 §2.5) */
     bool keep_alive, expect_continue;
     bool has_host;
+    bool has_length;       /* responses: content_length was there, also where no body follows */
     enum h1_body body;
     uint64_t content_length;
     struct slice host;      /* Host, or the authority of an absolute-form target */

@@ -66,6 +66,8 @@ struct h1_conn {
     uint32_t linger_left;       /* bytes that are still taken after the last answer */
     bool closing, lingering;
     bool fresh;                 /* has not asked for anything yet */
+    bool unwatching;            /* the fiber waits for the end of its watch */
+    struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
 };
 
 /* The wire is of no use any more: nothing else is sent, the connection closes. Returns `e`. */
@@ -82,6 +84,7 @@ void h1_wrote(struct h1_scratch *, uint64_t n);
 /* The request's body: of a carrier. */
 enum err h1_read_body(struct exchange *, char *buf, size_t cap, size_t *n);
 const struct fields *h1_trailers(struct exchange *);
+size_t h1_body_ready(struct exchange *);
 enum err h1_take_over(struct exchange *, int *fd, struct slice *already_read);
 
 /* The sink at the bottom of every stack. */

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the gateway share: its configuration, and one request on its way through
+ * (struct round), which gateway_serve.c leads over gateway_request.c and gateway_answer.c.
+ */
+#pragma once
+
+#include "base/buffer.h"
+#include "client/client_answer.h"
+#include "http/field_ops.h"
+#include "http/response_match.h"
+#include "http/route.h"
+#include "net/address.h"
+#include "net/dial.h"
+#include "net/ip_set.h"
+#include "upstream/balance.h"
+#include "upstream/link.h"
+
+/* The face of modules in http.reverse_proxy.selection_policies. Must not wait. */
+struct selection_policy {
+    const struct upstream *(*select)(const void *cfg, struct exchange *, struct upstream_set,
+                                     uint64_t now_ns);
+};
+
+struct http_transport {
+    uint64_t dial_ns, header_ns, continue_ns, read_ns, write_ns; /* 0: no limit */
+    uint64_t head_max;    /* of an answer */
+    uint32_t fallback_ms; /* as of dial_options */
+    uint32_t links_max;   /* of one upstream, all workers together; 0: no limit */
+    bool keep_alive;
+    bool probes;
+    unsigned probe_s;
+    struct link_limits limits;
+    struct sockaddr_storage local;
+    socklen_t local_len; /* 0: none */
+    struct slice local_text;
+};
+
+/* Where an upstream is. */
+struct dial_address {
+    struct network_address at;
+    struct slice key;               /* of its links */
+    struct slice text, host, port, hostport; /* of the placeholders */
+    bool is_unix;
+};
+
+struct dial_target {
+    struct template text;
+    bool constant;
+    struct dial_address address; /* when constant */
+};
+
+struct passive_health {
+    uint64_t fail_ns, latency_ns; /* 0: none */
+    int64_t *statuses;            /* 503, or below 10 a class */
+    size_t statuses_count;
+};
+
+struct response_handler {
+    struct response_match match;
+    struct template status;
+    bool has_status;
+    struct route_list routes;
+};
+
+struct gateway {
+    struct upstream *upstreams;
+    struct dial_target *targets; /* one per upstream */
+    uint32_t upstreams_count;
+    const struct selection_policy *policy;
+    const void *policy_cfg;
+    int64_t retries;
+    uint64_t try_ns, try_interval_ns;
+    struct matcher_set *retry_match;
+    uint32_t retry_match_count;
+    struct passive_health passive;
+    const struct http_transport *transport;
+    struct ip_set trusted;
+    struct field_ops request_ops, response_ops;
+    struct response_match require;
+    bool has_request_ops, has_response_ops, has_require;
+    const struct module *rewrite; /* NULL: none */
+    void *rewrite_cfg;
+    bool rewrite_drops_body;
+    int64_t request_buffers, response_buffers, flush_ns; /* -1: without limit; at once */
+    uint64_t stream_ns, stream_close_ns;
+    uint32_t stream_buffer;
+    bool verbose;
+    struct response_handler *handlers;
+    size_t handlers_count;
+};
+
+/* Why a round ended without an answer. */
+enum failure {
+    FAILURE_NONE,
+    FAILURE_DIAL,     /* no connection: nothing was sent */
+    FAILURE_UPSTREAM, /* sent, but no answer, or a bad one */
+    FAILURE_STALE,    /* the same on a reused link, before any byte of an answer */
+    FAILURE_CLIENT,   /* the client left, or its body is at fault; told by `error` */
+    FAILURE_HANDLED,  /* a handler behind the answer failed: climbs as it is */
+};
+
+struct upload;
+
+/* In the exchange's arena: the placeholders outlive the handler. */
+struct round {
+    struct gateway_view view; /* of the exchange */
+    struct exchange *x;
+    const struct gateway *g;
+    const struct upstream *upstream;
+    struct dial_address address; /* of the upstream chosen last */
+    int upstream_requests;       /* as it was chosen */
+    unsigned upstream_fails;
+    uint64_t start_ns, attempt_ns, latency_ns, upstream_ns, total_ns;
+    unsigned tries;
+
+    struct slice method, target, host;
+    struct fields fields;  /* what goes up, before the configuration's changes */
+    struct slice body;     /* what of the body is in memory already … */
+    bool body_whole;       /* … which is all of it */
+    bool has_body, chunked_up, to_head;
+    int64_t body_length;   /* -1: unknown */
+    struct buffer *held;   /* owner of `body` when it was buffered on the heap */
+    bool body_touched;     /* some of it was taken and is not in memory */
+
+    struct link *link;
+    struct client_answer *answer;
+    struct upload *upload_room; /* on the frame of the attempt … */
+    struct upload *upload;      /* … for the fiber that sends the body; NULL: there is none */
+    struct fields answer_fields; /* without hop-by-hop ones; for {http.reverse_proxy.header.X} */
+    int status;            /* the upstream's, or what handle_response made of it */
+    bool answered, finalized, watching, upgrade;
+
+    enum failure failure;
+    enum err error;        /* FAILURE_CLIENT, FAILURE_HANDLED */
+    int fail_status;       /* 502, 503, 504 */
+    const char *why;       /* in the arena or constant */
+};
+
+/* --- gateway_config.c --- */
+enum err gateway_provision(void *cfg, const json_t *, struct provision *);
+void gateway_release(void *cfg);
+
+/* ERR_INVALID with a sentence in *why. */
+enum err dial_address_read(struct dial_address *, struct slice text, const struct http_transport *,
+                           struct arena *, struct address_error *why);
+
+/* --- http_transport.c --- */
+const struct http_transport *http_transport_default(struct provision *);
+
+/* A link to the round's address: an idle one unless `fresh`, else a new one. */
+enum err gateway_connect(struct round *, bool fresh);
+
+/* --- gateway_request.c --- */
+
+/* Once per request: the fields that go up, and as much of the body as shall be in memory. */
+enum err gateway_prepare(struct round *);
+
+/* Sends the head, with the body when it is in memory. */
+enum err gateway_send(struct round *);
+
+/* The fiber that sends the rest of the body, for as long as the answer is waited for. */
+struct upload {
+    struct round *round;
+    struct fiber *fiber;
+    struct waiter *waiter;
+    enum err result;    /* OK: all was sent */
+    bool ended;
+    bool client_failed; /* `result` is about the client's side */
+};
+void upload_begin(struct round *, struct upload *);
+void upload_end(struct round *); /* cancels what still runs, and waits for its end */
+
+/* --- gateway_answer.c --- */
+
+/* Waits for the final head; passes interim ones on. */
+enum err gateway_await_answer(struct round *);
+
+/* What becomes of the answer: handle_response, a tunnel, or the copy to the client. */
+enum err gateway_finish(struct round *, const struct chain *next);
+
+/* Gives the link back or closes it. */
+void gateway_drop_link(struct round *);
+
+/* Notes why the round failed; returns ERR_FAILED. `why` is constant or in the arena. */
+enum err gateway_round_error(struct round *, enum failure, int status, const char *why);
+
+bool is_hop_by_hop(struct slice name);
+
+/* --- gateway_names.c --- */
+bool gateway_value(struct exchange *, struct slice name, struct slice *value);
+
+/* --- tunnel.c --- */
+
+/* After a 101: the head to the client, then bytes both ways until one side ends, the timeout
+ * passes, or the configuration goes. */
+enum err gateway_upgrade(struct round *);
+void tunnels_retire(const struct generation *);

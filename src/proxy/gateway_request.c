@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The request as it goes up. Its fields are the client's, without what belongs to the client's own
+ * connection (RFC 9110 §7.6.1), with X-Forwarded-For, -Proto and -Host, with Via, and then as the
+ * configuration changes them, anew for each upstream that is tried. The framing is decided here.
+ *
+ * A body that has come whole with its head, or that request_buffers kept, leaves in the same send as
+ * the head and can be sent again. Any other is sent by a fiber of its own, so that the answer may
+ * come down while the body still goes up; that fiber reads no faster than the upstream takes.
+ */
+#include "base/check.h"
+#include "http/uri.h"
+#include "loop/await.h"
+#include "proxy/gateway.h"
+#include "upstream/iobuf.h"
+#include "wire/h1_head.h"
+#include "wire/h1_scan.h"
+
+enum { BODY_AT_ONCE = 16384, BODY_COPIED = 1024, CHUNK_FRONT = CHUNKED_HEAD_MAX };
+
+/* --- fields --- */
+
+bool is_hop_by_hop(struct slice name)
+{
+    switch (name.len) {
+    case 2:
+        return slice_eq_nocase(name, SLICE("TE"));
+    case 7:
+        return slice_eq_nocase(name, SLICE("Upgrade")) ||
+               slice_eq_nocase(name, SLICE("Trailer")) || slice_eq_nocase(name, SLICE("Alt-Svc"));
+    case 10:
+        return slice_eq_nocase(name, SLICE("Connection")) ||
+               slice_eq_nocase(name, SLICE("Keep-Alive"));
+    case 16:
+        return slice_eq_nocase(name, SLICE("Proxy-Connection"));
+    case 17:
+        return slice_eq_nocase(name, SLICE("Transfer-Encoding"));
+    case 18:
+        return slice_eq_nocase(name, SLICE("Proxy-Authenticate"));
+    case 19:
+        return slice_eq_nocase(name, SLICE("Proxy-Authorization"));
+    default:
+        return false;
+    }
+}
+
+static bool next_token(struct slice *list, struct slice *token)
+{
+    struct slice rest;
+    if (list->len == 0)
+        return false;
+    slice_cut(*list, ',', token, &rest);
+    *token = slice_trim(*token);
+    *list = rest;
+    return true;
+}
+
+/* What Connection names belongs to the connection, too. Host cannot be taken away like that. */
+static void remove_named(struct fields *fs, const struct fields *from)
+{
+    uint32_t at = 0;
+    struct slice list, token;
+    for (struct field *f; (f = fields_find(from, SLICE("Connection"), &at)) != NULL;) {
+        list = f->value;
+        while (next_token(&list, &token)) {
+            if (token.len > 0 && !slice_eq_nocase(token, SLICE("close")) &&
+                !slice_eq_nocase(token, SLICE("keep-alive")) &&
+                !slice_eq_nocase(token, SLICE("Host")))
+                fields_remove(fs, token);
+        }
+    }
+}
+
+static bool takes_trailers(const struct fields *fs)
+{
+    uint32_t at = 0;
+    struct slice list, token;
+    for (struct field *f; (f = fields_find(fs, SLICE("TE"), &at)) != NULL;) {
+        list = f->value;
+        while (next_token(&list, &token)) {
+            if (slice_eq_nocase(token, SLICE("trailers")))
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool is_trusted(const struct round *r)
+{
+    struct exchange *x = r->x;
+    struct slice host, zone;
+    struct ip_address ip;
+    if (x->client_is_proxy || r->g->trusted.count == 0)
+        return x->client_is_proxy;
+    slice_cut(x->remote_host, '%', &host, &zone);
+    return ip_parse(host, &ip) && ip_set_has(&r->g->trusted, &ip);
+}
+
+static struct slice last_value(const struct fields *fs, struct slice name)
+{
+    struct slice last = SLICE_NONE;
+    uint32_t at = 0;
+    for (struct field *f; (f = fields_find(fs, name, &at)) != NULL;)
+        last = f->value;
+    return last;
+}
+
+/* What an untrusted client says about itself is replaced, what a trusted proxy says is kept. */
+static void add_forwarded(struct round *r)
+{
+    struct exchange *x = r->x;
+    struct fields *fs = &r->fields;
+    struct slice peer, zone, prior;
+    exchange_addresses(x);
+    bool trusted = is_trusted(r);
+    slice_cut(x->remote_host, '%', &peer, &zone);
+    if (slice_is(peer, "@")) { /* a Unix socket's peer has no address */
+        peer = SLICE_NONE;
+        if (!trusted) {
+            fields_remove(fs, SLICE("X-Forwarded-For"));
+            fields_remove(fs, SLICE("X-Forwarded-Proto"));
+            fields_remove(fs, SLICE("X-Forwarded-Host"));
+            return;
+        }
+    }
+    prior = trusted ? fields_joined(fs, SLICE("X-Forwarded-For"), x->arena) : SLICE_NONE;
+    if (prior.len > 0 && peer.len > 0)
+        prior = arena_join(x->arena, (struct slice[]){prior, SLICE(", "), peer}, 3);
+    else if (prior.len == 0)
+        prior = peer;
+    if (prior.len > 0)
+        fields_set(fs, SLICE("X-Forwarded-For"), prior);
+    prior = trusted ? last_value(fs, SLICE("X-Forwarded-Proto")) : SLICE_NONE;
+    fields_set(fs, SLICE("X-Forwarded-Proto"), prior.len > 0 ? prior : x->req.scheme);
+    prior = trusted ? last_value(fs, SLICE("X-Forwarded-Host")) : SLICE_NONE;
+    fields_set(fs, SLICE("X-Forwarded-Host"), prior.len > 0 ? prior : x->req.host);
+}
+
+static struct slice lower(struct slice s, struct arena *arena)
+{
+    char *copy = arena_str(arena, s);
+    for (size_t i = 0; i < s.len; i++)
+        copy[i] = ascii_lower(copy[i]);
+    return slice_of(copy, s.len);
+}
+
+static void prepare_fields(struct round *r)
+{
+    struct exchange *x = r->x;
+    const struct fields *from = &x->req.fields;
+    struct fields *fs = &r->fields;
+    fields_init(fs, x->arena);
+    if (x->req.host.len > 0)
+        fields_add(fs, SLICE("Host"), x->req.host);
+    for (uint32_t i = 0; i < from->count; i++) {
+        struct slice name = from->items[i].name;
+        if (is_hop_by_hop(name) || (name.len == 4 && slice_eq_nocase(name, SLICE("Host"))) ||
+            (name.len == 14 && slice_eq_nocase(name, SLICE("Content-Length"))))
+            continue;
+        fields_add(fs, name, from->items[i].value);
+    }
+    if (fields_has(from, SLICE("Connection")))
+        remove_named(fs, from);
+    if (takes_trailers(from))
+        fields_add(fs, SLICE("TE"), SLICE("trailers"));
+    if (x->req.upgrade.len > 0) {
+        fields_add(fs, SLICE("Connection"), SLICE("Upgrade"));
+        fields_add(fs, SLICE("Upgrade"), lower(x->req.upgrade, x->arena));
+        r->upgrade = true;
+    }
+    add_forwarded(r);
+    fields_add(fs, SLICE("Via"), x->req.minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico"));
+    if (r->chunked_up && fields_has(from, SLICE("Trailer")))
+        fields_add(fs, SLICE("Trailer"), fields_joined(from, SLICE("Trailer"), x->arena));
+}
+
+/* --- what is asked for --- */
+
+/* The rewrite is for the upstream only: what follows this handler sees the request as it was. */
+static enum err prepare_target(struct round *r)
+{
+    static const struct chain nothing = {0};
+    struct exchange *x = r->x;
+    struct request saved = x->req;
+    enum err e = OK;
+    if (r->g->rewrite != NULL) {
+        e = r->g->rewrite->serve(r->g->rewrite_cfg, x, &nothing);
+        r->has_body = r->has_body && !r->g->rewrite_drops_body;
+    }
+    r->method = x->req.method;
+    r->to_head = x->req.method_id == METHOD_HEAD;
+    r->target = slice_is(saved.target, "*") && r->g->rewrite == NULL
+                    ? saved.target
+                    : uri_text(&x->req.uri, x->arena);
+    x->req = saved;
+    TRY(e);
+    const char *end = r->target.ptr + r->target.len;
+    if (r->target.len == 0 || h1_scan_target(r->target.ptr, end) != end || !h1_name_ok(r->method))
+        return exchange_fail(x, 400, "the request's method or target cannot be sent on");
+    return OK;
+}
+
+/* --- the body in memory --- */
+
+static enum err take_ready_body(struct round *r)
+{
+    struct exchange *x = r->x;
+    int64_t length = x->req.content_length;
+    if (length <= 0 || length > BODY_AT_ONCE ||
+        x->carrier->body_ready(x) < (size_t)length)
+        return OK;
+    char *to = arena_alloc(x->arena, (size_t)length);
+    for (size_t n; r->body.len < (size_t)length; r->body.len += n) {
+        TRY(exchange_read(x, to + r->body.len, (size_t)length - r->body.len, &n));
+        if (n == 0)
+            return ERR_CLOSED;
+    }
+    r->body.ptr = to;
+    r->body_whole = true;
+    return OK;
+}
+
+static void free_held(struct exchange *x, void *arg)
+{
+    (void)x;
+    buffer_deinit(arg);
+}
+
+static enum err hold_body(struct round *r)
+{
+    struct exchange *x = r->x;
+    struct buffer *b = ARENA_NEW(x->arena, struct buffer);
+    size_t limit = (size_t)r->g->request_buffers;
+    buffer_init(b, limit + IOBUF_SIZE);
+    exchange_on_end(x, free_held, b);
+    r->held = b;
+    while (b->len < limit) {
+        size_t n, room = limit - b->len < IOBUF_SIZE ? limit - b->len : IOBUF_SIZE;
+        TRY(buffer_reserve(b, room));
+        TRY(exchange_read(x, b->ptr + b->len, room, &n));
+        b->len += n;
+        if (n == 0) {
+            r->body_whole = true;
+            break;
+        }
+    }
+    r->body = buffer_slice(b);
+    r->body_touched = !r->body_whole;
+    return OK;
+}
+
+enum err gateway_prepare(struct round *r)
+{
+    struct exchange *x = r->x;
+    r->has_body = x->req.has_body;
+    r->body_length = x->req.content_length;
+    TRY(prepare_target(r));
+    if (r->has_body)
+        TRY(r->g->request_buffers > 0 ? hold_body(r) : take_ready_body(r));
+    if (r->body_whole)
+        r->body_length = (int64_t)r->body.len;
+    r->has_body = r->has_body && r->body_length != 0;
+    r->chunked_up = r->has_body && r->body_length < 0;
+    prepare_fields(r);
+    return OK;
+}
+
+/* --- sending --- */
+
+static enum err send_all(struct round *r, struct iovec *parts, size_t count, bool *any)
+{
+    struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
+    uint64_t pause = r->g->transport->write_ns;
+    while (m.msg_iovlen > 0) {
+        size_t n;
+        TRY(await_send_some(r->link->fd, &m, 0,
+                            pause > 0 ? loop_now_ns(loop_self()) + pause : 0, &n));
+        *any = true;
+    }
+    return OK;
+}
+
+static char *put(char *at, struct slice s)
+{
+    if (s.len > 0)
+        memcpy(at, s.ptr, s.len);
+    return at + s.len;
+}
+
+static char *put_field(char *at, struct slice name, struct slice value)
+{
+    at = put(at, name);
+    *at++ = ':';
+    *at++ = ' ';
+    at = put(at, value);
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+static size_t size_of_fields(const struct fields *fs)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < fs->count; i++)
+        size += fs->items[i].name.len + fs->items[i].value.len + 4;
+    return size;
+}
+
+/* The fields of this attempt: the configuration's changes may depend on the upstream. What could
+ * split the request never leaves. */
+static struct fields attempt_fields(struct round *r)
+{
+    struct fields fs = r->fields;
+    if (!r->g->has_request_ops)
+        return fs;
+    fields_init(&fs, r->x->arena);
+    for (uint32_t i = 0; i < r->fields.count; i++)
+        fields_add(&fs, r->fields.items[i].name, r->fields.items[i].value);
+    field_ops_apply(&r->g->request_ops, &fs, r->x);
+    for (uint32_t i = fs.count; i-- > 0;) {
+        struct field *f = &fs.items[i];
+        if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||
+            slice_eq_nocase(f->name, SLICE("Content-Length")) ||
+            slice_eq_nocase(f->name, SLICE("Transfer-Encoding")) ||
+            (slice_eq_nocase(f->name, SLICE("Host")) && !h1_host_ok(f->value)))
+            fields_remove_at(&fs, i);
+    }
+    return fs;
+}
+
+static bool announces_nothing(struct slice method)
+{
+    return slice_is(method, "POST") || slice_is(method, "PUT") || slice_is(method, "PATCH");
+}
+
+static char *put_framing(char *at, const struct round *r)
+{
+    if (r->chunked_up)
+        return put(at, SLICE("Transfer-Encoding: chunked\r\n"));
+    if (!r->has_body && !announces_nothing(r->method))
+        return at;
+    char digits[20];
+    size_t left = sizeof digits;
+    uint64_t n = r->has_body ? (uint64_t)r->body_length : 0;
+    do
+        digits[--left] = (char)('0' + n % 10);
+    while ((n /= 10) != 0);
+    return put_field(at, SLICE("Content-Length"),
+                     slice_of(digits + left, sizeof digits - left));
+}
+
+/* The whole head in one piece of the arena, with a small body behind it. */
+static struct slice write_head(struct round *r, bool with_body)
+{
+    struct fields fs = attempt_fields(r);
+    bool host = fields_has(&fs, SLICE("Host"));
+    size_t size = r->method.len + r->target.len + size_of_fields(&fs) + 128 +
+                  r->address.hostport.len + (with_body ? r->body.len : 0);
+    char *start = arena_alloc(r->x->arena, size), *at = start;
+    at = put(at, r->method);
+    *at++ = ' ';
+    at = put(at, r->target);
+    at = put(at, SLICE(" HTTP/1.1\r\n"));
+    if (!host) /* HTTP/1.0 without one */
+        at = put_field(at, SLICE("Host"),
+                       r->address.is_unix ? SLICE("localhost") : r->address.hostport);
+    for (uint32_t i = 0; i < fs.count; i++)
+        at = put_field(at, fs.items[i].name, fs.items[i].value);
+    at = put_framing(at, r);
+    if (!r->g->transport->keep_alive && !r->upgrade)
+        at = put(at, SLICE("Connection: close\r\n"));
+    at = put(at, SLICE("\r\n"));
+    if (with_body)
+        at = put(at, r->body);
+    ASSERT((size_t)(at - start) <= size);
+    return slice_of(start, (size_t)(at - start));
+}
+
+enum err gateway_send(struct round *r)
+{
+    bool now = r->has_body && r->body_whole, any = false;
+    bool copied = now && r->body.len <= BODY_COPIED;
+    struct slice head = write_head(r, copied);
+    struct iovec parts[2] = {{(char *)(uintptr_t)head.ptr, head.len},
+                             {(char *)(uintptr_t)r->body.ptr, r->body.len}};
+    enum err e = send_all(r, parts, now && !copied ? 2 : 1, &any);
+    if (e == OK)
+        return OK;
+    if (fiber_self()->cancelled != OK) {
+        r->error = fiber_self()->cancelled;
+        return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
+    }
+    if (!any && r->link->reused)
+        return gateway_round_error(r, FAILURE_STALE, 502, err_text(e));
+    if (e == ERR_TIMEOUT)
+        return gateway_round_error(r, FAILURE_UPSTREAM, 504, "write: i/o timeout");
+    return OK; /* it may have answered before it closed: the read will tell */
+}
+
+/* --- the fiber of the body --- */
+
+static enum err send_piece(struct round *r, char *buf, size_t n)
+{
+    char line[CHUNKED_HEAD_MAX], *start = buf + CHUNK_FRONT;
+    bool any;
+    if (r->chunked_up) { /* the line stands right before the data */
+        size_t len = chunked_head(line, n);
+        start -= len;
+        memcpy(start, line, len);
+        memcpy(buf + CHUNK_FRONT + n, "\r\n", 2);
+        n += len + 2;
+    }
+    struct iovec part = {start, n};
+    return send_all(r, &part, 1, &any);
+}
+
+static enum err send_end(struct round *r, char *buf)
+{
+    const struct fields *trailers = r->x->carrier->trailers(r->x);
+    bool any;
+    if (!r->chunked_up)
+        return OK;
+    char *at = put(buf, SLICE("0\r\n"));
+    for (uint32_t i = 0; trailers != NULL && i < trailers->count; i++) {
+        const struct field *f = &trailers->items[i];
+        if (!is_hop_by_hop(f->name) &&
+            f->name.len + f->value.len + 8 < (size_t)(buf + IOBUF_SIZE - at))
+            at = put_field(at, f->name, f->value);
+    }
+    at = put(at, SLICE("\r\n"));
+    struct iovec part = {buf, (size_t)(at - buf)};
+    return send_all(r, &part, 1, &any);
+}
+
+/* What request_buffers had room for comes first. */
+static enum err send_held(struct round *r, char *buf)
+{
+    for (struct slice left = r->body; left.len > 0;) {
+        struct slice piece = slice_take(left, IOBUF_SIZE - CHUNK_FRONT - 2);
+        memcpy(buf + CHUNK_FRONT, piece.ptr, piece.len);
+        TRY(send_piece(r, buf, piece.len));
+        left = slice_skip(left, piece.len);
+    }
+    return OK;
+}
+
+static enum err send_body(struct upload *u, char *buf)
+{
+    struct round *r = u->round;
+    TRY(send_held(r, buf));
+    for (;;) {
+        size_t n;
+        enum err e = exchange_read(r->x, buf + CHUNK_FRONT, IOBUF_SIZE - CHUNK_FRONT - 2, &n);
+        if (e != OK) {
+            u->client_failed = true;
+            return e;
+        }
+        if (n == 0)
+            return send_end(r, buf);
+        r->body_touched = true;
+        TRY(send_piece(r, buf, n));
+    }
+}
+
+static void upload_main(void *arg)
+{
+    struct upload *u = arg;
+    char *buf = iobuf_take();
+    u->fiber = fiber_self();
+    u->result = send_body(u, buf);
+    iobuf_give(buf);
+    u->ended = true;
+    if (u->waiter != NULL)
+        waiter_wake(u->waiter, OK);
+    else if (u->client_failed && u->round->link->wait != NULL)
+        op_cancel(loop_self(), &u->round->link->op); /* nothing is left to wait for */
+}
+
+static void start_upload(void *arg)
+{
+    struct upload *u = arg;
+    if (fiber_start(loop_self(), upload_main, u) == OK)
+        return;
+    u->result = ERR_LIMIT;
+    u->ended = u->client_failed = true;
+}
+
+void upload_begin(struct round *r, struct upload *u)
+{
+    *u = (struct upload){.round = r};
+    r->upload = u;
+    await_on_loop(start_upload, u); /* fibers start from the loop's own stack */
+}
+
+void upload_end(struct round *r)
+{
+    struct upload *u = r->upload;
+    struct waiter waiter;
+    if (u == NULL)
+        return;
+    r->upload = NULL;
+    if (u->ended)
+        return;
+    waiter_init(&waiter);
+    waiter.fiber = fiber_self();
+    u->waiter = &waiter;
+    fiber_cancel(u->fiber, ERR_CANCELLED);
+    fiber_suspend(); /* it uses this frame: nothing may end the wait before it has ended */
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reverse_proxy: choose an upstream, ask it, hand its answer on; when that fails, decide whether
+ * another attempt is safe. What may be repeated stands as a table in docs/gateway.md: a dial that
+ * failed always, since nothing was sent; everything else only for requests that the configuration
+ * (by default: GET) allows and whose body is still in memory. A connection that was idle and turns
+ * out to be closed says nothing about the upstream: the request goes on a fresh one, once, and no
+ * failure is counted.
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "loop/await.h"
+#include "proxy/gateway.h"
+#include "proxy/proxy.h"
+#include "upstream/iobuf.h"
+
+#define LOGGER "http.handlers.reverse_proxy"
+
+enum err gateway_round_error(struct round *r, enum failure kind, int status, const char *why)
+{
+    r->failure = kind;
+    r->fail_status = status;
+    r->why = why;
+    return ERR_FAILED;
+}
+
+/* --- health --- */
+
+static void count_failure(struct round *r)
+{
+    uint64_t now = loop_now_ns(loop_self());
+    if (r->g->passive.fail_ns > 0)
+        endpoint_fail(r->upstream->endpoint, now, now + r->g->passive.fail_ns);
+}
+
+static bool status_counts(const struct passive_health *h, int status)
+{
+    for (size_t i = 0; i < h->statuses_count; i++) {
+        if (h->statuses[i] == status || (h->statuses[i] < 10 && h->statuses[i] == status / 100))
+            return true;
+    }
+    return false;
+}
+
+static void judge_answer(struct round *r)
+{
+    const struct passive_health *h = &r->g->passive;
+    if (h->fail_ns == 0)
+        return;
+    if (status_counts(h, r->status))
+        count_failure(r);
+    if (h->latency_ns > 0 && r->latency_ns >= h->latency_ns)
+        count_failure(r);
+}
+
+/* --- one attempt --- */
+
+static enum err choose(struct round *r)
+{
+    struct exchange *x = r->x;
+    const struct gateway *g = r->g;
+    uint64_t now = loop_now_ns(loop_self());
+    struct upstream_set set = {g->upstreams, g->upstreams_count};
+    struct address_error why;
+    r->upstream = set.count > 0 ? g->policy->select(g->policy_cfg, x, set, now) : NULL;
+    if (r->upstream == NULL)
+        return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
+    const struct dial_target *t = &g->targets[r->upstream - g->upstreams];
+    r->upstream_requests = endpoint_requests(r->upstream->endpoint);
+    r->upstream_fails = g->passive.fail_ns > 0 ? endpoint_fails(r->upstream->endpoint, now) : 0;
+    r->address = t->address;
+    if (t->constant)
+        return OK;
+    struct slice text = template_expand(&t->text, x);
+    if (dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK)
+        return OK;
+    r->error = exchange_fail_f(x, 500, "making dial info: upstream " SLICE_FMT ": invalid dial "
+                               "address " SLICE_FMT ": %s", SLICE_ARG(t->text.text),
+                               SLICE_ARG(text), why.text);
+    return gateway_round_error(r, FAILURE_HANDLED, 0, "no dial address");
+}
+
+static void log_round(const struct round *r, enum err e)
+{
+    if (!log_wants(LOG_DEBUG))
+        return;
+    if (e == OK)
+        LOG(LOG_DEBUG, LOGGER, "upstream roundtrip", LOG_STR("upstream", r->address.text),
+            LOG_DUR("duration", r->latency_ns), LOG_NUM("status", r->status));
+    else
+        LOG(LOG_DEBUG, LOGGER, "upstream roundtrip", LOG_STR("upstream", r->address.text),
+            LOG_DUR("duration", r->latency_ns), LOG_CSTR("error", r->why));
+}
+
+/* From a link to the head of the answer. */
+static enum err ask(struct round *r, bool fresh)
+{
+    r->failure = FAILURE_NONE;
+    TRY(gateway_connect(r, fresh));
+    TRY(gateway_send(r));
+    r->answer = client_answer_begin(r->link, r->x->arena, r->g->transport->head_max);
+    return gateway_await_answer(r);
+}
+
+static bool is_idempotent(const struct round *r)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", NULL};
+    for (const char *const *m = methods; *m != NULL; m++) {
+        if (slice_is(r->method, *m))
+            return true;
+    }
+    return fields_has(&r->fields, SLICE("Idempotency-Key")) ||
+           fields_has(&r->fields, SLICE("X-Idempotency-Key"));
+}
+
+static bool body_replayable(const struct round *r)
+{
+    return !r->body_touched && (!r->has_body || r->body_whole || r->answer == NULL);
+}
+
+static enum err round_trip(struct round *r)
+{
+    enum err e = ask(r, false);
+    if (r->failure != FAILURE_STALE)
+        return e;
+    bool unsent = r->answer == NULL; /* not a byte of the request was taken */
+    bool again = body_replayable(r) && (unsent || is_idempotent(r));
+    gateway_drop_link(r);
+    if (again)
+        return ask(r, true);
+    r->failure = FAILURE_UPSTREAM;
+    return e;
+}
+
+static enum err attempt(struct round *r, const struct chain *next)
+{
+    struct upload upload;
+    TRY(choose(r));
+    r->upload_room = &upload;
+    r->attempt_ns = clock_mono_ns();
+    endpoint_count(r->upstream->endpoint, 1);
+    enum err e = round_trip(r);
+    r->latency_ns = clock_mono_ns() - r->attempt_ns;
+    log_round(r, e);
+    if (e == OK) {
+        judge_answer(r);
+        e = gateway_finish(r, next);
+    }
+    gateway_drop_link(r);
+    endpoint_count(r->upstream->endpoint, -1);
+    return e;
+}
+
+/* --- again? --- */
+
+static enum err request_matches(struct round *r, bool *matches)
+{
+    const struct gateway *g = r->g;
+    *matches = r->x->req.method_id == METHOD_GET;
+    if (g->retry_match_count == 0)
+        return OK;
+    return matcher_sets_match(g->retry_match, g->retry_match_count, r->x, matches);
+}
+
+static bool try_again(struct round *r)
+{
+    const struct gateway *g = r->g;
+    bool matches = true;
+    if (g->try_ns == 0 && g->retries == 0)
+        return false;
+    if (g->try_ns > 0 && clock_mono_ns() - r->start_ns >= g->try_ns)
+        return false;
+    if (g->retries > 0 && r->tries >= g->retries)
+        return false;
+    if (r->body_touched)
+        return false;
+    if (r->failure == FAILURE_UPSTREAM && request_matches(r, &matches) != OK)
+        return false;
+    if (!matches)
+        return false;
+    return g->try_interval_ns == 0 ||
+           await_sleep(clock_mono_ns() + g->try_interval_ns) == OK;
+}
+
+static enum err fail(struct round *r)
+{
+    struct exchange *x = r->x;
+    switch (r->failure) {
+    case FAILURE_HANDLED:
+        return r->error;
+    case FAILURE_CLIENT:
+        if (r->error == ERR_CLOSED && !exchange_answered(x))
+            x->res.status = 499; /* nobody will see it but the log */
+        return r->error;
+    default:
+        if (r->upstream != NULL)
+            LOG(LOG_DEBUG, LOGGER, "request failed", LOG_STR("upstream", r->address.text),
+                LOG_DUR("duration", clock_mono_ns() - r->attempt_ns), LOG_CSTR("error", r->why));
+        return exchange_fail(x, r->fail_status, r->why);
+    }
+}
+
+static enum err run(struct round *r, const struct chain *next)
+{
+    TRY(gateway_prepare(r));
+    for (;; r->tries++) {
+        enum err e = attempt(r, next);
+        if (e == OK)
+            return OK;
+        bool upstreams_fault = r->failure == FAILURE_DIAL || r->failure == FAILURE_UPSTREAM;
+        if (upstreams_fault && r->upstream != NULL)
+            count_failure(r);
+        if (!upstreams_fault || !try_again(r))
+            return fail(r);
+    }
+}
+
+static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
+{
+    struct round *r = ARENA_NEW(x->arena, struct round);
+    r->view.value = gateway_value;
+    r->x = x;
+    r->g = cfg;
+    r->start_ns = x->start_ns;
+    x->gateway = &r->view;
+    enum err e = run(r, next);
+    if (r->watching)
+        x->carrier->watch(x, false);
+    r->watching = false;
+    r->total_ns = clock_mono_ns() - r->start_ns;
+    return e;
+}
+
+const struct module handler_reverse_proxy = {
+    .id = "http.handlers.reverse_proxy",
+    .cfg_size = sizeof(struct gateway),
+    .provision = gateway_provision,
+    .release = gateway_release,
+    .serve = serve,
+};
+
+/* --- workers --- */
+
+void proxy_retire(const struct generation *g)
+{
+    tunnels_retire(g);
+}
+
+void proxy_drain(void)
+{
+    links_drain();
+}
+
+void proxy_thread_deinit(void)
+{
+    links_thread_deinit();
+    client_thread_deinit();
+    iobuf_thread_deinit();
+}

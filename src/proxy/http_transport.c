@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The transport "http": HTTP/1.1 over TCP or a Unix socket. Its options, and how a request comes to
+ * a connection: one that is idle, or a new one, which is dialed within dial_timeout.
+ *
+ *     {"protocol": "http", "dial_timeout": "3s", "keep_alive": {"max_idle_conns_per_host": 32}, …}
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "loop/await.h"
+#include "proxy/gateway.h"
+#include "proxy/proxy.h"
+
+#define LINKS_PAUSE_NS (5 * NS_PER_MS) /* between looks for a connection within the limit */
+
+enum { HEAD_MAX = 10 << 20, IDLE_PER_GROUP = 32 };
+
+static const char *const members[] = {
+    "protocol", "resolver", "tls", "keep_alive", "compression", "max_conns_per_host",
+    "proxy_protocol", "forward_proxy_url", "dial_timeout", "dial_fallback_delay",
+    "response_header_timeout", "expect_continue_timeout", "max_response_header_size",
+    "write_buffer_size", "read_buffer_size", "read_timeout", "write_timeout", "versions",
+    "local_address", "network_proxy", NULL};
+static const char *const keep_alive_members[] = {"enabled", "probe_interval", "max_idle_conns",
+                                                 "max_idle_conns_per_host", "idle_timeout", NULL};
+
+static enum err read_ns(struct provision *p, const json_t *json, const char *key, int64_t fallback,
+                        uint64_t *out)
+{
+    int64_t ns;
+    TRY(provision_duration(p, json, key, 0, &ns));
+    *out = ns > 0 ? (uint64_t)ns : ns == 0 ? (uint64_t)fallback : 0;
+    return OK;
+}
+
+static enum err read_timeouts(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    int64_t ns;
+    TRY(read_ns(p, json, "dial_timeout", 3 * (int64_t)NS_PER_S, &t->dial_ns));
+    TRY(read_ns(p, json, "response_header_timeout", 0, &t->header_ns));
+    TRY(read_ns(p, json, "expect_continue_timeout", 0, &t->continue_ns));
+    TRY(read_ns(p, json, "read_timeout", 0, &t->read_ns));
+    TRY(read_ns(p, json, "write_timeout", 0, &t->write_ns));
+    TRY(provision_duration(p, json, "dial_fallback_delay", 0, &ns));
+    int64_t ms = ns / (int64_t)NS_PER_MS;
+    t->fallback_ms = ns < 0 ? DIAL_ONE_BY_ONE : ns == 0 ? 0 : ms > 0 ? (uint32_t)ms : 1;
+    return OK;
+}
+
+static enum err read_keep_alive(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    int64_t n;
+    uint64_t ns;
+    if (json != NULL && !json_is_null(json))
+        TRY(provision_members(p, json, keep_alive_members));
+    TRY(provision_bool(p, json, "enabled", true, &t->keep_alive));
+    TRY(provision_duration(p, json, "probe_interval", 30 * (int64_t)NS_PER_S, &n));
+    t->probes = n >= 0;
+    t->probe_s = n > (int64_t)NS_PER_S ? (unsigned)(n / (int64_t)NS_PER_S) : n == 0 ? 30 : 1;
+    TRY(provision_int(p, json, "max_idle_conns", 0, 0, INT32_MAX, &n));
+    t->limits.idle_in_all = (uint32_t)n;
+    TRY(provision_int(p, json, "max_idle_conns_per_host", 0, -1, INT32_MAX, &n));
+    t->limits.idle_per_group = n > 0 ? (uint32_t)n : n == 0 ? IDLE_PER_GROUP : 0;
+    TRY(read_ns(p, json, "idle_timeout", 120 * (int64_t)NS_PER_S, &ns));
+    t->limits.idle_timeout_ns = ns;
+    return OK;
+}
+
+static enum err read_sizes(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    int64_t n;
+    bool ignored;
+    TRY(provision_int(p, json, "max_response_header_size", 0, 0, HEAD_MAX, &n));
+    t->head_max = n > 0 ? (uint64_t)n : HEAD_MAX;
+    TRY(provision_int(p, json, "max_conns_per_host", 0, 0, INT32_MAX, &n));
+    t->links_max = (uint32_t)n;
+    /* Buffers are recycled pieces of one size, and nothing is compressed on the way up or unpacked
+     * on the way down: these three are understood, and need nothing. */
+    TRY(provision_int(p, json, "read_buffer_size", 0, 0, INT32_MAX, &n));
+    TRY(provision_int(p, json, "write_buffer_size", 0, 0, INT32_MAX, &n));
+    return provision_bool(p, json, "compression", true, &ignored);
+}
+
+/* HTTP/2 is spoken over TLS only, so that naming it changes nothing here; h2c would. */
+static enum err read_versions(const json_t *json, struct provision *p)
+{
+    struct slice *names;
+    size_t count;
+    bool one = false;
+    TRY(provision_texts(p, json, "versions", &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        if (slice_is(names[i], "h2c") || slice_is(names[i], "3"))
+            return provision_fail(p, "HTTP version \"" SLICE_FMT "\" to upstreams is not supported "
+                                  "yet; use \"1.1\"", SLICE_ARG(names[i]));
+        if (!slice_is(names[i], "1.1") && !slice_is(names[i], "2"))
+            return provision_fail(p, "unsupported HTTP version: " SLICE_FMT ", supported version: "
+                                  "1.1, 2", SLICE_ARG(names[i]));
+        one |= slice_is(names[i], "1.1");
+    }
+    if (count > 0 && !one)
+        return provision_fail(p, "HTTP/2 alone to upstreams is not supported yet; add \"1.1\"");
+    return OK;
+}
+
+static enum err read_local(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    struct network_address a;
+    struct address_error why;
+    TRY(provision_text(p, json, "local_address", SLICE(""), &t->local_text));
+    if (t->local_text.len == 0)
+        return OK;
+    if (address_parse(t->local_text, SLICE("tcp"), 0, &a, p->arena, &why) != OK)
+        return provision_fail(p, "\"local_address\": %s", why.text);
+    if (!slice_starts(a.network, SLICE("tcp")))
+        return provision_fail(p, "\"local_address\" must be a TCP address");
+    if (a.first_port != a.last_port)
+        return provision_fail(p, "local_address must be a single address, not a port range");
+    struct ip_address ip;
+    if (!ip_parse(a.host, &ip))
+        return provision_fail(p, "\"local_address\" must be an IP address, not '" SLICE_FMT "'",
+                              SLICE_ARG(a.host));
+    struct sockaddr_in *four = (struct sockaddr_in *)&t->local;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)&t->local;
+    if (ip.is_six) {
+        *six = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(a.first_port)};
+        memcpy(&six->sin6_addr, ip.bytes, 16);
+    } else {
+        *four = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(a.first_port)};
+        memcpy(&four->sin_addr, ip.bytes, 4);
+    }
+    t->local_len = ip.is_six ? sizeof *six : sizeof *four;
+    return OK;
+}
+
+static enum err refuse_unfinished(const json_t *json, struct provision *p)
+{
+    static const char *const unfinished[] = {"tls", "resolver", "proxy_protocol",
+                                             "forward_proxy_url", "network_proxy", NULL};
+    for (const char *const *name = unfinished; *name != NULL; name++) {
+        const json_t *v = json_object_get(json, *name);
+        if (v != NULL && !json_is_null(v))
+            return provision_fail(p, "\"%s\" of the transport to upstreams is not supported yet",
+                                  *name);
+    }
+    return OK;
+}
+
+static enum err provision(void *cfg, const json_t *json, struct provision *p)
+{
+    struct http_transport *t = cfg;
+    if (json != NULL)
+        TRY(provision_members(p, json, members));
+    TRY(refuse_unfinished(json, p));
+    TRY(read_timeouts(t, json, p));
+    TRY(read_sizes(t, json, p));
+    TRY(read_versions(json, p));
+    TRY(read_local(t, json, p));
+    return read_keep_alive(t, json_object_get(json, "keep_alive"), p);
+}
+
+const struct http_transport *http_transport_default(struct provision *p)
+{
+    struct http_transport *t = ARENA_NEW(p->arena, struct http_transport);
+    (void)!provision(t, NULL, p); /* without JSON nothing can be wrong */
+    return t;
+}
+
+const struct module transport_http = {
+    .id = "http.reverse_proxy.transport.http",
+    .cfg_size = sizeof(struct http_transport),
+    .provision = provision,
+};
+
+/* --- connecting --- */
+
+static enum err fail_dial(struct round *r, enum err e, const char *why)
+{
+    struct slice network = r->address.is_unix ? r->address.at.network : SLICE("tcp");
+    if (fiber_self()->cancelled != OK) {
+        r->error = fiber_self()->cancelled;
+        return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
+    }
+    if (e == ERR_TIMEOUT)
+        why = "i/o timeout";
+    struct slice text = arena_printf(r->x->arena, "dial " SLICE_FMT " " SLICE_FMT ": %s%c",
+                                     SLICE_ARG(network), SLICE_ARG(r->address.hostport), why, 0);
+    return gateway_round_error(r, FAILURE_DIAL, e == ERR_TIMEOUT ? 504 : 502, text.ptr);
+}
+
+static enum err fail_connect(struct round *r, enum err e, const struct dialed *d)
+{
+    char text[160];
+    if (d->error == 0)
+        return fail_dial(r, e, e == ERR_INVALID ? "no suitable address" : err_text(e));
+    snprintf(text, sizeof text, "connect: %s", strerrordesc_np(d->error));
+    for (char *c = text; *c != '\0'; c++)
+        *c = ascii_lower(*c);
+    return fail_dial(r, e, text);
+}
+
+/* Room for one more connection within max_conns_per_host; an idle one may come up meanwhile. */
+static enum err await_room(struct round *r, bool fresh)
+{
+    struct endpoint *e = r->upstream->endpoint;
+    uint32_t max = r->g->transport->links_max;
+    for (;;) {
+        int before = atomic_fetch_add_explicit(&e->links, 1, memory_order_relaxed);
+        if (max == 0 || before < (int)max)
+            return OK;
+        atomic_fetch_sub_explicit(&e->links, 1, memory_order_relaxed);
+        enum err w = await_sleep(loop_now_ns(loop_self()) + LINKS_PAUSE_NS);
+        if (w != OK)
+            return fail_dial(r, w, err_text(w));
+        if (!fresh && (r->link = link_take(r->address.key)) != NULL)
+            return OK;
+    }
+}
+
+static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
+{
+    char text[200];
+    enum err e = r->address.is_unix
+                     ? resolved_unix(r->address.host, to)
+                     : await_resolve(r->address.host, r->address.at.first_port, deadline, to);
+    if (e == OK)
+        return OK;
+    snprintf(text, sizeof text, "lookup " SLICE_FMT ": %s", SLICE_ARG(r->address.host),
+             to->why != NULL ? to->why : err_text(e));
+    return fail_dial(r, e, text);
+}
+
+static enum err dial(struct round *r)
+{
+    const struct http_transport *t = r->g->transport;
+    struct resolved to;
+    struct dialed out;
+    struct dial_options options = {
+        .deadline_ns = t->dial_ns > 0 ? loop_now_ns(loop_self()) + t->dial_ns : 0,
+        .fallback_ms = t->fallback_ms,
+        .local = t->local_len > 0 && !r->address.is_unix ? (const struct sockaddr *)&t->local
+                                                         : NULL,
+        .local_len = t->local_len,
+        .keepalive = t->probes,
+        .keepalive_idle_s = t->probe_s,
+        .keepalive_interval_s = t->probe_s,
+    };
+    TRY(resolve(r, options.deadline_ns, &to));
+    enum err e = await_dial(&to, &options, &out);
+    if (e != OK)
+        return fail_connect(r, e, &out);
+    r->link = link_open(r->address.key, r->upstream->endpoint, out.fd);
+    return OK;
+}
+
+enum err gateway_connect(struct round *r, bool fresh)
+{
+    r->link = fresh ? NULL : link_take(r->address.key);
+    if (r->link != NULL)
+        return OK;
+    TRY(await_room(r, fresh));
+    if (r->link != NULL)
+        return OK;
+    enum err e = dial(r);
+    if (e != OK)
+        atomic_fetch_sub_explicit(&r->upstream->endpoint->links, 1, memory_order_relaxed);
+    return e;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The modules of this room, for the table of all modules in app/, and what a worker must tell it.
+ */
+#pragma once
+
+#include "http/module.h"
+
+extern const struct module handler_reverse_proxy;
+extern const struct module handler_copy_response, handler_copy_response_headers;
+extern const struct module transport_http;
+extern const struct module policy_random, policy_random_choose, policy_least_conn,
+    policy_round_robin, policy_weighted_round_robin, policy_first, policy_ip_hash,
+    policy_client_ip_hash, policy_uri_hash, policy_query, policy_header, policy_cookie;
+
+/* On a worker's thread: a generation is not the newest any more, or (NULL) the worker drains. Its
+ * tunnels end, at once or after their stream_close_delay. */
+void proxy_retire(const struct generation *);
+
+/* This thread gives up connections that nobody uses. */
+void proxy_drain(void);
+
+/* At a worker's end, when no exchange is left and its loop still runs. */
+void proxy_thread_deinit(void);

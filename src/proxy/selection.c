@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Selection policies: which upstream a request goes to. What they have in common is upstream/
+ * balance.h; here stands what each of them reads from its JSON and from the request.
+ *
+ *     {"policy": "random_choose", "choose": 2}   {"policy": "weighted_round_robin", "weights": [3, 1]}
+ *     {"policy": "header", "field": "X-Id", "fallback": {"policy": "first"}}
+ *     {"policy": "cookie", "name": "lb", "secret": "…", "max_age": "1h"}
+ */
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "base/clock.h"
+#include "http/client_ip.h"
+#include "http/uri.h"
+#include "proxy/gateway.h"
+#include "proxy/proxy.h"
+
+static const char *const no_members[] = {"policy", NULL};
+
+static enum err provision_plain(void *cfg, const json_t *json, struct provision *p)
+{
+    (void)cfg;
+    return provision_members(p, json, no_members);
+}
+
+#define POLICY(variable, name, type, read, choose)                                                 \
+    static const struct selection_policy face_##variable = {choose};                               \
+    const struct module policy_##variable = {                                                      \
+        .id = "http.reverse_proxy.selection_policies." name,                                       \
+        .cfg_size = sizeof(type),                                                                  \
+        .provision = read,                                                                         \
+        .face = &face_##variable,                                                                  \
+    }
+
+/* --- without a look at the request --- */
+
+static const struct upstream *select_random(const void *cfg, struct exchange *x,
+                                            struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    (void)x;
+    return balance_random(set, now_ns);
+}
+
+static const struct upstream *select_first(const void *cfg, struct exchange *x,
+                                           struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    (void)x;
+    return balance_first(set, now_ns);
+}
+
+static const struct upstream *select_least(const void *cfg, struct exchange *x,
+                                           struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    (void)x;
+    return balance_least(set, now_ns);
+}
+
+/* The one thing of a generation that is written: whose turn it is, for all workers. */
+static const struct upstream *select_in_turn(const void *cfg, struct exchange *x,
+                                             struct upstream_set set, uint64_t now_ns)
+{
+    (void)x;
+    return balance_round_robin(set, (atomic_uint *)(uintptr_t)cfg, now_ns);
+}
+
+POLICY(random, "random", char, provision_plain, select_random);
+POLICY(first, "first", char, provision_plain, select_first);
+POLICY(least_conn, "least_conn", char, provision_plain, select_least);
+POLICY(round_robin, "round_robin", atomic_uint, provision_plain, select_in_turn);
+
+struct random_choose {
+    int64_t choose;
+};
+
+static enum err provision_choose(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "choose", NULL};
+    struct random_choose *c = cfg;
+    TRY(provision_members(p, json, members));
+    TRY(provision_int(p, json, "choose", 0, 0, UINT32_MAX, &c->choose));
+    if (c->choose == 0)
+        c->choose = 2;
+    return c->choose < 2 ? provision_fail(p, "choose must be at least 2") : OK;
+}
+
+static const struct upstream *select_choose(const void *cfg, struct exchange *x,
+                                            struct upstream_set set, uint64_t now_ns)
+{
+    const struct random_choose *c = cfg;
+    (void)x;
+    return balance_choose(set, (uint32_t)c->choose, now_ns);
+}
+
+POLICY(random_choose, "random_choose", struct random_choose, provision_choose, select_choose);
+
+struct weighted {
+    atomic_uint turn;
+    uint32_t *weights;
+    size_t count;
+};
+
+static enum err provision_weighted(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "weights", NULL};
+    struct weighted *w = cfg;
+    const json_t *list = json_object_get(json, "weights");
+    uint64_t total = 0;
+    TRY(provision_members(p, json, members));
+    w->count = json_array_size(list);
+    w->weights = ARENA_ARRAY(p->arena, uint32_t, w->count);
+    for (size_t i = 0; i < w->count; i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
+            return provision_fail(p, "weight of an upstream cannot be negative");
+        w->weights[i] = (uint32_t)json_integer_value(v);
+        total += w->weights[i];
+    }
+    if (total == 0)
+        return provision_fail(p, "weighted_round_robin requires at least one upstream with a "
+                                 "positive weight");
+    return OK;
+}
+
+static const struct upstream *select_weighted(const void *cfg, struct exchange *x,
+                                              struct upstream_set set, uint64_t now_ns)
+{
+    struct weighted *w = (struct weighted *)(uintptr_t)cfg;
+    (void)x;
+    if (set.count > w->count) /* upstreams without a weight get nothing */
+        set.count = (uint32_t)w->count;
+    return balance_weighted(set, w->weights, &w->turn, now_ns);
+}
+
+POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_weighted,
+       select_weighted);
+
+/* --- by something of the request --- */
+
+static const struct upstream *select_by_peer(const void *cfg, struct exchange *x,
+                                             struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    exchange_addresses(x);
+    return balance_hash(set, x->remote_host, now_ns);
+}
+
+static const struct upstream *select_by_client(const void *cfg, struct exchange *x,
+                                               struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    exchange_addresses(x);
+    return balance_hash(set, x->client_ip, now_ns);
+}
+
+static const struct upstream *select_by_uri(const void *cfg, struct exchange *x,
+                                            struct upstream_set set, uint64_t now_ns)
+{
+    (void)cfg;
+    return balance_hash(set, x->req.target, now_ns);
+}
+
+POLICY(ip_hash, "ip_hash", char, provision_plain, select_by_peer);
+POLICY(client_ip_hash, "client_ip_hash", char, provision_plain, select_by_client);
+POLICY(uri_hash, "uri_hash", char, provision_plain, select_by_uri);
+
+/* --- by a named value, with another policy where it is missing --- */
+
+struct by_name {
+    struct slice name;
+    const struct selection_policy *fallback;
+    const void *fallback_cfg;
+    struct slice secret; /* cookie */
+    int64_t max_age_ns;
+};
+
+static enum err read_fallback(struct by_name *b, const json_t *json, struct provision *p)
+{
+    const struct module *m;
+    void *cfg;
+    const json_t *fallback = json_object_get(json, "fallback");
+    b->fallback = &face_random;
+    if (fallback == NULL || json_is_null(fallback))
+        return OK;
+    const char *name = json_string_value(json_object_get(fallback, "policy"));
+    if (name == NULL)
+        return provision_fail(p, "\"fallback\" must name its \"policy\"");
+    TRY(provision_module(p, "http.reverse_proxy.selection_policies", name, fallback, &m, &cfg));
+    b->fallback = m->face;
+    b->fallback_cfg = cfg;
+    return OK;
+}
+
+static const struct upstream *select_fallback(const struct by_name *b, struct exchange *x,
+                                              struct upstream_set set, uint64_t now_ns)
+{
+    return b->fallback->select(b->fallback_cfg, x, set, now_ns);
+}
+
+static enum err provision_query(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "key", "fallback", NULL};
+    struct by_name *b = cfg;
+    TRY(provision_members(p, json, members));
+    TRY(provision_text(p, json, "key", SLICE(""), &b->name));
+    if (b->name.len == 0)
+        return provision_fail(p, "query key is required");
+    return read_fallback(b, json, p);
+}
+
+static const struct upstream *select_by_query(const void *cfg, struct exchange *x,
+                                              struct upstream_set set, uint64_t now_ns)
+{
+    const struct by_name *b = cfg;
+    struct slice all = x->req.uri.query, key, raw, one, joined = SLICE_NONE;
+    while (query_next(&all, &key, &raw)) {
+        if (query_decode(key, x->arena, &one) != OK || !slice_eq(one, b->name) ||
+            query_decode(raw, x->arena, &one) != OK)
+            continue;
+        joined = joined.len == 0 ? one
+                                 : arena_join(x->arena,
+                                              (struct slice[]){joined, SLICE(","), one}, 3);
+    }
+    return joined.len > 0 ? balance_hash(set, joined, now_ns) : select_fallback(b, x, set, now_ns);
+}
+
+static enum err provision_header(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "field", "fallback", NULL};
+    struct by_name *b = cfg;
+    TRY(provision_members(p, json, members));
+    TRY(provision_text(p, json, "field", SLICE(""), &b->name));
+    if (b->name.len == 0)
+        return provision_fail(p, "header field is required");
+    return read_fallback(b, json, p);
+}
+
+static const struct upstream *select_by_header(const void *cfg, struct exchange *x,
+                                               struct upstream_set set, uint64_t now_ns)
+{
+    const struct by_name *b = cfg;
+    struct slice value;
+    fields_get(&x->req.fields, b->name, &value);
+    return value.len > 0 ? balance_hash(set, value, now_ns) : select_fallback(b, x, set, now_ns);
+}
+
+POLICY(query, "query", struct by_name, provision_query, select_by_query);
+POLICY(header, "header", struct by_name, provision_header, select_by_header);
+
+/* --- a cookie that names the upstream --- */
+
+enum { COOKIE_LEN = 64 }; /* HMAC-SHA256 in hexadecimal: tells nobody where the upstream is */
+
+static enum err provision_cookie(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "name", "secret", "max_age", "fallback", NULL};
+    struct by_name *b = cfg;
+    TRY(provision_members(p, json, members));
+    TRY(provision_text(p, json, "name", SLICE("lb"), &b->name));
+    TRY(provision_text(p, json, "secret", SLICE(""), &b->secret));
+    TRY(provision_duration(p, json, "max_age", 0, &b->max_age_ns));
+    if (b->name.len == 0)
+        b->name = SLICE("lb");
+    return read_fallback(b, json, p);
+}
+
+static bool cookie_value(const struct by_name *b, const struct upstream *u, char out[COOKIE_LEN])
+{
+    unsigned char mac[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    struct slice name = u->endpoint->name;
+    if (HMAC(EVP_sha256(), b->secret.ptr != NULL ? b->secret.ptr : "", (int)b->secret.len,
+             (const unsigned char *)name.ptr, name.len, mac, &len) == NULL || len != COOKIE_LEN / 2)
+        return false;
+    for (unsigned i = 0; i < len; i++) {
+        out[i * 2] = "0123456789abcdef"[mac[i] >> 4];
+        out[i * 2 + 1] = "0123456789abcdef"[mac[i] & 15];
+    }
+    return true;
+}
+
+static bool cookie_get(struct exchange *x, struct slice wanted, struct slice *value)
+{
+    struct slice list = fields_joined(&x->req.fields, SLICE("Cookie"), x->arena), pair, name;
+    while (list.len > 0) {
+        slice_cut(list, ';', &pair, &list);
+        slice_cut(slice_trim(pair), '=', &name, value);
+        if (slice_eq(name, wanted))
+            return true;
+    }
+    return false;
+}
+
+static void set_cookie(const struct by_name *b, struct exchange *x, const struct upstream *u)
+{
+    char mac[COOKIE_LEN];
+    struct slice proto;
+    if (!cookie_value(b, u, mac))
+        return;
+    exchange_addresses(x);
+    bool secure = slice_is(x->req.scheme, "https") ||
+                  (x->client_is_proxy &&
+                   fields_get(&x->req.fields, SLICE("X-Forwarded-Proto"), &proto) &&
+                   slice_is(proto, "https"));
+    struct slice age = b->max_age_ns >= (int64_t)NS_PER_S
+                           ? arena_printf(x->arena, "; Max-Age=%lld",
+                                          (long long)(b->max_age_ns / (int64_t)NS_PER_S))
+                           : SLICE("");
+    fields_add(&x->res.fields, SLICE("Set-Cookie"),
+               arena_printf(x->arena, SLICE_FMT "=%.*s; Path=/" SLICE_FMT "; HttpOnly%s",
+                            SLICE_ARG(b->name), COOKIE_LEN, mac, SLICE_ARG(age),
+                            secure ? "; Secure; SameSite=None" : "; SameSite=Lax"));
+}
+
+static const struct upstream *select_by_cookie(const void *cfg, struct exchange *x,
+                                               struct upstream_set set, uint64_t now_ns)
+{
+    const struct by_name *b = cfg;
+    struct slice value;
+    char mac[COOKIE_LEN];
+    if (cookie_get(x, b->name, &value) && value.len == COOKIE_LEN) {
+        for (uint32_t i = 0; i < set.count; i++) {
+            if (upstream_available(&set.items[i], now_ns) && cookie_value(b, &set.items[i], mac) &&
+                CRYPTO_memcmp(mac, value.ptr, COOKIE_LEN) == 0)
+                return &set.items[i];
+        }
+    }
+    const struct upstream *u = select_fallback(b, x, set, now_ns);
+    if (u != NULL)
+        set_cookie(b, x, u);
+    return u;
+}
+
+POLICY(cookie, "cookie", struct by_name, provision_cookie, select_by_cookie);

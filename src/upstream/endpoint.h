@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the whole process knows about a server behind it: requests under way, open connections,
+ * recent failures. One record per dial address as the configuration writes it, shared by all
+ * workers and kept over generations by a count of references.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/slice.h"
+
+enum {
+    ENDPOINT_FAILS_MAX = 1024, /* failures remembered at once; older ones are forgotten first */
+    ENDPOINTS_MAX = 65536,
+};
+
+struct endpoint {
+    struct slice name;
+    uint64_t hash;   /* of the name, the same in every process: for rendezvous hashing */
+    uint64_t serial; /* never used twice */
+    uint32_t index;  /* small, used again after the last unref */
+    unsigned refs;   /* under the registry's lock */
+    atomic_int requests;
+    atomic_int links; /* open connections of all workers */
+    atomic_uint fails; /* may count some that have expired: endpoint_fails looks */
+    pthread_mutex_t lock; /* of the ring */
+    uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
+    unsigned first;
+};
+
+/* The record of that name, made when there is none. NULL when there are too many. */
+struct endpoint *endpoint_ref(struct slice name);
+void endpoint_hold(struct endpoint *); /* one more reference to what is held already */
+void endpoint_unref(struct endpoint *);
+
+/* Remembers a failure until then. */
+void endpoint_fail(struct endpoint *, uint64_t now_ns, uint64_t until_ns);
+
+/* Failures that are not forgotten yet. Costs one load when there are none; never waits. */
+unsigned endpoint_fails(struct endpoint *, uint64_t now_ns);
+
+static inline int endpoint_requests(const struct endpoint *e)
+{
+    return atomic_load_explicit(&e->requests, memory_order_relaxed);
+}
+
+static inline void endpoint_count(struct endpoint *e, int step)
+{
+    atomic_fetch_add_explicit(&e->requests, step, memory_order_relaxed);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Links: connections to servers behind this one, kept open between uses by the thread that opened
+ * them. What is spoken on them is the user's matter: HTTP, FastCGI or bare bytes.
+ */
+#pragma once
+
+#include "loop/fiber.h"
+#include "loop/loop.h"
+#include "upstream/endpoint.h"
+
+struct link_group;
+struct link_wait;
+
+struct link {
+    struct list node; /* of its group's idle ones, the latest first */
+    struct op op;     /* the one read; armed while idle and while waited for */
+    struct link_group *group;
+    struct endpoint *endpoint;
+    struct link_wait *wait; /* the fiber that waits for bytes, or NULL */
+    struct slice early;     /* bytes that came while nobody waited; in stash */
+    char *stash;
+    uint64_t idle_ns;       /* since when */
+    int end;                /* 1: open; else what the last read gave: 0 or a negative errno */
+    int fd;
+    bool idle, reused, closing;
+};
+
+struct link_limits {
+    uint32_t idle_per_group; /* kept for longer than a second */
+    uint32_t idle_in_all;    /* of this thread; 0: no limit */
+    uint64_t idle_timeout_ns;
+};
+
+/* The group of a key is the links that may stand for one another: same address, same transport.
+ * The most recently used idle link, or NULL. */
+struct link *link_take(struct slice key);
+
+/* Takes over a connected socket; the endpoint's count of links must have been raised (it is lowered
+ * when the link closes). */
+struct link *link_open(struct slice key, struct endpoint *, int fd);
+
+/* Nothing is under way on it any more: idle from now on, and closed as soon as its peer closes it
+ * or sends anything. */
+void link_give(struct link *, const struct link_limits *);
+void link_close(struct link *);
+
+/* The next bytes, valid until the fiber's next wait; at most LENT_SIZE. The end of the stream is
+ * ERR_CLOSED. After ERR_TIMEOUT, and only then, the link goes on and may be waited for again. */
+enum err await_link(struct link *, uint64_t deadline_ns, struct slice *bytes);
+
+/* True when bytes or the end have come that nobody has taken yet. */
+static inline bool link_has_news(const struct link *l)
+{
+    return l->early.len > 0 || l->end <= 0;
+}
+
+/* This thread's: idle links are closed, and those that are given back later. */
+void links_drain(void);
+
+/* At a thread's end, before its loop settles; none may be in use. */
+void links_thread_deinit(void);
+
+/* For tests: idle links of this thread. */
+unsigned links_idle(void);
