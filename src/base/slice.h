@@ -48,7 +48,7 @@ static inline struct slice slice_skip(struct slice s, size_t from)
 {
     if (from > s.len)
         from = s.len;
-    return (struct slice){s.ptr + from, s.len - from};
+    return (struct slice){from > 0 ? s.ptr + from : s.ptr, s.len - from}; /* NULL + 0 is undefined */
 }
 
 static inline struct slice slice_take(struct slice s, size_t len)
