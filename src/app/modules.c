@@ -32,6 +32,7 @@ const struct module *const all_modules[] = {
     &handler_vars,
     &ip_source_static,
     &matcher_client_ip,
+    &matcher_file,
     &matcher_header,
     &matcher_header_regexp,
     &matcher_host,

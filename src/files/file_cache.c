@@ -120,22 +120,54 @@ static void keep_bytes(struct open_file *f)
         mem_free(bytes);
 }
 
-static enum err look(struct open_file *f, const char *path)
+static enum err from_open(int number)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return err_from_errno(errno);
-    if (fstat(fd, &f->stat) != 0) {
-        int e = errno;
-        close(fd);
-        return err_from_errno(e);
+    switch (number) {
+    case ELOOP:
+    case ENAMETOOLONG: /* no such file can be */
+        return ERR_NOT_FOUND;
+    case ENXIO: /* a socket, a device without a driver */
+    case ENODEV:
+        return ERR_DENIED;
+    default:
+        return err_from_errno(number);
     }
+}
+
+static void take_stat(struct open_file *f)
+{
+    f->exists = true;
     f->is_dir = S_ISDIR(f->stat.st_mode);
     f->size = (uint64_t)f->stat.st_size;
     f->mtime_ns = f->stat.st_mtim.tv_sec * (int64_t)NS_PER_S + f->stat.st_mtim.tv_nsec;
+}
+
+/* What may not be opened may still be there; a folder that may only be entered has files. */
+static enum err look_unreadable(struct open_file *f, const char *path)
+{
+    if (stat(path, &f->stat) != 0)
+        return from_open(errno);
+    take_stat(f);
+    return f->is_dir ? OK : ERR_DENIED;
+}
+
+/* Pipes, sockets and devices are never read, and opening one must not wait. */
+static enum err look(struct open_file *f, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        enum err e = from_open(errno);
+        return e == ERR_DENIED ? look_unreadable(f, path) : e;
+    }
+    if (fstat(fd, &f->stat) != 0) {
+        int number = errno;
+        close(fd);
+        return err_from_errno(number);
+    }
+    take_stat(f);
     if (!S_ISREG(f->stat.st_mode)) {
         close(fd);
-        return f->is_dir ? OK : ERR_DENIED; /* no pipes, sockets, devices */
+        return f->is_dir ? OK : ERR_DENIED;
     }
     f->fd = fd;
     f->mime = mime_by_name(f->path);

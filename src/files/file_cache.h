@@ -22,6 +22,7 @@ struct open_file {
     struct list lru;      /* of its cache; newest last */
     struct slice path;
     enum err error;       /* OK, or why it cannot be served: ERR_NOT_FOUND, ERR_DENIED, … */
+    bool exists;          /* also where it may not be read, or is no file and no folder */
     bool is_dir;
     int fd;               /* regular files; -1 else */
     uint64_t size;

@@ -9,16 +9,14 @@
  *      "precompressed": {"gzip": {}}, "precompressed_order": ["gzip"]}
  */
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "base/clock.h"
-#include "files/file_cache.h"
+#include "files/mime.h"
+#include "files/path.h"
+#include "handlers/file_lookup.h"
 #include "handlers/file_send.h"
-#include "base/glob.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 #include "http/uri.h"
-#include "loop/loop.h"
 
 enum { CODINGS_MAX = 3 };
 
@@ -90,7 +88,7 @@ static enum err read_codings(struct file_server *f, const json_t *json, struct p
 
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"fs", "browse", "etag_file_extensions", NULL};
+    static const char *const unfinished[] = {"browse", "etag_file_extensions", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         if (json_object_get(json, *name) != NULL)
             return provision_fail(p, "\"%s\" is not supported yet", *name);
@@ -101,7 +99,6 @@ static enum err refuse_unfinished(const json_t *json, struct provision *p)
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     struct file_server *f = cfg;
-    char folder[4096];
     TRY(provision_members(p, json, members));
     TRY(refuse_unfinished(json, p));
     TRY(provision_template(p, json, "root", SLICE("{http.vars.root}"), &f->root));
@@ -116,74 +113,33 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
         template_compile(&f->index[1], SLICE("index.txt"), p->arena);
         f->index_count = 2;
     }
-    if (getcwd(folder, sizeof folder) == NULL)
-        return provision_fail(p, "the current folder has no name");
-    f->folder = arena_copy(p->arena, slice_from(folder));
+    TRY(file_lookup_folder(p, &f->folder));
+    TRY(file_lookup_fs(p, json));
     return read_codings(f, json, p);
 }
 
 /* --- names --- */
 
-/* root + the cleaned path, without a slash at the end. Relative roots begin at the process's
- * folder. */
+/* The absolute name below the root, without a slash at the end. */
 static struct slice join_path(const struct file_server *f, struct exchange *x)
 {
-    struct slice root = template_expand(&f->root, x);
-    struct slice path = uri_clean(x->req.uri.path, true, x->arena);
-    while (path.len > 0 && path.ptr[path.len - 1] == '/')
+    struct slice root = template_expand_or(&f->root, x, SLICE("."));
+    struct slice path = path_join(root, x->req.uri.path, x->arena);
+    while (path.len > 1 && path.ptr[path.len - 1] == '/')
         path.len--;
-    while (root.len > 1 && root.ptr[root.len - 1] == '/')
-        root.len--;
-    bool absolute = root.len > 0 && root.ptr[0] == '/';
-    if (absolute && root.len == 1)
-        return path.len > 0 ? path : SLICE("/");
-    if (absolute)
-        return arena_join(x->arena, (struct slice[]){root, path}, 2);
-    if (root.len == 0 || slice_is(root, "."))
-        return arena_join(x->arena, (struct slice[]){f->folder, path}, 2);
-    return arena_join(x->arena, (struct slice[]){f->folder, SLICE("/"), root, path}, 4);
-}
-
-static bool any_component(struct slice pattern, struct slice file)
-{
-    struct slice part;
-    for (bool more = true; more;) {
-        more = slice_cut(file, '/', &part, &file);
-        if (glob_match(pattern, part))
-            return true;
-    }
-    return false;
-}
-
-/* A name without a slash hides every file or folder called so; a path hides itself and what is
- * below; both may be patterns. */
-static bool hides(struct slice pattern, struct slice file)
-{
-    if (slice_find(pattern, '/') == SIZE_MAX)
-        return any_component(pattern, file) || glob_match(pattern, file);
-    if (slice_starts(file, pattern) && file.len > pattern.len && file.ptr[pattern.len] == '/')
-        return true;
-    return glob_match(pattern, file);
+    return path_absolute(f->folder, path, x->arena);
 }
 
 static bool hidden(const struct file_server *f, struct slice file, struct exchange *x)
 {
     for (size_t i = 0; i < f->hide_count; i++) {
         struct slice pattern = template_expand(&f->hide[i], x);
-        bool relative = slice_find(pattern, '/') != SIZE_MAX && pattern.ptr[0] != '/';
-        if (relative && slice_starts(pattern, SLICE("./")))
-            pattern = slice_skip(pattern, 2);
-        if (relative)
-            pattern = arena_join(x->arena, (struct slice[]){f->folder, SLICE("/"), pattern}, 3);
-        if (pattern.len > 0 && hides(pattern, file))
+        if (slice_find(pattern, '/') != SIZE_MAX)
+            pattern = path_clean(path_absolute(f->folder, pattern, x->arena), x->arena);
+        if (pattern.len > 0 && path_hidden_by(pattern, file))
             return true;
     }
     return false;
-}
-
-static struct open_file *open_path(struct slice path)
-{
-    return file_cache_open(file_cache_self(), path, loop_now_ns(loop_self()));
 }
 
 /* --- serving --- */
@@ -200,8 +156,12 @@ static enum err fail_open(const struct file_server *f, enum err e, struct exchan
         return not_found(f, x, next);
     if (e == ERR_DENIED)
         return exchange_fail(x, 403, "permission denied");
-    return e == ERR_INVALID ? exchange_fail(x, 400, "invalid file name")
-                            : exchange_fail(x, 500, err_text(e));
+    if (e == ERR_INVALID)
+        return exchange_fail(x, 400, "invalid file name");
+    if (e != ERR_LIMIT)
+        return exchange_fail(x, 500, err_text(e));
+    fields_set(&x->res.fields, SLICE("Retry-After"), SLICE("3"));
+    return exchange_fail(x, 503, "no descriptor or memory left to open a file");
 }
 
 static struct slice base_name(struct slice path)
@@ -248,7 +208,7 @@ static struct open_file *open_index(const struct file_server *f, struct slice fo
         struct slice path = arena_join(x->arena, (struct slice[]){folder, SLICE("/"), name}, 3);
         if (hidden(f, path, x))
             continue;
-        struct open_file *file = open_path(path);
+        struct open_file *file = file_lookup(path);
         if (file->error == OK && !file->is_dir)
             return file;
         open_file_unref(file);
@@ -297,7 +257,7 @@ static struct open_file *open_sidecar(const struct file_server *f, const struct 
         if (best == SIZE_MAX)
             return NULL;
         tried[best] = true;
-        struct open_file *sidecar = open_path(arena_join(
+        struct open_file *sidecar = file_lookup(arena_join(
             x->arena, (struct slice[]){file->path, f->codings[best].suffix}, 2));
         if (sidecar->error == OK && !sidecar->is_dir) {
             fields_set(&x->res.fields, SLICE("Content-Encoding"), f->codings[best].name);
@@ -306,12 +266,6 @@ static struct open_file *open_sidecar(const struct file_server *f, const struct 
         open_file_unref(sidecar);
     }
     return NULL;
-}
-
-static void unref(struct exchange *x, void *file)
-{
-    (void)x;
-    open_file_unref(file);
 }
 
 static enum err choose_status(const struct file_server *f, struct exchange *x, int *status)
@@ -330,7 +284,7 @@ static enum err send_file(const struct file_server *f, struct open_file *file, s
     struct open_file *sidecar = open_sidecar(f, file, x);
     struct open_file *body = sidecar != NULL ? sidecar : file;
     if (sidecar != NULL)
-        exchange_on_end(x, unref, sidecar);
+        file_lookup_hold(x, sidecar);
     if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD && x->error.status == 0) {
         fields_add(&x->res.fields, SLICE("Allow"), SLICE("GET, HEAD"));
         return exchange_fail(x, 405, "");
@@ -351,15 +305,14 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
     bool is_index = false;
     enum err e;
     struct slice path = join_path(f, x);
-    struct open_file *file = open_path(path);
-    exchange_on_end(x, unref, file);
+    struct open_file *file = file_lookup_for(x, path);
     if (file->error != OK)
         return fail_open(f, file->error, x, next);
     if (file->is_dir) {
         file = open_index(f, path, x);
         if (file == NULL)
             return not_found(f, x, next);
-        exchange_on_end(x, unref, file);
+        file_lookup_hold(x, file);
         is_index = true;
     }
     if (hidden(f, file->path, x))

@@ -1,10 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Conditions and ranges as values; the rest of the file server is asked over real connections, in
- * tests/run_test.py.
+ * Conditions and ranges as values, names and the file matcher against Caddy's published tables; the
+ * rest of the file server is asked over real connections, in tests/files_test.py.
  */
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/test.h"
+#include "files/file_cache.h"
+#include "files/path.h"
+#include "handlers/handlers.h"
 #include "http/conditional.h"
+#include "http/route.h"
+#include "http/uri.h"
+#include "loop/loop.h"
 
 static struct arena arena;
 static struct request q;
@@ -87,4 +99,262 @@ TEST("more ranges than are worth it are not served")
     for (int i = 0; i < 65; i++)
         n += (size_t)snprintf(value + n, sizeof value - n, "%d-%d,", i * 2, i * 2);
     CHECK_INT(range_parse(slice_of(value, n), 1000, r, &n), RANGE_NONE);
+}
+
+/* --- tables --- */
+
+static json_t *rows(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
+    json_t *table = json_load_file(path, 0, NULL);
+    if (table == NULL)
+        test_fail(__FILE__, __LINE__, "%s does not load", path);
+    json_t *cases = json_incref(json_object_get(table, "cases"));
+    json_decref(table);
+    CHECK(json_array_size(cases) > 3);
+    return cases;
+}
+
+static struct slice text(const json_t *row, const char *key)
+{
+    return slice_from(json_string_value(json_object_get(row, key)));
+}
+
+TEST("a request's path never leaves its root, as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("safe-path-join");
+    json_array_foreach(cases, i, row)
+    {
+        struct slice path;
+        arena_init(&arena, 4096);
+        CHECK_OK(uri_decode(text(row, "path"), &arena, &path));
+        CHECK_SLICE(path_join(text(row, "root"), path, &arena), text(row, "expect"));
+        arena_deinit(&arena);
+    }
+    json_decref(cases);
+}
+
+TEST("files are hidden as the table says")
+{
+    size_t i, k;
+    json_t *row, *one, *cases = rows("file-hidden");
+    json_array_foreach(cases, i, row)
+    {
+        bool hidden = false;
+        json_array_foreach(json_object_get(row, "hide"), k, one)
+            hidden = hidden || path_hidden_by(slice_from(json_string_value(one)),
+                                              text(row, "path"));
+        if (hidden != json_is_true(json_object_get(row, "expect")))
+            test_fail(__FILE__, __LINE__, "row %zu gives %d", i, hidden);
+    }
+    json_decref(cases);
+}
+
+TEST("names are cleaned as Go's path.Clean does")
+{
+    static const char *const cases[][2] = {
+        {"", "."}, {"/", "/"}, {"a", "a"}, {"a/", "a"}, {"a//b", "a/b"}, {"./a", "a"},
+        {"../a", "../a"}, {"../../a", "../../a"}, {"a/..", "."}, {"a/../..", ".."}, {"/..", "/"},
+        {"/../a", "/a"}, {"a/../../b", "../b"}, {"/a/./b/../c/", "/a/c"}, {"..", ".."},
+        {"...", "..."}, {"/.a", "/.a"}, {"a/b/../..", "."}, {"//", "/"}, {"../..", "../.."},
+        {"a/../../../b", "../../b"},
+    };
+    arena_init(&arena, 4096);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        CHECK_TEXT(path_clean(slice_from(cases[i][0]), &arena), cases[i][1]);
+    CHECK_TEXT(path_absolute(SLICE("/srv/a"), SLICE("../b"), &arena), "/srv/b");
+    arena_deinit(&arena);
+}
+
+/* --- the file matcher --- */
+
+static struct exchange x;
+static struct loop *loop;
+static char folder[64];
+
+static void begin_files(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/file-test-XXXXXX");
+    CHECK(mkdtemp(folder) != NULL);
+    CHECK_OK(loop_create(LOOP_EPOLL, &loop));
+    file_cache_thread_init();
+}
+
+static void end_files(void)
+{
+    file_cache_thread_deinit();
+    loop_destroy(loop);
+}
+
+static void put(const char *name, const char *content)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    for (char *slash = strchr(path + strlen(folder) + 1, '/'); slash != NULL;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0755);
+        *slash = '/';
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, content, strlen(content)) < 0)
+        test_fail(__FILE__, __LINE__, "cannot write %s", path);
+    close(fd);
+}
+
+static const struct module *const modules[] = {&matcher_file, &handler_rewrite, NULL};
+static struct provision provision;
+
+static void begin_exchange(struct slice path)
+{
+    arena_deinit(&arena);
+    arena_init(&arena, 16384);
+    provision = (struct provision){.arena = &arena, .modules = modules};
+    x = (struct exchange){.arena = &arena};
+    fields_init(&x.req.fields, &arena);
+    fields_init(&x.res.fields, &arena);
+    x.req.uri.path = path;
+    x.req.original_uri = x.req.uri;
+}
+
+/* Asks a file matcher whose root is the folder; `more` are further members of its JSON. */
+static enum err ask(const char *more, bool *matches)
+{
+    struct matcher_set *sets;
+    uint32_t count;
+    json_t *json = json_pack("[{s: o}]", "file", json_loads(more, 0, NULL));
+    json_object_set_new(json_object_get(json_array_get(json, 0), "file"), "root",
+                        json_string(folder));
+    if (matcher_sets_provision(&sets, &count, json, &provision) != OK)
+        test_fail(__FILE__, __LINE__, "%s", provision.error);
+    json_decref(json);
+    return matcher_sets_match(sets, count, &x, matches);
+}
+
+static struct slice told(const char *name)
+{
+    struct slice value = SLICE_NONE;
+    (void)placeholder_get(&x, slice_from(name), &value);
+    return value;
+}
+
+static void put_table_files(void)
+{
+    static const char *const names[] = {
+        "%D9%85%D9%84%D9%81.txt", "foo.php.php/index.php", "foo.txt", "foodir/bar.txt",
+        "foodir/foo.txt", "foodir/secr\\et.txt", "index.php", "large.txt", "modtime.txt",
+        "notphp.php.txt", "remote.php", "with:in-name.txt", "ملف.txt"};
+    begin_files();
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        put(names[i], names[i]);
+}
+
+static void check_match_table(const char *table, const char *config)
+{
+    size_t i;
+    json_t *row, *cases = rows(table);
+    put_table_files();
+    json_array_foreach(cases, i, row)
+    {
+        struct slice path, ignored;
+        bool matches = false, want = json_is_true(json_object_get(row, "expect"));
+        begin_exchange(SLICE_NONE);
+        slice_cut(text(row, "path"), '?', &ignored, &path);
+        CHECK_OK(uri_decode(ignored, &arena, &path));
+        x.req.uri.path = path;
+        CHECK_OK(ask(config, &matches));
+        if (matches != want)
+            test_fail(__FILE__, __LINE__, "row %zu gives %d", i, matches);
+        if (!want)
+            continue;
+        CHECK_SLICE(told("http.matchers.file.relative"), text(row, "relative"));
+        CHECK_SLICE(told("http.matchers.file.type"), text(row, "type"));
+    }
+    json_decref(cases);
+    end_files();
+}
+
+TEST("the file matcher finds what the table says")
+{
+    check_match_table("match-file", "{\"try_files\": [\"{http.request.uri.path}\", "
+                                    "\"{http.request.uri.path}/\"]}");
+}
+
+TEST("the file matcher splits scripts from what follows as the table says")
+{
+    check_match_table("match-file-php",
+                      "{\"try_files\": [\"{http.request.uri.path}\", "
+                      "\"{http.request.uri.path}/index.php\"], \"split_path\": [\".php\"]}");
+}
+
+TEST("a rewrite to the matched file escapes its name as the table says")
+{
+    size_t i, k;
+    json_t *row, *file, *cases = rows("try-files-rewrite");
+    json_array_foreach(cases, i, row)
+    {
+        struct slice ignored;
+        struct uri uri;
+        bool matches = false;
+        begin_files();
+        json_array_foreach(json_object_get(row, "files"), k, file)
+            put(json_string_value(file), "x");
+        begin_exchange(SLICE_NONE);
+        CHECK_OK(uri_parse(text(row, "target"), &uri, &ignored, &arena));
+        x.req.uri = uri;
+        CHECK_OK(ask("{\"try_files\": [\"{http.request.uri.path}\"]}", &matches));
+        CHECK(matches);
+        void *cfg = arena_zalloc(&arena, handler_rewrite.cfg_size);
+        json_t *json = json_pack("{s: s}", "uri", "{http.matchers.file.relative}");
+        CHECK_OK(handler_rewrite.provision(cfg, json, &provision));
+        json_decref(json);
+        struct chain nothing = {.list = &(struct route_list){0}};
+        CHECK_OK(handler_rewrite.serve(cfg, &x, &nothing));
+        CHECK_SLICE(x.req.uri.path, text(row, "path"));
+        CHECK_SLICE(uri_text(&x.req.uri, &arena), text(row, "request_uri"));
+        end_files();
+    }
+    json_decref(cases);
+}
+
+TEST("the file matcher's policies choose by order, size and age")
+{
+    bool matches = false;
+    struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    char path[512];
+    begin_files();
+    put("small", "1");
+    put("big", "0123456789");
+    put("old", "12345");
+    snprintf(path, sizeof path, "%s/old", folder);
+    CHECK_INT(utimensat(AT_FDCWD, path, old, 0), 0);
+    static const char *const cases[][2] = {
+        {"first_exist", "/old"}, {"smallest_size", "/small"}, {"largest_size", "/big"},
+        {"most_recently_modified", "/big"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char config[200];
+        snprintf(config, sizeof config, "{\"try_files\": [\"none\", \"old\", \"big\", \"small\"],"
+                 "\"try_policy\": \"%s\"}", cases[i][0]);
+        begin_exchange(SLICE("/"));
+        CHECK_OK(ask(config, &matches));
+        CHECK(matches);
+        if (i < 3) /* the two young ones may have the same time */
+            CHECK_TEXT(told("http.matchers.file.relative"), cases[i][1]);
+        else
+            CHECK(!slice_is(told("http.matchers.file.relative"), "/old"));
+    }
+    begin_exchange(SLICE("/"));
+    CHECK_OK(ask("{\"try_files\": [\"none\", \"/fall/back\"], \"try_policy\": "
+                 "\"first_exist_fallback\"}", &matches));
+    CHECK(matches);
+    CHECK_TEXT(told("http.matchers.file.relative"), "/fall/back");
+    begin_exchange(SLICE("/"));
+    CHECK_INT(ask("{\"try_files\": [\"none\", \"=418\"]}", &matches), ERR_FAILED);
+    CHECK_INT(x.error.status, 418);
+    begin_exchange(SLICE("/[ab]*"));
+    CHECK_OK(ask("{\"try_files\": [\"{http.request.uri.path}\"]}", &matches));
+    CHECK(!matches);
+    end_files();
 }
