@@ -10,7 +10,6 @@
  */
 #include <stdlib.h>
 
-#include "files/mime.h"
 #include "files/path.h"
 #include "handlers/file_lookup.h"
 #include "handlers/file_send.h"
