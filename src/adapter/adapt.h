@@ -41,7 +41,26 @@ struct route {
     bool terminal;
 };
 
-enum value_kind { VALUE_ROUTE, VALUE_ROUTES, VALUE_ERRORS, VALUE_BIND, VALUE_LOG, VALUE_INVOKED };
+/* What one `tls` directive says. */
+struct tls_value {
+    json_t *policy;   /* of connections; never NULL */
+    json_t *issuers;  /* of certificates, or NULL */
+    json_t *managers; /* likewise */
+    json_t *loaders;  /* {"load_files": […], "load_folders": […]}, or NULL */
+    struct slice key_type;
+    double renewal_window_ratio; /* 0: not set */
+    bool on_demand, reuse_private_keys, force_automate;
+};
+
+enum value_kind {
+    VALUE_ROUTE,
+    VALUE_ROUTES,
+    VALUE_ERRORS,
+    VALUE_BIND,
+    VALUE_LOG,
+    VALUE_INVOKED,
+    VALUE_TLS,
+};
 
 /* What a directive gives to its site. */
 struct config_value {
@@ -52,6 +71,7 @@ struct config_value {
     size_t route_count;
     struct bind_value *bind;
     struct log_value *log;
+    struct tls_value *tls;
     struct slice name;         /* VALUE_INVOKED: of a named route */
 };
 
@@ -72,6 +92,7 @@ struct server_options {
     bool log_credentials, trace;
 };
 
+/* The global options; what is about certificates is in tls_options. */
 struct options {
     bool debug, persist_off;
     bool has_http_port, has_https_port;
@@ -81,7 +102,7 @@ struct options {
     size_t auto_https_count;
     struct slice default_sni, fallback_sni;
     struct slice user; /* ours: "name[:group]" */
-    json_t *admin, *metrics, *storage;
+    json_t *admin, *metrics, *storage, *filesystems, *events; /* NULL: not set */
     struct bind_value **default_bind;
     size_t default_bind_count;
     struct log_value **logs;
@@ -108,6 +129,7 @@ struct adapt {
     struct named_route *named_routes;
     struct values *invoked; /* where `invoke` notes its names */
     unsigned log_counter;
+    struct counter groups;
 };
 
 /* --- directives --- */
@@ -150,6 +172,7 @@ const struct directive *directive_find(struct slice name);
 bool directive_is_planned(struct slice name);
 enum err directive_run(const struct directive *, struct helper *, struct values *);
 const char *const *directive_default_order(size_t *count);
+size_t directive_count(void);
 
 /* The block behind the current directive as directives of their own: sorted into a list of routes,
  * or in the order they stand in. */
@@ -213,6 +236,19 @@ json_t *j_module(struct adapt *, const char *key, const char *name, json_t *obje
 /* Field names as HTTP writes them ("Content-Type"); names that are no token stay as they are. */
 struct slice canonical_field(struct arena *, struct slice);
 
+/* Keys in the order of their bytes, as Go writes maps: of this object alone, or of all inside too. */
+json_t *j_by_name(struct adapt *, json_t *object);
+json_t *j_sorted(struct adapt *, json_t *value);
+
+/* The same members in the order of `keys` (NULL-terminated), as a Go struct has them; unknown ones
+ * behind them. */
+json_t *j_ordered(struct adapt *, json_t *object, const char *const *keys);
+
+/* Stable, and in the steps of Go's sort.SliceStable, since some of Caddy's comparisons are no order
+ * and what comes of them hangs on the steps. */
+void sort_stable(void *items, size_t count, size_t size,
+                 bool (*before)(const void *, const void *, const void *), const void *context);
+
 /* Appends `value` to the list at `key`. */
 void j_add_to_list(struct adapt *, json_t *object, struct slice key, json_t *value);
 
@@ -252,15 +288,18 @@ void shorthands_apply(struct arena *, struct token *, size_t count);
 /* The shorthand whose meaning this is, without braces; empty when none. */
 struct slice shorthand_of(struct slice placeholder);
 
-enum err options_read(struct adapt *, const struct server_block *);
-enum err server_options_read(struct adapt *, struct dispenser *, struct server_options *);
-enum err log_read(struct helper *, bool global, struct log_value **);
-struct slice option_http_port(const struct adapt *);
-struct slice option_https_port(const struct adapt *);
+/* "addresses… { protocols … }" behind the name of the directive or option. */
 enum err bind_read(struct dispenser *, struct bind_value *);
+enum err log_read(struct helper *, bool global, struct log_value **);
 enum err header_op(struct adapt *, struct dispenser *, json_t *ops, json_t *response,
                    struct slice field, struct slice value, const struct slice *replacement);
 
 /* "10.0.0.0/8" … when the word is "private_ranges", else the word. */
 void add_ranges(struct adapt *, json_t *array, struct slice word);
+/* Puts words and ": " before what the diag says. */
+void diag_prefix(struct adapt *, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* "getting module named …: module not registered: …" */
+enum err no_module(const struct dispenser *, const char *space, struct slice name);
+
 void adapt_warn(struct adapt *, const struct token *, struct slice directive, const char *message);

@@ -3,11 +3,13 @@
  * Building JSON with an owner, and reading the one-line options that most directives consist of.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "adapter/adapt.h"
 #include "base/check.h"
-#include "base/log.h"
+#include "base/mem.h"
 #include "base/text.h"
 #include "config/jsonx.h"
 
@@ -145,6 +147,85 @@ json_t *j_module(struct adapt *a, const char *key, const char *name, json_t *obj
     return keep(a, jsonx_sorted(copy));
 }
 
+json_t *j_ordered(struct adapt *a, json_t *object, const char *const *keys)
+{
+    json_t *out = j_object(a), *value;
+    const char *key;
+    for (; *keys != NULL; keys++)
+        if ((value = json_object_get(object, *keys)) != NULL)
+            j_set(a, out, *keys, value);
+    json_object_foreach(object, key, value)
+        if (json_object_get(out, key) == NULL)
+            j_set(a, out, key, value);
+    return out;
+}
+
+json_t *j_sorted(struct adapt *a, json_t *value)
+{
+    return keep(a, jsonx_sorted(value));
+}
+
+static int by_key(const void *x, const void *y)
+{
+    return strcmp(*(const char *const *)x, *(const char *const *)y);
+}
+
+json_t *j_by_name(struct adapt *a, json_t *object)
+{
+    size_t count = 0;
+    const char *key, **keys = ARENA_ARRAY(a->arena, const char *, json_object_size(object) + 1);
+    json_t *value;
+    json_object_foreach(object, key, value)
+        keys[count++] = key;
+    qsort(keys, count, sizeof *keys, by_key);
+    return j_ordered(a, object, keys);
+}
+
+static void swap_bytes(char *x, char *y, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        char t = x[i];
+        x[i] = y[i];
+        y[i] = t;
+    }
+}
+
+static void insertion_sort(char *items, size_t count, size_t size,
+                           bool (*before)(const void *, const void *, const void *),
+                           const void *context)
+{
+    for (size_t i = 1; i < count; i++)
+        for (char *at = items + i * size; at > items && before(at, at - size, context); at -= size)
+            swap_bytes(at, at - size, size);
+}
+
+void sort_stable(void *base, size_t count, size_t size,
+                 bool (*before)(const void *, const void *, const void *), const void *context)
+{
+    enum { BLOCK = 20 };
+    char *items = base;
+    for (size_t from = 0; from < count; from += BLOCK)
+        insertion_sort(items + from * size, count - from < BLOCK ? count - from : BLOCK, size,
+                       before, context);
+    if (count <= BLOCK)
+        return;
+    char *merged = mem_alloc(count * size);
+    for (size_t width = BLOCK; width < count; width *= 2) {
+        size_t n = 0;
+        for (size_t from = 0; from < count; from += 2 * width) {
+            size_t middle = from + width < count ? from + width : count, x = from, y = middle;
+            size_t end = from + 2 * width < count ? from + 2 * width : count;
+            while (x < middle || y < end) {
+                bool right = x == middle ||
+                             (y < end && before(items + y * size, items + x * size, context));
+                memcpy(merged + n++ * size, items + (right ? y++ : x++) * size, size);
+            }
+        }
+        memcpy(items, merged, count * size);
+    }
+    mem_free(merged);
+}
+
 void j_add_to_list(struct adapt *a, json_t *object, struct slice key, json_t *value)
 {
     json_t *list = j_get(object, key);
@@ -197,6 +278,23 @@ void adapt_warn(struct adapt *a, const struct token *t, struct slice directive, 
     j_put_text(a, w, "directive", directive);
     j_put_text(a, w, "message", slice_from(message));
     j_append(a->warnings, w);
+}
+
+void diag_prefix(struct adapt *a, const char *format, ...)
+{
+    char text[512], *old = arena_str(a->arena, slice_from(a->diag->text));
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    diag_say(a->diag, "%s: %s", text, old);
+}
+
+enum err no_module(const struct dispenser *d, const char *space, struct slice name)
+{
+    return dispenser_err_f(d,
+                           "getting module named '%s." SLICE_FMT "': module not registered: %s."
+                           SLICE_FMT, space, SLICE_ARG(name), space, SLICE_ARG(name));
 }
 
 /* --- numbers --- */

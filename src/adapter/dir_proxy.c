@@ -742,7 +742,10 @@ static enum err module_option(struct proxy *p, struct slice name)
     json_t *module;
     bool dynamic = slice_is(name, "dynamic");
     if (slice_is(name, "lb_retry_match")) {
-        TRY(matcher_set_parse(a, d, &module));
+        if (matcher_set_parse(a, d, &module) != OK) {
+            diag_prefix(a, "failed to parse lb_retry_match");
+            return dispenser_wrap_err(d, ERR_INVALID);
+        }
         j_add_to_list(a, j_at(a, p->o, "load_balancing"), SLICE("retry_match"), module);
         return OK;
     }

@@ -6,6 +6,7 @@
 
 enum err bind_read(struct dispenser *d, struct bind_value *b)
 {
+    dispenser_next(d);
     b->address_count = dispenser_remaining_args(d, &b->addresses);
     while (dispenser_next_block(d, 0)) {
         if (!dispenser_val_is(d, "protocols"))
@@ -21,7 +22,6 @@ enum err bind_read(struct dispenser *d, struct bind_value *b)
 enum err parse_bind(struct helper *h, struct values *out)
 {
     struct bind_value *b = ARENA_NEW(h->a->arena, struct bind_value);
-    dispenser_next(&h->d);
     TRY(bind_read(&h->d, b));
     values_add(h->a, out, VALUE_BIND)->bind = b;
     return OK;

@@ -84,6 +84,11 @@ const char *const *directive_default_order(size_t *count)
     return default_order;
 }
 
+size_t directive_count(void)
+{
+    return COUNT(directives);
+}
+
 /* --- values --- */
 
 struct config_value *values_add(struct adapt *a, struct values *list, enum value_kind kind)
@@ -316,26 +321,15 @@ static bool path_before(const struct route *x, const struct route *y)
            (y->match == NULL || json_array_size(y->match) == 0);
 }
 
-static bool value_before(const struct adapt *a, const struct config_value *x,
-                         const struct config_value *y)
+static bool value_before(const void *first, const void *second, const void *context)
 {
+    const struct config_value *x = first, *y = second;
     if (!slice_eq(x->directive, y->directive))
-        return position(a, x->directive) < position(a, y->directive);
+        return position(context, x->directive) < position(context, y->directive);
     if (x->kind != VALUE_ROUTE || y->kind != VALUE_ROUTE)
         return false;
     bool before = path_before(&x->route, &y->route);
     return slice_is(x->directive, "vars") ? !before : before;
-}
-
-/* By insertion: stable, and what the published order of equal ones hangs on. */
-static void sort_values(const struct adapt *a, struct values *v)
-{
-    for (size_t i = 1; i < v->count; i++)
-        for (size_t k = i; k > 0 && value_before(a, &v->items[k], &v->items[k - 1]); k--) {
-            struct config_value t = v->items[k];
-            v->items[k] = v->items[k - 1];
-            v->items[k - 1] = t;
-        }
 }
 
 static bool same_json(const json_t *x, const json_t *y)
@@ -410,7 +404,7 @@ enum err build_routes(struct adapt *a, struct values *v, struct counter *counter
         total += it->kind == VALUE_ROUTES ? it->route_count : it->kind == VALUE_ROUTE ? 1 : 0;
     }
     if (sorted)
-        sort_values(a, v);
+        sort_stable(v->items, v->count, sizeof *v->items, value_before, a);
     choose_groups(a, v, counter, groups);
     *routes = ARENA_ARRAY(a->arena, struct route, total + 1);
     for (size_t i = 0; i < v->count; i++)

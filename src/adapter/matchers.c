@@ -5,7 +5,6 @@
  * an error) is each matcher's own.
  */
 #include "adapter/adapt.h"
-#include "config/jsonx.h"
 
 /* `name` is the definition's, without "@"; empty inside of "not" and the like. */
 typedef enum err matcher_parse(struct adapt *, struct dispenser *, json_t **out);
@@ -59,6 +58,7 @@ static enum err parse_query(struct adapt *a, struct dispenser *d, json_t **out)
         }
         TRY(no_block(d, "query"));
     }
+    *out = j_by_name(a, *out);
     return OK;
 }
 
@@ -90,8 +90,10 @@ static enum err header_fields(struct adapt *a, struct dispenser *d, json_t *fiel
 
 static enum err parse_header(struct adapt *a, struct dispenser *d, json_t **out)
 {
-    *out = j_object(a);
-    return header_fields(a, d, *out);
+    json_t *fields = j_object(a);
+    TRY(header_fields(a, d, fields));
+    *out = j_by_name(a, fields);
+    return OK;
 }
 
 static json_t *regexp_object(struct adapt *a, struct slice name, struct slice pattern)
@@ -124,6 +126,7 @@ static enum err field_regexps(struct adapt *a, struct dispenser *d, const char *
         j_set_key(a, *out, first, regexp_object(a, name, second));
         TRY(no_block(d, matcher));
     }
+    *out = j_by_name(a, *out);
     return OK;
 }
 
@@ -225,6 +228,7 @@ static enum err parse_vars(struct adapt *a, struct dispenser *d, json_t **out)
             j_add_to_list(a, *out, field, j_text(a, values[i]));
         TRY(no_block(d, "vars"));
     }
+    *out = j_by_name(a, *out);
     return OK;
 }
 
@@ -313,27 +317,55 @@ static enum err parse_tls(struct adapt *a, struct dispenser *d, json_t **out)
     return OK;
 }
 
+static enum err parse_url_pattern(struct adapt *a, struct dispenser *d, json_t **out)
+{
+    struct slice pattern = SLICE_NONE, base = SLICE_NONE;
+    bool ignore_case = false;
+    while (dispenser_next(d)) {
+        if (!dispenser_args(d, &pattern))
+            return dispenser_err_f(d, "expected exactly one URL pattern");
+        while (dispenser_next_block(d, 0)) {
+            if (dispenser_val_is(d, "base_url")) {
+                if (!dispenser_args(d, &base))
+                    return dispenser_arg_err(d);
+            } else if (dispenser_val_is(d, "ignore_case")) {
+                if (dispenser_next_arg(d))
+                    return dispenser_arg_err(d);
+                ignore_case = true;
+            } else {
+                return dispenser_err_f(d, "unrecognized url_pattern option '" SLICE_FMT "'",
+                                       SLICE_ARG(dispenser_val(d)));
+            }
+        }
+    }
+    *out = j_object(a);
+    j_put_text(a, *out, "pattern", pattern);
+    j_put_text(a, *out, "base_url", base);
+    j_put_bool(a, *out, "ignore_case", ignore_case);
+    return OK;
+}
+
 static const struct {
     const char *name;
     matcher_parse *parse;
-    bool is_map; /* by names that the user wrote: written in their order */
 } matchers[] = {
     {"client_ip", parse_client_ip},
     {"expression", parse_expression},
     {"file", parse_file},
-    {"header", parse_header, true},
-    {"header_regexp", parse_header_regexp, true},
+    {"header", parse_header},
+    {"header_regexp", parse_header_regexp},
     {"host", parse_host},
     {"method", parse_method},
     {"not", parse_not},
     {"path", parse_path},
     {"path_regexp", parse_path_regexp},
     {"protocol", parse_protocol},
-    {"query", parse_query, true},
+    {"query", parse_query},
     {"remote_ip", parse_remote_ip},
     {"tls", parse_tls},
-    {"vars", parse_vars, true},
-    {"vars_regexp", parse_vars_regexp, true},
+    {"url_pattern", parse_url_pattern},
+    {"vars", parse_vars},
+    {"vars_regexp", parse_vars_regexp},
 };
 
 enum { MATCHERS = sizeof matchers / sizeof *matchers };
@@ -349,14 +381,22 @@ static enum err parse_matcher(struct adapt *a, struct slice name, const struct t
         dispenser_init(&d, words->items, words->count, a->arena, a->diag);
         d.matcher_name = definition;
         TRY(matchers[i].parse(a, &d, &config));
-        if (matchers[i].is_map)
-            config = keep(a, jsonx_sorted_keys(config));
         j_set_key(a, set, name, config);
         return OK;
     }
     return diag_fail(a->diag,
                      "getting matcher module '" SLICE_FMT "': module not registered: "
                      "http.matchers." SLICE_FMT, SLICE_ARG(name), SLICE_ARG(name));
+}
+
+/* Quoted text without a matcher's name is an expression. */
+static enum err add_expression(struct adapt *a, struct tokens *words, const struct token *text)
+{
+    struct token name = *text;
+    name.text = SLICE("expression");
+    name.quote = 0;
+    TRY(tokens_add(a->arena, words, name));
+    return tokens_add(a->arena, words, *text);
 }
 
 /* The words of each matcher, in the order of the table, so that the set's keys are sorted. */
@@ -369,8 +409,15 @@ static enum err parse_set(struct adapt *a, struct dispenser *d, struct slice def
     while (dispenser_next_arg(d) || dispenser_next_block(d, nesting)) {
         struct slice name = dispenser_val(d);
         size_t i = 0;
+        bool quoted = nested && dispenser_token(d)->quote != 0;
+        if (quoted)
+            name = SLICE("expression");
         while (i < MATCHERS && !slice_is(name, matchers[i].name))
             i++;
+        if (quoted) {
+            TRY(add_expression(a, &words[i], dispenser_token(d)));
+            continue;
+        }
         if (i == MATCHERS) {
             enum err e = parse_matcher(a, name, NULL, definition, *set);
             return nested ? dispenser_wrap_err(d, e) : e;
@@ -402,15 +449,9 @@ enum err matcher_define(struct adapt *a, struct dispenser *d, const struct match
     def->next = *defs;
     if (dispenser_next_arg(d)) {
         if (dispenser_token(d)->quote != 0) {
-            /* Quoted text without a matcher's name is an expression. */
             struct tokens words = {0};
-            struct token expression = *dispenser_token(d);
-            expression.text = SLICE("expression");
-            expression.quote = 0;
             def->set = j_object(a);
-            TRY(tokens_add(a->arena, &words, expression));
-            TRY(tokens_add(a->arena, &words, *dispenser_token(d)));
-            words.items[0].line = words.items[1].line;
+            TRY(add_expression(a, &words, dispenser_token(d)));
             TRY(parse_matcher(a, SLICE("expression"), &words, slice_skip(name, 1), def->set));
             *defs = def;
             return OK;

@@ -1,194 +1,212 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The global option `servers`: settings for all servers, or for the one that listens on an address.
+ * The `servers` option, and how its values get to the servers that it names by a listen address.
  */
-#include "adapter/adapt.h"
+#include "adapter/options.h"
 
+#include "adapter/directives.h"
+#include "adapter/sites.h"
 #include "base/log.h"
+#include "base/text.h"
 
-static enum err min_rate(struct adapt *a, struct dispenser *d, const char *what, json_t *o,
-                         const char *duration_key, const char *rate_key)
+/* --- wrappers --- */
+
+static enum err proxy_protocol(struct adapt *a, struct dispenser *d, json_t *o)
 {
-    struct slice *args;
-    char text[80];
+    static const char *const policies[] = {"IGNORE", "USE", "REJECT", "REQUIRE", "SKIP"};
+    int64_t ns;
+    dispenser_next(d);
+    if (dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    while (dispenser_next_block(d, 0)) {
+        struct slice name = dispenser_val(d);
+        if (slice_is(name, "allow") || slice_is(name, "deny")) {
+            while (dispenser_next_arg(d))
+                j_add_to_list(a, o, name, j_text(a, dispenser_val(d)));
+            continue;
+        }
+        bool timeout = slice_is(name, "timeout");
+        if ((!timeout && !slice_is(name, "fallback_policy")) || !dispenser_next_arg(d))
+            return dispenser_arg_err(d);
+        struct slice value = dispenser_val(d);
+        if (timeout) {
+            if (duration_parse(value, &ns) != OK)
+                return dispenser_err_f(d,
+                                       "parsing proxy_protocol timeout duration: time: invalid "
+                                       "duration \"" SLICE_FMT "\"", SLICE_ARG(value));
+            j_put_int(a, o, "timeout", ns);
+            continue;
+        }
+        size_t i = 0;
+        while (i < 5 && !slice_eq_nocase(value, slice_from(policies[i])))
+            i++;
+        if (i == 5)
+            return dispenser_err_f(d, "invalid policy");
+        j_put_text(a, o, "fallback_policy", slice_from(policies[i]));
+    }
+    return OK;
+}
+
+static enum err read_wrappers(struct adapt *a, struct dispenser *d, json_t *members)
+{
+    int nesting = dispenser_nesting(d);
+    while (dispenser_next_block(d, nesting)) {
+        struct slice name = dispenser_val(d);
+        json_t *o = j_object(a);
+        if (!slice_is(name, "proxy_protocol") && !slice_is(name, "tls") &&
+            !slice_is(name, "http_redirect"))
+            return no_module(d, "caddy.listeners", name);
+        struct dispenser inner = dispenser_new_from_next_segment(d);
+        if (slice_is(name, "proxy_protocol"))
+            TRY(proxy_protocol(a, &inner, o));
+        j_add_to_list(a, members, SLICE("listener_wrappers"),
+                      j_module(a, "wrapper", arena_str(a->arena, name), o));
+    }
+    return OK;
+}
+
+/* --- timeouts --- */
+
+static enum err timeout_value(struct dispenser *d, struct slice name, struct slice text,
+                              int64_t *ns)
+{
+    if (duration_parse(text, ns) == OK)
+        return OK;
+    return dispenser_err_f(d,
+                           "parsing " SLICE_FMT " timeout duration: time: invalid duration \""
+                           SLICE_FMT "\"", SLICE_ARG(name), SLICE_ARG(text));
+}
+
+/* "read_body_idle 10s 1000": a timeout, and the rate below which it counts. */
+static enum err idle_timeout(struct adapt *a, struct dispenser *d, json_t *o, const char *key,
+                             const char *rate_key)
+{
+    struct slice name = dispenser_val(d), *args;
     int64_t n;
     size_t count = dispenser_remaining_args(d, &args);
     if (count < 1 || count > 2)
         return dispenser_arg_err(d);
-    snprintf(text, sizeof text, "parsing %s timeout duration:", what);
-    TRY(read_duration(d, args[0], text, &n));
-    j_put_int(a, o, duration_key, n);
+    TRY(timeout_value(d, name, args[0], &n));
+    j_put_int(a, o, key, n);
     if (count == 1)
         return OK;
-    snprintf(text, sizeof text, "parsing %s min_rate bytes/second:", what);
-    TRY(read_int(d, args[1], text, &n));
+    if (!slice_to_i64(args[1], &n))
+        return dispenser_err_f(d,
+                               "parsing " SLICE_FMT " min_rate bytes/second: strconv.ParseInt: "
+                               "parsing \"" SLICE_FMT "\": invalid syntax",
+                               SLICE_ARG(name), SLICE_ARG(args[1]));
     j_put_int(a, o, rate_key, n);
     return OK;
 }
 
-static enum err timeouts(struct adapt *a, struct dispenser *d, json_t *o)
+static enum err read_size_option(struct adapt *a, struct dispenser *d, json_t *o, const char *key)
 {
-    static const struct option table[] = {
-        {"read_body", OPTION_DURATION, "read_timeout", "parsing read_body timeout duration:"},
-        {"read_header", OPTION_DURATION, "read_header_timeout",
-         "parsing read_header timeout duration:"},
-        {"write", OPTION_DURATION, "write_timeout", "parsing write timeout duration:"},
-        {"write_max_chunk", OPTION_SIZE, "max_write_chunk", "parsing write_max_chunk:"},
-        {"idle", OPTION_DURATION, "idle_timeout", "parsing idle timeout duration:"},
-        {0},
+    struct slice name = dispenser_val(d), text;
+    int64_t size;
+    if (!dispenser_all_args(d, &text))
+        return dispenser_arg_err(d);
+    struct slice what = arena_join(a->arena, (struct slice[]){SLICE("parsing "), name}, 2);
+    TRY(read_size(d, text, arena_str(a->arena, what), &size));
+    j_put_int(a, o, key, size);
+    return OK;
+}
+
+static enum err read_timeouts(struct adapt *a, struct dispenser *d, json_t *o)
+{
+    static const char *const plain[][2] = {
+        {"read_body", "read_timeout"},
+        {"read_header", "read_header_timeout"},
+        {"write", "write_timeout"},
+        {"idle", "idle_timeout"},
     };
     int nesting = dispenser_nesting(d);
     while (dispenser_next_block(d, nesting)) {
-        bool known;
-        if (dispenser_val_is(d, "read_body_idle")) {
-            TRY(min_rate(a, d, "read_body_idle", o, "read_idle_timeout", "read_min_rate"));
-            continue;
-        }
-        if (dispenser_val_is(d, "write_idle")) {
-            TRY(min_rate(a, d, "write_idle", o, "write_idle_timeout", "write_min_rate"));
-            continue;
-        }
-        TRY(option_read(a, d, table, o, &known));
-        if (!known)
+        struct slice name = dispenser_val(d);
+        int64_t ns;
+        size_t i = 0;
+        while (i < 4 && !slice_is(name, plain[i][0]))
+            i++;
+        if (i < 4) {
+            if (!dispenser_next_arg(d))
+                return dispenser_arg_err(d);
+            TRY(timeout_value(d, name, dispenser_val(d), &ns));
+            j_put_int(a, o, plain[i][1], ns);
+        } else if (slice_is(name, "read_body_idle")) {
+            TRY(idle_timeout(a, d, o, "read_idle_timeout", "read_min_rate"));
+        } else if (slice_is(name, "write_idle")) {
+            TRY(idle_timeout(a, d, o, "write_idle_timeout", "write_min_rate"));
+        } else if (slice_is(name, "write_max_chunk")) {
+            TRY(read_size_option(a, d, o, "max_write_chunk"));
+        } else {
             return dispenser_err_f(d, "unrecognized timeouts option '" SLICE_FMT "'",
-                                   SLICE_ARG(dispenser_val(d)));
+                                   SLICE_ARG(name));
+        }
     }
     return OK;
 }
 
-static enum err proxy_protocol_policy(struct adapt *a, struct dispenser *d, json_t *o)
+/* --- lists and words --- */
+
+static enum err list_once(struct adapt *a, struct dispenser *d, json_t *o, const char *key,
+                          bool protocols)
 {
-    static const char *const policies[] = {"IGNORE", "USE", "REJECT", "REQUIRE", "SKIP"};
+    int nesting;
+    struct slice *args;
+    size_t count = dispenser_remaining_args(d, &args);
+    for (size_t i = 0; i < count; i++) {
+        json_t *list = json_object_get(o, key);
+        if (protocols && !slice_is(args[i], "h1") && !slice_is(args[i], "h2") &&
+            !slice_is(args[i], "h2c") && !slice_is(args[i], "h3"))
+            return dispenser_err_f(d,
+                                   "unknown protocol '" SLICE_FMT "': expected h1, h2, h2c, or h3",
+                                   SLICE_ARG(args[i]));
+        for (size_t k = 0; k < json_array_size(list); k++)
+            if (slice_is(args[i], json_string_value(json_array_get(list, k))))
+                return dispenser_err_f(d, "%s " SLICE_FMT " specified more than once",
+                                       protocols ? "protocol" : "client IP header",
+                                       SLICE_ARG(args[i]));
+        j_add_to_list(a, o, slice_from(key), j_text(a, args[i]));
+    }
+    nesting = dispenser_nesting(d);
+    return dispenser_next_block(d, nesting) ? dispenser_arg_err(d) : OK;
+}
+
+static enum err read_trusted(struct adapt *a, struct dispenser *d, json_t *members)
+{
+    json_t *ranges = j_array(a), *o = j_object(a);
     if (!dispenser_next_arg(d))
-        return dispenser_arg_err(d);
-    for (size_t i = 0; i < 5; i++) {
-        if (slice_eq_nocase(dispenser_val(d), slice_from(policies[i]))) {
-            j_put_text(a, o, "fallback_policy", slice_from(policies[i]));
-            return OK;
-        }
-    }
-    return dispenser_err_f(d, "unknown policy: " SLICE_FMT, SLICE_ARG(dispenser_val(d)));
-}
-
-static enum err proxy_protocol(struct adapt *a, struct dispenser *d, json_t *o)
-{
-    static const struct option table[] = {
-        {"timeout", OPTION_DURATION, "timeout", "parsing proxy_protocol timeout duration:"}, {0}};
-    bool known;
-    while (dispenser_next_block(d, 0)) {
-        if (dispenser_val_is(d, "allow") || dispenser_val_is(d, "deny")) {
-            struct slice key = dispenser_val(d);
-            while (dispenser_next_arg(d)) {
-                json_t *list = j_get(o, key);
-                if (list == NULL)
-                    j_set_key(a, o, key, list = j_array(a));
-                add_ranges(a, list, dispenser_val(d));
-            }
-            continue;
-        }
-        if (dispenser_val_is(d, "fallback_policy")) {
-            TRY(proxy_protocol_policy(a, d, o));
-            continue;
-        }
-        TRY(option_read(a, d, table, o, &known));
-        if (!known)
-            return dispenser_arg_err(d);
-    }
-    return OK;
-}
-
-/* The wrappers in the order in which they wrap. */
-static enum err listener_wrappers(struct adapt *a, struct dispenser *outer, json_t *o)
-{
-    int nesting = dispenser_nesting(outer);
-    static const struct option redirect[] = {
-        {"max_header_bytes", OPTION_INT, "max_header_bytes", "converting max_header_bytes"}, {0}};
-    while (dispenser_next_block(outer, nesting)) {
-        struct slice name = dispenser_val(outer);
-        struct dispenser d = dispenser_new_from_next_segment(outer);
-        json_t *wrapper = j_object(a);
-        bool known;
-        dispenser_next(&d);
-        if (slice_is(name, "proxy_protocol")) {
-            TRY(proxy_protocol(a, &d, wrapper));
-        } else if (slice_is(name, "http_redirect")) {
-            while (dispenser_next_block(&d, 0))
-                TRY(option_read(a, &d, redirect, wrapper, &known));
-        } else if (!slice_is(name, "tls")) {
-            return dispenser_err_f(outer,
-                                   "getting module named 'caddy.listeners." SLICE_FMT
-                                   "': module not registered: caddy.listeners." SLICE_FMT,
-                                   SLICE_ARG(name), SLICE_ARG(name));
-        }
-        j_add_to_list(a, o, SLICE("listener_wrappers"),
-                      j_module(a, "wrapper", arena_str(a->arena, name), wrapper));
-    }
-    return OK;
-}
-
-/* The words of the line behind those that stand at `key` already; each once. */
-static enum err unique_words(struct adapt *a, struct dispenser *d, json_t *o, const char *key,
-                             const char *what)
-{
-    while (dispenser_next_arg(d)) {
-        struct slice word = dispenser_val(d);
-        const json_t *list = json_object_get(o, key);
-        for (size_t i = 0; i < json_array_size(list); i++)
-            if (slice_is(word, json_string_value(json_array_get(list, i))))
-                return dispenser_err_f(d, "%s " SLICE_FMT " specified more than once", what,
-                                       SLICE_ARG(word));
-        j_add_to_list(a, o, slice_from(key), j_text(a, word));
-    }
-    return dispenser_next_block(d, dispenser_nesting(d)) ? dispenser_arg_err(d) : OK;
-}
-
-static enum err protocols(struct adapt *a, struct dispenser *d, json_t *o)
-{
-    static const char *const known[] = {"h1", "h2", "h2c", "h3"};
-    struct dispenser look = *d;
-    while (dispenser_next_arg(&look)) {
-        size_t k = 0;
-        while (k < 4 && !dispenser_val_is(&look, known[k]))
-            k++;
-        if (k == 4)
-            return dispenser_err_f(&look, "unknown protocol '" SLICE_FMT
-                                   "': expected h1, h2, h2c, or h3",
-                                   SLICE_ARG(dispenser_val(&look)));
-    }
-    return unique_words(a, d, o, "protocols", "protocol");
-}
-
-static enum err trusted_proxies(struct adapt *a, struct dispenser *outer, json_t *o)
-{
-    json_t *source = j_object(a), *ranges = j_array(a);
-    if (!dispenser_next_arg(outer))
-        return dispenser_err_f(outer, "trusted_proxies expects an IP range source module name as "
-                                      "its first argument");
-    struct slice name = dispenser_val(outer);
-    if (!slice_is(name, "static"))
-        return dispenser_err_f(outer,
-                               "getting module named 'http.ip_sources." SLICE_FMT
-                               "': module not registered: http.ip_sources." SLICE_FMT,
-                               SLICE_ARG(name), SLICE_ARG(name));
-    struct dispenser d = dispenser_new_from_next_segment(outer);
-    while (dispenser_next(&d) && dispenser_next_arg(&d)) {
-        do
-            add_ranges(a, ranges, dispenser_val(&d));
-        while (dispenser_next_arg(&d));
-    }
+        return dispenser_err_f(
+            d, "trusted_proxies expects an IP range source module name as its first argument");
+    if (!dispenser_val_is(d, "static"))
+        return no_module(d, "http.ip_sources", dispenser_val(d));
+    struct dispenser inner = dispenser_new_from_next_segment(d);
+    dispenser_next(&inner);
+    while (dispenser_next_arg(&inner))
+        add_ranges(a, ranges, dispenser_val(&inner));
     if (json_array_size(ranges) > 0)
-        j_set(a, source, "ranges", ranges);
-    j_set(a, o, "trusted_proxies", j_module(a, "source", "static", source));
+        j_set(a, o, "ranges", ranges);
+    j_set(a, members, "trusted_proxies", j_module(a, "source", "static", o));
     return OK;
 }
 
-static enum err nested_metrics(struct adapt *a, struct dispenser *d, json_t *o)
+static enum err read_strict_sni(struct adapt *a, struct dispenser *d, json_t *o)
 {
-    int nesting = dispenser_nesting(d);
+    if (dispenser_next_arg(d) && !dispenser_val_is(d, "insecure_off") && !dispenser_val_is(d, "on"))
+        return dispenser_err_f(
+            d, "strict_sni_host only supports 'on' or 'insecure_off', got '" SLICE_FMT "'",
+            SLICE_ARG(dispenser_val(d)));
+    j_set(a, o, "strict_sni_host",
+          dispenser_val_is(d, "insecure_off") ? json_false() : json_true());
+    return OK;
+}
+
+static enum err read_metrics(struct adapt *a, struct dispenser *d, json_t *o)
+{
     json_t *metrics = j_object(a);
-    LOG(LOG_WARN, "config.adapter.caddyfile",
-        "the nested 'metrics' option inside `servers` is deprecated; use the global 'metrics' "
-        "option instead");
+    int nesting = dispenser_nesting(d);
+    LOG(LOG_WARN, "",
+        "The nested 'metrics' option inside `servers` is deprecated and will be removed in the "
+        "next major version. Use the global 'metrics' option instead.");
     while (dispenser_next_block(d, nesting)) {
         if (!dispenser_val_is(d, "per_host"))
             return dispenser_err_f(d, "unrecognized metrics option '" SLICE_FMT "'",
@@ -199,23 +217,81 @@ static enum err nested_metrics(struct adapt *a, struct dispenser *d, json_t *o)
     return OK;
 }
 
-static enum err sni_host(struct adapt *a, struct dispenser *d, json_t *o)
+static enum err read_keepalive_count(struct adapt *a, struct dispenser *d, json_t *o)
 {
-    bool on = true;
-    if (dispenser_next_arg(d)) {
-        on = !dispenser_val_is(d, "insecure_off");
-        if (on && !dispenser_val_is(d, "on"))
-            return dispenser_err_f(d,
-                                   "strict_sni_host only supports 'on' or 'insecure_off', got '"
-                                   SLICE_FMT "'", SLICE_ARG(dispenser_val(d)));
-    }
-    j_set(a, o, "strict_sni_host", on ? json_true() : json_false());
+    int64_t n;
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    if (!slice_to_i64(dispenser_val(d), &n) || n > INT32_MAX || n < INT32_MIN)
+        return dispenser_err_f(d,
+                               "parsing keepalive count int: strconv.ParseInt: parsing \"" SLICE_FMT
+                               "\": invalid syntax", SLICE_ARG(dispenser_val(d)));
+    j_put_int(a, o, "keepalive_count", n);
     return OK;
 }
 
-static enum err special_option(struct adapt *a, struct dispenser *d, struct server_options *s)
+static enum err read_keepalive(struct adapt *a, struct dispenser *d, json_t *o)
 {
-    json_t *o = s->members;
+    bool idle = dispenser_val_is(d, "keepalive_idle");
+    int64_t ns;
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    if (duration_parse(dispenser_val(d), &ns) != OK)
+        return dispenser_err_f(d,
+                               "parsing keepalive %s duration: time: invalid duration \"" SLICE_FMT
+                               "\"", idle ? "idle" : "interval", SLICE_ARG(dispenser_val(d)));
+    j_put_int(a, o, idle ? "keepalive_idle" : "keepalive_interval", ns);
+    return OK;
+}
+
+static enum err read_0rtt(struct adapt *a, struct dispenser *d, json_t *o)
+{
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    if (!dispenser_val_is(d, "off"))
+        return dispenser_err_f(d,
+                               "unsupported 0rtt argument '" SLICE_FMT
+                               "' (only 'off' is supported)", SLICE_ARG(dispenser_val(d)));
+    j_set(a, o, "allow_0rtt", json_false());
+    return OK;
+}
+
+static enum err no_argument(struct dispenser *d)
+{
+    return dispenser_next_arg(d) ? dispenser_arg_err(d) : OK;
+}
+
+static enum err read_flag(struct adapt *a, struct dispenser *d, struct server_options *s,
+                          bool *known)
+{
+    struct slice name = dispenser_val(d);
+    *known = true;
+    if (slice_is(name, "log_credentials"))
+        s->log_credentials = true;
+    else if (slice_is(name, "trace"))
+        s->trace = true;
+    else if (slice_is(name, "enable_full_duplex") || slice_is(name, "trusted_proxies_unix"))
+        j_set_key(a, s->members, name, json_true());
+    else if (slice_is(name, "trusted_proxies_strict"))
+        j_put_int(a, s->members, "trusted_proxies_strict", 1);
+    else
+        *known = false;
+    return *known ? no_argument(d) : OK;
+}
+
+static enum err read_one(struct adapt *a, struct dispenser *d, struct server_options *s)
+{
+    static const struct option lists[] = {
+        {"expected_underscore_headers", OPTION_TEXTS, "expected_underscore_headers", NULL},
+        {"expected_dot_headers", OPTION_TEXTS, "expected_dot_headers", NULL},
+        {0},
+    };
+    bool known;
+    TRY(read_flag(a, d, s, &known));
+    if (!known)
+        TRY(option_read(a, d, lists, s->members, &known));
+    if (known)
+        return OK;
     if (dispenser_val_is(d, "name")) {
         if (s->listener.len == 0)
             return dispenser_err_f(d, "cannot set a name for a server without a listener address");
@@ -225,65 +301,114 @@ static enum err special_option(struct adapt *a, struct dispenser *d, struct serv
         return OK;
     }
     if (dispenser_val_is(d, "listener_wrappers"))
-        return listener_wrappers(a, d, o);
+        return read_wrappers(a, d, s->members);
+    if (dispenser_val_is(d, "packet_conn_wrappers")) {
+        int nesting = dispenser_nesting(d);
+        return dispenser_next_block(d, nesting)
+                   ? no_module(d, "caddy.packetconns", dispenser_val(d)) : OK;
+    }
     if (dispenser_val_is(d, "timeouts"))
-        return timeouts(a, d, o);
+        return read_timeouts(a, d, s->members);
+    if (dispenser_val_is(d, "keepalive_interval") || dispenser_val_is(d, "keepalive_idle"))
+        return read_keepalive(a, d, s->members);
+    if (dispenser_val_is(d, "keepalive_count"))
+        return read_keepalive_count(a, d, s->members);
+    if (dispenser_val_is(d, "max_header_size"))
+        return read_size_option(a, d, s->members, "max_header_bytes");
     if (dispenser_val_is(d, "protocols"))
-        return protocols(a, d, o);
-    if (dispenser_val_is(d, "strict_sni_host"))
-        return sni_host(a, d, o);
-    if (dispenser_val_is(d, "trusted_proxies"))
-        return trusted_proxies(a, d, o);
+        return list_once(a, d, s->members, "protocols", true);
     if (dispenser_val_is(d, "client_ip_headers"))
-        return unique_words(a, d, o, "client_ip_headers", "client IP header");
+        return list_once(a, d, s->members, "client_ip_headers", false);
+    if (dispenser_val_is(d, "strict_sni_host"))
+        return read_strict_sni(a, d, s->members);
+    if (dispenser_val_is(d, "trusted_proxies"))
+        return read_trusted(a, d, s->members);
     if (dispenser_val_is(d, "metrics"))
-        return nested_metrics(a, d, o);
-    if (dispenser_val_is(d, "trusted_proxies_strict")) {
-        j_put_int(a, o, "trusted_proxies_strict", 1);
-        return dispenser_next_arg(d) ? dispenser_arg_err(d) : OK;
-    }
-    if (dispenser_val_is(d, "log_credentials") || dispenser_val_is(d, "trace")) {
-        *(dispenser_val_is(d, "trace") ? &s->trace : &s->log_credentials) = true;
-        return dispenser_next_arg(d) ? dispenser_arg_err(d) : OK;
-    }
-    if (!dispenser_val_is(d, "0rtt"))
-        return dispenser_err_f(d, "unrecognized servers option '" SLICE_FMT "'",
-                               SLICE_ARG(dispenser_val(d)));
-    if (!dispenser_next_arg(d))
-        return dispenser_arg_err(d);
-    if (!dispenser_val_is(d, "off"))
-        return dispenser_err_f(d, "unsupported 0rtt argument '" SLICE_FMT
-                               "' (only 'off' is supported)", SLICE_ARG(dispenser_val(d)));
-    j_set(a, o, "allow_0rtt", json_false());
-    return OK;
+        return read_metrics(a, d, s->members);
+    if (dispenser_val_is(d, "0rtt"))
+        return read_0rtt(a, d, s->members);
+    return dispenser_err_f(d, "unrecognized servers option '" SLICE_FMT "'",
+                           SLICE_ARG(dispenser_val(d)));
 }
 
 enum err server_options_read(struct adapt *a, struct dispenser *d, struct server_options *s)
 {
-    static const struct option table[] = {
-        {"keepalive_interval", OPTION_DURATION, "keepalive_interval",
-         "parsing keepalive interval duration:"},
-        {"keepalive_idle", OPTION_DURATION, "keepalive_idle", "parsing keepalive idle duration:"},
-        {"keepalive_count", OPTION_INT, "keepalive_count", "parsing keepalive count int:"},
-        {"max_header_size", OPTION_SIZE, "max_header_bytes", "parsing max_header_size:"},
-        {"enable_full_duplex", OPTION_FLAG, "enable_full_duplex", NULL},
-        {"expected_underscore_headers", OPTION_TEXTS, "expected_underscore_headers", NULL},
-        {"expected_dot_headers", OPTION_TEXTS, "expected_dot_headers", NULL},
-        {"trusted_proxies_unix", OPTION_FLAG, "trusted_proxies_unix", NULL},
-        {0},
-    };
-    bool known;
-    *s = (struct server_options){.members = j_object(a)};
+    s->members = j_object(a);
     dispenser_next(d);
     if (dispenser_next_arg(d)) {
         s->listener = dispenser_val(d);
         if (dispenser_next_arg(d))
             return dispenser_arg_err(d);
     }
-    while (dispenser_next_block(d, 0)) {
-        TRY(option_read(a, d, table, s->members, &known));
-        if (!known)
-            TRY(special_option(a, d, s));
+    while (dispenser_next_block(d, 0))
+        TRY(read_one(a, d, s));
+    return OK;
+}
+
+/* --- applying --- */
+
+static bool listens_on(const json_t *server, struct slice address)
+{
+    const json_t *listen = json_object_get(server, "listen");
+    for (size_t i = 0; i < json_array_size(listen); i++)
+        if (slice_is(address, json_string_value(json_array_get(listen, i))))
+            return true;
+    return false;
+}
+
+static void apply(struct adapt *a, json_t *server, const struct server_options *s)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(s->members, key, value)
+        j_set(a, server, key, value);
+    if (!s->log_credentials && !s->trace)
+        return;
+    json_t *logs = json_object_get(server, "logs");
+    logs = logs != NULL ? keep(a, json_copy(logs)) : j_object(a);
+    j_put_bool(a, logs, "should_log_credentials", s->log_credentials);
+    j_put_bool(a, logs, "trace", s->trace);
+    j_set(a, server, "logs", logs);
+}
+
+/* `metrics` of single servers became one option for all. */
+static void hoist_metrics(struct adapt *a, json_t *server)
+{
+    json_t *own = json_object_get(server, "metrics");
+    if (own == NULL)
+        return;
+    json_t *both = j_object(a);
+    j_put_bool(a, both, "per_host",
+               json_is_true(json_object_get(own, "per_host")) ||
+                   json_is_true(json_object_get(a->options.metrics, "per_host")));
+    a->options.metrics = both;
+    json_object_del(server, "metrics");
+}
+
+enum err server_options_apply(struct adapt *a, json_t **servers)
+{
+    const struct options *o = &a->options;
+    const char *name;
+    json_t *server, *renamed = j_object(a);
+    for (size_t i = 0; i < o->server_count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (o->servers[i].name.len > 0 && slice_eq(o->servers[i].name, o->servers[k].name))
+                return diag_fail(a->diag,
+                                 "applying global server options: cannot use duplicate server name "
+                                 "'" SLICE_FMT "'", SLICE_ARG(o->servers[i].name));
+    json_object_foreach(*servers, name, server) {
+        size_t i = 0;
+        while (i < o->server_count && o->servers[i].listener.len > 0 &&
+               !listens_on(server, o->servers[i].listener))
+            i++;
+        if (i < o->server_count)
+            apply(a, server, &o->servers[i]);
+        hoist_metrics(a, server);
+        if (i < o->server_count && o->servers[i].name.len > 0)
+            j_set_key(a, renamed, o->servers[i].name, server);
+        else
+            j_set(a, renamed, name, server);
     }
+    *servers = renamed;
     return OK;
 }

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Addresses of sites, as they stand before a block: "https://example.com:8443", ":80", "localhost".
+ * The address of a site: "example.com", "http://localhost:8080", ":443", "*.example.com/path".
  */
 #pragma once
 
-#include "net/address.h"
+#include "base/arena.h"
+#include "config/diag.h"
 
 struct site_address {
-    struct slice original, scheme, host, port, path; /* parts that were not written are empty */
+    struct slice original, scheme, host, port, path;
 };
 
-/* ERR_INVALID with a sentence for a bad port. */
-enum err site_address_parse(struct slice, struct site_address *, struct arena *,
-                            struct address_error *);
+/* The parts as they stand; the diag tells what is wrong with the port. */
+MUST_USE enum err site_address_parse(struct slice, struct site_address *, struct diag *);
 
-/* Scheme and host in lower case but for placeholders; IPv6 in its short form. */
-void site_address_normalize(struct site_address *, struct arena *);
+/* Scheme and host in lower case outside of placeholders, an IPv6 address in its shortest form. */
+struct site_address site_address_normal(const struct site_address *, struct arena *);
 
-/* As a URL; empty without host and port. */
+/* As a URL, with the scheme that the port means and without a port that the scheme means. */
 struct slice site_address_text(const struct site_address *, struct arena *);
 
-/* How specific a host or path pattern is: its length without wildcards and placeholders. */
-int64_t pattern_specificity(struct slice);
+/* Length without stars and placeholders: the greater, the more specific. */
+long specificity(struct slice);

@@ -1,278 +1,356 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every key of every site is listened for at one or more addresses (one for each `bind`), with some
- * protocols. An entry here is one address with one protocol and the sites behind it; entries with
- * the same sites become one server. All lists are sorted, so that the JSON is always the same.
+ * Each pair of an address and a protocol has a list of sites; pairs with equal lists melt into one
+ * server. The order of all of it is that of the addresses' bytes, so that the same Caddyfile always
+ * gives the same JSON.
  */
 #include "adapter/sites.h"
 
 #include <stdlib.h>
 
+#include "base/map.h"
+#include "net/address.h"
+
+/* What one address serves by one protocol. */
 struct entry {
     struct slice address, protocol;
-    struct mapped_site *sites;
-    size_t site_count;
-    bool taken;
+    struct placed_site *sites;
+    size_t count, cap;
+    const struct entry *taken; /* with the sites of this one */
 };
 
 struct entries {
-    struct entry *items;
+    struct entry **items;
     size_t count, cap;
+    struct map by_name;
 };
 
-struct mapper {
-    struct adapt *a;
-    struct entries all; /* of all sites */
-};
-
-static struct entry *find_entry(struct adapt *a, struct entries *list, struct slice address,
-                                struct slice protocol)
+int64_t http_port(const struct adapt *a)
 {
-    for (size_t i = 0; i < list->count; i++)
-        if (slice_eq(list->items[i].address, address) &&
-            slice_eq(list->items[i].protocol, protocol))
-            return &list->items[i];
-    if (list->count == list->cap) {
-        list->cap = list->cap < 8 ? 8 : list->cap * 2;
-        struct entry *grown = ARENA_ARRAY(a->arena, struct entry, list->cap);
-        if (list->count > 0)
-            memcpy(grown, list->items, list->count * sizeof *grown);
-        list->items = grown;
+    return a->options.has_http_port ? a->options.http_port : 80;
+}
+
+int64_t https_port(const struct adapt *a)
+{
+    return a->options.has_https_port ? a->options.https_port : 443;
+}
+
+bool auto_https_says(const struct adapt *a, const char *word)
+{
+    for (size_t i = 0; i < a->options.auto_https_count; i++)
+        if (slice_is(a->options.auto_https[i], word))
+            return true;
+    return false;
+}
+
+static struct entry *entry_of(struct adapt *a, struct entries *all, struct slice address,
+                              struct slice protocol)
+{
+    struct slice parts[] = {address, SLICE("\n"), protocol};
+    struct slice name = arena_join(a->arena, parts, 3);
+    struct entry *e = map_get(&all->by_name, name);
+    if (e != NULL)
+        return e;
+    if (all->count == all->cap) {
+        all->cap = all->cap < 8 ? 8 : all->cap * 2;
+        struct entry **grown = ARENA_ARRAY(a->arena, struct entry *, all->cap);
+        if (all->count > 0)
+            memcpy(grown, all->items, all->count * sizeof *grown);
+        all->items = grown;
     }
-    struct entry *e = &list->items[list->count++];
-    *e = (struct entry){.address = address, .protocol = protocol};
+    e = all->items[all->count++] = ARENA_NEW(a->arena, struct entry);
+    e->address = address;
+    e->protocol = protocol;
+    map_put(&all->by_name, name, e);
     return e;
 }
 
-static int by_place(const void *x, const void *y)
+static void add_key(struct adapt *a, struct entry *e, struct site *site, size_t key)
 {
-    const struct entry *a = x, *b = y;
-    int order = slice_cmp(a->address, b->address);
-    return order != 0 ? order : slice_cmp(a->protocol, b->protocol);
+    struct placed_site *p = e->count > 0 ? &e->sites[e->count - 1] : NULL;
+    if (p == NULL || p->site != site) {
+        if (e->count == e->cap) {
+            e->cap = e->cap < 4 ? 4 : e->cap * 2;
+            struct placed_site *grown = ARENA_ARRAY(a->arena, struct placed_site, e->cap);
+            if (e->count > 0)
+                memcpy(grown, e->sites, e->count * sizeof *grown);
+            e->sites = grown;
+        }
+        p = &e->sites[e->count++];
+        *p = (struct placed_site){.site = site};
+    }
+    if (p->count == p->cap) {
+        p->cap = p->cap < 4 ? 4 : p->cap * 2;
+        struct slice *keys = ARENA_ARRAY(a->arena, struct slice, p->cap);
+        struct site_address *addresses = ARENA_ARRAY(a->arena, struct site_address, p->cap);
+        if (p->count > 0) {
+            memcpy(keys, p->keys, p->count * sizeof *keys);
+            memcpy(addresses, p->addresses, p->count * sizeof *addresses);
+        }
+        p->keys = keys;
+        p->addresses = addresses;
+    }
+    p->keys[p->count] = site->block->keys[key].text;
+    p->addresses[p->count++] = site->addresses[key];
 }
 
-/* --- where a key is listened for --- */
+/* --- the listeners of one key --- */
 
-static enum err check_scheme(struct adapt *a, struct slice scheme)
+static enum err check_scheme(struct adapt *a, const struct site_address *address)
 {
-    if (slice_is(scheme, "wss"))
+    if (slice_is(address->scheme, "wss"))
         return diag_fail(a->diag, "the scheme wss:// is only supported in browsers; use https:// "
                                   "instead");
-    if (slice_is(scheme, "ws"))
+    if (slice_is(address->scheme, "ws"))
         return diag_fail(a->diag, "the scheme ws:// is only supported in browsers; use http:// "
                                   "instead");
-    if (scheme.len > 0 && !slice_is(scheme, "http") && !slice_is(scheme, "https"))
-        return diag_fail(a->diag, "unsupported URL scheme " SLICE_FMT "://", SLICE_ARG(scheme));
-    return OK;
+    if (address->scheme.len == 0 || slice_is(address->scheme, "http") ||
+        slice_is(address->scheme, "https"))
+        return OK;
+    return diag_fail(a->diag, "unsupported URL scheme " SLICE_FMT "://",
+                     SLICE_ARG(address->scheme));
 }
 
-struct slice option_http_port(const struct adapt *a)
+static enum err listen_port(struct adapt *a, const struct site_address *address,
+                            struct slice *port)
 {
-    return a->options.has_http_port ? arena_printf(a->arena, "%lld",
-                                                   (long long)a->options.http_port)
-                                    : SLICE("80");
-}
-
-struct slice option_https_port(const struct adapt *a)
-{
-    return a->options.has_https_port ? arena_printf(a->arena, "%lld",
-                                                    (long long)a->options.https_port)
-                                     : SLICE("443");
-}
-
-static enum err listen_port(struct adapt *a, const struct site_address *at, struct slice *port)
-{
-    struct slice http = option_http_port(a), https = option_https_port(a);
-    *port = at->port.len > 0 ? at->port : slice_is(at->scheme, "http") ? http : https;
-    if ((slice_is(at->scheme, "http") && slice_eq(*port, https)) ||
-        (slice_is(at->scheme, "https") && slice_eq(*port, http)))
+    struct slice plain = arena_printf(a->arena, "%lld", (long long)http_port(a));
+    struct slice secure = arena_printf(a->arena, "%lld", (long long)https_port(a));
+    *port = address->port.len > 0                ? address->port
+            : slice_is(address->scheme, "http") ? plain
+                                                 : secure;
+    if ((slice_is(address->scheme, "http") && slice_eq(*port, secure)) ||
+        (slice_is(address->scheme, "https") && slice_eq(*port, plain)))
         return diag_fail(a->diag, "[" SLICE_FMT "] scheme and port violate convention",
-                         SLICE_ARG(site_address_text(at, a->arena)));
+                         SLICE_ARG(site_address_text(address, a->arena)));
     return OK;
 }
 
-static enum err listen_address(struct adapt *a, struct slice bind, struct slice port,
-                               struct slice *out)
+static enum err bound_address(struct adapt *a, struct slice bind, struct slice port,
+                              struct slice *out)
 {
     struct slice network, host, ignored;
     struct network_address n;
     struct address_error why;
     if (address_split(bind, &network, &host, &ignored, a->arena, &why) != OK)
         return diag_fail(a->diag, "splitting listener address: %s", why.text);
-    struct slice joined = address_join(network, host, port, a->arena);
-    if (address_parse(joined, SLICE("tcp"), 0, &n, a->arena, &why) != OK)
+    struct slice whole = address_join(network, host, port, a->arena);
+    if (address_parse(whole, SLICE("tcp"), 0, &n, a->arena, &why) != OK)
         return diag_fail(a->diag, "parsing network address: %s", why.text);
     *out = address_text(&n, a->arena);
     return OK;
 }
 
-static void add_key(struct mapper *m, struct entries *own, struct slice address,
-                    struct slice protocol, const struct site_key *key)
+/* Of an address that is bound twice, the protocols of the last one count, as in Caddy. */
+static void put_listener(struct adapt *a, struct listen_address *list, size_t *count,
+                         struct slice address, const struct bind_value *bind)
 {
-    struct entry *e = find_entry(m->a, own, address, protocol);
-    if (e->sites == NULL) {
-        e->sites = ARENA_NEW(m->a->arena, struct mapped_site);
-        e->site_count = 1;
+    size_t i = 0;
+    while (i < *count && !slice_eq(list[i].address, address))
+        i++;
+    if (i == *count)
+        ++*count;
+    list[i] = (struct listen_address){.address = address};
+    list[i].protocols = ARENA_ARRAY(a->arena, struct slice, bind->protocol_count + 1);
+    for (size_t k = 0; k < bind->protocol_count; k++) {
+        size_t j = 0;
+        while (j < list[i].protocol_count &&
+               !slice_eq(list[i].protocols[j], bind->protocols[k]))
+            j++;
+        if (j == list[i].protocol_count)
+            list[i].protocols[list[i].protocol_count++] = bind->protocols[k];
     }
-    struct mapped_site *s = e->sites;
-    struct site_key *keys = ARENA_ARRAY(m->a->arena, struct site_key, s->key_count + 1);
-    if (s->key_count > 0)
-        memcpy(keys, s->keys, s->key_count * sizeof *keys);
-    keys[s->key_count++] = *key;
-    s->keys = keys;
+    if (list[i].protocol_count == 0)
+        list[i].protocol_count = 1; /* the empty one: default */
 }
 
-static enum err add_bind(struct mapper *m, struct entries *own, const struct bind_value *b,
-                         struct slice port, const struct site_key *key)
+static enum err key_listeners(struct adapt *a, const struct site *site,
+                              const struct site_address *address, struct listen_address **out,
+                              size_t *count)
 {
-    for (size_t i = 0; i < b->address_count; i++) {
-        struct slice address;
-        TRY(listen_address(m->a, b->addresses[i], port, &address));
-        if (b->protocol_count == 0)
-            add_key(m, own, address, SLICE(""), key);
-        for (size_t k = 0; k < b->protocol_count; k++)
-            add_key(m, own, address, b->protocols[k], key);
-    }
-    return OK;
-}
-
-static enum err map_key(struct mapper *m, const struct site *site, struct entries *own,
-                        const struct site_key *key)
-{
-    static struct slice any[1] = {{"", 0}};
-    static const struct bind_value everywhere = {.addresses = any, .address_count = 1};
+    static struct slice anywhere = {"", 0};
+    static const struct bind_value default_bind = {.addresses = &anywhere, .address_count = 1};
+    const struct bind_value *one = &default_bind;
     struct slice port;
-    size_t binds = 0;
-    TRY(check_scheme(m->a, key->address.scheme));
-    TRY(listen_port(m->a, &key->address, &port));
-    for (size_t i = 0; i < site->pile.count; i++) {
-        if (site->pile.items[i].kind != VALUE_BIND)
-            continue;
-        binds++;
-        TRY(add_bind(m, own, site->pile.items[i].bind, port, key));
-    }
-    for (size_t i = 0; binds == 0 && i < m->a->options.default_bind_count; i++)
-        TRY(add_bind(m, own, m->a->options.default_bind[i], port, key));
-    if (binds == 0 && m->a->options.default_bind_count == 0)
-        TRY(add_bind(m, own, &everywhere, port, key));
-    return OK;
-}
-
-static void append_site(struct adapt *a, struct entry *e, const struct mapped_site *site)
-{
-    struct mapped_site *all = ARENA_ARRAY(a->arena, struct mapped_site, e->site_count + 1);
-    if (e->site_count > 0)
-        memcpy(all, e->sites, e->site_count * sizeof *all);
-    all[e->site_count++] = *site;
-    e->sites = all;
-}
-
-static enum err map_site(struct mapper *m, const struct site *site, size_t number)
-{
-    struct entries own = {0};
-    struct adapt *a = m->a;
-    for (size_t i = 0; i < site->block->key_count; i++) {
-        struct site_key key = {.token = site->block->keys[i]};
-        struct address_error why;
-        if (site_address_parse(key.token.text, &key.address, a->arena, &why) != OK)
-            return diag_fail(a->diag, "parsing key: %s", why.text);
-        site_address_normalize(&key.address, a->arena);
-        enum err e = map_key(m, site, &own, &key);
-        if (e != OK) {
-            char *text = arena_str(a->arena, slice_from(a->diag->text));
-            diag_place(a->diag, key.token.file, key.token.line, key.token.column);
-            diag_say(a->diag, "server block %zu, key %zu (" SLICE_FMT
-                     "): determining listener address: %s", number, i, SLICE_ARG(key.token.text),
-                     text);
-            return e;
+    size_t binds = site->binds.count, total = 0;
+    TRY(check_scheme(a, address));
+    TRY(listen_port(a, address, &port));
+    bool global = binds == 0 && a->options.default_bind_count > 0;
+    binds = binds > 0 ? binds : global ? a->options.default_bind_count : 1;
+    for (size_t pass = 0; pass < 2; pass++) {
+        if (pass == 1)
+            *out = ARENA_ARRAY(a->arena, struct listen_address, total + 1);
+        for (size_t b = 0; b < binds; b++) {
+            const struct bind_value *v = site->binds.count > 0 ? site->binds.items[b].bind
+                                         : global              ? a->options.default_bind[b]
+                                                               : one;
+            for (size_t i = 0; i < v->address_count; i++) {
+                struct slice text;
+                if (pass == 0) {
+                    total++;
+                    continue;
+                }
+                TRY(bound_address(a, v->addresses[i], port, &text));
+                put_listener(a, *out, count, text, v);
+            }
         }
     }
-    qsort(own.items, own.count, sizeof *own.items, by_place);
-    for (size_t i = 0; i < own.count; i++) {
-        own.items[i].sites->site = site;
-        append_site(a, find_entry(a, &m->all, own.items[i].address, own.items[i].protocol),
-                    own.items[i].sites);
-    }
     return OK;
 }
 
-/* --- addresses with the same sites --- */
+/* --- placing --- */
 
-static bool same_keys(const struct mapped_site *x, const struct mapped_site *y)
+static enum err place_key(struct adapt *a, struct entries *all, struct site *site, size_t index,
+                          size_t key)
 {
-    if (x->site != y->site || x->key_count != y->key_count)
-        return false;
-    for (size_t i = 0; i < x->key_count; i++)
-        if (!slice_eq(x->keys[i].token.text, y->keys[i].token.text) ||
-            x->keys[i].token.line != y->keys[i].token.line)
-            return false;
-    return true;
+    struct listen_address *listeners = NULL;
+    struct slice text = site->block->keys[key].text;
+    struct site_address parsed;
+    size_t count = 0;
+    const struct token *t = &site->block->keys[key];
+    diag_place(a->diag, t->file, t->line, t->column);
+    if (site_address_parse(text, &parsed, a->diag) != OK) {
+        diag_prefix(a, "parsing key");
+        return ERR_INVALID;
+    }
+    site->addresses[key] = site_address_normal(&parsed, a->arena);
+    if (key_listeners(a, site, &site->addresses[key], &listeners, &count) != OK) {
+        diag_prefix(a, "server block %zu, key %zu (" SLICE_FMT "): determining listener address",
+                    index, key, SLICE_ARG(text));
+        return ERR_INVALID;
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t p = 0; p < listeners[i].protocol_count; p++)
+            add_key(a, entry_of(a, all, listeners[i].address, listeners[i].protocols[p]), site,
+                    key);
+    return OK;
 }
 
+static int by_address(const void *x, const void *y)
+{
+    const struct entry *a = *(struct entry *const *)x, *b = *(struct entry *const *)y;
+    int order = slice_cmp(a->address, b->address);
+    return order != 0 ? order : slice_cmp(a->protocol, b->protocol);
+}
+
+/* The same keys of the same sites. */
 static bool same_sites(const struct entry *x, const struct entry *y)
 {
-    if (x->site_count != y->site_count)
+    if (x->count != y->count)
         return false;
-    for (size_t i = 0; i < x->site_count; i++)
-        if (!same_keys(&x->sites[i], &y->sites[i]))
+    for (size_t i = 0; i < x->count; i++) {
+        const struct placed_site *p = &x->sites[i], *q = &y->sites[i];
+        if (p->site != q->site || p->count != q->count)
             return false;
+        for (size_t k = 0; k < p->count; k++)
+            if (p->keys[k].ptr != q->keys[k].ptr || p->keys[k].len != q->keys[k].len)
+                return false;
+    }
     return true;
 }
 
-static void add_listen(struct adapt *a, struct pairing *p, const struct entry *e)
+static void add_listener(struct adapt *a, struct pairing *p, const struct entry *e, size_t most)
 {
-    struct listen_at *l = p->listen_count > 0 ? &p->listen[p->listen_count - 1] : NULL;
+    struct listen_address *l =
+        p->listener_count > 0 ? &p->listeners[p->listener_count - 1] : NULL;
     if (l == NULL || !slice_eq(l->address, e->address)) {
-        l = &p->listen[p->listen_count++];
-        *l = (struct listen_at){.address = e->address};
+        l = &p->listeners[p->listener_count++];
+        l->address = e->address;
+        l->protocols = ARENA_ARRAY(a->arena, struct slice, most);
     }
-    struct slice *protocols = ARENA_ARRAY(a->arena, struct slice, l->protocol_count + 1);
-    if (l->protocol_count > 0)
-        memcpy(protocols, l->protocols, l->protocol_count * sizeof *protocols);
-    protocols[l->protocol_count++] = e->protocol;
-    l->protocols = protocols;
+    l->protocols[l->protocol_count++] = e->protocol;
 }
 
-/* One that an entry of its own address has taken already becomes a server without anything: so does
- * Caddy, and the names of the servers behind it count it. */
-static void pair_entry(struct adapt *a, struct entries *all, size_t at, struct pairing *p)
+/* An entry that went to another of the same address leaves a server with nothing in it, as in
+ * Caddy: the names of the servers behind it, and thus what a person's scripts say, hang on that. */
+static size_t pair(struct adapt *a, struct entries *all, struct pairing *out)
 {
-    struct entry *first = &all->items[at];
-    p->listen = ARENA_ARRAY(a->arena, struct listen_at, all->count);
-    if (first->taken)
-        return;
-    p->sites = first->sites;
-    p->site_count = first->site_count;
-    for (size_t k = 0; k < all->count; k++) {
-        struct entry *other = &all->items[k];
-        if (other->taken || !same_sites(first, other))
-            continue;
-        other->taken = true;
-        add_listen(a, p, other);
-    }
-}
-
-enum err sites_map(struct adapt *a, const struct site *sites, size_t count, struct pairing **out,
-                   size_t *pairing_count)
-{
-    struct mapper m = {.a = a};
-    for (size_t i = 0; i < count; i++)
-        TRY(map_site(&m, &sites[i], i));
-    struct entries *all = &m.all;
-    if (all->count > 0)
-        qsort(all->items, all->count, sizeof *all->items, by_place);
-    struct pairing *list = ARENA_ARRAY(a->arena, struct pairing, all->count + 1);
     size_t n = 0;
-    for (size_t i = 0, end; i < all->count; i = end) {
-        bool *gone = ARENA_ARRAY(a->arena, bool, all->count);
-        for (end = i; end < all->count && slice_eq(all->items[end].address, all->items[i].address);
-             end++)
-            gone[end] = all->items[end].taken;
-        for (size_t k = i; k < end; k++)
-            if (!gone[k])
-                pair_entry(a, all, k, &list[n++]);
+    for (size_t i = 0; i < all->count; i++) {
+        struct entry *first = all->items[i];
+        size_t same = 0;
+        if (first->taken != NULL) {
+            n += slice_eq(first->taken->address, first->address);
+            continue;
+        }
+        for (size_t k = i; k < all->count; k++)
+            same += all->items[k]->taken == NULL && same_sites(first, all->items[k]);
+        struct pairing *p = &out[n++];
+        p->listeners = ARENA_ARRAY(a->arena, struct listen_address, same);
+        p->sites = first->sites;
+        p->site_count = first->count;
+        for (size_t k = i; k < all->count; k++)
+            if (all->items[k]->taken == NULL && same_sites(first, all->items[k])) {
+                all->items[k]->taken = first;
+                add_listener(a, p, all->items[k], same);
+            }
     }
-    *out = list;
-    *pairing_count = n;
+    return n;
+}
+
+enum err sites_place(struct adapt *a, struct site *sites, size_t count, struct pairing **out,
+                     size_t *pairing_count)
+{
+    struct entries all = {0};
+    enum err e = OK;
+    map_init(&all.by_name, false);
+    for (size_t s = 0; s < count && e == OK; s++) {
+        size_t keys = sites[s].block->key_count;
+        sites[s].addresses = ARENA_ARRAY(a->arena, struct site_address, keys + 1);
+        for (size_t k = 0; k < keys && e == OK; k++)
+            e = place_key(a, &all, &sites[s], s, k);
+    }
+    map_deinit(&all.by_name);
+    TRY(e);
+    if (all.count > 0)
+        qsort(all.items, all.count, sizeof *all.items, by_address);
+    *out = ARENA_ARRAY(a->arena, struct pairing, all.count + 1);
+    *pairing_count = pair(a, &all, *out);
     return OK;
+}
+
+/* --- questions --- */
+
+bool placed_catches_all(const struct placed_site *p)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->addresses[i].host.len == 0)
+            return true;
+    return false;
+}
+
+size_t placed_hosts(struct adapt *a, const struct placed_site *p, bool logger, struct slice **out)
+{
+    struct map seen;
+    size_t count = 0;
+    *out = ARENA_ARRAY(a->arena, struct slice, p->count + 2); /* callers may add one */
+    if (!logger && placed_catches_all(p))
+        return 0;
+    map_init(&seen, false);
+    for (size_t i = 0; i < p->count; i++) {
+        const struct site_address *s = &p->addresses[i];
+        struct slice host = s->host;
+        if (host.len == 0)
+            continue;
+        if (logger && s->port.len > 0 && !slice_is(s->port, "80") && !slice_is(s->port, "443"))
+            host = address_join(SLICE_NONE, s->host, s->port, a->arena);
+        if (map_get(&seen, host) != NULL)
+            continue;
+        map_put(&seen, host, p->site);
+        (*out)[count++] = host;
+    }
+    map_deinit(&seen);
+    return count;
+}
+
+bool listeners_use_other_port(struct adapt *a, const struct pairing *p, int64_t port)
+{
+    for (size_t i = 0; i < p->listener_count; i++) {
+        struct network_address n;
+        struct address_error why;
+        if (address_parse(p->listeners[i].address, SLICE("tcp"), 0, &n, a->arena, &why) == OK &&
+            (port > n.last_port || port < n.first_port))
+            return true;
+    }
+    return false;
 }

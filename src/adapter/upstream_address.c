@@ -39,7 +39,10 @@ static enum err parse_url(struct slice text, struct upstream_address *u, struct 
 {
     size_t at = slice_find_slice(text, SLICE("://"));
     struct slice rest = slice_skip(text, at + 3);
-    u->scheme = slice_take(text, at);
+    char *scheme = arena_str(arena, slice_take(text, at));
+    for (size_t i = 0; i < at; i++)
+        scheme[i] = ascii_lower(scheme[i]);
+    u->scheme = slice_of(scheme, at);
     if (slice_find(text, '{') != SIZE_MAX)
         return fail(why, "due to parsing difficulties, placeholders are not allowed when an "
                          "upstream address contains a scheme");
@@ -74,7 +77,6 @@ static enum err parse_url(struct slice text, struct upstream_address *u, struct 
     if (rest.len >= 2 && rest.ptr[0] == '[' && rest.ptr[rest.len - 1] == ']')
         rest = slice_take(slice_skip(rest, 1), rest.len - 2);
     u->host = rest;
-    (void)arena;
     return OK;
 }
 

@@ -6,30 +6,20 @@
 
 #include "app/commands.h"
 #include "app/config_file.h"
+#include "app/env_load.h"
 #include "app/generation.h"
 #include "base/buffer.h"
-#include "base/log.h"
 #include "config/jsonx.h"
 
 static const struct flag flags[] = {
     {"config", 'c', true, "FILE", "configuration file to adapt, - for standard input", NULL},
     {"adapter", 'a', true, "NAME", "config adapter to use", "caddyfile"},
     {"pretty", 'p', false, NULL, "indent the JSON for people", NULL},
+    {"envfile", 0, true, "strings", "environment file to load; may be given several times", NULL,
+     FLAG_COMMAS},
     {"validate", 0, false, NULL, "also test whether the result would run", NULL},
     {0},
 };
-
-static void print_warnings(const json_t *warnings)
-{
-    for (size_t i = 0; i < json_array_size(warnings); i++) {
-        const json_t *w = json_array_get(warnings, i);
-        LOG(LOG_WARN, "caddyfile", "adapted with a warning",
-            LOG_CSTR("file", json_string_value(json_object_get(w, "file"))),
-            LOG_NUM("line", json_integer_value(json_object_get(w, "line"))),
-            LOG_CSTR("directive", json_string_value(json_object_get(w, "directive"))),
-            LOG_CSTR("message", json_string_value(json_object_get(w, "message"))));
-    }
-}
 
 static int print_document(const json_t *document, bool pretty)
 {
@@ -57,14 +47,16 @@ static int run(const struct command_line *l)
 {
     struct loaded_config c;
     char error[4096];
+    if (env_load(l) != OK)
+        return EXIT_STARTUP;
     if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) !=
         OK)
         return cli_fail("%s", error);
     if (c.document == NULL)
         return cli_fail("input file required when there is no Caddyfile in current directory (use "
                         "--config flag)");
-    print_warnings(c.warnings);
     int status = print_document(c.document, flag_on(l, "pretty"));
+    config_warn(c.adapter, c.warnings);
     if (status == EXIT_OK && flag_on(l, "validate"))
         status = validate(c.document);
     config_unload(&c);
@@ -73,7 +65,8 @@ static int run(const struct command_line *l)
 
 const struct command command_adapt = {
     .name = "adapt",
-    .usage = "--config FILE [--adapter NAME] [--pretty] [--validate]",
+    .usage = "--config FILE [--adapter NAME] [--pretty] [--validate] "
+             "[--envfile FILE]",
     .help = "Adapts a configuration to JSON",
     .flags = flags,
     .run = run,

@@ -103,6 +103,7 @@ static int serve(const struct command_line *l)
         /* The keeper must not start it again: an exit before READY is final for it. */
         return cli_fail("%s", error);
     }
+    config_warn(loaded.adapter, loaded.warnings);
     start.document = json_incref(loaded.document);
     start.file = loaded.path;
     start.adapter = loaded.adapter;

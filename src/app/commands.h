@@ -8,6 +8,7 @@
 
 extern const struct command command_adapt;
 extern const struct command command_environ;
+extern const struct command command_fmt;
 extern const struct command command_list_modules;
 extern const struct command command_reload;
 extern const struct command command_run;

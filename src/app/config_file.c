@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "adapter/adapter.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
 
@@ -68,6 +69,23 @@ enum err config_adapt(struct slice adapter, struct slice file_name, struct slice
     if (e != OK)
         snprintf(error, cap, "adapting config using caddyfile: %s", diag.text);
     return e;
+}
+
+void config_warn(const char *adapter, const json_t *warnings)
+{
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        const json_t *w = json_array_get(warnings, i);
+        const char *directive = json_string_value(json_object_get(w, "directive"));
+        char text[1024];
+        snprintf(text, sizeof text, "%s%s%s", directive != NULL ? directive : "",
+                 directive != NULL ? ": " : "",
+                 json_string_value(json_object_get(w, "message")));
+        struct log_field fields[] = {
+            LOG_CSTR("file", json_string_value(json_object_get(w, "file"))),
+            LOG_NUM("line", json_integer_value(json_object_get(w, "line"))),
+        };
+        log_emit(LOG_WARN, adapter, slice_from(text), fields, 2);
+    }
 }
 
 static enum err parse_json(struct slice body, const char *path, json_t **document, char *error,

@@ -24,6 +24,9 @@ void config_unload(struct loaded_config *);
 /* A whole file, or stdin for "-": malloc'd, NUL-ended. */
 enum err file_read_all(const char *path, char **bytes, size_t *len, char *error, size_t cap);
 
+/* Logs what an adapter warned of. */
+void config_warn(const char *adapter, const json_t *warnings);
+
 /* By the adapter's name; "json" is none. */
 enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
                       json_t **document, json_t **warnings, char *error, size_t cap);

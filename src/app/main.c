@@ -7,6 +7,7 @@
 const struct command *const commands[] = {
     &command_adapt,
     &command_environ,
+    &command_fmt,
     &command_list_modules,
     &command_reload,
     &command_run,
