@@ -9,6 +9,7 @@
 #include "handlers/handlers.h"
 #include "proxy/proxy.h"
 #include "logs/encoders.h"
+#include "logs/filters.h"
 #include "logs/writers.h"
 #include "http/client_ip.h"
 
@@ -25,6 +26,7 @@ const struct module *const all_modules[] = {
     &handler_file_server,
     &handler_headers,
     &handler_invoke,
+    &handler_log_append,
     &handler_request_body,
     &handler_rewrite,
     &handler_static_response,
@@ -45,10 +47,24 @@ const struct module *const all_modules[] = {
     &matcher_remote_ip,
     &matcher_vars,
     &matcher_vars_regexp,
+    &log_encoder_append,
     &log_encoder_console,
+    &log_encoder_filter,
+    &log_encoder_journald,
     &log_encoder_json,
+    &log_filter_cookie,
+    &log_filter_delete,
+    &log_filter_hash,
+    &log_filter_ip_mask,
+    &log_filter_multi_regexp,
+    &log_filter_query,
+    &log_filter_regexp,
+    &log_filter_rename,
+    &log_filter_replace,
+    &log_filter_set_cookie,
     &log_writer_discard,
     &log_writer_file,
+    &log_writer_net,
     &log_writer_stderr,
     &log_writer_stdout,
     &module_admin_api,

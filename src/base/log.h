@@ -55,6 +55,7 @@ struct log_event {
     size_t count;
     const char *file, *function; /* who logs; NULL: not known */
     int line;
+    bool no_console_time; /* whoever reads the console form knows the time: the journal */
 };
 
 #define LOG_KEY(k) slice_from(k)

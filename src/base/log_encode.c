@@ -527,7 +527,7 @@ enum err log_encode_console(struct buffer *b, const struct log_event *e, const s
     size_t start = b->len;
     bool was_full = b->full;
     b->full = false;
-    if (f->time_key.len > 0)
+    if (f->time_key.len > 0 && !e->no_console_time)
         put_time(b, e->wall_ns, f, false);
     if (f->level_key.len > 0) {
         put_tab(b, start);

@@ -49,6 +49,7 @@ enum {
 struct local { /* what one logging thread has here */
     struct log_pipe pipe;
     struct buffer scratch;
+    struct arena arena;
     _Atomic(const void *) using;
     atomic_bool ended;
 };
@@ -106,6 +107,7 @@ static struct local *make_local(void)
         memset(l, 0, sizeof *l);
         log_pipe_init(&l->pipe, PIPE_MAX);
         buffer_init(&l->scratch, LOG_LINE_MAX);
+        arena_init(&l->arena, 4096);
         atomic_store(&queue.locals[at], l);
         if (at == count)
             atomic_store(&queue.locals_count, count + 1);
@@ -127,6 +129,11 @@ struct buffer *log_queue_scratch(void)
 {
     struct local *l = my_local();
     return l != NULL ? &l->scratch : NULL;
+}
+
+struct arena *log_queue_arena(void)
+{
+    return &my_local()->arena;
 }
 
 static void count_drop(struct log_writer *w)
@@ -190,14 +197,14 @@ void log_using(const void *p)
 
 void log_unused(const void *p)
 {
+    pthread_mutex_lock(&queue.lock); /* none is freed; nobody waits for the lock while it uses */
     unsigned count = atomic_load(&queue.locals_count);
     for (unsigned i = 0; i < count; i++) {
         struct local *l = atomic_load(&queue.locals[i]);
-        if (l == mine)
-            continue;
-        while (l != NULL && l == atomic_load(&queue.locals[i]) && atomic_load(&l->using) == p)
+        while (l != NULL && l != mine && atomic_load(&l->using) == p)
             sched_yield();
     }
+    pthread_mutex_unlock(&queue.lock);
 }
 
 /* --- orders --- */
@@ -359,6 +366,7 @@ static void free_local(unsigned at, struct local *l)
     pthread_mutex_unlock(&queue.lock);
     log_pipe_deinit(&l->pipe);
     buffer_deinit(&l->scratch);
+    arena_deinit(&l->arena);
     free(l);
 }
 

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "base/arena.h"
 #include "base/buffer.h"
 #include "base/list.h"
 #include "base/log_pipe.h"
@@ -67,6 +68,7 @@ uint64_t log_queue_dropped(void);
 
 /* The calling thread's memory for making lines. */
 struct buffer *log_queue_scratch(void);
+struct arena *log_queue_arena(void); /* emptied by whoever made the line; after the scratch */
 
 /* While a thread uses something that another may free, it says so; log_unused waits until nobody
  * does. */

@@ -120,6 +120,7 @@ static void put(const struct log_stream *s, const struct log_event *e)
     buffer_clear(b);
     if (write_down(s, b, &shown) == OK)
         log_queue_put(s->writer, buffer_slice(b), s->may_wait);
+    arena_reset(log_queue_arena());
 }
 
 void log_target_find(struct log_target *t, const struct log_set *set, const char *logger,

@@ -13,4 +13,5 @@ struct log_encoder_face {
     void (*set_terminal)(void *cfg);
 };
 
-extern const struct module log_encoder_json, log_encoder_console;
+extern const struct module log_encoder_append, log_encoder_console, log_encoder_filter,
+    log_encoder_journald, log_encoder_json;

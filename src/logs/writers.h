@@ -19,7 +19,7 @@ struct log_writer_face {
 };
 
 extern const struct module log_writer_stdout, log_writer_stderr, log_writer_discard,
-    log_writer_file;
+    log_writer_file, log_writer_net;
 
 /* Text of a log's configuration with its global placeholders, {env.X} {system.X} {file.X}, put in.
  * Unknown and empty ones fail, as in Caddy. */
