@@ -737,7 +737,7 @@ static void end_logs(void)
 {
     log_publish(NULL);
     if (!log_queue_stop(LOG_FLUSH_NS))
-        fprintf(stderr, "portico: some log lines could not be written before the end\n");
+        log_complain("portico: some log lines could not be written before the end\n");
 }
 
 static int fail(const char *error)

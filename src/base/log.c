@@ -6,11 +6,17 @@
  */
 #include "base/log.h"
 
+#include <limits.h>
+#include <poll.h>
+#include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log_encode.h"
+
+enum { STDERR_WAIT_MS = 100 }; /* for a reader, before a line is given up */
 
 static _Atomic(log_sink *) sink;
 static _Atomic int threshold = LOG_INFO;
@@ -65,8 +71,30 @@ void log_write_stderr(const struct log_event *e)
     enum err r = terminal ? log_encode_console(&line, e, &format)
                           : log_encode_json(&line, e, &format);
     if (r == OK)
-        (void)!write(STDERR_FILENO, line.ptr, line.len);
+        log_raw_stderr(buffer_slice(&line));
     buffer_deinit(&line);
+}
+
+void log_raw_stderr(struct slice bytes)
+{
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    while (bytes.len > 0 && poll(&p, 1, STDERR_WAIT_MS) == 1) {
+        ssize_t n = write(STDERR_FILENO, bytes.ptr, bytes.len < PIPE_BUF ? bytes.len : PIPE_BUF);
+        if (n <= 0)
+            return;
+        bytes = slice_skip(bytes, (size_t)n);
+    }
+}
+
+void log_complain(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n > 0)
+        log_raw_stderr(slice_of(text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1));
 }
 
 void log_event(struct log_event *e)

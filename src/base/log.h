@@ -99,6 +99,11 @@ void log_emit(enum log_level, const char *logger, struct slice message,
 /* One line straight to stderr: console form on a terminal, JSON else. */
 void log_write_stderr(const struct log_event *);
 
+/* Bytes to stderr, past all logs; given up when nobody takes them. The second is for the logs' own
+ * troubles. */
+void log_raw_stderr(struct slice);
+void log_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* "debug", "info", … in lower case. */
 const char *log_level_name(enum log_level);
 

@@ -278,7 +278,7 @@ static void tell_failure(struct log_writer *w, enum err e)
     if (w->failing)
         return;
     w->failing = true;
-    fprintf(stderr, "portico: writing log %s: %s; trying again\n", w->name, err_text(e));
+    log_complain("portico: writing log %s: %s; trying again\n", w->name, err_text(e));
 }
 
 static void flush(struct log_writer *w, uint64_t now)

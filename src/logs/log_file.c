@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "logs/log_mill.h"
 #include "logs/writers.h"
@@ -130,7 +131,7 @@ static enum err read_layout(struct file_options *o, const json_t *json, struct p
         time_layout_read(l, slice_of(text, time_layout_put(l, then, false, text)), false,
                          &back) != OK ||
         back / (int64_t)NS_PER_S != then / (int64_t)NS_PER_S) {
-        fprintf(stderr, "portico: backup_time_format \"" SLICE_FMT "\" cannot be read back: using "
+        log_complain("portico: backup_time_format \"" SLICE_FMT "\" cannot be read back: using "
                 DEFAULT_LAYOUT "\n", SLICE_ARG(layout));
         (void)!time_layout_compile(l, SLICE(DEFAULT_LAYOUT));
     }
@@ -157,7 +158,7 @@ static enum err read_marks(struct file_options *o, const json_t *json, struct pr
         if (!json_is_integer(v))
             return provision_fail(p, "\"roll_minutes\" must be an array of numbers");
         if (json_integer_value(v) < 0 || json_integer_value(v) > 59)
-            fprintf(stderr, "portico: roll_minutes: %lld is no minute\n",
+            log_complain("portico: roll_minutes: %lld is no minute\n",
                     (long long)json_integer_value(v));
         for (unsigned k = 0; json_integer_value(v) >= 0 && json_integer_value(v) < 60 && k < 24; k++)
             set_mark(o, k * 60 + (unsigned)json_integer_value(v));
@@ -168,7 +169,7 @@ static enum err read_marks(struct file_options *o, const json_t *json, struct pr
             slice_to_u64(minute, 59, &m))
             set_mark(o, (unsigned)(h * 60 + m));
         else
-            fprintf(stderr, "portico: roll_at: \"" SLICE_FMT "\" is no time of the day\n",
+            log_complain("portico: roll_at: \"" SLICE_FMT "\" is no time of the day\n",
                     SLICE_ARG(times[i]));
     }
     return OK;
@@ -348,13 +349,13 @@ static void roll(struct file_writer *f, const char *reason, uint64_t now)
     struct stat st;
     bool known = fstat(f->fd, &st) == 0;
     if (!move_aside(f, reason)) {
-        fprintf(stderr, "portico: rolling the log %s: %s; going on in it\n", f->writer.name,
+        log_complain("portico: rolling the log %s: %s; going on in it\n", f->writer.name,
                 strerror(errno));
         f->no_roll_before_ns = now + ROLL_RETRY_NS;
         return;
     }
     if (open_file(f) != OK) { /* the old one, under its new name, is still open: go on there */
-        fprintf(stderr, "portico: opening the log %s: %s\n", f->writer.name, strerror(errno));
+        log_complain("portico: opening the log %s: %s\n", f->writer.name, strerror(errno));
         f->no_roll_before_ns = now + ROLL_RETRY_NS;
         return;
     }

@@ -24,6 +24,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 enum { ROLLED_MAX = 100000, PATH_BYTES = 4096 };
@@ -219,7 +220,7 @@ static void compress_file(const struct folder *f, const char *name, enum log_com
     if (ok && renameat(f->fd, temporary, f->fd, to) == 0) {
         unlinkat(f->fd, name, 0);
     } else {
-        fprintf(stderr, "portico: compressing the rolled log %s failed\n", name);
+        log_complain("portico: compressing the rolled log %s failed\n", name);
         if (out >= 0)
             unlinkat(f->fd, temporary, 0);
     }

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "logs/writers.h"
 #include "net/address.h"
@@ -291,7 +292,7 @@ static enum err open_net(const void *cfg, struct log_writer **out, char *error, 
         snprintf(error, cap, "dial " SLICE_FMT ": %s", SLICE_ARG(o->text), strerror(errno));
         e = o->soft_start ? OK : ERR_IO;
         if (e == OK)
-            fprintf(stderr, "portico: net log writer failed to connect: %s; trying again\n", error);
+            log_complain("portico: net log writer failed to connect: %s; trying again\n", error);
     }
     if (e != OK) {
         free_net(n);
