@@ -221,7 +221,7 @@ def fields(io):
         same([(l["level"], l["status"]) for l in by["/fail"] + by["/missing"]],
              [("error", 503), ("info", 404)])
         same(by["/nothing"][0]["status"], 0)
-        same([l["logger"] for l in by["/host"]], ["http.log.access.w", "http.log.access.t"])
+        same({l["logger"] for l in by["/host"]}, {"http.log.access.w", "http.log.access.t"})
         same(os.stat(path).st_mode & 0o777, 0o640)
         same(os.stat(os.path.dirname(path)).st_mode & 0o777, 0o700)
         text = s.end()
@@ -459,7 +459,50 @@ def hostile(io):
         same(open(f"{folder}/c.log", "rb").read().count(b"\n"), 2)
 
 
+def metrics(io):
+    routes = [{"match": [{"path": ["/metrics"]}], "handle": [{"handler": "metrics"}]},
+              {"match": [{"path": ["/fail"]}],
+               "handle": [{"handler": "error", "status_code": "503"}]},
+              {"handle": [{"handler": "static_response", "body": "hello"}]}]
+    s = Server(io, {"logs": {"default": {"level": "ERROR"}}}, None, routes,
+               http_more={"metrics": {}})
+    try:
+        s.get("/fail")
+        load(s.port, 4, 1000)
+        s.get("/x", method="POST", body=b"x" * 5000)
+        for text in (s.get("/metrics").decode(), s.api("GET", "/metrics")[1]):
+            values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+
+            def value(name, code=200, method="GET", more="", handler="static_response"):
+                return int(values[f'caddy_http_{name}{{code="{code}",handler="{handler}",'
+                                  f'method="{method}",server="srv0"{more}}}'])
+            up = int(values['caddy_http_requests_total{handler="static_response",server="srv0"}'])
+            up -= 4001
+            assert up >= 1, up
+            same(value("request_duration_seconds_count"), 4000 + up)
+            same(value("response_duration_seconds_count"), 4000 + up)
+            same(value("response_size_bytes_sum"), 5 * (4000 + up))
+            same(value("response_size_bytes_bucket", more=',le="256"'), 4000 + up)
+            same(value("request_size_bytes_bucket", method="POST", more=',le="4096"'), 0)
+            same(value("request_size_bytes_bucket", method="POST", more=',le="16384"'), 1)
+            same(value("request_duration_seconds_count", 503, handler="error"), 1)
+            same(values['caddy_http_request_errors_total{handler="error",server="srv0"}'], "1")
+            same(values['caddy_http_requests_in_flight{handler="static_response",server="srv0"}'],
+                 "0")
+            same(values["caddy_config_last_reload_successful"], "1")
+            assert 10 < int(values["process_open_fds"]) < 200
+            assert int(values["process_resident_memory_bytes"]) > 1000000
+            assert abs(float(values["process_start_time_seconds"]) - time.time()) < 60
+        same(s.api("POST", "/load", {"nonsense": 1})[0], 400)
+        assert "caddy_config_last_reload_successful 0\n" in s.api("GET", "/metrics")[1]
+    finally:
+        s.end()
+        s.clean()
+
+
 CASES = [
+    ("requests are counted over all workers, as Caddy names them",
+     metrics),
     ("a line has Caddy's fields in Caddy's order, credentials are REDACTED",
      fields),
     ("two workers under load lose no line, and each keeps its order",

@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
+#include "http/http_metrics.h"
 #include "keeper/keeper.h"
 #include "keeper/keeper_wire.h"
 #include "loop/await.h"
@@ -63,6 +64,8 @@ static struct {
     struct task orders;
     int status;
     uint64_t reloads, failed_reloads;
+    _Atomic int64_t loaded_wall_ns; /* of the last configuration that was taken over */
+    atomic_int last_load_ok;
 } control;
 
 /* --- the keeper --- */
@@ -380,6 +383,9 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
         loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)
         snprintf(error, cap, "the server is shutting down");
+    atomic_store(&control.last_load_ok, e == OK);
+    if (e == OK)
+        atomic_store(&control.loaded_wall_ns, clock_wall_ns());
     if (e == OK)
         control.reloads++;
     else
@@ -450,12 +456,16 @@ static struct worker_live count_live(void)
     return all;
 }
 
+static enum err put_metrics(struct buffer *b, struct exchange *x);
+
 static enum err face_metrics(struct buffer *b)
 {
+    struct exchange nobody = {.generation = control.generation};
     uint64_t requests = 0;
     struct worker_live live = count_live();
     for (unsigned w = 0; w < control.workers_count; w++)
         requests += __atomic_load_n(&control.workers[w].h1.requests, __ATOMIC_RELAXED);
+    TRY(put_metrics(b, &nobody));
     return buffer_append_f(
         b,
         "# HELP portico_requests_total HTTP requests served since the start.\n"
@@ -475,6 +485,25 @@ static enum err face_metrics(struct buffer *b)
         (unsigned long long)requests, live.connections, live.exchanges, live.fibers,
         live.operations,
         (unsigned long long)control.reloads, (unsigned long long)control.failed_reloads);
+}
+
+/* What any thread may tell: the counters of the exchange's own configuration, and the process. */
+static enum err put_metrics(struct buffer *b, struct exchange *x)
+{
+    TRY(buffer_append_f(
+        b,
+        "# HELP caddy_config_last_reload_success_timestamp_seconds Timestamp of the last successful "
+        "configuration reload.\n"
+        "# TYPE caddy_config_last_reload_success_timestamp_seconds gauge\n"
+        "caddy_config_last_reload_success_timestamp_seconds %.3f\n"
+        "# HELP caddy_config_last_reload_successful Whether the last configuration reload attempt "
+        "was successful.\n"
+        "# TYPE caddy_config_last_reload_successful gauge\n"
+        "caddy_config_last_reload_successful %d\n",
+        (double)atomic_load(&control.loaded_wall_ns) / 1e9, atomic_load(&control.last_load_ok)));
+    TRY(http_metrics_put(b, x->generation != NULL ? x->generation->metrics
+                                                  : control.generation->metrics));
+    return process_metrics_put(b);
 }
 
 static const struct admin_face face = {load, face_adapt, face_document, face_stop,
@@ -770,6 +799,7 @@ static enum err prepare(char *error, size_t cap)
     timer_init(&control.watch_timer, on_watch);
     h1_worker_init(&control.admin_worker, control.loop, NULL);
     admin_set_face(&face);
+    metrics_set_source(put_metrics);
     admin_site_init(control.loop, &control.admin_worker, &admin_host);
     enum err e = start_workers(error, cap);
     if (e != OK && error[0] == '\0')

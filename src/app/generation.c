@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "http/auto_https.h"
+#include "http/http_metrics.h"
 #include "net/address.h"
 
 enum { ARENA_CHUNK = 65536, BOUNDS_MAX = 256 };
@@ -117,10 +118,32 @@ static enum err read_server(struct generation *g, const char *name, const json_t
 {
     struct http_server *s = &g->servers[g->servers_count];
     TRY(http_server_provision(s, slice_from(name), json, &g->provision));
+    if (g->metrics != NULL)
+        http_metrics_attach(g->metrics, s, json, &g->arena);
     s->shutdown_ns = &g->shutdown_ns;
     TRY(refuse_tls(g, s, json, ports));
     g->servers_count++;
     return read_listen(g, s);
+}
+
+/* "metrics" of the app; of a server, as it was once, it means the same. */
+static enum err read_metrics(struct generation *g, const json_t *http)
+{
+    const char *name;
+    json_t *server;
+    const json_t *metrics = json_object_get(http, "metrics");
+    json_object_foreach(json_object_get(http, "servers"), name, server)
+    {
+        const json_t *own = json_object_get(server, "metrics");
+        if (own == NULL || json_is_null(own))
+            continue;
+        LOG(LOG_WARN, "http", "per-server 'metrics' is deprecated; use 'metrics' in the root 'http' "
+            "app instead", LOG_CSTR("server", name));
+        metrics = metrics == NULL || json_is_null(metrics) ? own : metrics;
+    }
+    if (metrics == NULL || json_is_null(metrics))
+        return OK;
+    return http_metrics_provision(&g->metrics, metrics, g->workers, &g->provision);
 }
 
 static enum err read_http(struct generation *g, const json_t *http)
@@ -139,6 +162,7 @@ static enum err read_http(struct generation *g, const json_t *http)
     g->shutdown_delay_ns = ns > 0 ? (uint64_t)ns : 0;
     struct auto_https_ports ports = {port > 0 ? (uint16_t)port : 80,
                                      secure_port > 0 ? (uint16_t)secure_port : 443};
+    TRY(read_metrics(g, http));
     json_t *servers = json_object_get(http, "servers");
     if (servers == NULL)
         return OK;
@@ -194,6 +218,7 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
     char *raw = arena_zalloc(&g->arena, slots + 64);
     g->slots = (void *)(((uintptr_t)raw + 63) & ~(uintptr_t)63);
     atomic_init(&g->holders, workers);
+    g->workers = workers > 0 ? workers : 1;
     *out = NULL;
     enum err e = document_check_ids(document, g->provision.error, sizeof g->provision.error);
     if (e == OK)

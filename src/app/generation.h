@@ -33,6 +33,7 @@ struct generation {
     struct bound *bounds;
     size_t bounds_count;
     struct logging logging;
+    struct http_metrics *metrics; /* NULL: not wanted */
     json_t *document; /* as it came; json_null for none */
     json_t *plain;    /* the same without "@id" members: what is provisioned */
     uint64_t grace_ns, shutdown_delay_ns;
@@ -44,6 +45,7 @@ struct generation {
     bool persist;             /* the document is to be saved for --resume */
     struct slice *admin_origins;
     size_t admin_origins_count;
+    unsigned workers;
     atomic_uint holders; /* workers that have not let go */
     struct loop *control;
     struct mail freed;

@@ -27,6 +27,7 @@ const struct module *const all_modules[] = {
     &handler_headers,
     &handler_invoke,
     &handler_log_append,
+    &handler_metrics,
     &handler_request_body,
     &handler_rewrite,
     &handler_static_response,

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "files/file_cache.h"
+#include "http/http_metrics.h"
 #include "loop/fiber.h"
 #include "net/listener.h"
 #include "net/resolver.h"
@@ -305,6 +306,7 @@ static void *run(void *arg)
     h1_worker_init(&w->h1, w->loop, w);
     w->h1.on_drained = on_drained;
     file_cache_thread_init();
+    http_metrics_thread(w->index);
     sem_post(&w->started);
     loop_run(w->loop);
     if (w->generation != NULL)

@@ -15,6 +15,7 @@ extern const struct module handler_encode;          /* encode; its encoders: enc
 extern const struct module handler_invoke;          /* invoke: a named route */
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_log_append;      /* log_append */
+extern const struct module handler_metrics;         /* metrics */
 extern const struct module handler_headers;         /* header, request_header */
 extern const struct module handler_request_body;    /* request_body */
 extern const struct module handler_rewrite;         /* rewrite, uri, method, handle_path */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 static const struct {
     enum method id;
@@ -77,6 +78,8 @@ enum err exchange_head(struct exchange *x)
         return OK;
     if (x->res.status == 0)
         x->res.status = 200;
+    if (x->timed && x->head_ns == 0)
+        x->head_ns = clock_mono_ns();
     return x->sink->type->head(x->sink, &x->res);
 }
 

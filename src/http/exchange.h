@@ -128,6 +128,8 @@ struct exchange {
     struct slice log_user; /* user_id of the access log */
     struct exchange_hook *hooks;
     struct gateway_view *gateway; /* NULL before there was one */
+    bool timed;            /* head_ns is wanted: metrics */
+    uint64_t head_ns;      /* when a head was first given to the sinks */
     struct log_field *log_extra; /* of the access log: access_log_add */
     uint32_t log_extra_count;
 };

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/map.h"
 #include "http/host_index.h"
+#include "http/http_metrics.h"
 #include "loop/fiber.h"
 
 enum {
@@ -280,6 +281,8 @@ enum err chain_next(struct exchange *x, const struct chain *from)
     while (at.list != NULL) {
         if (at.route != NULL && at.next_handler < at.route->handlers_count) {
             const struct handler *h = &at.route->handlers[at.next_handler++];
+            if (at.route->meter != NULL && at.next_handler == 1)
+                return meter_run(at.route->meter, x, h, &at);
             return h->module->serve(h->cfg, x, &at);
         }
         if (at.route != NULL && at.route->terminal)

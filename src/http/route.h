@@ -31,6 +31,7 @@ struct route {
     uint32_t handlers_count;
     uint8_t group; /* 0: none; 1 … 63 */
     bool terminal;
+    const struct meter *meter; /* http/http_metrics.h; NULL: nothing is counted */
 };
 
 struct route_list {
