@@ -6,14 +6,17 @@
  *
  *     {"handler": "file_server", "root": "/srv/www", "hide": [".git"], "index_names": ["index.html"],
  *      "canonical_uris": true, "status_code": 200, "pass_thru": false,
- *      "precompressed": {"gzip": {}}, "precompressed_order": ["gzip"]}
+ *      "precompressed": {"gzip": {}}, "precompressed_order": ["gzip"],
+ *      "etag_file_extensions": [".sha256"], "browse": {}}
  */
-#include <stdlib.h>
+#include <unistd.h>
 
 #include "files/path.h"
+#include "handlers/browse.h"
 #include "handlers/file_lookup.h"
 #include "handlers/file_send.h"
 #include "handlers/handlers.h"
+#include "http/accept_encoding.h"
 #include "http/route.h"
 #include "http/uri.h"
 
@@ -30,8 +33,13 @@ struct file_server {
     struct template root, status;
     struct template *hide, *index;
     size_t hide_count, index_count;
-    struct coding codings[CODINGS_MAX]; /* wanted, in order of preference */
+    struct coding codings[CODINGS_MAX]; /* of sidecars */
     size_t codings_count;
+    struct slice *preferred; /* codings, best first, where the client has no preference */
+    size_t preferred_count;
+    struct slice *etag_suffixes;
+    size_t etag_suffixes_count;
+    struct browse *browse; /* NULL: no listings */
     struct slice folder; /* the process's, for relative roots */
     bool canonical, pass_thru, has_status;
 };
@@ -53,44 +61,19 @@ static enum err read_templates(struct provision *p, const json_t *json, const ch
     return OK;
 }
 
-static enum err add_coding(struct file_server *f, struct slice name, struct provision *p)
-{
-    for (size_t i = 0; i < f->codings_count; i++) {
-        if (slice_eq(f->codings[i].name, name))
-            return OK;
-    }
-    for (size_t i = 0; i < CODINGS_MAX; i++) {
-        if (!slice_eq(known_codings[i].name, name))
-            continue;
-        f->codings[f->codings_count++] = known_codings[i];
-        return OK;
-    }
-    return provision_fail(p, "precompressed: unknown coding " SLICE_FMT, SLICE_ARG(name));
-}
-
 static enum err read_codings(struct file_server *f, const json_t *json, struct provision *p)
 {
-    struct slice *order;
-    size_t count;
     const char *name;
     json_t *value;
-    const json_t *wanted = json_object_get(json, "precompressed");
-    TRY(provision_texts(p, json, "precompressed_order", &order, &count));
-    for (size_t i = 0; i < count; i++) {
-        if (json_object_getn(wanted, order[i].ptr, order[i].len) != NULL)
-            TRY(add_coding(f, order[i], p));
-    }
-    json_object_foreach((json_t *)(uintptr_t)wanted, name, value)
-        TRY(add_coding(f, slice_from(name), p));
-    return OK;
-}
-
-static enum err refuse_unfinished(const json_t *json, struct provision *p)
-{
-    static const char *const unfinished[] = {"browse", "etag_file_extensions", NULL};
-    for (const char *const *name = unfinished; *name != NULL; name++) {
-        if (json_object_get(json, *name) != NULL)
-            return provision_fail(p, "\"%s\" is not supported yet", *name);
+    size_t i;
+    TRY(provision_texts(p, json, "precompressed_order", &f->preferred, &f->preferred_count));
+    json_object_foreach(json_object_get(json, "precompressed"), name, value)
+    {
+        for (i = 0; i < CODINGS_MAX && !slice_is(known_codings[i].name, name); i++) {
+        }
+        if (i == CODINGS_MAX)
+            return provision_fail(p, "precompressed: unknown module http.precompressed.%s", name);
+        f->codings[f->codings_count++] = known_codings[i];
     }
     return OK;
 }
@@ -99,7 +82,6 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     struct file_server *f = cfg;
     TRY(provision_members(p, json, members));
-    TRY(refuse_unfinished(json, p));
     TRY(provision_template(p, json, "root", SLICE("{http.vars.root}"), &f->root));
     TRY(provision_template(p, json, "status_code", SLICE(""), &f->status));
     f->has_status = f->status.text.len > 0;
@@ -114,7 +96,11 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     }
     TRY(file_lookup_folder(p, &f->folder));
     TRY(file_lookup_fs(p, json));
-    return read_codings(f, json, p);
+    TRY(provision_texts(p, json, "etag_file_extensions", &f->etag_suffixes,
+                        &f->etag_suffixes_count));
+    TRY(read_codings(f, json, p));
+    const json_t *browse = json_object_get(json, "browse");
+    return browse != NULL && !json_is_null(browse) ? browse_provision(&f->browse, browse, p) : OK;
 }
 
 /* --- names --- */
@@ -129,12 +115,18 @@ static struct slice join_path(const struct file_server *f, struct exchange *x)
     return path_absolute(f->folder, path, x->arena);
 }
 
+static struct slice hide_pattern(const struct file_server *f, size_t i, struct exchange *x)
+{
+    struct slice pattern = template_expand(&f->hide[i], x);
+    if (slice_find(pattern, '/') == SIZE_MAX)
+        return pattern;
+    return path_clean(path_absolute(f->folder, pattern, x->arena), x->arena);
+}
+
 static bool hidden(const struct file_server *f, struct slice file, struct exchange *x)
 {
     for (size_t i = 0; i < f->hide_count; i++) {
-        struct slice pattern = template_expand(&f->hide[i], x);
-        if (slice_find(pattern, '/') != SIZE_MAX)
-            pattern = path_clean(path_absolute(f->folder, pattern, x->arena), x->arena);
+        struct slice pattern = hide_pattern(f, i, x);
         if (pattern.len > 0 && path_hidden_by(pattern, file))
             return true;
     }
@@ -171,6 +163,24 @@ static struct slice base_name(struct slice path)
     return slash == SIZE_MAX || path.len == 1 ? path : slice_skip(path, slash + 1);
 }
 
+/* For browsers that do not follow, as Go's http.Redirect. */
+static struct slice redirect_body(struct slice to, struct exchange *x)
+{
+    static const char special[] = "&<>\"'";
+    static const char *const escaped[] = {"&amp;", "&lt;", "&gt;", "&#34;", "&#39;"};
+    char *out = arena_alloc(x->arena, to.len * 5 + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < to.len; i++) {
+        const char *found = to.ptr[i] != '\0' ? strchr(special, to.ptr[i]) : NULL;
+        struct slice put = found != NULL ? slice_from(escaped[found - special])
+                                         : slice_of(to.ptr + i, 1);
+        memcpy(out + n, put.ptr, put.len);
+        n += put.len;
+    }
+    return arena_join(x->arena, (struct slice[]){SLICE("<a href=\""), slice_of(out, n),
+                                                 SLICE("\">Permanent Redirect</a>.\n\n")}, 3);
+}
+
 /* Only of the same origin: what begins with two slashes would be another host. */
 static enum err redirect(struct exchange *x, struct slice path)
 {
@@ -180,7 +190,11 @@ static enum err redirect(struct exchange *x, struct slice path)
     if (x->req.uri.query.len > 0)
         to = arena_join(x->arena, (struct slice[]){to, SLICE("?"), x->req.uri.query}, 3);
     fields_set(&x->res.fields, SLICE("Location"), to);
-    return exchange_answer(x, 308, SLICE(""));
+    if (fields_has(&x->res.fields, SLICE("Content-Type")) ||
+        (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD))
+        return exchange_answer(x, 308, SLICE(""));
+    fields_add(&x->res.fields, SLICE("Content-Type"), SLICE("text/html; charset=utf-8"));
+    return exchange_answer(x, 308, redirect_body(to, x));
 }
 
 /* True when it answered: folders end in a slash, files do not, unless a rewrite chose the name. */
@@ -215,56 +229,78 @@ static struct open_file *open_index(const struct file_server *f, struct slice fo
     return NULL;
 }
 
-/* The q of a coding in Accept-Encoding, in thousandths; 0: not accepted. */
-static int accepted(struct slice list, struct slice coding)
+static const struct coding *find_coding(const struct file_server *f, const struct accepted *a)
 {
-    struct slice item, name, rest;
-    for (bool more = list.len > 0; more;) {
-        more = slice_cut(list, ',', &item, &list);
-        slice_cut(item, ';', &name, &rest);
-        if (!slice_eq_nocase(slice_trim(name), coding))
-            continue;
-        rest = slice_trim(rest);
-        if (!slice_starts_nocase(rest, SLICE("q=")))
-            return 1000;
-        char number[16];
-        snprintf(number, sizeof number, SLICE_FMT, SLICE_ARG(slice_take(slice_skip(rest, 2), 15)));
-        double q = strtod(number, NULL);
-        return q >= 0 && q <= 1 ? (int)(q * 1000) : 1000;
+    for (size_t i = 0; i < f->codings_count; i++) {
+        if (slice_eq(f->codings[i].name, slice_of(a->name, a->len)))
+            return &f->codings[i];
     }
-    return 0;
+    return NULL;
 }
 
 /* The best sidecar that is there; NULL for none. */
 static struct open_file *open_sidecar(const struct file_server *f, const struct open_file *file,
                                       struct exchange *x)
 {
-    struct slice list;
-    bool tried[CODINGS_MAX] = {false};
-    if (f->codings_count == 0 || !fields_get(&x->req.fields, SLICE("Accept-Encoding"), &list))
+    struct slice field;
+    struct accepted wanted[ACCEPTED_MAX];
+    if (f->codings_count == 0 || !fields_get(&x->req.fields, SLICE("Accept-Encoding"), &field))
         return NULL;
-    for (size_t round = 0; round < f->codings_count; round++) {
-        size_t best = SIZE_MAX;
-        int best_q = 0;
-        for (size_t i = 0; i < f->codings_count; i++) {
-            int q = tried[i] ? 0 : accepted(list, f->codings[i].name);
-            if (q > best_q) {
-                best_q = q;
-                best = i;
-            }
-        }
-        if (best == SIZE_MAX)
-            return NULL;
-        tried[best] = true;
-        struct open_file *sidecar = file_lookup(arena_join(
-            x->arena, (struct slice[]){file->path, f->codings[best].suffix}, 2));
-        if (sidecar->error == OK && !sidecar->is_dir) {
-            fields_set(&x->res.fields, SLICE("Content-Encoding"), f->codings[best].name);
-            return sidecar;
-        }
-        open_file_unref(sidecar);
+    size_t count = accepted_encodings(field, f->preferred, f->preferred_count, wanted);
+    for (size_t i = 0; i < count; i++) {
+        const struct coding *c = find_coding(f, &wanted[i]);
+        if (c == NULL)
+            continue;
+        struct slice parts[] = {file->path, c->suffix};
+        struct open_file *sidecar = file_lookup_for(x, arena_join(x->arena, parts, 2));
+        if (sidecar->error != OK || sidecar->is_dir)
+            continue;
+        fields_set(&x->res.fields, SLICE("Content-Encoding"), c->name);
+        return sidecar;
     }
     return NULL;
+}
+
+/* The content of the first etag file beside a file, without its line ends; empty when there is
+ * none. */
+static enum err read_etag(const struct file_server *f, const struct open_file *file,
+                          struct exchange *x, struct slice *etag)
+{
+    char text[1024];
+    *etag = SLICE_NONE;
+    for (size_t i = 0; i < f->etag_suffixes_count; i++) {
+        struct slice parts[] = {file->path, f->etag_suffixes[i]};
+        const struct open_file *e = file_lookup_for(x, arena_join(x->arena, parts, 2));
+        if (e->error == ERR_NOT_FOUND)
+            continue;
+        ssize_t n = e->error == OK && !e->is_dir ? pread(e->fd, text, sizeof text, 0) : -1;
+        if (n < 0 || n == (ssize_t)sizeof text)
+            return exchange_fail_f(x, 500, "cannot read etag from file " SLICE_FMT,
+                                   SLICE_ARG(e->path));
+        size_t kept = 0;
+        for (ssize_t k = 0; k < n; k++) {
+            if (text[k] != '\n' && text[k] != '\r')
+                text[kept++] = text[k];
+        }
+        *etag = arena_copy(x->arena, slice_of(text, kept));
+        return OK;
+    }
+    return OK;
+}
+
+static enum err put_etag(const struct file_server *f, const struct open_file *body,
+                         struct exchange *x)
+{
+    struct slice etag = SLICE_NONE;
+    if (fields_has(&x->res.fields, SLICE("Etag"))) /* chosen by the configuration */
+        return OK;
+    if (f->etag_suffixes_count > 0)
+        TRY(read_etag(f, body, x, &etag));
+    if (etag.len == 0)
+        etag = slice_from(body->etag);
+    if (etag.len > 0)
+        fields_add(&x->res.fields, SLICE("Etag"), etag);
+    return OK;
 }
 
 static enum err choose_status(const struct file_server *f, struct exchange *x, int *status)
@@ -282,20 +318,34 @@ static enum err send_file(const struct file_server *f, struct open_file *file, s
     fields_add(&x->res.fields, SLICE("Vary"), SLICE("Accept-Encoding"));
     struct open_file *sidecar = open_sidecar(f, file, x);
     struct open_file *body = sidecar != NULL ? sidecar : file;
-    if (sidecar != NULL)
-        file_lookup_hold(x, sidecar);
     if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD && x->error.status == 0) {
         fields_add(&x->res.fields, SLICE("Allow"), SLICE("GET, HEAD"));
         return exchange_fail(x, 405, "");
     }
-    if (!fields_has(&x->res.fields, SLICE("Etag")) && body->etag[0] != '\0')
-        fields_add(&x->res.fields, SLICE("Etag"), slice_from(body->etag));
+    TRY(put_etag(f, body, x));
     if (!fields_get(&x->res.fields, SLICE("Content-Type"), &given)) {
         if (file->mime.len > 0)
             fields_add(&x->res.fields, SLICE("Content-Type"), file->mime);
     }
     TRY(choose_status(f, x, &status));
     return file_send(x, file, body, status);
+}
+
+/* A folder without an index file. Relative links need the slash at the end of its address. */
+static enum err serve_folder(const struct file_server *f, struct slice folder, struct exchange *x,
+                             const struct chain *next)
+{
+    struct slice path = x->req.original_uri.path;
+    if (f->browse == NULL || hidden(f, folder, x))
+        return not_found(f, x, next);
+    if ((x->req.uri.path.len == 0 || slice_eq(base_name(path), base_name(x->req.uri.path))) &&
+        (path.len == 0 || path.ptr[path.len - 1] != '/'))
+        return redirect(x, arena_join(x->arena, (struct slice[]){path, SLICE("/")}, 2));
+    struct slice *hide = arena_alloc(x->arena, (f->hide_count + 1) * sizeof *hide);
+    for (size_t i = 0; i < f->hide_count; i++)
+        hide[i] = hide_pattern(f, i, x);
+    enum err e = browse_serve(f->browse, x, folder, hide, f->hide_count);
+    return e == ERR_NOT_FOUND ? not_found(f, x, next) : e;
 }
 
 static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
@@ -310,7 +360,7 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
     if (file->is_dir) {
         file = open_index(f, path, x);
         if (file == NULL)
-            return not_found(f, x, next);
+            return serve_folder(f, path, x, next);
         file_lookup_hold(x, file);
         is_index = true;
     }

@@ -13,6 +13,7 @@
 #include "files/file_cache.h"
 #include "files/path.h"
 #include "handlers/handlers.h"
+#include "handlers/listing.h"
 #include "http/conditional.h"
 #include "http/route.h"
 #include "http/uri.h"
@@ -166,6 +167,25 @@ TEST("names are cleaned as Go's path.Clean does")
         CHECK_TEXT(path_clean(slice_from(cases[i][0]), &arena), cases[i][1]);
     CHECK_TEXT(path_absolute(SLICE("/srv/a"), SLICE("../b"), &arena), "/srv/b");
     arena_deinit(&arena);
+}
+
+TEST("breadcrumbs are what the table says")
+{
+    size_t i, k, count;
+    json_t *row, *want, *cases = rows("browse-breadcrumbs");
+    json_array_foreach(cases, i, row)
+    {
+        arena_init(&arena, 4096);
+        struct crumb *crumbs = listing_crumbs(text(row, "path"), &arena, &count);
+        CHECK_INT(count, json_array_size(json_object_get(row, "expect")));
+        json_array_foreach(json_object_get(row, "expect"), k, want)
+        {
+            CHECK_SLICE(crumbs[k].link, text(want, "link"));
+            CHECK_SLICE(crumbs[k].text, text(want, "text"));
+        }
+        arena_deinit(&arena);
+    }
+    json_decref(cases);
 }
 
 /* --- the file matcher --- */
