@@ -40,7 +40,9 @@ class Server:
         self.write(document(self.port, self.admin, body))
         self.log = open(f"{self.folder.name}/log", "w+b")
         self.process = subprocess.Popen([PORTICO, "run", "--config", self.file],
-                                        env=dict(os.environ, PORTICO_IO=io, PORTICO_WORKERS="2"),
+                                        env=dict(os.environ, PORTICO_IO=io, PORTICO_WORKERS="2",
+                                                 XDG_CONFIG_HOME=self.folder.name,
+                                                 XDG_DATA_HOME=self.folder.name),
                                         stdout=self.log, stderr=subprocess.STDOUT)
         self.wait(lambda: self.get() == body)
 
@@ -219,6 +221,7 @@ def reload_loses_nothing(io):
 def survives_crash(io):
     s = Server(io)
     try:
+        s.api("GET", "/config/")  # answered behind the word to the keeper that it is ready
         old = s.server_pid()
         os.kill(old, signal.SIGKILL)
         s.wait(lambda: s.get() == "one")

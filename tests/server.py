@@ -48,7 +48,9 @@ class Server:
         self.process = subprocess.Popen(
             [*prefix, program, "run", "--config", self.file], stdout=self.log,
             stderr=subprocess.STDOUT, **(started or {}),
-            env={**os.environ, "PORTICO_IO": io, "PORTICO_WORKERS": str(workers),
+            env={**os.environ, "XDG_CONFIG_HOME": self.folder.name,
+                 "XDG_DATA_HOME": self.folder.name, "PORTICO_IO": io,
+                 "PORTICO_WORKERS": str(workers),
                  **(environment or {})})
         if awaited:
             self.wait(lambda: self.get() is not None)

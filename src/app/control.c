@@ -363,9 +363,14 @@ static enum err apply(json_t *document, char *error, size_t cap)
     keep_addresses(opening.addresses);
     control.generation = g;
     admin_site_commit(g, admin);
-    if (g->persist)
-        autosave(g->document);
     return OK;
+}
+
+/* Behind the word to the keeper: it shall not wait for the disk. */
+static void save(void)
+{
+    if (control.generation->persist)
+        autosave(control.generation->document);
 }
 
 static enum err apply_counted(json_t *document, char *error, size_t cap)
@@ -379,6 +384,8 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
     control.applying = false;
     if (!first && !control.stopping)
         tell_keeper(KEEPER_READY, 0, e == OK ? "" : error);
+    if (!first && e == OK)
+        save();
     if (control.reload_asked || control.stop_asked)
         loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)
@@ -835,6 +842,7 @@ int control_run(const struct control_start *start)
     LOG(LOG_INFO, "", "serving initial configuration");
     watch_keeper();
     tell_keeper(KEEPER_READY, 0, "");
+    save();
     start_watch();
     if (start->started != NULL)
         start->started();
