@@ -842,8 +842,8 @@ int control_run(const struct control_start *start)
     LOG(LOG_INFO, "", "serving initial configuration");
     watch_keeper();
     tell_keeper(KEEPER_READY, 0, "");
-    save();
     start_watch();
+    save();
     if (start->started != NULL)
         start->started();
     loop_run(control.loop);
