@@ -60,6 +60,7 @@ enum value_kind {
     VALUE_LOG,
     VALUE_INVOKED,
     VALUE_TLS,
+    VALUE_CA,
 };
 
 /* What a directive gives to its site. */
@@ -72,7 +73,7 @@ struct config_value {
     struct bind_value *bind;
     struct log_value *log;
     struct tls_value *tls;
-    struct slice name;         /* VALUE_INVOKED: of a named route */
+    struct slice name;         /* VALUE_INVOKED: of a named route; VALUE_CA: its id */
 };
 
 struct values {
@@ -111,6 +112,25 @@ struct options {
     size_t server_count;
 };
 
+/* Those about certificates. NULL or empty: not set. */
+struct tls_options {
+    struct slice email, acme_ca, acme_ca_root, key_type;
+    struct slice *resolvers;
+    size_t resolver_count;
+    json_t *issuers, *dns, *acme_dns, *acme_eab, *preferred_chains, *on_demand, *ech, *authorities;
+    int64_t cert_lifetime, renew_interval, ocsp_interval, storage_clean_interval;
+    double renewal_window_ratio;
+    bool has_key_type, has_acme_dns, local_certs, stapling_off, storage_check_off,
+        storage_clean_off, skip_install_trust;
+};
+
+/* A certificate's file of a `tls` directive: its tag in the document is "certN". */
+struct cert_tag {
+    struct slice certificate;
+    unsigned number;
+    struct cert_tag *next;
+};
+
 struct named_route {
     struct slice name;
     struct route route;
@@ -124,12 +144,15 @@ struct adapt {
     struct kept *kept;
     json_t *warnings;
     struct options options;
+    struct tls_options tls;
+    struct cert_tag *cert_tags;
     const char **order; /* directive names, first to last */
     size_t order_count;
     struct named_route *named_routes;
     struct values *invoked; /* where `invoke` notes its names */
     unsigned log_counter;
     struct counter groups;
+    bool alone; /* opens no file */
 };
 
 /* --- directives --- */
@@ -156,7 +179,7 @@ struct helper {
 };
 
 struct directive {
-    const char *name;
+    const char *name, *syntax, *help;
     /* Either: gives values itself. */
     enum err (*parse)(struct helper *, struct values *);
     /* Or: gives a handler, which a route with the directive's matcher is made of; the module's name
@@ -168,8 +191,8 @@ struct directive {
 /* NULL when there is none. */
 const struct directive *directive_find(struct slice name);
 
-/* A later version will have it: said in the error instead of "unrecognized". */
-bool directive_is_planned(struct slice name);
+/* The one whose name is most like this; NULL when none is. */
+const char *directive_near(struct slice name);
 enum err directive_run(const struct directive *, struct helper *, struct values *);
 const char *const *directive_default_order(size_t *count);
 size_t directive_count(void);
@@ -275,6 +298,9 @@ struct option {
 /* Whether the word at the cursor is one of the options (NULL-named last), which was read then. */
 enum err option_read(struct adapt *, struct dispenser *, const struct option *, json_t *object,
                      bool *known);
+
+/* A share between 0 and 1. */
+enum err ratio_read(struct dispenser *, struct slice, double *);
 
 /* Numbers with Go's words for what is wrong with them. */
 enum err read_int(struct dispenser *, struct slice, const char *what, int64_t *);

@@ -10,11 +10,36 @@
 #include "adapter/directives.h"
 #include "adapter/options.h"
 #include "adapter/sites.h"
+#include "adapter/tls_app.h"
+#include "base/text.h"
 #include "config/format.h"
 #include "config/jsonx.h"
 
 static const char *const log_keys[] = {"writer", "encoder", "core", "level", "sampling", "include",
                                        "exclude", NULL};
+
+/* A NUL could not stand in a member's name of the document. */
+static enum err check_tokens(struct adapt *a, const struct token *t, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (t[i].text.len > 0 && memchr(t[i].text.ptr, '\0', t[i].text.len) != NULL) {
+            diag_place(a->diag, t[i].file, t[i].line, t[i].column);
+            return diag_fail(a->diag, SLICE_FMT ":%u: a word holds a NUL byte: remove it",
+                             SLICE_ARG(t[i].file), t[i].line);
+        }
+    return OK;
+}
+
+static enum err check_bytes(struct adapt *a, const struct server_blocks *blocks)
+{
+    for (size_t i = 0; i < blocks->count; i++) {
+        const struct server_block *b = &blocks->items[i];
+        TRY(check_tokens(a, b->keys, b->key_count));
+        for (size_t k = 0; k < b->segment_count; k++)
+            TRY(check_tokens(a, b->segments[k].items, b->segments[k].count));
+    }
+    return OK;
+}
 
 static enum err check_keys(struct adapt *a, const struct server_blocks *blocks)
 {
@@ -27,7 +52,7 @@ static enum err check_keys(struct adapt *a, const struct server_blocks *blocks)
                                  SLICE_FMT ":%u: cannot define a matcher outside of a site block: "
                                  "'" SLICE_FMT "'",
                                  SLICE_ARG(t->file), t->line, SLICE_ARG(t->text));
-            if (directive_find(t->text) != NULL || directive_is_planned(t->text))
+            if (directive_find(t->text) != NULL)
                 return diag_fail(a->diag,
                                  SLICE_FMT ":%u: parsed '" SLICE_FMT "' as a site address, but it "
                                  "is a known directive; directives must appear in a site block",
@@ -105,6 +130,7 @@ static void sort_in(struct adapt *a, struct site *site, const struct values *giv
                               : v->kind == VALUE_BIND ? &site->binds
                               : v->kind == VALUE_LOG  ? &site->logs
                               : v->kind == VALUE_TLS  ? &site->tls
+                              : v->kind == VALUE_CA   ? &site->authorities
                                                       : &site->routes;
         v->directive = slice_is(directive, "handle_path") ? SLICE("handle") : directive;
         *values_add(a, list, v->kind) = *v;
@@ -114,12 +140,12 @@ static void sort_in(struct adapt *a, struct site *site, const struct values *giv
 static enum err unknown_directive(struct adapt *a, const struct server_block *block,
                                   const struct token *t)
 {
+    const char *near = directive_near(t->text);
     diag_place(a->diag, t->file, t->line, t->column);
-    if (directive_is_planned(t->text))
-        return diag_fail(a->diag, SLICE_FMT ":%u: directive not supported yet by this version of "
-                         "portico: " SLICE_FMT, SLICE_ARG(t->file), t->line, SLICE_ARG(t->text));
-    return diag_fail(a->diag, SLICE_FMT ":%u: unrecognized directive: " SLICE_FMT "%s",
+    return diag_fail(a->diag, SLICE_FMT ":%u: unrecognized directive: " SLICE_FMT "%s%s%s%s",
                      SLICE_ARG(t->file), t->line, SLICE_ARG(t->text),
+                     near != NULL ? " - did you mean '" : "", near != NULL ? near : "",
+                     near != NULL ? "'?" : "",
                      block->has_braces ? ""
                                        : "\nDid you mean to define a second site? If so, you must "
                                          "use curly braces around each site to separate their "
@@ -309,9 +335,11 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
 {
     struct pairing *pairings;
     size_t count;
-    json_t *servers, *apps = j_object(a), *document = j_object(a);
+    json_t *servers, *tls, *apps = j_object(a), *document = j_object(a);
     TRY(sites_place(a, sites, site_count, &pairings, &count));
     TRY(servers_build(a, pairings, count, &servers));
+    TRY(tls_app_build(a, pairings, count, &tls));
+    json_t *pki = pki_app_build(a, pairings, count);
     json_t *admin = admin_json(a), *logging = build_logging(a, pairings, count);
     if (admin != NULL)
         j_set(a, document, "admin", admin);
@@ -323,6 +351,10 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
         j_set(a, apps, "events", a->options.events);
     if (count > 0)
         j_set(a, apps, "http", http_app(a, servers));
+    if (pki != NULL)
+        j_set(a, apps, "pki", pki);
+    if (tls != NULL)
+        j_set(a, apps, "tls", tls);
     if (json_object_size(apps) > 0)
         j_set(a, document, "apps", apps);
     if (a->options.user.len > 0)
@@ -352,7 +384,9 @@ static enum err adapt_all(struct adapt *a, struct slice file_name, struct slice 
     a->order = ARENA_ARRAY(a->arena, const char *, order_count + directive_count() + 1);
     memcpy(a->order, order, order_count * sizeof *order);
     a->order_count = order_count;
-    TRY(caddyfile_parse(a->arena, file_name, body, &blocks, a->diag));
+    TRY((a->alone ? caddyfile_parse_alone : caddyfile_parse)(a->arena, file_name, body, &blocks,
+                                                             a->diag));
+    TRY(check_bytes(a, &blocks));
     TRY(check_keys(a, &blocks));
     TRY(read_blocks(a, &blocks, &sites, &count));
     TRY(build_document(a, sites, count, document));
@@ -360,15 +394,24 @@ static enum err adapt_all(struct adapt *a, struct slice file_name, struct slice 
     return OK;
 }
 
-enum err adapt_caddyfile(struct slice file_name, struct slice body, json_t **document,
-                         json_t **warnings, struct diag *diag)
+/* Sentences quote what a file holds, and may have cut it within a character. */
+static void clean_sentence(struct diag *d)
+{
+    size_t len = strlen(d->text);
+    for (size_t i = 0, n; i < len; i += n > 0 ? n : 1)
+        if ((n = utf8_decode(slice_of(d->text + i, len - i), NULL)) == 0)
+            d->text[i] = '?';
+}
+
+static enum err adapt(bool alone, struct slice file_name, struct slice body, json_t **document,
+                      json_t **warnings, struct diag *diag)
 {
     struct arena arena;
     struct diag own;
     arena_init(&arena, 65536);
     diag = diag != NULL ? diag : &own;
     diag_clear(diag);
-    struct adapt a = {.arena = &arena, .diag = diag, .warnings = json_array()};
+    struct adapt a = {.arena = &arena, .diag = diag, .warnings = json_array(), .alone = alone};
     *document = *warnings = NULL;
     file_name = file_name.len > 0 ? file_name : SLICE("Caddyfile");
     enum err e = adapt_all(&a, file_name, body, document);
@@ -376,9 +419,23 @@ enum err adapt_caddyfile(struct slice file_name, struct slice body, json_t **doc
         *document = json_deep_copy(*document);
         *warnings = json_deep_copy(a.warnings);
     }
+    if (e != OK)
+        clean_sentence(diag);
     json_decref(a.warnings);
     for (struct kept *k = a.kept; k != NULL; k = k->next)
         json_decref(k->value);
     arena_deinit(&arena);
     return e;
+}
+
+enum err adapt_caddyfile(struct slice file_name, struct slice body, json_t **document,
+                         json_t **warnings, struct diag *diag)
+{
+    return adapt(false, file_name, body, document, warnings, diag);
+}
+
+enum err adapt_caddyfile_alone(struct slice file_name, struct slice body, json_t **document,
+                               json_t **warnings, struct diag *diag)
+{
+    return adapt(true, file_name, body, document, warnings, diag);
 }

@@ -13,3 +13,7 @@
  * not, in the words of Caddy. */
 MUST_USE enum err adapt_caddyfile(struct slice file_name, struct slice body, json_t **document,
                                   json_t **warnings, struct diag *);
+
+/* As above, with no file ever opened: what names one is an error. */
+MUST_USE enum err adapt_caddyfile_alone(struct slice file_name, struct slice body,
+                                        json_t **document, json_t **warnings, struct diag *);

@@ -5,6 +5,7 @@
  */
 #include "adapter/directives.h"
 
+#include "adapter/mocks.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -381,7 +382,7 @@ static enum err read_encoder(struct adapt *a, struct dispenser *outer, json_t **
 /* --- log --- */
 
 struct log_parts {
-    json_t *writer, *encoder, *sampling, *include, *exclude;
+    json_t *writer, *encoder, *core, *sampling, *include, *exclude;
     struct slice level;
     bool has_level, has_no_hostname;
 };
@@ -450,6 +451,17 @@ static enum err module_option(struct adapt *a, struct dispenser *d, const char *
     return read(a, d, out);
 }
 
+/* Caddy has none of its own. */
+static enum err read_core(struct adapt *a, struct dispenser *outer, json_t **core)
+{
+    if (!adapter_has_mocks || !dispenser_val_is(outer, "mock"))
+        return no_module(outer, "caddy.logging.cores", dispenser_val(outer));
+    struct dispenser d = dispenser_new_from_next_segment(outer);
+    (void)d;
+    *core = j_module(a, "module", "mock", j_object(a));
+    return OK;
+}
+
 static enum err read_hostnames(struct adapt *a, struct dispenser *d, bool global,
                                struct log_value *v)
 {
@@ -477,6 +489,8 @@ static enum err log_option(struct adapt *a, struct dispenser *d, bool global, st
         return module_option(a, d, "output", &p->writer, read_writer);
     if (dispenser_val_is(d, "format"))
         return module_option(a, d, "format", &p->encoder, read_encoder);
+    if (dispenser_val_is(d, "core"))
+        return module_option(a, d, "core", &p->core, read_core);
     if (dispenser_val_is(d, "sampling")) {
         TRY(once(d, p->sampling != NULL, "sampling"));
         return read_sampling(a, d, &p->sampling);
@@ -505,6 +519,8 @@ static json_t *log_object(struct adapt *a, const struct log_parts *p)
         j_set(a, o, "writer", p->writer);
     if (p->encoder != NULL)
         j_set(a, o, "encoder", p->encoder);
+    if (p->core != NULL)
+        j_set(a, o, "core", p->core);
     j_put_text(a, o, "level", p->level);
     if (p->sampling != NULL)
         j_set(a, o, "sampling", p->sampling);

@@ -1,93 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From directives to routes: which there are and in which order, a directive's matcher, blocks of
+ * From directives to routes: a directive's matcher, blocks of
  * directives inside of directives, and the lists of routes that come of them.
  */
 #include "adapter/directives.h"
-
-#include <stdlib.h>
-
-static const char *const default_order[] = {
-    "tracing",
-    "map", "vars", "fs", "root", "log_append", "skip_log", "log_skip", "log_name",
-    "header", "copy_response_headers", "request_body", "timeouts",
-    "redir",
-    "method", "rewrite", "uri", "try_files",
-    "basicauth", "basic_auth", "forward_auth", "request_header", "encode", "push", "intercept",
-    "templates",
-    "invoke", "handle", "handle_path", "route",
-    "abort", "error", "copy_response", "respond", "metrics", "reverse_proxy", "php_fastcgi",
-    "file_server", "acme_server",
-};
-
-static const struct directive directives[] = {
-    {"abort", NULL, parse_abort, "static_response"},
-    {"basic_auth", NULL, parse_basic_auth, "authentication"},
-    {"basicauth", NULL, parse_basic_auth, "authentication"},
-    {"bind", parse_bind, NULL, NULL},
-    {"copy_response", NULL, parse_copy_response, "copy_response"},
-    {"copy_response_headers", NULL, parse_copy_response_headers, "copy_response_headers"},
-    {"encode", NULL, parse_encode, "encode"},
-    {"error", NULL, parse_error, "error"},
-    {"file_server", NULL, parse_file_server, "file_server"},
-    {"fs", NULL, parse_fs, "vars"},
-    {"handle", NULL, parse_handle, "subroute"},
-    {"handle_errors", parse_handle_errors, NULL, NULL},
-    {"handle_path", parse_handle_path, NULL, NULL},
-    {"header", parse_header_directive, NULL, NULL},
-    {"invoke", NULL, parse_invoke, "invoke"},
-    {"log", parse_log, NULL, NULL},
-    {"log_append", NULL, parse_log_append, "log_append"},
-    {"log_name", NULL, parse_log_name, "vars"},
-    {"log_skip", NULL, parse_log_skip, "vars"},
-    {"map", NULL, parse_map, "map"},
-    {"method", NULL, parse_method_directive, "rewrite"},
-    {"redir", NULL, parse_redir, "static_response"},
-    {"request_body", NULL, parse_request_body, "request_body"},
-    {"request_header", parse_request_header, NULL, NULL},
-    {"respond", NULL, parse_respond, "static_response"},
-    {"reverse_proxy", NULL, parse_reverse_proxy, "reverse_proxy"},
-    {"rewrite", parse_rewrite, NULL, NULL},
-    {"root", parse_root, NULL, NULL},
-    {"route", NULL, parse_route, "subroute"},
-    {"skip_log", NULL, parse_log_skip, "vars"},
-    {"try_files", parse_try_files, NULL, NULL},
-    {"uri", NULL, parse_uri, "rewrite"},
-    {"vars", NULL, parse_vars_directive, "vars"},
-};
-
-static const char *const planned[] = {"acme_server", "forward_auth", "intercept", "metrics",
-                                      "php_fastcgi", "push", "templates", "timeouts", "tls",
-                                      "tracing"};
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-const struct directive *directive_find(struct slice name)
-{
-    for (size_t i = 0; i < COUNT(directives); i++)
-        if (slice_is(name, directives[i].name))
-            return &directives[i];
-    return NULL;
-}
-
-bool directive_is_planned(struct slice name)
-{
-    for (size_t i = 0; i < COUNT(planned); i++)
-        if (slice_is(name, planned[i]))
-            return true;
-    return false;
-}
-
-const char *const *directive_default_order(size_t *count)
-{
-    *count = COUNT(default_order);
-    return default_order;
-}
-
-size_t directive_count(void)
-{
-    return COUNT(directives);
-}
 
 /* --- values --- */
 
@@ -172,19 +88,26 @@ enum err directive_run(const struct directive *dir, struct helper *h, struct val
 
 /* --- blocks of directives --- */
 
+static enum err unknown_inner(struct helper *h, const struct token *t)
+{
+    const char *near = directive_near(t->text);
+    enum err e = dispenser_err_f(&h->d,
+                                 "unrecognized directive: " SLICE_FMT " - are you sure your "
+                                 "Caddyfile structure (nesting and braces) is correct?",
+                                 SLICE_ARG(t->text));
+    if (near != NULL)
+        diag_append(h->a->diag, " - did you mean '%s'?", near);
+    diag_place(h->a->diag, t->file, t->line, t->column);
+    return e;
+}
+
 static enum err run_inner(struct helper *h, const struct segment *s, const struct matcher_def *defs,
                           struct block_state *block, struct values *out)
 {
     struct slice name = segment_name(s);
     const struct directive *dir = directive_find(name);
-    if (dir == NULL && directive_is_planned(name))
-        return dispenser_err_f(&h->d, "directive not supported yet by this version of portico: "
-                               SLICE_FMT, SLICE_ARG(name));
     if (dir == NULL)
-        return dispenser_err_f(&h->d,
-                               "unrecognized directive: " SLICE_FMT " - are you sure your "
-                               "Caddyfile structure (nesting and braces) is correct?",
-                               SLICE_ARG(name));
+        return unknown_inner(h, &s->items[0]);
     struct helper inner = *h;
     size_t first = out->count;
     inner.d = segment_dispenser(s, h->a->arena, h->a->diag);
@@ -192,9 +115,16 @@ static enum err run_inner(struct helper *h, const struct segment *s, const struc
     inner.block = block;
     enum err e = directive_run(dir, &inner, out);
     if (e != OK) {
-        char *why = h->a->diag->text;
-        return dispenser_err_f(&h->d, "parsing caddyfile tokens for '" SLICE_FMT "': %s",
-                               SLICE_ARG(name), arena_str(h->a->arena, slice_from(why)));
+        /* The sentence names the outer line too; the place stays where it happened. */
+        struct diag *at = h->a->diag;
+        struct slice file = arena_copy(h->a->arena, slice_from(at->file));
+        unsigned line = at->line, column = at->column;
+        char *why = arena_str(h->a->arena, slice_from(at->text));
+        e = dispenser_err_f(&h->d, "parsing caddyfile tokens for '" SLICE_FMT "': %s",
+                            SLICE_ARG(name), why);
+        if (line > 0)
+            diag_place(at, file, line, column);
+        return e;
     }
     for (size_t i = first; i < out->count; i++)
         out->items[i].directive = slice_is(name, "handle_path") ? SLICE("handle") : name;

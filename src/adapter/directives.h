@@ -53,6 +53,24 @@ enum err parse_log_append(struct helper *, json_t **);
 enum err parse_log_name(struct helper *, json_t **);
 enum err parse_log_skip(struct helper *, json_t **);
 
+/* dir_tls.c */
+enum err parse_tls_directive(struct helper *, struct values *);
+
+/* dir_more.c */
+enum err parse_templates(struct helper *, json_t **);
+enum err parse_tracing(struct helper *, json_t **);
+enum err parse_metrics(struct helper *, json_t **);
+enum err parse_push(struct helper *, json_t **);
+enum err parse_timeouts(struct helper *, json_t **);
+enum err parse_acme_server(struct helper *, struct values *);
+
+/* dir_php.c */
+enum err parse_php_fastcgi(struct helper *, struct values *);
+enum err parse_forward_auth(struct helper *, struct values *);
+
+/* proxy_responses.c */
+enum err parse_intercept(struct helper *, json_t **);
+
 /* dir_proxy.c */
 enum err parse_reverse_proxy(struct helper *, json_t **);
 enum err parse_copy_response(struct helper *, json_t **);

@@ -6,6 +6,8 @@
 
 #include "adapter/directives.h"
 #include "adapter/sites.h"
+#include "adapter/suggest.h"
+#include "adapter/tls_app.h"
 #include "base/text.h"
 
 typedef enum err read_option(struct adapt *, struct dispenser *);
@@ -13,7 +15,7 @@ typedef enum err read_option(struct adapt *, struct dispenser *);
 /* --- single values --- */
 
 /* The option's only word. */
-static enum err one_word(struct dispenser *d, struct slice *out)
+enum err option_word(struct dispenser *d, struct slice *out)
 {
     dispenser_next(d);
     if (!dispenser_next(d))
@@ -54,7 +56,7 @@ static enum err read_https_port(struct adapt *a, struct dispenser *d)
     return read_port(d, &a->options.https_port, &a->options.has_https_port);
 }
 
-static enum err option_duration(struct adapt *a, struct dispenser *d, int64_t *ns)
+enum err option_duration(struct adapt *a, struct dispenser *d, int64_t *ns)
 {
     dispenser_next(d);
     if (!dispenser_next(d))
@@ -77,24 +79,24 @@ static enum err read_shutdown_delay(struct adapt *a, struct dispenser *d)
 
 static enum err read_default_sni(struct adapt *a, struct dispenser *d)
 {
-    return one_word(d, &a->options.default_sni);
+    return option_word(d, &a->options.default_sni);
 }
 
 static enum err read_fallback_sni(struct adapt *a, struct dispenser *d)
 {
-    return one_word(d, &a->options.fallback_sni);
+    return option_word(d, &a->options.fallback_sni);
 }
 
 /* Ours: whose the server process shall be. */
 static enum err read_user(struct adapt *a, struct dispenser *d)
 {
-    return one_word(d, &a->options.user);
+    return option_word(d, &a->options.user);
 }
 
 static enum err read_persist_config(struct adapt *a, struct dispenser *d)
 {
     struct slice word;
-    TRY(one_word(d, &word));
+    TRY(option_word(d, &word));
     if (!slice_is(word, "off"))
         return dispenser_err_f(d, "persist_config must be 'off'");
     a->options.persist_off = true;
@@ -277,18 +279,23 @@ static enum err file_system_root(struct adapt *a, struct dispenser *d, json_t *o
     return OK;
 }
 
-static enum err read_storage(struct adapt *a, struct dispenser *d)
+enum err storage_read(struct adapt *a, struct dispenser *d, json_t **storage)
 {
     json_t *o = j_object(a);
-    dispenser_next(d);
-    if (!dispenser_next(d))
-        return dispenser_arg_err(d);
     if (!dispenser_val_is(d, "file_system"))
         return no_module(d, "caddy.storage", dispenser_val(d));
     struct dispenser inner = dispenser_new_from_next_segment(d);
     TRY(file_system_root(a, &inner, o));
-    a->options.storage = j_module(a, "module", "file_system", o);
+    *storage = j_module(a, "module", "file_system", o);
     return OK;
+}
+
+static enum err read_storage(struct adapt *a, struct dispenser *d)
+{
+    dispenser_next(d);
+    if (!dispenser_next(d))
+        return dispenser_arg_err(d);
+    return storage_read(a, d, &a->options.storage);
 }
 
 static enum err read_servers(struct adapt *a, struct dispenser *d)
@@ -364,15 +371,21 @@ static const struct {
     {"user", read_user},
 };
 
-/* Known to Caddy, to come here. */
-static const char *const planned[] = {
-    "acme_ca", "acme_ca_root", "acme_dns", "acme_eab", "cert_issuer", "cert_lifetime", "dns", "ech",
-    "email", "key_type", "local_certs", "ocsp_interval", "ocsp_stapling", "on_demand_tls", "pki",
-    "preferred_chains", "renew_interval", "renewal_window_ratio", "skip_install_trust",
-    "storage_check", "storage_clean_interval", "tls_resolvers",
-};
-
 enum { OPTIONS = sizeof table / sizeof *table };
+
+static enum err unknown_option(struct adapt *a, const struct token *t)
+{
+    struct suggestion near = {0};
+    for (size_t i = 0; i < OPTIONS; i++)
+        suggest(&near, t->text, table[i].name);
+    for (size_t i = 0; tls_option_name(i) != NULL; i++)
+        suggest(&near, t->text, tls_option_name(i));
+    diag_place(a->diag, t->file, t->line, t->column);
+    return diag_fail(a->diag, SLICE_FMT ":%u: unrecognized global option: " SLICE_FMT "%s%s%s",
+                     SLICE_ARG(t->file), t->line, SLICE_ARG(t->text),
+                     near.word != NULL ? " - did you mean '" : "",
+                     near.word != NULL ? near.word : "", near.word != NULL ? "'?" : "");
+}
 
 static enum err read_one(struct adapt *a, const struct segment *s)
 {
@@ -381,18 +394,10 @@ static enum err read_one(struct adapt *a, const struct segment *s)
     size_t i = 0;
     while (i < OPTIONS && !slice_is(name, table[i].name))
         i++;
-    if (i == OPTIONS) {
-        diag_place(a->diag, s->items[0].file, s->items[0].line, s->items[0].column);
-        bool soon = false;
-        for (size_t k = 0; k < sizeof planned / sizeof *planned; k++)
-            soon = soon || slice_is(name, planned[k]);
-        return diag_fail(a->diag, SLICE_FMT ":%u: %s: " SLICE_FMT, SLICE_ARG(s->items[0].file),
-                         s->items[0].line,
-                         soon ? "global option not supported yet by this version of portico"
-                              : "unrecognized global option",
-                         SLICE_ARG(name));
-    }
-    enum err e = table[i].read(a, &d);
+    bool known = i < OPTIONS;
+    enum err e = known ? table[i].read(a, &d) : tls_option_read(a, name, &d, &known);
+    if (!known)
+        return unknown_option(a, &s->items[0]);
     if (e != OK)
         diag_prefix(a, "parsing caddyfile tokens for '" SLICE_FMT "'", SLICE_ARG(name));
     return e;

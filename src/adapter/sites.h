@@ -12,7 +12,7 @@
 struct site {
     struct server_block *block;
     struct site_address *addresses; /* of each key, normal */
-    struct values routes, errors, binds, logs, invoked, tls;
+    struct values routes, errors, binds, logs, invoked, tls, authorities;
 };
 
 /* A site with those of its keys that one address serves. */

@@ -34,6 +34,20 @@ static bool port_ok(struct slice s)
     return dashes <= 1;
 }
 
+/* The first byte that no host in a URL may have, or NUL; what is not ASCII is left to the resolver. */
+static char bad_in_host(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i], low = ascii_lower(c);
+        bool fine = (unsigned char)c >= 0x80 || (low >= 'a' && low <= 'z') ||
+                    (c >= '0' && c <= '9') ||
+                    (c != '\0' && strchr("-_.~!$&'()*+,;=:[]<>\"%", c) != NULL);
+        if (!fine)
+            return c == '\0' ? ' ' : c;
+    }
+    return '\0';
+}
+
 static enum err parse_url(struct slice text, struct upstream_address *u, struct arena *arena,
                           struct address_error *why)
 {
@@ -76,6 +90,13 @@ static enum err parse_url(struct slice text, struct upstream_address *u, struct 
     }
     if (rest.len >= 2 && rest.ptr[0] == '[' && rest.ptr[rest.len - 1] == ']')
         rest = slice_take(slice_skip(rest, 1), rest.len - 2);
+    char bad = bad_in_host(rest);
+    if (bad != '\0') {
+        snprintf(why->text, sizeof why->text,
+                 "parsing upstream URL: parse \"" SLICE_FMT "\": invalid character \"%c\" in host "
+                 "name", SLICE_ARG(slice_take(text, 80)), bad);
+        return ERR_INVALID;
+    }
     u->host = rest;
     return OK;
 }

@@ -55,19 +55,78 @@ enum err file_read_all(const char *path, char **bytes, size_t *len, char *error,
     return e;
 }
 
-enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
-                      json_t **document, json_t **warnings, char *error, size_t cap)
+static enum err adapt(struct slice adapter, struct slice file_name, struct slice body,
+                      json_t **document, json_t **warnings, struct diag *diag, char *error,
+                      size_t cap)
 {
-    struct diag diag;
     *document = *warnings = NULL;
+    diag_clear(diag);
     if (!slice_is(adapter, "caddyfile")) {
         snprintf(error, cap, "unrecognized config adapter: " SLICE_FMT,
                  SLICE_ARG(slice_take(adapter, 100)));
         return ERR_UNSUPPORTED;
     }
-    enum err e = adapt_caddyfile(file_name, body, document, warnings, &diag);
+    enum err e = adapt_caddyfile(file_name, body, document, warnings, diag);
     if (e != OK)
-        snprintf(error, cap, "adapting config using caddyfile: %s", diag.text);
+        snprintf(error, cap, "adapting config using caddyfile: %s", diag->text);
+    return e;
+}
+
+enum err config_adapt(struct slice adapter, struct slice file_name, struct slice body,
+                      json_t **document, json_t **warnings, char *error, size_t cap)
+{
+    struct diag diag;
+    return adapt(adapter, file_name, body, document, warnings, &diag, error, cap);
+}
+
+/* --- showing the place of an error --- */
+
+static struct slice line_of(struct slice text, unsigned number)
+{
+    struct slice line = SLICE_NONE;
+    while (number-- > 0)
+        if (!slice_cut(text, '\n', &line, &text) && number > 0)
+            return SLICE_NONE;
+    return line;
+}
+
+/* "file:line:column", the line itself, and a mark below the column. */
+static void show_line(const struct diag *d, struct slice line, char *error, size_t cap)
+{
+    size_t used = strlen(error), indent = 0, column = d->column > 0 ? d->column - 1 : 0;
+    while (indent < line.len && (line.ptr[indent] == ' ' || line.ptr[indent] == '\t'))
+        indent++;
+    if (column < indent || column > line.len || line.len - indent > 160 || used >= cap)
+        return;
+    line = slice_trim(slice_skip(line, indent));
+    snprintf(error + used, cap - used, "\n      " SLICE_FMT "\n      %*s^", SLICE_ARG(line),
+             (int)(column - indent), "");
+}
+
+static void show_place(const struct diag *d, const char *path, struct slice body, char *error,
+                       size_t cap)
+{
+    size_t used = strlen(error), len;
+    char *bytes, ignored[256];
+    if (d->line == 0 || d->file[0] == '\0' || used >= cap)
+        return;
+    snprintf(error + used, cap - used, "\n  %s:%u:%u", d->file, d->line, d->column);
+    if (strcmp(d->file, path) == 0) {
+        show_line(d, line_of(body, d->line), error, cap);
+    } else if (file_read_all(d->file, &bytes, &len, ignored, sizeof ignored) == OK) {
+        show_line(d, line_of(slice_of(bytes, len), d->line), error, cap);
+        mem_free(bytes);
+    }
+}
+
+static enum err adapt_file(const char *adapter, const char *path, struct slice body,
+                           struct loaded_config *c, char *error, size_t cap)
+{
+    struct diag diag;
+    enum err e = adapt(slice_from(adapter), slice_from(path), body, &c->document, &c->warnings,
+                       &diag, error, cap);
+    if (e != OK)
+        show_place(&diag, path, body, error, cap);
     return e;
 }
 
@@ -141,8 +200,7 @@ enum err config_load(const char *path, const char *adapter, struct loaded_config
     snprintf(c->adapter, sizeof c->adapter, "%s", adapter != NULL ? adapter : "");
     struct slice body = slice_of(bytes, len);
     enum err e = adapter != NULL
-                     ? config_adapt(slice_from(adapter), slice_from(path), body, &c->document,
-                                    &c->warnings, error, cap)
+                     ? adapt_file(adapter, path, body, c, error, cap)
                      : parse_json(body, path, &c->document, error, cap);
     mem_free(bytes);
     return e;

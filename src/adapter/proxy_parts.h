@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parts of reverse_proxy, which php_fastcgi, forward_auth and intercept are made of too.
+ */
+#pragma once
+
+#include "adapter/directives.h"
+
+/* The source or policy whose name is at the cursor. */
+MUST_USE enum err dynamic_read(struct adapt *, struct dispenser *, json_t **source);
+MUST_USE enum err policy_read(struct adapt *, struct dispenser *, json_t **policy);
+
+/* Likewise the transport; without its inline key. */
+MUST_USE enum err transport_read(struct adapt *, struct dispenser *, const char **name,
+                                 json_t **transport);
+
+/* What `handle_response` and `replace_status` gather; too large for a stack. */
+struct responses {
+    struct helper *h;
+    struct named_matcher *matchers;
+    json_t *with, *without; /* those with a matcher, and those without: these come last */
+    struct dispenser blocks[64];
+    size_t count;
+};
+
+void responses_init(struct responses *, struct helper *);
+MUST_USE enum err responses_matcher(struct responses *);        /* "@name …" at the cursor */
+MUST_USE enum err responses_replace_status(struct responses *);
+MUST_USE enum err responses_block(struct responses *);          /* "handle_response …" */
+MUST_USE enum err responses_finish(struct responses *, json_t *handler);
+
+/* reverse_proxy's words at the helper's cursor into a handler that may hold some things already;
+ * `first` is an answer's handling before all others, or NULL. */
+MUST_USE enum err proxy_read(struct helper *, json_t *handler, json_t *first);

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a name may have a certificate from. The rules are those of Caddy's certmagic.
+ */
+#pragma once
+
+#include "base/slice.h"
+
+bool subject_qualifies(struct slice);        /* for any certificate */
+bool subject_qualifies_public(struct slice); /* for one of a public authority, by default */
+bool subject_is_ip(struct slice);
+bool subject_is_internal(struct slice);
+bool subject_is_tailscale(struct slice);
