@@ -18,19 +18,31 @@
 static const char *const log_keys[] = {"writer", "encoder", "core", "level", "sampling", "include",
                                        "exclude", NULL};
 
+/* Each level of blocks is up to four of the document, which readers of JSON limit too. */
+enum { NESTING_MAX = 200 };
+
+static enum err refuse_token(struct adapt *a, const struct token *t, const char *why)
+{
+    diag_place(a->diag, t->file, t->line, t->column);
+    return diag_fail(a->diag, SLICE_FMT ":%u: %s", SLICE_ARG(t->file), t->line, why);
+}
+
 /* A NUL could not stand in a member's name of the document. */
 static enum err check_tokens(struct adapt *a, const struct token *t, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        if (t[i].text.len > 0 && memchr(t[i].text.ptr, '\0', t[i].text.len) != NULL) {
-            diag_place(a->diag, t[i].file, t[i].line, t[i].column);
-            return diag_fail(a->diag, SLICE_FMT ":%u: a word holds a NUL byte: remove it",
-                             SLICE_ARG(t[i].file), t[i].line);
-        }
+    int nesting = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (t[i].text.len > 0 && memchr(t[i].text.ptr, '\0', t[i].text.len) != NULL)
+            return refuse_token(a, &t[i], "a word holds a NUL byte: remove it");
+        nesting += token_opens(&t[i]) - token_closes(&t[i]);
+        if (nesting > NESTING_MAX)
+            return refuse_token(a, &t[i], "blocks are nested deeper than 200 levels: name some of "
+                                          "them as routes, '&(name) { … }', and 'invoke' these");
+    }
     return OK;
 }
 
-static enum err check_bytes(struct adapt *a, const struct server_blocks *blocks)
+static enum err check_words(struct adapt *a, const struct server_blocks *blocks)
 {
     for (size_t i = 0; i < blocks->count; i++) {
         const struct server_block *b = &blocks->items[i];
@@ -386,7 +398,7 @@ static enum err adapt_all(struct adapt *a, struct slice file_name, struct slice 
     a->order_count = order_count;
     TRY((a->alone ? caddyfile_parse_alone : caddyfile_parse)(a->arena, file_name, body, &blocks,
                                                              a->diag));
-    TRY(check_bytes(a, &blocks));
+    TRY(check_words(a, &blocks));
     TRY(check_keys(a, &blocks));
     TRY(read_blocks(a, &blocks, &sites, &count));
     TRY(build_document(a, sites, count, document));

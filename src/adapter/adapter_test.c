@@ -230,6 +230,24 @@ TEST("an error has a place and what to do instead")
     check_error("a:99999 {\n}\n", "port 99999 is out of range", 1, 1);
 }
 
+TEST("blocks nested too deep are refused, not followed")
+{
+    struct buffer text;
+    json_t *document, *warnings;
+    buffer_init(&text, 1 << 20);
+    BUFFER_PUT(&text, ":80 {\n");
+    for (int i = 0; i < 5000; i++)
+        BUFFER_PUT(&text, "handle {\n");
+    for (int i = 0; i < 5001; i++)
+        BUFFER_PUT(&text, "}\n");
+    begin();
+    CHECK(adapt_caddyfile_alone(SLICE("Caddyfile"), buffer_slice(&text), &document, &warnings,
+                                &diag) != OK);
+    CHECK(strstr(diag.text, "nested deeper than 200 levels") != NULL);
+    CHECK_INT(diag.line, 202);
+    buffer_deinit(&text);
+}
+
 TEST("thousands of sites are placed in no time that anybody waits for")
 {
     struct buffer text;

@@ -17,7 +17,8 @@ enum { PEM_MAX = 4 << 20 };
 
 /* --- PEM --- */
 
-static enum err read_file(struct adapt *a, struct dispenser *d, struct slice name, struct slice *out)
+static enum err read_file(struct adapt *a, struct dispenser *d, struct slice name,
+                          struct slice *out)
 {
     const char *path = arena_str(a->arena, name);
     FILE *f = a->alone ? NULL : fopen(path, "re");

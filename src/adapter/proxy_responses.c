@@ -11,7 +11,8 @@ struct named_matcher {
     struct named_matcher *next;
 };
 
-static enum err find_matcher(struct responses *r, struct dispenser *d, struct slice name, json_t **out)
+static enum err find_matcher(struct responses *r, struct dispenser *d, struct slice name,
+                             json_t **out)
 {
     if (!slice_starts(name, SLICE("@")))
         return dispenser_err_f(d, "must use a named response matcher, starting with '@'");
