@@ -5,6 +5,7 @@
 #include "adapter/directives.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/glob.h"
 
@@ -153,22 +154,28 @@ static struct slice clean_path(struct arena *arena, struct slice path)
     return slice_of(out, n);
 }
 
-static bool hides(struct arena *arena, struct slice pattern, struct slice file)
+/* As file_server decides it when it runs: `file` is the whole path. */
+static bool hides(struct slice pattern, struct slice file)
 {
-    (void)arena;
-    size_t slash = slice_find_last(file, '/');
-    struct slice base = slash == SIZE_MAX ? file : slice_skip(file, slash + 1);
     if (slice_find(pattern, '/') == SIZE_MAX) {
         for (struct slice rest = file, part; rest.len > 0;) {
             slice_cut(rest, '/', &part, &rest);
             if (part.len > 0 && glob_match(pattern, part))
                 return true;
         }
-        return glob_match(pattern, base);
+        return false;
     }
-    return slice_starts(file, pattern) &&
-           (file.len == pattern.len || file.ptr[pattern.len] == '/' ||
-            slice_ends(pattern, SLICE("/")));
+    return glob_match(pattern, file) || (slice_starts(file, pattern) && file.len > pattern.len &&
+                                         file.ptr[pattern.len] == '/');
+}
+
+static struct slice whole_path(struct adapt *a, struct slice file)
+{
+    char folder[4096];
+    if (slice_starts(file, SLICE("/")) || a->alone || getcwd(folder, sizeof folder) == NULL)
+        return file;
+    return clean_path(a->arena, arena_join(a->arena, (struct slice[]){slice_from(folder), SLICE("/"),
+                                                                      file}, 3));
 }
 
 static int by_text(const void *x, const void *y)
@@ -193,12 +200,12 @@ static void hide_caddyfiles(struct helper *h, json_t *o)
         }
     qsort(files, count, sizeof *files, by_text);
     for (size_t i = 0; i < count; i++) {
-        struct slice file = clean_path(h->a->arena, files[i]);
+        struct slice file = clean_path(h->a->arena, files[i]), whole = whole_path(h->a, file);
         const json_t *hide = json_object_get(o, "hide");
         bool hidden = false;
         for (size_t k = 0; k < json_array_size(hide) && !hidden; k++) {
             const json_t *p = json_array_get(hide, k);
-            hidden = hides(h->a->arena, slice_of(json_string_value(p), json_string_length(p)), file);
+            hidden = hides(slice_of(json_string_value(p), json_string_length(p)), whole);
         }
         if (hidden)
             continue;
