@@ -296,8 +296,883 @@ def exact(s):
     c.close()
 
 
+def streams(s):
+    """Chunked down with trailers, close-delimited, interim answers, HTTP/1.0 clients."""
+    up = Upstream()
+    s.use(up)
+    c = s.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    u = up.accept()
+    u.head()
+    u.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+           b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n")
+    same(c.head(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    same(undated(c.head()), b"HTTP/1.1 200 OK\r\nVia: 1.1 portico\r\nTrailer: X-T\r\n"
+         b"Transfer-Encoding: chunked\r\n\r\n")
+    u.send(b"3\r\nabc\r\n")
+    same(c.take(8), b"3\r\nabc\r\n")
+    u.send(b"1\r\nd\r\n1;x=y\r\ne\r\n0\r\n")
+    same(c.until(b"de\r\n"), b"2\r\nde\r\n")
+    u.send(b"X-T: v\r\nContent-Length: 5\r\n\r\n")
+    same(c.head(), b"0\r\nX-T: v\r\n\r\n")
+    # a whole chunked answer in one read, on the same connections
+    c.send(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+    u.head()
+    u.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    c.head()
+    same(c.until(b"0\r\n\r\n"), b"5\r\nabcde\r\n0\r\n\r\n")
+    # the end of the connection ends the answer
+    c.send(b"GET /3 HTTP/1.1\r\nHost: h\r\n\r\n")
+    u.head()
+    u.send(b"HTTP/1.1 200 OK\r\n\r\nfirst")
+    c.head()
+    same(c.until(b"first\r\n"), b"5\r\nfirst\r\n")
+    u.send(b"second")
+    u.close()
+    same(c.until(b"0\r\n\r\n"), b"6\r\nsecond\r\n0\r\n\r\n")
+    # HTTP/1.0 has no chunks
+    old = s.client()
+    old.send(b"GET /4 HTTP/1.0\r\n\r\n")
+    u = up.accept()
+    head = u.head()
+    assert b"Host: 127.0.0.1:%d\r\n" % up.port in head and b"Via: 1.0 portico" in head, head
+    u.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    same(undated(old.rest()),
+         b"HTTP/1.1 200 OK\r\nVia: 1.1 portico\r\nConnection: close\r\n\r\nabc")
+
+
+def uploads(s):
+    """Bodies by length and in chunks, trailers up, 100 Continue, an early answer."""
+    up = Upstream()
+    s.use(up)
+    c = s.client()
+    c.send(b"PUT /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n")
+    u = up.accept()
+    head = u.head()
+    assert b"Transfer-Encoding: chunked\r\n" in head and b"Content-Length" not in head, head
+    c.send(b"3\r\nabc\r\n")
+    same(u.take(8), b"3\r\nabc\r\n")
+    c.send(b"2\r\nde\r\n0\r\nX-T: v\r\n\r\n")
+    same(u.until(b"\r\n\r\n"), b"2\r\nde\r\n0\r\nX-T: v\r\n\r\n")
+    u.send(answer(b"ok"))
+    same(c.head()[:15] + c.take(2), b"HTTP/1.1 200 OKok")
+    c.send(b"PUT /b HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+    assert b"Expect: 100-continue\r\n" in u.head()
+    same(c.head(), b"HTTP/1.1 100 Continue\r\n\r\n")
+    c.send(b"hello")
+    same(u.take(5), b"hello")
+    u.send(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"ok"))
+    same(c.head()[:15] + c.take(2), b"HTTP/1.1 200 OKok")
+    # the answer comes before the body does, and the body is not waited for
+    c.send(b"PUT /c HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc")
+    u.head()
+    same(u.take(3), b"abc")
+    u.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+    assert c.head().startswith(b"HTTP/1.1 413 ")
+    same(c.take(2), b"no")
+    assert u.ended()
+    c.close()
+
+
+def continues(s):
+    """With expect_continue_timeout the body waits for the upstream's word."""
+    up = Upstream()
+    s.use(up, transport={"protocol": "http", "expect_continue_timeout": "5s"})
+    c = s.client()
+    ask = b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    c.send(ask)
+    u = up.accept()
+    u.head()
+    assert not select.select([c.sock], [], [], 0.2)[0]
+    u.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    same(c.head(), b"HTTP/1.1 100 Continue\r\n\r\n")
+    c.send(b"hello")
+    same(u.take(5), b"hello")
+    u.send(answer(b"ok"))
+    c.head()
+    c.take(2)
+    c.send(ask)
+    u.head()
+    u.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+    assert c.head().startswith(b"HTTP/1.1 401 ")
+    assert u.ended(), "a link whose body was never sent is not kept"
+
+
+def pools(s):
+    """Links are kept, closed by their upstream, limited, timed out."""
+    up = Upstream()
+    s.use(up, transport={"protocol": "http",
+                         "keep_alive": {"max_idle_conns_per_host": 1, "idle_timeout": "2s"}})
+    c = [s.client() for _ in range(6)]
+    u = []
+    for x in c:
+        x.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        u.append(up.accept())
+        u[-1].head()
+    for x, y in zip(c, u):
+        y.send(answer(b"a"))
+        x.head()
+        x.take(1)
+    time.sleep(2.5)  # one per worker stays for a second, none for idle_timeout
+    end = time.monotonic() + 5
+    while any(not y.ended() for y in u):
+        assert time.monotonic() < end
+    # one that the upstream closes is dropped at once, and a new one is opened
+    c[0].send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    first = up.accept()
+    first.head()
+    first.send(answer(b"b"))
+    c[0].head()
+    first.close()
+    time.sleep(0.2)
+    c[0].send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
+    second = up.accept()
+    second.head()
+    second.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nc")
+    c[0].until(b"\r\n\r\nc")
+    assert second.ended()
+    # bytes that nobody asked for end it, too
+    c[0].send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    third = up.accept()
+    third.head()
+    third.send(answer(b"d") + b"HTTP/1.1 200 OK\r\n")
+    c[0].until(b"\r\n\r\nd")
+    assert third.ended()
+    s.use(up, transport={"protocol": "http", "keep_alive": {"enabled": False}})
+    for _ in range(2):
+        c[0].send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        u = up.accept()
+        assert b"Connection: close\r\n" in u.head()
+        u.send(answer(b"e"))
+        c[0].until(b"\r\n\r\ne")
+        assert u.ended()
+
+
+def stale(s):
+    """A kept link that closes under a request: again on a fresh one, where that is safe."""
+    up = Upstream()
+    s.use(up)
+    c = s.client()
+
+    def warm():
+        c.send(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n")
+        u = up.accept()
+        u.head()
+        u.send(answer(b"w"))
+        c.until(b"\r\n\r\nw")
+        return u
+
+    for method, body in ((b"GET", b""), (b"PUT", b"abc"), (b"DELETE", b"")):
+        u = warm()
+        c.send(method + b" /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        u.head()
+        u.close()  # without a byte of an answer
+        u = up.accept()
+        assert u.head().startswith(method + b" /x ")
+        same(u.take(len(body)), body)
+        u.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx")
+        c.until(b"\r\n\r\nx")
+    u = warm()
+    c.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+    u.head()
+    u.close()
+    assert c.head().startswith(b"HTTP/1.1 502 ")
+    assert up.idle()
+    u = warm()
+    c.send(b"POST /x HTTP/1.1\r\nHost: h\r\nIdempotency-Key: 1\r\nContent-Length: 3\r\n\r\nabc")
+    u.head()
+    u.close()
+    u = up.accept()
+    u.until(b"abc")
+    u.close()  # a fresh one that closes is the upstream's fault
+    assert c.head().startswith(b"HTTP/1.1 502 ")
+
+
+def errors(s):
+    """502, 503, 504, with lines that say why; handle_errors sees them."""
+    dead = free_port()
+    s.use(f"127.0.0.1:{dead}")
+    same(s.get()[0], 502)
+    s.logged(f"dial tcp 127.0.0.1:{dead}: connect: connection refused")
+    s.use()
+    same(s.get()[0], 503)
+    s.logged("no upstreams available")
+    s.use("no-such-host.invalid:80")
+    same(s.get()[0], 502)
+    s.logged("lookup no-such-host.invalid")
+    up = Upstream()
+    s.use(up, transport={"protocol": "http", "response_header_timeout": "200ms"})
+    start = time.monotonic()
+    same(s.get()[0], 504)
+    assert time.monotonic() - start < 3
+    s.logged("timeout awaiting response headers")
+    s.use("unix//nonexistent/socket")
+    same(s.get()[0], 502)
+    document = s.document([{"handle": [{"handler": "reverse_proxy",
+                                        "upstreams": [{"dial": f"127.0.0.1:{dead}"}]}]}],
+                          errors={"routes": [{"handle": [{
+                              "handler": "static_response",
+                              "body": "{http.error.status_code} {http.reverse_proxy.upstream.address}"}]}]})
+    same(s.load(document)[0], 200)
+    same(s.get()[2], b"502 127.0.0.1:%d" % dead)
+
+
+GARBAGE = [b"", b"\r\n\r\n", b"HTTP/1.1\r\n\r\n", b"HTP/1.1 200 OK\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n",
+           b"HTTP/1.1 99 Low\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"SSH-2.0-OpenSSH\r\n",
+           b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+           b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nab",
+           b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+           b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\na",
+           b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+           b"HTTP/1.1 200 OK\r\n folded: x\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+           b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 300 + b"\r\n", b"\x16\x03\x01\x02\x00\x01\x00",
+           b"HTTP/1.1 200 OK\r\nA: " + b"x" * 40000 + b"\r\n\r\n",
+           b"HTTP/1.1 103 Early\r\n\r\n" * 40]
+
+
+def garbage(s):
+    lines = list(GARBAGE)
+
+    def play(peer):
+        peer.head()
+        peer.send(lines[0])
+        peer.close()
+
+    up = Upstream(play)
+    s.use(up, transport={"protocol": "http", "max_response_header_size": 32768})
+    while lines:
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        got = c.head()
+        while got.startswith(b"HTTP/1.1 103"):
+            got = c.head()
+        assert got.startswith(b"HTTP/1.1 502 "), (lines[0][:60], got)
+        c.close()
+        lines.pop(0)
+
+
+def lies(s):
+    """Lengths that are not kept, chunks that break: a cut, never a clean end."""
+    play_now = [b""]
+
+    def play(peer):
+        peer.head()
+        peer.send(play_now[0])
+        peer.close()
+
+    up = Upstream(play)
+    s.use(up)
+    for text, body in ((b"Content-Length: 10\r\n\r\nabc", b"abc"),
+                       (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"3\r\nabc\r\n"),
+                       (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", b"3\r\nabc\r\n"),
+                       (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", b"3\r\nabc\r\n"),
+                       (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nbad trailer\r\n\r\n", b"")):
+        play_now[0] = b"HTTP/1.1 200 OK\r\n" + text
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        got = c.rest()
+        assert got.count(b"HTTP/1.1 200") <= 1 and not got.endswith(b"0\r\n\r\n"), (text, got)
+        if got:
+            same(got.split(b"\r\n\r\n", 1)[1], body)
+        c.close()
+    s.logged("aborting with incomplete response")
+    # more than it said: the answer is right, the link is not used again
+    play_now[0] = answer(b"abc") + b"defghi"
+    same(s.get()[2], b"abc")
+    same(s.get()[2], b"abc")
+
+
+def dies(s):
+    """An upstream that resets or closes at each byte of its answer."""
+    whole = b"HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    cut, how = [0], ["close"]
+
+    def play(peer):
+        peer.head()
+        peer.send(whole[:cut[0]])
+        peer.reset() if how[0] == "reset" else peer.close()
+
+    up = Upstream(play)
+    s.use(up)
+    for how[0] in ("close", "reset"):
+        for cut[0] in range(0, len(whole) + 1, 1 if how[0] == "close" else 7):
+            c = s.client()
+            c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            got = c.rest()
+            if cut[0] == len(whole) and how[0] == "close":
+                assert got.endswith(b"\r\n3\r\nabc\r\n0\r\n\r\n"), got
+            elif cut[0] < len(whole) - 30:
+                assert got.startswith(b"HTTP/1.1 502 ") or got.startswith(b"HTTP/1.1 200") or not got
+            if cut[0] < len(whole):
+                assert not got.endswith(b"0\r\n\r\n"), (cut[0], got)
+            c.close()
+
+
+def retries(s):
+    """Dial errors are tried again always, others for GET; try_duration; retry_match."""
+    dead, up = free_port(), Upstream(echo)
+    policy = {"selection_policy": {"policy": "round_robin"}}
+    for method in ("GET", "POST"):
+        s.use(f"127.0.0.1:{dead}", up, load_balancing={**policy, "retries": 2})
+        for _ in range(4):
+            same(s.get("/x", method, b"body" if method == "POST" else None)[0], 200)
+
+    def broken(peer):
+        peer.head()
+        peer.close()
+
+    bad = Upstream(broken)
+    s.use(bad, up, load_balancing={**policy, "retries": 2})
+    same({s.get("/x")[0] for _ in range(4)}, {200})
+    same({s.get("/x", "POST", b"b")[0] for _ in range(4)}, {200, 502})
+    s.use(bad, up, load_balancing={**policy, "retries": 2, "retry_match": [{"method": ["POST"]}]})
+    same([s.get("/x", "POST", b"body") for _ in range(4)][0][2], b"/x body")
+    same({s.get("/x", "POST", b"b")[0] for _ in range(4)}, {200})
+    same({s.get("/x")[0] for _ in range(4)}, {200, 502})
+    late = free_port()
+    s.use(f"127.0.0.1:{late}", load_balancing={"try_duration": "5s", "try_interval": "50ms"})
+    result = []
+    t = threading.Thread(target=lambda: result.append(s.get("/late")))
+    t.start()
+    time.sleep(0.4)
+    Upstream(echo, address=("127.0.0.1", late))
+    t.join()
+    same(result[0][2], b"/late ")
+    s.use(f"127.0.0.1:{dead}", load_balancing={"try_duration": "300ms", "try_interval": "100ms"})
+    start = time.monotonic()
+    same(s.get()[0], 502)
+    assert 0.25 < time.monotonic() - start < 3
+
+
+def health(s):
+    """Failures mark an upstream for a while; statuses and latencies count; max_requests."""
+    hits = {}
+
+    def server(name, head):
+        def play(peer):
+            while peer.head():
+                hits[name] = hits.get(name, 0) + 1
+                peer.send(head)
+        return Upstream(play)
+
+    good = server("good", answer(b"good"))
+    bad = server("bad", b"HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nbad")
+    s.use(bad, good, load_balancing={"selection_policy": {"policy": "first"}},
+          health_checks={"passive": {"fail_duration": "1s", "max_fails": 2, "unhealthy_status": [5]}})
+    same([s.get()[2] for _ in range(5)], [b"bad", b"bad", b"good", b"good", b"good"])
+    time.sleep(1.2)
+    same(s.get()[2], b"bad")
+    dead = free_port()
+    s.use(f"127.0.0.1:{dead}", health_checks={"passive": {"fail_duration": "10s"}})
+    same([s.get()[0] for _ in range(3)], [502, 503, 503])
+    hold = Upstream()
+    s.use(hold, health_checks={"passive": {"unhealthy_request_count": 1}})
+    c = s.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    u = hold.accept()
+    u.head()
+    same(s.get()[0], 503)
+    u.send(answer(b"x"))
+    c.until(b"\r\n\r\nx")
+
+
+def policies(s):
+    ups = [Upstream(echo) for _ in range(3)]
+    names = [f"127.0.0.1:{u.port}".encode() for u in ups]
+    seen = {"handler": "headers", "response": {"set": {"X-Up": ["{http.reverse_proxy.upstream.hostport}"]},
+                                              "deferred": True}}
+
+    def chosen(n, policy, path="/", **fields):
+        s.use(*ups, before=[seen], load_balancing={"selection_policy": policy})
+        return [s.get(path, **fields)[1]["x-up"].encode() for _ in range(n)]
+
+    same(set(chosen(6, {"policy": "first"})), {names[0]})
+    got = chosen(6, {"policy": "round_robin"})
+    same(sorted(got), sorted(names * 2))
+    assert len(set(chosen(40, {"policy": "random"}))) == 3
+    assert len(set(chosen(40, {"policy": "random_choose", "choose": 2}))) == 3
+    assert len(set(chosen(40, {"policy": "least_conn"}))) == 3
+    got = chosen(12, {"policy": "weighted_round_robin", "weights": [3, 1, 0]})
+    same([got.count(n) for n in names], [9, 3, 0])
+    for policy in ("ip_hash", "client_ip_hash", "uri_hash"):
+        same(len(set(chosen(5, {"policy": policy}))), 1)
+    assert len({chosen(1, {"policy": "uri_hash"}, f"/{i}")[0] for i in range(12)}) > 1
+    same(len(set(chosen(5, {"policy": "header", "field": "X-Id"}, X_Id="a"))), 1)
+    assert len(set(chosen(30, {"policy": "header", "field": "X-Id"}))) > 1
+    same(set(chosen(5, {"policy": "header", "field": "X-Id", "fallback": {"policy": "first"}})), {names[0]})
+    same(len(set(chosen(5, {"policy": "query", "key": "q"}, "/?q=1"))), 1)
+    s.use(*ups, before=[seen], load_balancing={"selection_policy": {
+        "policy": "cookie", "name": "lb", "secret": "s", "max_age": "1h"}})
+    status, fields, _ = s.get()
+    cookie = fields["set-cookie"]
+    assert re.fullmatch(r"lb=[0-9a-f]{64}; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax", cookie), cookie
+    for _ in range(5):
+        _, again, _ = s.get(Cookie="a=b; " + cookie.split(";")[0])
+        same((again["x-up"], again.get("set-cookie")), (fields["x-up"], None))
+    _, again, _ = s.get(Cookie="lb=" + "0" * 64)
+    assert "set-cookie" in again
+
+
+def forwarded(s):
+    """Trusted proxies keep what they said; header changes up and down; rewrite; Host."""
+    heads = []
+
+    def play(peer):
+        while True:
+            heads.append(peer.head())
+            peer.send(answer(b"ok", b"X-Up: 1\r\nX-Gone: 1\r\nSet-Cookie: a=b; Domain=in.ner\r\n"))
+
+    up = Upstream(play)
+    s.use(up, trusted_proxies=["127.0.0.0/8"])
+    s.get(X_Forwarded_For="9.9.9.9", X_Forwarded_Proto="https", X_Forwarded_Host="out.er")
+    for line in (b"X-Forwarded-For: 9.9.9.9, 127.0.0.1\r\n", b"X-Forwarded-Proto: https\r\n",
+                 b"X-Forwarded-Host: out.er\r\n"):
+        assert line in heads[-1], heads[-1]
+    s.use(up, server={"trusted_proxies": {"source": "static", "ranges": ["127.0.0.1"]}})
+    s.get(X_Forwarded_For="9.9.9.9")
+    assert b"X-Forwarded-For: 9.9.9.9, 127.0.0.1\r\n" in heads[-1], heads[-1]
+    s.use(up, headers={
+        "request": {"set": {"Host": ["{http.reverse_proxy.upstream.hostport}"], "X-New": ["{http.request.uri}"]},
+                    "delete": ["Accept-*"]},
+        "response": {"delete": ["X-Gone"], "set": {"X-Status": ["{http.reverse_proxy.status_code}"]},
+                     "replace": {"Set-Cookie": [{"search": "in.ner", "replace": "out.er"}]}}},
+          rewrite={"method": "GET", "strip_path_prefix": "/api"},
+          after=[])
+    status, fields, body = s.get("/api/x?y", "POST", b"dropped")
+    assert heads[-1].startswith(b"GET /x?y HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % up.port), heads[-1]
+    assert b"X-New: /api/x?y\r\n" in heads[-1] and b"Accept-Encoding" not in heads[-1], heads[-1]
+    assert b"Content-Length" not in heads[-1], heads[-1]
+    same((fields["x-status"], fields.get("x-gone"), fields["set-cookie"]), ("200", None, "a=b; Domain=out.er"))
+    # a value from the request cannot split what goes up
+    s.use(up, headers={"request": {"set": {"X-Q": ["{http.request.uri.query.q}"]}}})
+    s.get("/?q=a%0d%0aX-Evil:%201")
+    assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
+
+
+def handles(s):
+    """handle_response: routes, status codes, copy_response, copy_response_headers; X-Accel."""
+    def play(peer):
+        while True:
+            path = peer.head().split(b" ")[1]
+            if path == b"/deny":
+                peer.send(b"HTTP/1.1 403 No\r\nX-Why: because\r\nContent-Length: 4\r\n\r\nbody")
+            elif path == b"/teapot":
+                peer.send(b"HTTP/1.1 418 No\r\nContent-Length: 4\r\n\r\nbody")
+            else:
+                peer.send(answer(b"fine", b"X-Accel: 1\r\n" if path == b"/accel" else b""))
+
+    up = Upstream(play)
+    text = "{http.reverse_proxy.status_code} {http.reverse_proxy.status_text} {http.reverse_proxy.header.X-Why}"
+    s.use(up, handle_response=[
+        {"match": {"status_code": [403]}, "routes": [{"handle": [
+            {"handler": "copy_response_headers", "include": ["X-Why"]},
+            {"handler": "static_response", "status_code": 401, "body": text}]}]},
+        {"match": {"status_code": [418]}, "status_code": "202"},
+        {"match": {"headers": {"X-Accel": ["*"]}}, "routes": [{"handle": [
+            {"handler": "headers", "response": {"set": {"X-Mine": ["1"]}}},
+            {"handler": "copy_response", "status_code": 203}]}]}])
+    status, fields, body = s.get("/deny")
+    same((status, body, fields["x-why"]), (401, b"403 403 Forbidden because", "because"))
+    same(s.get("/teapot")[::2], (202, b"body"))
+    status, fields, body = s.get("/accel")
+    same((status, body, fields["x-mine"], fields["x-accel"]), (203, b"fine", "1", "1"))
+    same(s.get("/other")[::2], (200, b"fine"))
+    s.use(up, handle_response=[{"match": {"status_code": [2]}, "routes": []}],
+          after=[{"handler": "static_response", "body": "behind"}])
+    same(s.get("/")[2], b"behind")
+    same(s.get("/deny")[2], b"body")
+
+
+def big(s):
+    """Large bodies both ways: what a slow side has not taken is not held in memory."""
+    size = 100 << 20
+    piece = b"x" * 65536
+
+    def play(peer):
+        head = peer.head()
+        if b"GET /down" in head:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size // len(piece)):
+                peer.send(piece)
+        else:
+            got = len(peer.seen)
+            peer.seen = b""
+            time.sleep(1)
+            while got < size:
+                got += len(peer.sock.recv(1 << 20))
+            peer.send(answer(b"%d" % got))
+        peer.rest()
+
+    up = Upstream(play)
+    s.use(up)
+    before = s.memory()
+    slow = s.client()
+    slow.send(b"GET /down HTTP/1.1\r\nHost: h\r\n\r\n")
+    slow.head()
+    time.sleep(1)
+    c = s.client()
+    c.send(b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size)
+    sender = threading.Thread(target=lambda: [c.send(piece) for _ in range(size // len(piece))])
+    sender.start()
+    time.sleep(0.7)
+    grown = s.memory() - before
+    sender.join()
+    assert c.until(b"%d" % size)
+    got = len(slow.seen)
+    slow.seen = b""
+    while got < size:
+        n = len(slow.sock.recv(1 << 20))
+        assert n, got
+        got += n
+    same(got, size)
+    assert grown < 6 << 10, f"{grown} KiB more while two streams were stuck"
+    # chunked up, too
+    chunk = b"10000\r\n" + piece + b"\r\n"
+    received = []
+
+    def count_chunks(peer):
+        peer.head()
+        body = peer.until(b"\r\n0\r\n\r\n")
+        received.append(body.count(b"x"))
+        peer.send(answer(b"ok"))
+
+    s.use(Upstream(count_chunks))
+    c = s.client()
+    c.send(b"POST /up HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(16):
+        c.send(chunk)
+    c.send(b"0\r\n\r\n")
+    c.until(b"\r\n\r\nok")
+    same(received, [16 * len(piece)])
+
+
+def leaves(s):
+    """A client that leaves ends what it asked the upstream for."""
+    up = Upstream()
+    s.use(up)
+    c = s.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    u = up.accept()
+    u.head()
+    time.sleep(0.1)
+    c.close()
+    assert u.ended()
+    c = s.client()  # while the answer comes
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    u = up.accept()
+    u.head()
+    u.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    c.until(b"data: 1\n\n")
+    time.sleep(0.1)
+    c.close()
+    assert u.ended()
+    c = s.client()  # while its body goes up
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
+    u = up.accept()
+    u.until(b"abc")
+    c.close()
+    assert u.ended()
+    c = s.client()  # a bad chunk is the client's fault
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    u = up.accept()
+    u.until(b"abc\r\n")
+    c.send(b"zz\r\n")
+    assert c.rest().startswith(b"HTTP/1.1 400 ")
+    assert u.ended()
+
+
+def events(s):
+    """Event streams, unknown lengths and flush_interval -1 are passed on at once."""
+    up = Upstream()
+    s.use(up, flush_interval=-1, before=[{"handler": "encode", "encodings": {"gzip": {}}}])
+    for head in (b"Content-Type: text/event-stream\r\n", b"Content-Length: 20\r\nContent-Type: a/b\r\n"):
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        u = up.accept()
+        u.head()
+        u.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+        c.head()  # before any byte of the body
+        for _ in range(2):
+            u.send(b"data: 12345678\n\n"[:10])
+            c.until(b"data: 1234")
+        u.close()
+        c.close()
+
+
+def pipelined(s):
+    up = Upstream(echo)
+    s.use(up)
+    c = s.client()
+    c.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % i for i in range(50)))
+    for i in range(50):
+        c.head()
+        same(c.take(len(b"/%d " % i)), b"/%d " % i)
+    c.close()
+
+
+def accept_key(key):
+    return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+
+
+def upgrade(s, up, path=b"/ws"):
+    c = s.client()
+    c.send(b"GET " + path + b" HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
+           b"Sec-WebSocket-Key: abc\r\nSec-WebSocket-Version: 13\r\n\r\nearly")
+    u = up.accept()
+    head = u.head()
+    assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in head and b"Sec-WebSocket-Key: abc" in head, head
+    u.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           b"Sec-WebSocket-Accept: " + accept_key(b"abc") + b"\r\n\r\nhello")
+    head = c.head()
+    assert head.startswith(b"HTTP/1.1 101 ") and b"Upgrade: websocket\r\n" in head, head
+    assert b"Connection: Upgrade\r\n" in head and b"Content-Length" not in head, head
+    same(c.take(5), b"hello")
+    same(u.take(5), b"early")
+    return c, u
+
+
+def tunnels(s):
+    """Bytes both ways, back-pressure, ends of either side, refusal of another protocol."""
+    up = Upstream()
+    s.use(up)
+    c, u = upgrade(s, up)
+    blob = os.urandom(1 << 20) * 4
+    for a, b in ((c, u), (u, c)):
+        sender = threading.Thread(target=a.send, args=(blob,))
+        sender.start()
+        assert b.take(len(blob)) == blob
+        sender.join()
+    u.send(b"last")
+    u.close()
+    same(c.rest(), b"last")
+    c.close()
+    c, u = upgrade(s, up)
+    c.close()
+    assert u.ended()
+    c, u = upgrade(s, up)
+    c.reset()
+    assert u.ended()
+    c, u = upgrade(s, up)
+    c.sock.shutdown(socket.SHUT_WR)  # half closed: the other way goes on
+    same(u.rest(), b"")
+    u.send(b"answer")
+    u.close()
+    same(c.rest(), b"answer")
+    c = s.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+    u = up.accept()
+    u.head()
+    u.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: bar\r\n\r\n")
+    assert c.head().startswith(b"HTTP/1.1 502 ")
+    c = s.client()  # refused by the upstream: an answer as any other
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n")
+    u = up.accept()
+    u.head()
+    u.send(answer(b"no"))
+    c.until(b"\r\n\r\nno")
+
+
+def tunnel_ends(s):
+    """stream_timeout; reloads end tunnels, at once or after stream_close_delay, with a close frame."""
+    up = Upstream()
+    s.use(up, stream_timeout="300ms")
+    c, u = upgrade(s, up)
+    start = time.monotonic()
+    c.rest()
+    assert u.ended() and time.monotonic() - start < 3
+    s.use(up)
+    c, u = upgrade(s, up)
+    s.use(up, stream_timeout="1m")
+    same(c.rest(), b"\x88\x02\x03\xe9")
+    frame = u.rest()
+    same(frame[:2], b"\x88\x82")
+    same(bytes((frame[6] ^ frame[2], frame[7] ^ frame[3])), b"\x03\xe9")
+    s.use(up, stream_close_delay="1s")
+    c, u = upgrade(s, up)
+    s.use(up)
+    time.sleep(0.3)
+    c.send(b"still")
+    same(u.take(5), b"still")
+    start = time.monotonic()
+    same(c.rest(), b"\x88\x02\x03\xe9")
+    assert time.monotonic() - start < 3
+
+
+def buffers(s):
+    """request_buffers waits for the body; response_buffers frees the upstream from a slow client."""
+    up = Upstream()
+    s.use(up, request_buffers=100, response_buffers=1 << 20)
+    c = s.client()
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    assert up.idle(0.3)
+    c.send(b"2\r\nde\r\n0\r\n\r\n")
+    u = up.accept()
+    assert b"Content-Length: 5\r\n" in u.head()
+    same(u.take(5), b"abcde")
+    u.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + b"y" * 499999)
+    assert not select.select([c.sock], [], [], 0.3)[0]
+    u.send(b"z")
+    c.head()
+    same(c.take(500000)[-2:], b"yz")
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\n\r\n" + b"a" * 150)
+    u.head()
+    same(u.take(150), b"a" * 150)
+    c.send(b"b" * 150)
+    same(u.take(150), b"b" * 150)
+    u.send(answer(b"ok"))
+    c.until(b"\r\n\r\nok")
+
+
+def limits(s):
+    """max_conns_per_host, timeouts within a body, request_body's limit, a body on GET."""
+    busy, most = [0], [0]
+    lock = threading.Lock()
+
+    def play(peer):
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        with contextlib.suppress(AssertionError, OSError):
+            while True:
+                peer.head()
+                time.sleep(0.05)
+                peer.send(answer(b"ok"))
+        with lock:
+            busy[0] -= 1
+
+    s.use(Upstream(play), transport={"protocol": "http", "max_conns_per_host": 2})
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(s.get()[2])) for _ in range(24)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    same(got, [b"ok"] * 24)
+    assert most[0] <= 2, most
+    up = Upstream()
+    s.use(up, transport={"protocol": "http", "read_timeout": "300ms"})
+    c = s.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi")
+    u = up.accept()
+    u.until(b"\r\n\r\nhi")
+    u.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+    assert c.rest().endswith(b"\r\n\r\nabc")
+    s.use(up, before=[{"handler": "request_body", "max_size": 5}])
+    c = s.client()
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    u = up.accept()
+    u.until(b"abc\r\n")
+    c.send(b"3\r\nabc\r\n")
+    assert c.rest().startswith(b"HTTP/1.1 413 ")
+
+
+def addresses(s):
+    """Unix sockets, IPv6, names, placeholders, a local address."""
+    path = f"{s.folder.name}/up.sock"
+    Upstream(echo, socket.AF_UNIX, path)
+    s.use(f"unix/{path}")
+    same(s.get("/u")[2], b"/u ")
+    up = Upstream(echo)
+    s.use(f"localhost:{up.port}")
+    same(s.get("/l")[2], b"/l ")
+    s.use("127.0.0.1:{http.request.header.X-Port}")
+    same(s.get("/p", X_Port=str(up.port))[2], b"/p ")
+    same(s.get("/p", X_Port="nonsense")[0], 500)
+    s.use(up, transport={"protocol": "http", "local_address": "127.0.0.77"})
+    same(s.get("/a")[2], b"/a ")
+    same(up.peers[-1].sock.getpeername()[0], "127.0.0.77")
+    try:
+        six = Upstream(echo, socket.AF_INET6, ("::1", 0))
+    except OSError:
+        return  # no IPv6 here
+    s.use(f"[::1]:{six.port}")
+    same(s.get("/6")[2], b"/6 ")
+
+
+def refused(s):
+    """What is for later is refused by name; what is wrong, with a sentence."""
+    for options, text in (({"transport": {"protocol": "http", "tls": {}}}, '\\"tls\\"'),
+                          ({"transport": {"protocol": "http", "proxy_protocol": "v1"}}, "proxy_protocol"),
+                          ({"transport": {"protocol": "http", "versions": ["h2c"]}}, "h2c"),
+                          ({"transport": {"protocol": "http", "versions": ["9"]}}, "unsupported HTTP version"),
+                          ({"transport": {"protocol": "http", "network_proxy": {}}}, "network_proxy"),
+                          ({"transport": {"protocol": "fastcgi"}}, "fastcgi"),
+                          ({"transport": {"protocol": "http", "nonsense": 1}}, "nonsense"),
+                          ({"health_checks": {"active": {"uri": "/"}}}, "active health checks"),
+                          ({"dynamic_upstreams": {"source": "a"}}, "dynamic_upstreams"),
+                          ({"circuit_breaker": {"type": "x"}}, "circuit_breaker"),
+                          ({"load_balancing": {"selection_policy": {"policy": "nope"}}}, "nope"),
+                          ({"upstreams": [{"dial": "localhost:80-90"}]}, "precisely one socket"),
+                          ({"upstreams": [{"dial": "localhost"}]}, "missing port"),
+                          ({"upstreams": [{"dial": "udp/localhost:1"}]}, "cannot be dialed"),
+                          ({"trusted_proxies": ["x"]}, "invalid IP address"),
+                          ({"nonsense": 1}, "nonsense")):
+        got = s.refuses(**options)
+        assert text in got, (options, got)
+
+
+def reloads(s):
+    """Requests that run while the configuration changes are answered by what they began with."""
+    up = Upstream(echo)
+    s.use(up)
+    wrong, over, asked = [], threading.Event(), [0]
+
+    def client():
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+        while not over.is_set():
+            try:
+                c.request("POST", "/r", b"x" * 100)
+                r = c.getresponse()
+                body = r.read()
+                asked[0] += 1
+                if (r.status, body) != (200, b"/r " + b"x" * 100):
+                    wrong.append((r.status, body[:50]))
+                if r.getheader("Connection") == "close":
+                    c.close()
+            except (OSError, http.client.HTTPException) as e:
+                wrong.append(repr(e))
+                c.close()
+        c.close()
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for i in range(10):
+        s.use(up, flush_interval=-(i % 2))
+    over.set()
+    for t in threads:
+        t.join()
+    same(wrong[:3], [])
+    assert asked[0] > 20, asked
+
+
 CASES = [
     ("requests and answers, byte by byte, on one kept connection", exact),
+    ("chunks, trailers, interim answers, answers that end with their connection", streams),
+    ("bodies go up by length and in chunks; an answer may come before they end", uploads),
+    ("with expect_continue_timeout the body waits for the upstream", continues),
+    ("connections are kept, limited, timed out, and dropped when their upstream closes", pools),
+    ("a kept connection that turns out to be closed is replaced where that is safe", stale),
+    ("502, 503 and 504 say why, and meet the error routes", errors),
+    ("what is not HTTP is 502", garbage),
+    ("a length that is not kept is a cut connection, never a clean end", lies),
+    ("an upstream may die at every byte", dies),
+    ("what is safe is tried again", retries),
+    ("failures mark an upstream for a while", health),
+    ("selection policies", policies),
+    ("forwarded fields, header changes, rewrites", forwarded),
+    ("handle_response, copy_response, copy_response_headers", handles),
+    ("100 MiB both ways, memory bounded by buffers", big),
+    ("a client that leaves ends its request", leaves),
+    ("event streams and flush_interval -1 leave at once", events),
+    ("fifty pipelined requests", pipelined),
+    ("tunnels", tunnels),
+    ("tunnels end by timeout and with their configuration", tunnel_ends),
+    ("request_buffers and response_buffers", buffers),
+    ("limits of connections, of time, of a body", limits),
+    ("upstreams by address, name, socket and placeholder", addresses),
+    ("what is for later is refused by name", refused),
+    ("reloads while requests run", reloads),
 ]
 
 

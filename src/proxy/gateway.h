@@ -26,7 +26,6 @@ struct http_transport {
     uint64_t dial_ns, header_ns, continue_ns, read_ns, write_ns; /* 0: no limit */
     uint64_t head_max;    /* of an answer */
     uint32_t fallback_ms; /* as of dial_options */
-    uint32_t links_max;   /* of one upstream, all workers together; 0: no limit */
     bool keep_alive;
     bool probes;
     unsigned probe_s;
@@ -121,6 +120,7 @@ struct round {
     bool has_body, chunked_up, to_head;
     int64_t body_length;   /* -1: unknown */
     struct buffer *held;   /* owner of `body` when it was buffered on the heap */
+    char *copy;            /* a small one that is still to come is copied here as it goes up */
     bool body_touched;     /* some of it was taken and is not in memory */
 
     struct link *link;

@@ -16,7 +16,11 @@
 #include "wire/h1_head.h"
 #include "wire/h1_scan.h"
 
-enum { BODY_AT_ONCE = 16384, BODY_COPIED = 1024, CHUNK_FRONT = CHUNKED_HEAD_MAX };
+enum {
+    BODY_AT_ONCE = 16384, /* remembered, to be sent again */
+    BODY_COPIED = 1024,   /* behind the head: one part is cheaper to send than two */
+    CHUNK_FRONT = CHUNKED_HEAD_MAX,
+};
 
 /* --- fields --- */
 
@@ -206,10 +210,12 @@ static enum err take_ready_body(struct round *r)
 {
     struct exchange *x = r->x;
     int64_t length = x->req.content_length;
-    if (length <= 0 || length > BODY_AT_ONCE ||
-        x->carrier->body_ready(x) < (size_t)length)
+    if (length <= 0 || length > BODY_AT_ONCE)
         return OK;
     char *to = arena_alloc(x->arena, (size_t)length);
+    r->copy = to;
+    if (x->carrier->body_ready(x) < (size_t)length)
+        return OK;
     for (size_t n; r->body.len < (size_t)length; r->body.len += n) {
         TRY(exchange_read(x, to + r->body.len, (size_t)length - r->body.len, &n));
         if (n == 0)
@@ -444,9 +450,20 @@ static enum err send_held(struct round *r, char *buf)
     return OK;
 }
 
+/* A small body is whole now, and can be sent again. */
+static void keep_copy(struct round *r, size_t len)
+{
+    if (r->copy == NULL)
+        return;
+    r->body = slice_of(r->copy, len);
+    r->body_whole = true;
+    r->body_touched = false;
+}
+
 static enum err send_body(struct upload *u, char *buf)
 {
     struct round *r = u->round;
+    size_t total = 0;
     TRY(send_held(r, buf));
     for (;;) {
         size_t n;
@@ -455,9 +472,14 @@ static enum err send_body(struct upload *u, char *buf)
             u->client_failed = true;
             return e;
         }
-        if (n == 0)
+        if (n == 0) {
+            keep_copy(r, total);
             return send_end(r, buf);
+        }
         r->body_touched = true;
+        if (r->copy != NULL)
+            memcpy(r->copy + total, buf + CHUNK_FRONT, n);
+        total += n;
         TRY(send_piece(r, buf, n));
     }
 }

@@ -13,8 +13,6 @@
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
 
-#define LINKS_PAUSE_NS (5 * NS_PER_MS) /* between looks for a connection within the limit */
-
 enum { HEAD_MAX = 10 << 20, IDLE_PER_GROUP = 32 };
 
 static const char *const members[] = {
@@ -75,7 +73,7 @@ static enum err read_sizes(struct http_transport *t, const json_t *json, struct 
     TRY(provision_int(p, json, "max_response_header_size", 0, 0, HEAD_MAX, &n));
     t->head_max = n > 0 ? (uint64_t)n : HEAD_MAX;
     TRY(provision_int(p, json, "max_conns_per_host", 0, 0, INT32_MAX, &n));
-    t->links_max = (uint32_t)n;
+    t->limits.links = (uint32_t)n;
     /* Buffers are recycled pieces of one size, and nothing is compressed on the way up or unpacked
      * on the way down: these three are understood, and need nothing. */
     TRY(provision_int(p, json, "read_buffer_size", 0, 0, INT32_MAX, &n));
@@ -201,21 +199,13 @@ static enum err fail_connect(struct round *r, enum err e, const struct dialed *d
 }
 
 /* Room for one more connection within max_conns_per_host; an idle one may come up meanwhile. */
-static enum err await_room(struct round *r, bool fresh)
+static enum err await_room(struct round *r)
 {
-    struct endpoint *e = r->upstream->endpoint;
-    uint32_t max = r->g->transport->links_max;
-    for (;;) {
-        int before = atomic_fetch_add_explicit(&e->links, 1, memory_order_relaxed);
-        if (max == 0 || before < (int)max)
-            return OK;
-        atomic_fetch_sub_explicit(&e->links, 1, memory_order_relaxed);
-        enum err w = await_sleep(loop_now_ns(loop_self()) + LINKS_PAUSE_NS);
-        if (w != OK)
-            return fail_dial(r, w, err_text(w));
-        if (!fresh && (r->link = link_take(r->address.key)) != NULL)
-            return OK;
-    }
+    const struct http_transport *t = r->g->transport;
+    if (link_reserve(r->upstream->endpoint, &t->limits))
+        return OK;
+    enum err e = await_link_room(r->address.key, r->upstream->endpoint, &t->limits, &r->link);
+    return e == OK ? OK : fail_dial(r, e, err_text(e));
 }
 
 static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
@@ -259,11 +249,11 @@ enum err gateway_connect(struct round *r, bool fresh)
     r->link = fresh ? NULL : link_take(r->address.key);
     if (r->link != NULL)
         return OK;
-    TRY(await_room(r, fresh));
+    TRY(await_room(r));
     if (r->link != NULL)
         return OK;
     enum err e = dial(r);
     if (e != OK)
-        atomic_fetch_sub_explicit(&r->upstream->endpoint->links, 1, memory_order_relaxed);
+        link_unreserve(r->upstream->endpoint);
     return e;
 }

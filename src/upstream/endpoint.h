@@ -23,7 +23,8 @@ struct endpoint {
     uint32_t index;  /* small, used again after the last unref */
     unsigned refs;   /* under the registry's lock */
     atomic_int requests;
-    atomic_int links; /* open connections of all workers */
+    atomic_int links;   /* open connections of all workers */
+    atomic_int waiting; /* requests that wait for one, within a limit */
     atomic_uint fails; /* may count some that have expired: endpoint_fails looks */
     pthread_mutex_t lock; /* of the ring */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */

@@ -18,14 +18,21 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "loop/await.h"
 #include "upstream/iobuf.h"
 
 #define SWEEP_NS NS_PER_S
+#define SHORT_SWEEP_NS (20 * NS_PER_MS) /* while links are limited: others may wait for them */
+#define ROOM_PAUSE_NS (5 * NS_PER_MS)
+
+enum { SHARE_EACH = 8 }; /* every such link is left to other threads, though this one wants it */
 
 struct link_group {
     struct slice key;
     struct list idle;
     unsigned idle_count, count;
+    int waiting; /* of this thread */
+    unsigned given;
     struct link_limits limits;
 };
 
@@ -104,6 +111,20 @@ struct link *link_open(struct slice key, struct endpoint *endpoint, int fd)
     return l;
 }
 
+bool link_reserve(struct endpoint *e, const struct link_limits *limits)
+{
+    int before = atomic_fetch_add_explicit(&e->links, 1, memory_order_relaxed);
+    if (limits->links == 0 || before < (int)limits->links)
+        return true;
+    link_unreserve(e);
+    return false;
+}
+
+void link_unreserve(struct endpoint *e)
+{
+    atomic_fetch_sub_explicit(&e->links, 1, memory_order_relaxed);
+}
+
 static void free_link(struct link *l)
 {
     ASSERT(!l->op.armed && l->wait == NULL);
@@ -112,7 +133,7 @@ static void free_link(struct link *l)
         iobuf_give(l->stash);
     if (l->group != NULL)
         leave_group(l->group);
-    atomic_fetch_sub_explicit(&l->endpoint->links, 1, memory_order_relaxed);
+    link_unreserve(l->endpoint);
     endpoint_unref(l->endpoint);
     mem_free(l);
 }
@@ -141,6 +162,33 @@ struct link *link_take(struct slice key)
     return l;
 }
 
+/* Whether requests of other threads wait for links that this one could let go of. */
+static bool wanted_elsewhere(const struct link_group *g, struct endpoint *e)
+{
+    return g->limits.links > 0 &&
+           atomic_load_explicit(&e->waiting, memory_order_relaxed) > g->waiting;
+}
+
+enum err await_link_room(struct slice key, struct endpoint *e, const struct link_limits *limits,
+                         struct link **taken)
+{
+    struct link_group *g = group_of(key);
+    enum err err = OK;
+    g->waiting++;
+    g->count++; /* holds the group */
+    atomic_fetch_add_explicit(&e->waiting, 1, memory_order_relaxed);
+    *taken = NULL;
+    while ((*taken = link_take(key)) == NULL && !link_reserve(e, limits)) {
+        err = await_sleep(loop_now_ns(loop_self()) + ROOM_PAUSE_NS);
+        if (err != OK)
+            break;
+    }
+    atomic_fetch_sub_explicit(&e->waiting, 1, memory_order_relaxed);
+    g->waiting--;
+    leave_group(g);
+    return err;
+}
+
 void link_give(struct link *l, const struct link_limits *limits)
 {
     struct link_group *g = l->group;
@@ -151,6 +199,10 @@ void link_give(struct link *l, const struct link_limits *limits)
         return;
     }
     g->limits = *limits;
+    if (wanted_elsewhere(g, l->endpoint) && (g->waiting == 0 || ++g->given % SHARE_EACH == 0)) {
+        link_close(l);
+        return;
+    }
     if (!l->op.armed)
         op_recv_lent(loop_self(), &l->op, l->fd);
     l->idle = true;
@@ -158,8 +210,9 @@ void link_give(struct link *l, const struct link_limits *limits)
     list_prepend(&g->idle, &l->node);
     g->idle_count++;
     mine.idle++;
-    if (!timer_running(&mine.sweep))
-        timer_start(loop_self(), &mine.sweep, l->idle_ns + SWEEP_NS);
+    uint64_t sweep = l->idle_ns + (limits->links > 0 ? SHORT_SWEEP_NS : SWEEP_NS);
+    if (!timer_running(&mine.sweep) || mine.sweep.deadline_ns > sweep)
+        timer_start(loop_self(), &mine.sweep, sweep);
 }
 
 /* --- bytes --- */
@@ -245,8 +298,9 @@ static void sweep_group(struct link_group *g, uint64_t now)
         struct link *l = CONTAINER_OF(g->idle.prev, struct link, node);
         uint64_t age = now - l->idle_ns;
         bool over = g->idle_count > g->limits.idle_per_group && age >= SWEEP_NS;
+        bool wanted = wanted_elsewhere(g, l->endpoint);
         bool late = g->limits.idle_timeout_ns > 0 && age >= g->limits.idle_timeout_ns;
-        if (!over && !late)
+        if (!over && !late && !wanted)
             return;
         link_close(l); /* its read is armed: the link, and its group, go later */
     }
@@ -254,12 +308,16 @@ static void sweep_group(struct link_group *g, uint64_t now)
 
 static void on_sweep(struct timer *t)
 {
-    uint64_t now = loop_now_ns(loop_self());
+    uint64_t now = loop_now_ns(loop_self()), next = SWEEP_NS;
     size_t at = 0;
-    for (struct map_entry *e; (e = map_next(&mine.groups, &at)) != NULL;)
-        sweep_group(e->value, now);
+    for (struct map_entry *e; (e = map_next(&mine.groups, &at)) != NULL;) {
+        struct link_group *g = e->value;
+        sweep_group(g, now);
+        if (g->limits.links > 0 && g->idle_count > 0)
+            next = SHORT_SWEEP_NS;
+    }
     if (mine.idle > 0)
-        timer_start(loop_self(), t, now + SWEEP_NS);
+        timer_start(loop_self(), t, now + next);
 }
 
 static void close_idle(void)

@@ -30,15 +30,23 @@ struct link_limits {
     uint32_t idle_per_group; /* kept for longer than a second */
     uint32_t idle_in_all;    /* of this thread; 0: no limit */
     uint64_t idle_timeout_ns;
+    uint32_t links; /* open ones of one endpoint, of all threads together; 0: no limit */
 };
 
 /* The group of a key is the links that may stand for one another: same address, same transport.
  * The most recently used idle link, or NULL. */
 struct link *link_take(struct slice key);
 
-/* Takes over a connected socket; the endpoint's count of links must have been raised (it is lowered
- * when the link closes). */
+/* Takes over a connected socket, within what link_reserve counted. */
 struct link *link_open(struct slice key, struct endpoint *, int fd);
+
+/* Room for one more link of the endpoint: counts it. False when the limit is reached. */
+bool link_reserve(struct endpoint *, const struct link_limits *);
+void link_unreserve(struct endpoint *);
+
+/* Waits a moment for room, or for an idle link of the key, which *taken is then. */
+enum err await_link_room(struct slice key, struct endpoint *, const struct link_limits *,
+                         struct link **taken);
 
 /* Nothing is under way on it any more: idle from now on, and closed as soon as its peer closes it
  * or sends anything. */

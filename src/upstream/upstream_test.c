@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The shared records and the policies as values; links on both back ends, against the other ends of
+ * socket pairs.
+ */
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/test.h"
+#include "loop/await.h"
+#include "upstream/balance.h"
+#include "upstream/iobuf.h"
+#include "upstream/link.h"
+
+TEST("a name has one record for as long as somebody holds it")
+{
+    struct endpoint *a = endpoint_ref(SLICE("a:80")), *b = endpoint_ref(SLICE("a:80"));
+    struct endpoint *c = endpoint_ref(SLICE("c:80"));
+    CHECK(a == b && a != c && a->index != c->index && a->hash != c->hash);
+    endpoint_count(a, 3);
+    endpoint_unref(b);
+    b = endpoint_ref(SLICE("a:80"));
+    CHECK_INT(endpoint_requests(b), 3);
+    uint64_t serial = a->serial;
+    endpoint_unref(a);
+    endpoint_unref(b);
+    a = endpoint_ref(SLICE("a:80"));
+    CHECK(a->serial != serial);
+    CHECK_INT(endpoint_requests(a), 0);
+    endpoint_unref(a);
+    endpoint_unref(c);
+}
+
+TEST("failures are forgotten one by one, whatever their order")
+{
+    struct endpoint *e = endpoint_ref(SLICE("f"));
+    endpoint_fail(e, 0, 100);
+    endpoint_fail(e, 0, 50);
+    endpoint_fail(e, 0, 200);
+    CHECK_INT(endpoint_fails(e, 10), 3);
+    CHECK_INT(endpoint_fails(e, 60), 2);
+    CHECK_INT(endpoint_fails(e, 100), 1);
+    CHECK_INT(endpoint_fails(e, 200), 0);
+    for (int i = 0; i < ENDPOINT_FAILS_MAX + 10; i++)
+        endpoint_fail(e, 0, 1000);
+    CHECK_INT(endpoint_fails(e, 999), ENDPOINT_FAILS_MAX);
+    CHECK_INT(endpoint_fails(e, 1000), 0);
+    endpoint_unref(e);
+}
+
+struct three {
+    struct upstream items[3];
+    struct upstream_set set;
+};
+
+static void make_three(struct three *t)
+{
+    static const char *const names[] = {"one", "two", "three"};
+    for (int i = 0; i < 3; i++)
+        t->items[i] = (struct upstream){.endpoint = endpoint_ref(slice_from(names[i]))};
+    t->set = (struct upstream_set){t->items, 3};
+}
+
+static void drop_three(struct three *t)
+{
+    for (int i = 0; i < 3; i++)
+        endpoint_unref(t->items[i].endpoint);
+}
+
+TEST("first, round robin and least pass over what is full or failed")
+{
+    struct three t;
+    atomic_uint turn = 0;
+    make_three(&t);
+    CHECK(balance_first(t.set, 1) == &t.items[0]);
+    t.items[0].max_requests = 1;
+    endpoint_count(t.items[0].endpoint, 1);
+    CHECK(balance_first(t.set, 1) == &t.items[1]);
+    t.items[1].max_fails = 1;
+    endpoint_fail(t.items[1].endpoint, 1, 100);
+    CHECK(balance_first(t.set, 1) == &t.items[2]);
+    for (int i = 0; i < 5; i++) {
+        CHECK(balance_round_robin(t.set, &turn, 1) == &t.items[2]);
+        CHECK(balance_least(t.set, 1) == &t.items[2]);
+        CHECK(balance_random(t.set, 1) == &t.items[2]);
+        CHECK(balance_choose(t.set, 2, 1) == &t.items[2]);
+        CHECK(balance_hash(t.set, SLICE("x"), 1) == &t.items[2]);
+    }
+    t.items[2].max_requests = 1;
+    endpoint_count(t.items[2].endpoint, 1);
+    CHECK(balance_round_robin(t.set, &turn, 1) == NULL && balance_random(t.set, 1) == NULL);
+    CHECK(balance_least(t.set, 1) == NULL && balance_hash(t.set, SLICE("x"), 1) == NULL);
+    CHECK(balance_first(t.set, 100) == &t.items[1]);
+    drop_three(&t);
+}
+
+TEST("least takes the one with the fewest requests, random reaches all, weights count")
+{
+    struct three t;
+    atomic_uint turn = 0;
+    int hits[3] = {0}, weighted[3] = {0};
+    static const uint32_t weights[3] = {5, 0, 1};
+    make_three(&t);
+    endpoint_count(t.items[0].endpoint, 2);
+    endpoint_count(t.items[1].endpoint, 1);
+    endpoint_count(t.items[2].endpoint, 2);
+    CHECK(balance_least(t.set, 1) == &t.items[1]);
+    CHECK(balance_choose(t.set, 3, 1) == &t.items[1]);
+    for (int i = 0; i < 300; i++)
+        hits[balance_random(t.set, 1) - t.items]++;
+    CHECK(hits[0] > 50 && hits[1] > 50 && hits[2] > 50);
+    for (int i = 0; i < 60; i++)
+        weighted[balance_weighted(t.set, weights, &turn, 1) - t.items]++;
+    CHECK_INT(weighted[0], 50);
+    CHECK_INT(weighted[1], 0);
+    CHECK_INT(weighted[2], 10);
+    drop_three(&t);
+}
+
+TEST("rendezvous hashing moves only what its upstream leaves behind")
+{
+    struct three t;
+    int moved = 0;
+    make_three(&t);
+    struct upstream_set two = {t.items, 2};
+    for (int i = 0; i < 200; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "key-%d", i);
+        const struct upstream *before = balance_hash(t.set, slice_from(key), 1);
+        const struct upstream *after = balance_hash(two, slice_from(key), 1);
+        CHECK(before == after || before == &t.items[2]);
+        moved += before != after;
+    }
+    CHECK(moved > 30 && moved < 110);
+    drop_three(&t);
+}
+
+/* --- links: a scene on each back end --- */
+
+static struct scene {
+    struct endpoint *endpoint;
+    int peer[4];
+    const char *wrong;
+} scene;
+
+static const struct link_limits limits = {.idle_per_group = 2, .idle_timeout_ns = NS_PER_S};
+
+#define EXPECT(cond)                                                                               \
+    do {                                                                                           \
+        if (!(cond) && scene.wrong == NULL)                                                        \
+            scene.wrong = #cond;                                                                   \
+    } while (0)
+
+static struct link *open_link(int i)
+{
+    int fd[2];
+    EXPECT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) == 0);
+    scene.peer[i] = fd[1];
+    EXPECT(link_reserve(scene.endpoint, &limits));
+    return link_open(SLICE("k"), scene.endpoint, fd[0]);
+}
+
+static uint64_t soon(void)
+{
+    return clock_mono_ns() + 30 * NS_PER_MS;
+}
+
+static void reuse(void)
+{
+    struct slice bytes;
+    struct link *a = open_link(0), *b = open_link(1);
+    EXPECT(link_take(SLICE("k")) == NULL);
+    EXPECT(await_link(a, soon(), &bytes) == ERR_TIMEOUT);
+    EXPECT(write(scene.peer[0], "hi", 2) == 2);
+    EXPECT(await_link(a, soon(), &bytes) == OK && slice_is(bytes, "hi"));
+    link_give(a, &limits);
+    link_give(b, &limits);
+    EXPECT(links_idle() == 2);
+    EXPECT(link_take(SLICE("k")) == b && link_take(SLICE("other")) == NULL);
+    EXPECT(write(scene.peer[1], "x", 1) == 1); /* comes while nobody waits */
+    EXPECT(await_sleep(soon()) == OK);
+    EXPECT(link_has_news(b));
+    EXPECT(await_link(b, soon(), &bytes) == OK && slice_is(bytes, "x"));
+    close(scene.peer[0]); /* an idle one: gone at once */
+    EXPECT(await_sleep(soon()) == OK);
+    EXPECT(links_idle() == 0 && link_take(SLICE("k")) == NULL);
+    close(scene.peer[1]);
+    EXPECT(await_link(b, soon(), &bytes) == ERR_CLOSED && b->end == 0);
+    EXPECT(await_link(b, soon(), &bytes) == ERR_CLOSED);
+    link_close(b);
+}
+
+static void trim(void)
+{
+    struct link *l[4];
+    for (int i = 0; i < 4; i++)
+        l[i] = open_link(i);
+    for (int i = 0; i < 4; i++)
+        link_give(l[i], &limits);
+    EXPECT(links_idle() == 4); /* a burst may be wanted again the next moment */
+    EXPECT(await_sleep(clock_mono_ns() + 1200 * NS_PER_MS) == OK);
+    EXPECT(links_idle() == 0); /* idle_timeout of a second */
+    EXPECT(atomic_load(&scene.endpoint->links) == 0);
+    for (int i = 0; i < 4; i++)
+        close(scene.peer[i]);
+}
+
+static void drain(void)
+{
+    struct link *a = open_link(0), *b = open_link(1);
+    link_give(a, &limits);
+    links_drain();
+    EXPECT(links_idle() == 0);
+    link_give(b, &limits);
+    EXPECT(links_idle() == 0);
+    close(scene.peer[0]);
+    close(scene.peer[1]);
+}
+
+static void share(void)
+{
+    static const struct link_limits one = {.idle_per_group = 2, .links = 1};
+    struct link *l, *taken;
+    EXPECT(link_reserve(scene.endpoint, &one));
+    link_unreserve(scene.endpoint);
+    l = open_link(0);
+    EXPECT(!link_reserve(scene.endpoint, &one));
+    link_give(l, &one);
+    EXPECT(await_link_room(SLICE("k"), scene.endpoint, &one, &taken) == OK && taken == l);
+    atomic_store(&scene.endpoint->waiting, 1); /* of another thread */
+    link_give(l, &one);
+    EXPECT(links_idle() == 0);
+    atomic_store(&scene.endpoint->waiting, 0);
+    close(scene.peer[0]);
+}
+
+static void run_fiber(void *play)
+{
+    EXPECT(await_sleep(1) == OK); /* the loop runs from here on */
+    ((void (*)(void))(uintptr_t)play)();
+    loop_stop(loop_self());
+}
+
+static void play_scene(void (*play)(void))
+{
+    static const enum loop_kind kinds[] = {LOOP_EPOLL, LOOP_URING};
+    for (int k = 0; k < 2; k++) {
+        struct loop *loop;
+        if (kinds[k] == LOOP_URING && !loop_probe_uring())
+            continue;
+        CHECK_OK(loop_create(kinds[k], &loop));
+        scene = (struct scene){.endpoint = endpoint_ref(SLICE("scene"))};
+        CHECK_OK(fiber_start(loop, run_fiber, (void *)(uintptr_t)play));
+        loop_run(loop);
+        links_thread_deinit();
+        loop_settle(loop);
+        unsigned armed = loop_armed(loop), fibers = fiber_live(loop);
+        loop_destroy(loop);
+        iobuf_thread_deinit();
+        if (scene.wrong != NULL)
+            test_fail(__FILE__, __LINE__, "%s (back end %d)", scene.wrong, k);
+        CHECK_INT(armed + fibers, 0);
+        CHECK_INT(scene.endpoint->refs, 1);
+        endpoint_unref(scene.endpoint);
+    }
+}
+
+TEST("a link is used again, tells what came early, and is dropped when its peer closes it")
+{
+    play_scene(reuse);
+}
+
+TEST("idle links beyond their limit or their time are closed")
+{
+    play_scene(trim);
+}
+
+TEST("a draining thread keeps no link")
+{
+    play_scene(drain);
+}
+
+TEST("a limit of links is kept, and an idle one is left to another thread that waits")
+{
+    play_scene(share);
+}
+
+TEST("buffers are recycled")
+{
+    char *a = iobuf_take(), *b = iobuf_take();
+    CHECK(a != b);
+    iobuf_give(a);
+    CHECK(iobuf_take() == a);
+    iobuf_give(a);
+    iobuf_give(b);
+    iobuf_thread_deinit();
+}
