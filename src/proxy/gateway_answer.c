@@ -244,7 +244,7 @@ static enum err break_off(struct round *r, enum err e)
     if (fiber_self()->cancelled == OK)
         LOG(LOG_WARN, LOGGER, "aborting with incomplete response",
             LOG_STR("upstream", r->address.text),
-            LOG_DUR("duration", clock_mono_ns() - r->attempt_ns), LOG_CSTR("error", why));
+            LOG_DUR("duration", loop_now_ns(loop_self()) - r->attempt_ns), LOG_CSTR("error", why));
     r->error = ERR_CLOSED;
     return gateway_round_error(r, FAILURE_HANDLED, 0, why);
 }
@@ -423,11 +423,11 @@ static enum err finalize(struct round *r)
     set_head(r);
     if (r->answer->done) {
         gateway_drop_link(r);
-        r->upstream_ns = clock_mono_ns() - r->attempt_ns;
+        r->upstream_ns = loop_now_ns(loop_self()) - r->attempt_ns;
         return OK;
     }
     enum err e = copy_body(r);
-    r->upstream_ns = clock_mono_ns() - r->attempt_ns;
+    r->upstream_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     return e;
 }
 

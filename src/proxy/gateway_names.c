@@ -30,7 +30,7 @@ static struct slice milliseconds(struct arena *arena, uint64_t ns)
 
 static uint64_t total(const struct round *r)
 {
-    return r->total_ns > 0 ? r->total_ns : clock_mono_ns() - r->start_ns;
+    return r->total_ns > 0 ? r->total_ns : loop_now_ns(loop_self()) - r->start_ns;
 }
 
 static struct slice duration_all(const struct round *r, struct arena *a)

@@ -137,10 +137,10 @@ static enum err attempt(struct round *r, const struct chain *next)
     struct upload upload;
     TRY(choose(r));
     r->upload_room = &upload;
-    r->attempt_ns = clock_mono_ns();
+    r->attempt_ns = loop_now_ns(loop_self()); /* a turn's time: exact enough, and free */
     endpoint_count(r->upstream->endpoint, 1);
     enum err e = round_trip(r);
-    r->latency_ns = clock_mono_ns() - r->attempt_ns;
+    r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     log_round(r, e);
     if (e == OK) {
         judge_answer(r);
@@ -192,10 +192,10 @@ static enum err fail(struct round *r)
         if (r->error == ERR_CLOSED && !exchange_answered(x))
             x->res.status = 499; /* nobody will see it but the log */
         return r->error;
+    case FAILURE_UPSTREAM: /* a dial's error names its address already */
+        return exchange_fail_f(x, r->fail_status, "upstream " SLICE_FMT ": %s",
+                               SLICE_ARG(r->address.text), r->why);
     default:
-        if (r->upstream != NULL)
-            LOG(LOG_DEBUG, LOGGER, "request failed", LOG_STR("upstream", r->address.text),
-                LOG_DUR("duration", clock_mono_ns() - r->attempt_ns), LOG_CSTR("error", r->why));
         return exchange_fail(x, r->fail_status, r->why);
     }
 }
@@ -227,7 +227,7 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
     if (r->watching)
         x->carrier->watch(x, false);
     r->watching = false;
-    r->total_ns = clock_mono_ns() - r->start_ns;
+    r->total_ns = loop_now_ns(loop_self()) - r->start_ns;
     return e;
 }
 

@@ -350,11 +350,11 @@ static enum h1_result request_framing(struct h1_head *h, const struct framing *f
 
 enum h1_result h1_parse_request(struct h1_head *h, struct slice in, size_t *used)
 {
-    struct cursor c = {in.ptr, in.ptr + in.len};
     struct framing f = {0};
     reset(h);
     if (in.len == 0)
         return H1_MORE;
+    struct cursor c = {in.ptr, in.ptr + in.len};
     if (*c.at == '\r') {
         enum h1_result r = take_crlf(&c);
         if (r != H1_DONE)
@@ -393,11 +393,11 @@ static enum h1_result response_framing(struct h1_head *h, const struct framing *
 
 enum h1_result h1_parse_response(struct h1_head *h, struct slice in, bool to_head, size_t *used)
 {
-    struct cursor c = {in.ptr, in.ptr + in.len};
     struct framing f = {0};
     reset(h);
     if (in.len == 0)
         return H1_MORE;
+    struct cursor c = {in.ptr, in.ptr + in.len};
     enum h1_result r = take_status_line(h, &c);
     if (r == H1_DONE)
         r = take_fields(h, &c, &f);
