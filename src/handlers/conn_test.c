@@ -92,6 +92,8 @@ static void on_tick(struct timer *t)
         timer_start(s->worker.loop, t, loop_now_ns(s->worker.loop) + NS_PER_MS);
 }
 
+static bool no_fibers;    /* the server's budget of them is used up */
+
 static void *run_server(void *arg)
 {
     struct side *s = arg;
@@ -102,6 +104,8 @@ static void *run_server(void *arg)
         return NULL;
     }
     h1_worker_init(&s->worker, loop, NULL);
+    if (no_fibers)
+        fiber_set_max(loop, 0);
     h1_conn_open(&s->worker, &site, s->fd);
     timer_init(&s->tick, on_tick);
     timer_start(loop, &s->tick, loop_now_ns(loop) + NS_PER_MS);
@@ -594,4 +598,15 @@ TEST("a body that is deeply nested JSON ends no process")
     unuse();
     CHECK(slice_find_slice(got, SLICE("Content-Length: 12000\r\n")) != SIZE_MAX);
     CHECK(slice_find_slice(got, SLICE("text/plain")) != SIZE_MAX);
+}
+
+TEST("a request for which no fiber is to be had is told 503, and nothing behind it is served")
+{
+    no_fibers = true;
+    use(HELLO);
+    struct slice got = talk(LOOP_EPOLL, SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n"
+                                              "Host: a\r\n\r\n"), 1 << 20);
+    unuse();
+    no_fibers = false;
+    CHECK_TEXT(got, REFUSED("503", "Service Unavailable", "23"));
 }

@@ -31,6 +31,15 @@ static uint8_t behind_size(char byte)
     return byte == ';' ? EXTENSION : DEAD;
 }
 
+static bool end_line(struct chunked *c)
+{
+    uint64_t pays = 16 + 2 * (c->left < CHUNKED_EXCESS_MAX ? c->left : CHUNKED_EXCESS_MAX);
+    uint64_t excess = (uint64_t)c->excess + c->line;
+    c->excess = excess > pays ? (uint32_t)(excess - pays) : 0;
+    c->line = 0;
+    return c->excess <= CHUNKED_EXCESS_MAX;
+}
+
 static uint8_t step(struct chunked *c, char byte)
 {
     switch (c->state) {
@@ -45,8 +54,7 @@ static uint8_t step(struct chunked *c, char byte)
     case SIZE_LF:
         if (byte != '\n')
             return DEAD;
-        c->line = 0;
-        return c->left > 0 ? DATA : LAST;
+        return end_line(c) ? (c->left > 0 ? DATA : LAST) : DEAD;
     case DATA_CR:
         return byte == '\r' ? DATA_LF : DEAD;
     case DATA_LF:

@@ -17,11 +17,16 @@ enum chunked_event {
 struct chunked {
     uint64_t left; /* bytes left in the current chunk, 0 … 2^60 - 1 */
     uint16_t line; /* bytes of the current size line so far */
+    uint32_t excess; /* bytes of size lines that no data made up for yet */
     uint8_t state;
 };
 
 /* A size line with its extensions; a longer one is bad, for extensions are where smuggling hides. */
 enum { CHUNKED_LINE_MAX = 256 };
+
+/* Size lines may be longer than what a chunk of their data pays for (16 bytes and twice the data) by
+ * this much in all: a body of one-byte chunks with long extensions is no body (as in Go). */
+enum { CHUNKED_EXCESS_MAX = 16 * 1024 };
 
 void chunked_init(struct chunked *);
 

@@ -275,6 +275,25 @@ TEST("malformed chunks are refused")
     CHECK_INT(decode(slice_of(longest, sizeof longest), 7, out, &n), CHUNKED_BAD);
 }
 
+TEST("one-byte chunks with long extensions are refused after a while, plain ones never are")
+{
+    static char text[400 * 260];
+    static char out[400 * 260];
+    size_t len = 0, n;
+    char extension[201];
+    memset(extension, 'x', 200);
+    extension[200] = '\0';
+    for (int i = 0; i < 400; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "1;%s\r\na\r\n", extension);
+    CHECK_INT(decode(slice_of(text, len), 4096, out, &n), CHUNKED_BAD);
+    CHECK(n > 50 && n < 120);
+    len = 0;
+    for (int i = 0; i < 10000; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "1\r\na\r\n");
+    CHECK_INT(decode(slice_of(text, len), 4096, out, &n), CHUNKED_MORE);
+    CHECK_INT(n, 10000);
+}
+
 TEST("a chunk's size line is written in hexadecimal")
 {
     char out[CHUNKED_HEAD_MAX];
