@@ -4,7 +4,7 @@ PREFIX ?= /usr
 DESTDIR ?=
 NINJA ?= ninja
 
-.PHONY: all setup test clean
+.PHONY: all setup test test-long clean
 
 all: build/build.ninja
 	@$(NINJA) -C build
@@ -19,6 +19,11 @@ setup:
 test:
 	@dev/setup test
 	@dev/test
+
+# The second tier, an hour or more: fuzzers, a million requests, storms.
+test-long:
+	@dev/setup test
+	@dev/test --long
 
 clean:
 	rm -rf build build-asan build-clang

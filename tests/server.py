@@ -5,6 +5,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -17,9 +18,15 @@ BACK_ENDS = ("epoll", "uring")
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to clients, so that none of theirs takes it meanwhile."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 def same(got, want):
