@@ -12,6 +12,7 @@
 #include "logs/filters.h"
 #include "logs/writers.h"
 #include "http/client_ip.h"
+#include "http/proxy_policy.h"
 
 const struct module *const all_modules[] = {
     &auth_hash_argon2id,
@@ -34,6 +35,8 @@ const struct module *const all_modules[] = {
     &handler_subroute,
     &handler_vars,
     &ip_source_static,
+    &listener_proxy_protocol,
+    &listener_tls,
     &matcher_client_ip,
     &matcher_file,
     &matcher_header,

@@ -70,7 +70,7 @@ static enum err read_limits(struct http_server *s, const json_t *json, struct pr
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
     static const char *const unfinished[] = {
-        "listener_wrappers", "packet_conn_wrappers", NULL};
+        "packet_conn_wrappers", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         if (json_object_get(json, *name) != NULL)
             return provision_fail(p, "\"%s\" is not supported yet", *name);
@@ -127,6 +127,8 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
         e = refuse_unfinished(json, p);
     if (e == OK)
         e = client_ip_provision(&s->client_ip, json, p);
+    if (e == OK)
+        e = listener_wrappers_provision(&s->proxy, json, p);
     if (e == OK)
         e = provision_bool(p, json, "enable_full_duplex", false, &s->full_duplex);
     if (e == OK)

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "http/client_ip.h"
+#include "http/proxy_policy.h"
 #include "http/route.h"
 
 struct http_server {
@@ -32,6 +33,7 @@ struct http_server {
     bool strict_sni_host;
     bool wants_tls;          /* must not be served before HTTPS is there */
     struct client_ip_policy client_ip;
+    const struct proxy_policy *proxy; /* whose PROXY headers count; NULL: none is looked for */
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
     size_t underscore_count, dot_count;
 };

@@ -27,6 +27,7 @@
 #include "base/mem.h"
 #include "http/uri.h"
 #include "loop/await.h"
+#include "wire/proxy_stage.h"
 
 enum {
     ARENA_CHUNK = 8192,
@@ -50,6 +51,7 @@ void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worke
 {
     *w = (struct h1_worker){.loop = loop, .worker = worker, .date_s = -1};
     list_init(&w->conns);
+    list_init(&w->stages);
     list_init(&w->flushes);
     w->flush.run = on_flush;
 }
@@ -136,22 +138,38 @@ static void wait_bytes(struct h1_conn *c, uint64_t timeout_ns)
     set_deadline(c, timeout_ns);
 }
 
-void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
+void h1_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given)
 {
     uint64_t header_ns = site->server->read_header_timeout_ns;
     struct h1_conn *c = NEW(struct h1_conn);
     c->worker = w;
     c->site = site;
     c->fd = fd;
+    c->given = given;
     c->op.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_append(&w->conns, &c->node);
-    COUNT(w->count, 1);
-    site->count++;
     c->fresh = true;
     wait_bytes(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
     if (h1_draining(c))
         set_deadline(c, FRESH_NS);
+}
+
+void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
+{
+    COUNT(w->count, 1);
+    site->count++;
+    if (site->server->proxy != NULL)
+        proxy_stage_open(w, site, site->server->proxy, fd);
+    else
+        h1_conn_begin(w, site, fd, NULL);
+}
+
+void h1_uncount(struct h1_worker *w, struct h1_site *site)
+{
+    COUNT(w->count, -1u);
+    site->count--;
+    check_drained(w, site);
 }
 
 static void close_now(struct h1_conn *c)
@@ -165,10 +183,9 @@ static void close_now(struct h1_conn *c)
         loop_close(w->loop, c->fd);
     struct h1_site *site = c->site;
     list_remove(&c->node);
-    COUNT(w->count, -1u);
-    site->count--;
+    mem_free(c->given);
     mem_free(c);
-    check_drained(w, site);
+    h1_uncount(w, site);
 }
 
 /* Closes a connection that has no fiber. */
@@ -237,6 +254,7 @@ void h1_site_drain(struct h1_worker *w, struct h1_site *site)
 
 void h1_worker_abort(struct h1_worker *w)
 {
+    proxy_stage_abort(w);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
@@ -567,6 +585,8 @@ static const struct sockaddr_storage *peer_of(struct h1_conn *c, struct sockaddr
 {
     struct sockaddr_in *four = (void *)a;
     socklen_t len = sizeof *a;
+    if (c->given != NULL)
+        return &c->given->remote;
     memset(a, 0, sizeof *four);
     if (c->peer_four.sin_family == AF_INET) {
         *four = c->peer_four;
@@ -593,7 +613,10 @@ static void on_local_addresses(struct exchange *x)
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
     struct sockaddr_storage a = {0};
     socklen_t len = sizeof a;
-    (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
+    if (s->conn->given != NULL)
+        a = s->conn->given->local;
+    else
+        (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
     text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
     x->local_host = slice_from(s->local_text);
     x->local_port = slice_from(s->local_port);

@@ -16,6 +16,7 @@ struct h1_worker {
     struct loop *loop;
     struct worker *worker;                 /* handed to exchanges */
     struct list conns;
+    struct list stages;                    /* before h1: wire/proxy_stage.c */
     unsigned count, busy;                  /* all; those with an exchange */
     struct h1_scratch *scratch;            /* recycled memory of exchanges */
     unsigned scratch_free;

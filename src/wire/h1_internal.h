@@ -53,6 +53,11 @@ struct h1_scratch {
     struct h1_head head;
 };
 
+/* Whose a connection is where a PROXY header said so. */
+struct h1_addresses {
+    struct sockaddr_storage remote, local;
+};
+
 struct h1_conn {
     struct list node;
     struct op op;
@@ -61,6 +66,7 @@ struct h1_conn {
     struct h1_site *site;
     struct h1_scratch *scratch; /* NULL: idle */
     struct fiber *fiber;        /* the one that serves, or NULL */
+    struct h1_addresses *given; /* NULL: the socket's own */
     uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
     int fd;
     uint32_t linger_left;       /* bytes that are still taken after the last answer */
@@ -69,6 +75,12 @@ struct h1_conn {
     bool unwatching;            /* the fiber waits for the end of its watch */
     struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
 };
+
+/* A connection that is counted already, by h1_conn_open, begins to speak HTTP; `given` is its own. */
+void h1_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given);
+
+/* One that was counted ended before it began. */
+void h1_uncount(struct h1_worker *, struct h1_site *);
 
 /* The wire is of no use any more: nothing else is sent, the connection closes. Returns `e`. */
 enum err h1_broken(struct h1_scratch *, enum err e);
