@@ -317,6 +317,34 @@ def port_range(io):
         same(s.end(), 0)
 
 
+def reached(host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as c:
+        c.settimeout(5)
+        try:
+            c.connect((host, port))
+        except ConnectionRefusedError:
+            return False
+        c.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return c.makefile("rb").read().endswith(b"one")
+
+
+def families(io):
+    """One family, the other, or both."""
+    if not os.path.exists("/proc/net/if_inet6") or not open("/proc/net/if_inet6").read():
+        raise Skip("no IPv6 here")
+    s = start(io)
+    ports = [free_port() for _ in range(4)]
+    listen = [f"[::1]:{ports[0]}", f"tcp4/:{ports[1]}", f"tcp6/:{ports[2]}", f":{ports[3]}"]
+    try:
+        s.document["apps"]["http"]["servers"]["srv0"]["listen"] = listen
+        same(s.api("POST", "/load", s.document)[0], 200)
+        same([(reached("127.0.0.1", p), reached("::1", p)) for p in ports],
+             [(False, True), (True, False), (False, True), (True, True)])
+    finally:
+        same(s.end(), 0)
+
+
 def shares_port(io):
     """":P" and "127.0.0.1:P" of one configuration are two sockets, the nearer one wins."""
     s = start(io)
@@ -612,6 +640,7 @@ ONE = [
     ("systemd is told: ready, reloading, status, stopping", notifies),
     ("the watchdog is told while the server answers, and only then", watchdog),
     ("a range of ports is listened on", port_range),
+    ("IPv4, IPv6 and both are listened on as they are written", families),
     ("a port of all addresses and of one stand side by side", shares_port),
     ("networks that are no streams are refused by name", networks),
     ("where a seccomp filter forbids io_uring, epoll is chosen and one line says so",

@@ -25,7 +25,7 @@ def start(io, **wrapper):
 
 
 def wait(s):
-    s.wait(lambda: socket.create_connection(("127.0.0.1", s.port), 5).close() is None)
+    s.wait(lambda: s.api("GET", "/config/")[0] == 200)
 
 
 def talk(s, *pieces, pause=0.0):
