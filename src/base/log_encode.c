@@ -21,6 +21,8 @@
 #include "base/check.h"
 #include "base/text.h"
 
+enum { COPY_SLACK = 16 }; /* bytes that a copy may write beyond its end */
+
 /* What is written with: `b` never grows past its cap, `full` remembers that it had to. */
 struct writer {
     struct buffer *b;
@@ -51,28 +53,74 @@ static void put_byte(struct buffer *b, char c)
 
 /* --- strings --- */
 
-/* How many bytes at the front are written as they are: ASCII without '"', '\' and controls. */
-static size_t plain_run(const char *s, size_t len)
+static inline bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+#ifdef __SSE2__
+static inline uint64_t load8(const char *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline uint64_t load4(const char *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* The 0 … 15 bytes at `p`, the rest zero, without a look beyond them: two loads that overlap. */
+static inline __m128i load_part(const char *p, size_t n)
+{
+    uint64_t low = 0, high = 0;
+    if (n >= 8) {
+        low = load8(p);
+        high = n > 8 ? load8(p + n - 8) >> (8 * (16 - n)) : 0;
+    } else if (n >= 4) {
+        low = load4(p) | load4(p + n - 4) << (8 * (n - 4));
+    } else if (n > 0) {
+        low = (unsigned char)p[0] | (uint64_t)(unsigned char)p[n / 2] << (8 * (n / 2)) |
+              (uint64_t)(unsigned char)p[n - 1] << (8 * (n - 1));
+    }
+    return _mm_set_epi64x((long long)high, (long long)low);
+}
+
+/* A bit for each byte that is a control, DEL, a quote, a backslash or beyond ASCII. */
+static inline unsigned special_mask(__m128i v)
+{
+    __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)); /* signed: 0x80 … 0xff too */
+    __m128i other = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+                                              _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
+                                 _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(low, other));
+}
+#endif
+
+/* Copies what is written as it is, up to the first byte that is not; returns how much. There is
+ * room for COPY_SLACK bytes more. */
+static inline size_t copy_plain(char *to, const char *s, size_t len)
 {
     size_t at = 0;
 #ifdef __SSE2__
-    for (; at + 16 <= len; at += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(s + at));
-        __m128i low = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20)); /* signed: 0x80 … 0xff too */
-        __m128i special = _mm_or_si128(
-            _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
-                         _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
-            _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
-        unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(low, special));
-        if (mask != 0)
+    for (;;) {
+        size_t n = len - at < 16 ? len - at : 16;
+        __m128i v = n == 16 ? _mm_loadu_si128((const __m128i *)(const void *)(s + at))
+                            : load_part(s + at, n);
+        unsigned mask = special_mask(v) & (unsigned)((1u << n) - 1);
+        _mm_storeu_si128((__m128i *)(void *)(to + at), v);
+        if (UNLIKELY(mask != 0))
             return at + (unsigned)__builtin_ctz(mask);
+        at += n;
+        if (at == len)
+            return at;
     }
 #endif
-    for (; at < len; at++) {
-        unsigned char c = (unsigned char)s[at];
-        if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
-            break;
-    }
+    for (; at < len && is_plain((unsigned char)s[at]); at++)
+        to[at] = s[at];
     return at;
 }
 
@@ -117,20 +165,24 @@ static size_t put_special(struct buffer *b, struct slice s)
 static void put_escaped(struct buffer *b, struct slice s)
 {
     while (s.len > 0) {
-        size_t plain = plain_run(s.ptr, s.len);
-        put(b, s.ptr, plain);
+        if (UNLIKELY(s.len + COPY_SLACK > b->cap - b->len) &&
+            buffer_reserve(b, s.len + COPY_SLACK) != OK)
+            return;
+        size_t plain = copy_plain(b->ptr + b->len, s.ptr, s.len);
+        b->len += plain;
+        if (LIKELY(plain == s.len))
+            return;
         s = slice_skip(s, plain);
-        if (s.len > 0)
-            s = slice_skip(s, put_special(b, s));
+        s = slice_skip(s, put_special(b, s));
     }
 }
 
-static void put_string(struct buffer *b, struct slice s, size_t max)
+static inline void put_string(struct buffer *b, struct slice s, size_t max)
 {
     put_byte(b, '"');
     if (s.len > 0)
         put_escaped(b, slice_take(s, max));
-    if (s.len > max)
+    if (UNLIKELY(s.len > max))
         PUT(b, "…");
     put_byte(b, '"');
 }
@@ -141,21 +193,39 @@ enum err json_put_string(struct buffer *b, struct slice s)
     return b->full ? ERR_LIMIT : OK;
 }
 
-/* "user-agent" → "User-Agent", as Go keeps the names of fields. */
+/* "user-agent" → "User-Agent", as Go keeps the names of fields. Names are tokens: nothing in them
+ * wants an escape. */
 static void put_header_key(struct buffer *b, struct slice s)
 {
-    bool upper = true;
-    if (buffer_reserve(b, s.len) != OK)
+    if (UNLIKELY(s.len + COPY_SLACK > b->cap - b->len) &&
+        buffer_reserve(b, s.len + COPY_SLACK) != OK)
         return;
     char *to = b->ptr + b->len;
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.ptr[i];
-        if (upper && c >= 'a' && c <= 'z')
-            c = (char)(c & ~0x20);
-        else if (!upper && c >= 'A' && c <= 'Z')
-            c = (char)(c | 0x20);
-        to[i] = c;
-        upper = c == '-';
+    size_t at = 0;
+    unsigned first = 0x20; /* the bit by which cases differ, where a word begins */
+#ifdef __SSE2__
+    const __m128i bit = _mm_set1_epi8(0x20);
+    for (; at < s.len; at += 16) {
+        size_t n = s.len - at < 16 ? s.len - at : 16;
+        __m128i v = n == 16 ? _mm_loadu_si128((const __m128i *)(const void *)(s.ptr + at))
+                            : load_part(s.ptr + at, n);
+        __m128i dash = _mm_cmpeq_epi8(v, _mm_set1_epi8('-'));
+        __m128i lower = _mm_or_si128(v, bit);
+        __m128i letter = _mm_and_si128(_mm_cmpgt_epi8(lower, _mm_set1_epi8('a' - 1)),
+                                       _mm_cmplt_epi8(lower, _mm_set1_epi8('z' + 1)));
+        __m128i begins = _mm_or_si128(_mm_and_si128(_mm_slli_si128(dash, 1), bit),
+                                      _mm_cvtsi32_si128((int)first));
+        v = _mm_or_si128(v, _mm_and_si128(letter, bit));
+        v = _mm_andnot_si128(_mm_and_si128(letter, begins), v);
+        _mm_storeu_si128((__m128i *)(void *)(to + at), v);
+        first = n == 16 && s.ptr[at + 15] == '-' ? 0x20 : 0;
+    }
+#endif
+    for (; at < s.len; at++) {
+        unsigned char c = (unsigned char)s.ptr[at];
+        unsigned letter = (unsigned)((c | 0x20) - 'a') < 26 ? 0x20 : 0;
+        to[at] = (char)((c | letter) & ~(letter & first));
+        first = c == '-' ? 0x20 : 0;
     }
     b->len += s.len;
 }
