@@ -423,6 +423,51 @@ def over_net(io):
                 s.clean()
 
 
+def left_client(io):
+    """A client that leaves while its upstream says nothing."""
+    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        path = f"{folder}/a.log"
+        upstream = f"127.0.0.1:{silent.getsockname()[1]}"
+        routes = [{"match": [{"path": ["/slow"]}],
+                   "handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": upstream}]}]},
+                  {"handle": [{"handler": "static_response", "body": "hello"}]}]
+        s = Server(io, to_file(path), None, routes)
+        try:
+            with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
+                c.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+                asked = silent.accept()[0]  # stays open, and silent
+                asked.recv(1000)
+            s.wait(lambda: any(l["request"]["uri"] == "/slow" for l in lines_of(path)))
+            line = [l for l in lines_of(path) if l["request"]["uri"] == "/slow"][0]
+            same((line["status"], line["level"], line["size"]), (499, "info", 0))
+            asked.close()
+        finally:
+            s.end()
+            s.clean()
+
+
+def new_options(io):
+    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+        path = f"{folder}/a.log"
+        s = Server(io, to_file(path, mode="0600"))
+        try:
+            paths = load(s.port, 1, 2500)
+            same(s.api("POST", "/load", s.document(
+                to_file(path, mode="0644", roll_size_mb=1, roll_gzip=False)))[0], 200)
+            s.wait(lambda: os.stat(path).st_mode & 0o777 == 0o644)
+            more = [f"/9/{i}" for i in range(3000)]
+            pipeline(s.port, more)
+        finally:
+            s.end()
+            s.clean()
+        names = glob.glob(f"{folder}/a-*-size.log")
+        assert names, os.listdir(folder)
+        check_complete([l for n in sorted(names) for l in lines_of(n)] + lines_of(path),
+                       paths + more)
+
+
 def sampled(io):
     with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
         logging = to_file(f"{folder}/a.log")
@@ -521,6 +566,10 @@ CASES = [
      blocked_stderr),
     ("lines go over TCP, again after a break, and over UDP one by one",
      over_net),
+    ("a client that left while its upstream was silent is logged with 499",
+     left_client),
+    ("a reload gives an open file new options",
+     new_options),
     ("sampling keeps the first ones and then one in so many",
      sampled),
     ("hostile bytes are escaped in both forms",

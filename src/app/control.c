@@ -321,6 +321,15 @@ static void publish_logs(const struct generation *g)
     if (strcmp(from, to) != 0)
         LOG(LOG_INFO, "", "redirected default logger", LOG_CSTR("from", from), LOG_CSTR("to", to));
     log_publish(&g->logging.set);
+    logging_commit(&g->logging);
+}
+
+static void tell_running(const struct generation *g)
+{
+    static const struct slice protocols[] = {{"h1", 2}};
+    for (size_t i = 0; i < g->servers_count; i++)
+        LOG(LOG_INFO, "http.log", "server running", LOG_STR("name", g->servers[i].name),
+            LOG_LIST("protocols", protocols, 1));
 }
 
 /* Privileges that were given up are not to be had again. */
@@ -362,6 +371,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     adopt(g, &opening);
     keep_addresses(opening.addresses);
     control.generation = g;
+    tell_running(g);
     admin_site_commit(g, admin);
     return OK;
 }

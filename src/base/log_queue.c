@@ -57,7 +57,8 @@ struct local { /* what one logging thread has here */
 struct order {
     struct order *next;
     struct log_writer *writer;
-    bool close;
+    enum { ORDER_ADD, ORDER_TELL, ORDER_CLOSE } kind;
+    void *message;
 };
 
 static struct {
@@ -209,10 +210,10 @@ void log_unused(const void *p)
 
 /* --- orders --- */
 
-static void give_order(struct log_writer *w, bool close)
+static void give_order(struct log_writer *w, int kind, void *message)
 {
     struct order *o = NEW(struct order);
-    *o = (struct order){.writer = w, .close = close};
+    *o = (struct order){.writer = w, .kind = kind, .message = message};
     pthread_mutex_lock(&queue.lock);
     if (queue.first == NULL)
         queue.last = &queue.first;
@@ -226,12 +227,34 @@ void log_queue_add(struct log_writer *w)
 {
     list_init(&w->node);
     buffer_init(&w->pending, LOG_PENDING_MAX);
-    give_order(w, false);
+    give_order(w, ORDER_ADD, NULL);
+}
+
+void log_queue_tell(struct log_writer *w, void *message)
+{
+    give_order(w, ORDER_TELL, message);
 }
 
 void log_queue_close(struct log_writer *w)
 {
-    give_order(w, true);
+    give_order(w, ORDER_CLOSE, NULL);
+}
+
+static void take_order(const struct order *o)
+{
+    struct log_writer *w = o->writer;
+    switch (o->kind) {
+    case ORDER_ADD:
+        list_append(&queue.writers, &w->node);
+        break;
+    case ORDER_TELL:
+        w->type->told(w, o->message);
+        break;
+    case ORDER_CLOSE:
+        w->closing = true;
+        w->close_by_ns = clock_mono_ns() + CLOSE_LIMIT_NS;
+        break;
+    }
 }
 
 static void take_orders(void)
@@ -242,12 +265,7 @@ static void take_orders(void)
     pthread_mutex_unlock(&queue.lock);
     while (o != NULL) {
         struct order *next = o->next;
-        if (o->close) {
-            o->writer->closing = true;
-            o->writer->close_by_ns = clock_mono_ns() + CLOSE_LIMIT_NS;
-        } else {
-            list_append(&queue.writers, &o->writer->node);
-        }
+        take_order(o);
         mem_free(o);
         o = next;
     }

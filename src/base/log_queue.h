@@ -24,6 +24,7 @@ struct log_writer_type {
     int (*poll_fd)(struct log_writer *);        /* writable when it goes on; -1: try later */
     void (*tick)(struct log_writer *, int64_t wall_ns); /* now and then; may be NULL */
     void (*close)(struct log_writer *);         /* the end: closes and frees it */
+    void (*told)(struct log_writer *, void *message); /* of log_queue_tell; may be NULL */
 };
 
 struct log_writer {
@@ -55,6 +56,9 @@ bool log_queue_stop(uint64_t limit_ns);
 
 /* Takes a writer over; its `type`, `name` and `packets` are set. */
 void log_queue_add(struct log_writer *);
+
+/* Hands the writer something to be going on with, such as new options; it becomes the writer's. */
+void log_queue_tell(struct log_writer *, void *message);
 
 /* Writes what was put before, then closes. Nobody puts to it any more. */
 void log_queue_close(struct log_writer *);

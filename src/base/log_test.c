@@ -273,7 +273,7 @@ static void on_close(struct log_writer *w)
     atomic_store(&CONTAINER_OF(w, struct test_writer, writer)->closed, true);
 }
 
-static const struct log_writer_type test_type = {on_write, on_poll_fd, NULL, on_close};
+static const struct log_writer_type test_type = {on_write, on_poll_fd, NULL, on_close, NULL};
 
 static void start(struct test_writer *t)
 {

@@ -472,15 +472,39 @@ static void on_close(struct log_writer *w)
     mem_free(f);
 }
 
-static const struct log_writer_type file_type = {on_write, on_poll_fd, NULL, on_close};
-static const struct log_writer_type marked_file_type = {on_write, on_poll_fd, on_tick, on_close};
+/* The options of a later configuration with the same path. */
+static void on_told(struct log_writer *w, void *message)
+{
+    struct file_writer *f = CONTAINER_OF(w, struct file_writer, writer);
+    struct file_options *fresh = message;
+    mode_t before = f->options.mode;
+    fresh->path = f->options.path;
+    f->options = *fresh;
+    f->writer.type = fresh->roll && fresh->has_marks ? &marked_file_type : &file_type;
+    f->minute = minute_now(fresh, clock_wall_ns());
+    if (fresh->mode != 0 && fresh->mode != before && f->regular)
+        fchmod(f->fd, fresh->mode);
+    mem_free(fresh);
+}
+
+static void *message_of(const void *cfg)
+{
+    struct file_options *o = mem_alloc(sizeof *o);
+    *o = *(const struct file_options *)cfg;
+    o->path = o->key = SLICE_NONE;
+    return o;
+}
+
+static const struct log_writer_type file_type = {on_write, on_poll_fd, NULL, on_close, on_told};
+static const struct log_writer_type marked_file_type = {on_write, on_poll_fd, on_tick, on_close,
+                                                        on_told};
 
 static struct slice key_of(const void *cfg)
 {
     return ((const struct file_options *)cfg)->key;
 }
 
-static const struct log_writer_face face = {key_of, open_writer, false, false};
+static const struct log_writer_face face = {key_of, open_writer, message_of, false, false};
 
 const struct module log_writer_file = {
     .id = "caddy.logging.writers.file",

@@ -273,7 +273,7 @@ static void on_close(struct log_writer *w)
     free_net(CONTAINER_OF(w, struct net_writer, writer));
 }
 
-static const struct log_writer_type net_type = {on_write, on_poll_fd, NULL, on_close};
+static const struct log_writer_type net_type = {on_write, on_poll_fd, NULL, on_close, NULL};
 
 static enum err open_net(const void *cfg, struct log_writer **out, char *error, size_t cap)
 {
@@ -307,7 +307,7 @@ static struct slice key_of(const void *cfg)
     return ((const struct net_options *)cfg)->key;
 }
 
-static const struct log_writer_face face = {key_of, open_net, false, false};
+static const struct log_writer_face face = {key_of, open_net, NULL, false, false};
 
 const struct module log_writer_net = {
     .id = "caddy.logging.writers.net",

@@ -61,7 +61,7 @@ static void on_close(struct log_writer *w)
     mem_free(s);
 }
 
-static const struct log_writer_type std_type = {on_write, on_poll_fd, NULL, on_close};
+static const struct log_writer_type std_type = {on_write, on_poll_fd, NULL, on_close, NULL};
 
 static void choose_way(struct std_writer *s, int fd)
 {
@@ -124,9 +124,9 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     return json == NULL ? OK : provision_members(p, json, members);
 }
 
-static const struct log_writer_face stdout_face = {stdout_key, open_stdout, true, false};
-static const struct log_writer_face stderr_face = {stderr_key, open_stderr, true, false};
-static const struct log_writer_face discard_face = {discard_key, NULL, false, true};
+static const struct log_writer_face stdout_face = {stdout_key, open_stdout, NULL, true, false};
+static const struct log_writer_face stderr_face = {stderr_key, open_stderr, NULL, true, false};
+static const struct log_writer_face discard_face = {discard_key, NULL, NULL, false, true};
 
 const struct module log_writer_stdout = {
     .id = "caddy.logging.writers.stdout", .cfg_size = 1, .provision = provision,

@@ -25,6 +25,7 @@ struct logging_log {
     const struct log_writer_face *face;
     const void *writer_cfg;
     struct open_writer *open;
+    bool shared; /* it was open before */
 };
 
 struct open_writer {
@@ -321,7 +322,8 @@ static enum err open_one(struct logging_log *l, char *error, size_t cap)
     struct slice key = l->face->key(l->writer_cfg);
     struct log_writer *w;
     l->open = find_open(key);
-    if (l->open != NULL) {
+    l->shared = l->open != NULL;
+    if (l->shared) {
         l->open->refs++;
         return OK;
     }
@@ -365,6 +367,15 @@ enum err logging_open(struct logging *g, char *error, size_t cap)
         g->set.streams[i].writer = g->logs[i].open->writer;
     }
     return OK;
+}
+
+void logging_commit(const struct logging *g)
+{
+    for (size_t i = 0; i < g->set.count; i++) {
+        const struct logging_log *l = &g->logs[i];
+        if (l->shared && l->face->message != NULL)
+            log_queue_tell(l->open->writer, l->face->message(l->writer_cfg));
+    }
 }
 
 void logging_close(struct logging *g)

@@ -24,5 +24,8 @@ enum err logging_provision(struct logging *, const json_t *json, struct provisio
 enum err logging_open(struct logging *, char *error, size_t cap);
 void logging_close(struct logging *);
 
+/* The configuration is taken over: writers that were open before learn its options. */
+void logging_commit(const struct logging *);
+
 /* Where the default log goes, for people; "stderr" … */
 const char *logging_default_name(const struct logging *);

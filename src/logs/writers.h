@@ -14,6 +14,9 @@ struct log_writer_face {
     struct slice (*key)(const void *cfg);
     /* Gives a writer with type, name and packets set; a sentence when it cannot. */
     enum err (*open)(const void *cfg, struct log_writer **, char *error, size_t cap);
+    /* What an open writer of the same key is told when a configuration that shares it is taken over,
+     * malloc'd; NULL: it has no options. */
+    void *(*message)(const void *cfg);
     bool standard_stream; /* stdout or stderr: the console form on a terminal */
     bool discards;        /* nothing is ever opened or written */
 };
