@@ -18,6 +18,8 @@ import time
 from server import Skip, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
+# A disk that the whole machine writes to may stop a log thread for longer than its queue lasts.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class Server:
@@ -25,7 +27,7 @@ class Server:
 
     def __init__(self, io, logging, logs=None, routes=None, folder=None, http_more=None):
         self.port, self.admin = free_port(), free_port()
-        self.temporary = tempfile.TemporaryDirectory(prefix="portico-log-")
+        self.temporary = tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY)
         self.folder = folder or self.temporary.name
         self.routes = routes or [{"handle": [{"handler": "static_response", "body": "hello"}]}]
         self.more = http_more or {}
@@ -113,27 +115,29 @@ def to_file(path, **more):
                            "include": ["http.log.access"]}}}
 
 
-def pipeline(port, paths):
+def pipeline(port, paths, pad=0):
     """Many requests on one connection, as fast as they go."""
+    field = f"X-Pad: {'x' * pad}\r\n" if pad else ""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
-        asked = b"".join(f"GET {p} HTTP/1.1\r\nHost: h\r\n\r\n".encode() for p in paths)
+        asked = b"".join(f"GET {p} HTTP/1.1\r\nHost: h\r\n{field}\r\n".encode() for p in paths)
         sender = threading.Thread(target=s.sendall, args=(asked,))
         sender.start()
-        got = b""
-        need = len(paths)
-        while got.count(b"\r\n\r\nhello") < need:
+        got, found = b"", 0
+        while found < len(paths):
             piece = s.recv(1 << 20)
             if not piece:
                 break
             got += piece
+            found += got.count(b"\r\n\r\nhello")
+            got = got[got.rfind(b"hello") + 5:] if b"hello" in got else got
         sender.join()
-        same(got.count(b"\r\n\r\nhello"), need)
+        same(found, len(paths))
 
 
-def load(port, clients, each):
+def load(port, clients, each, pad=0):
     """Every path is asked for once; returns the paths."""
     paths = [[f"/{c}/{i}" for i in range(each)] for c in range(clients)]
-    threads = [threading.Thread(target=pipeline, args=(port, p)) for p in paths]
+    threads = [threading.Thread(target=pipeline, args=(port, p, pad)) for p in paths]
     for t in threads:
         t.start()
     for t in threads:
@@ -174,7 +178,7 @@ def fields(io):
                            "response": {"set": {"Set-Cookie": ["a=b"]}}},
                           {"handler": "static_response", "body": "hello",
                            "headers": {"X-A": ["1", "2"]}}]}]
-    temporary = tempfile.TemporaryDirectory(prefix="portico-log-")
+    temporary = tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY)
     path = f"{temporary.name}/deep/er/a.log"
     logs = {"default_logger_name": "d", "logger_names": {"*.example.com": ["w"], "two.org": "t"},
             "skip_hosts": ["quiet.org"]}
@@ -234,11 +238,11 @@ def fields(io):
 
 
 def under_load(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         path = f"{folder}/a.log"
         s = Server(io, to_file(path))
         try:
-            paths = load(s.port, 4, 5000)
+            paths = load(s.port, 4, 2500)
         finally:
             s.end()
             s.clean()
@@ -246,11 +250,11 @@ def under_load(io):
 
 
 def rolls(io, compression, ending):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         path = f"{folder}/a.log"
         s = Server(io, to_file(path, roll_size_mb=1, roll_keep=100, roll_compression=compression))
         try:
-            paths = load(s.port, 4, 3000)
+            paths = load(s.port, 4, 500, 2000)
             s.wait(lambda: not ending or len(glob.glob(f"{folder}/a-*.log{ending}")) >= 3)
         finally:
             s.end()
@@ -264,7 +268,7 @@ def rolls(io, compression, ending):
 
 
 def reloads(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         path = f"{folder}/a.log"
         s = Server(io, to_file(path))
         try:
@@ -301,7 +305,7 @@ def reloads(io):
 
 
 def blocked_fifo(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         fifo = f"{folder}/fifo"
         os.mkfifo(fifo)
         logging = to_file(fifo)
@@ -309,7 +313,7 @@ def blocked_fifo(io):
                                 "include": ["http.log.access"]}
         s = Server(io, logging)
         try:
-            paths = load(s.port, 2, 15000)  # more than a pipe and what is kept for it
+            paths = load(s.port, 2, 2500, 2000)  # more than a pipe and what is kept for it
             s.wait(lambda: "portico_log_dropped_total 0\n" not in s.api("GET", "/metrics")[1])
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             got = b""
@@ -329,7 +333,7 @@ def blocked_fifo(io):
 
 
 def full_disk(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder],
                               stderr=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
@@ -357,7 +361,7 @@ def blocked_stderr(io):
     """Nobody reads the pipe that stderr is."""
     reader, writer = os.pipe()
     port, admin = free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         document = {"admin": {"listen": f"localhost:{admin}"},
                     "apps": {"http": {"servers": {"s": {
                         "listen": [f"127.0.0.1:{port}"], "logs": {},
@@ -425,7 +429,7 @@ def over_net(io):
 
 def left_client(io):
     """A client that leaves while its upstream says nothing."""
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder, socket.socket() as silent:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder, socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         path = f"{folder}/a.log"
@@ -449,7 +453,7 @@ def left_client(io):
 
 
 def new_options(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         path = f"{folder}/a.log"
         s = Server(io, to_file(path, mode="0600"))
         try:
@@ -469,7 +473,7 @@ def new_options(io):
 
 
 def sampled(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         logging = to_file(f"{folder}/a.log")
         logging["logs"]["a"]["sampling"] = {"interval": "1h", "first": 5, "thereafter": 100}
         s = Server(io, logging)
@@ -482,7 +486,7 @@ def sampled(io):
 
 
 def hostile(io):
-    with tempfile.TemporaryDirectory(prefix="portico-log-") as folder:
+    with tempfile.TemporaryDirectory(prefix="portico-log-", dir=MEMORY) as folder:
         logging = to_file(f"{folder}/a.log")
         logging["logs"]["c"] = {"writer": {"output": "file", "filename": f"{folder}/c.log"},
                                 "encoder": {"format": "console"}, "include": ["http.log.access"]}

@@ -35,7 +35,7 @@
 
 enum {
     THREADS_MAX = 1024,
-    PIPE_MAX = 4 << 20,
+    PIPE_MAX = 8 << 20,
     FLUSH_AT = 256 << 10, /* pending bytes that are written before more are taken */
     BATCH_MS = 4,         /* between two looks while lines come */
     POLL_MAX = 64,

@@ -44,7 +44,7 @@ struct log_writer {
 };
 
 enum {
-    LOG_PENDING_MAX = 4 << 20,  /* bytes that wait for one writer */
+    LOG_PENDING_MAX = 8 << 20,  /* bytes that wait for one writer */
     LOG_LINE_MAX = 512 << 10,   /* a longer line is made shorter, or counts as dropped */
 };
 
