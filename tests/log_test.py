@@ -184,7 +184,9 @@ def fields(io):
     path = f"{temporary.name}/deep/er/a.log"
     logs = {"default_logger_name": "d", "logger_names": {"*.example.com": ["w"], "two.org": "t"},
             "skip_hosts": ["quiet.org"]}
-    s = Server(io, to_file(path, mode="0640"), logs, routes)
+    logging = to_file(path, mode="0640")
+    logging["logs"]["all"] = {"writer": {"output": "file", "filename": f"{temporary.name}/d.log"}}
+    s = Server(io, logging, logs, routes)
     try:
         s.get("/x?q=<1>&y", {"Cookie": "secret", "authorization": "Basic eA==", "x-a": "é\"",
                              "Host": "h"}, "POST", b"12345")
@@ -229,6 +231,9 @@ def fields(io):
         same(by["/nothing"][0]["status"], 0)
         same({l["logger"] for l in by["/host"]}, {"http.log.access.w", "http.log.access.t"})
         same(os.stat(path).st_mode & 0o777, 0o640)
+        early = open(f"{temporary.name}/d.log", encoding="utf-8").read()
+        assert '"msg":"workers started"' in early and \
+            '"msg":"server running","name":"srv0"' in early, early
         same(os.stat(os.path.dirname(path)).st_mode & 0o777, 0o700)
         text = s.end()
         assert '"logger":"http.log.error.d","msg":"broken","request":{"remote_ip":"127.0.0.1"' \
@@ -602,6 +607,8 @@ def normal(text, newest):
     for volatile in ("ts", "t", "duration"):
         if volatile in line:
             line[volatile] = shape(line[volatile])
+    if isinstance(line["duration"], str):
+        line["duration"] = re.sub(r"0(\.0)?(ns|µs|ms|s)", "0s", line["duration"])
     request["host"] = shape(request["host"])
     return shape(head), line
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "app/cli_help.h"
+#include "base/log_stream.h"
 #include "base/mem.h"
 #include "keeper/keeper.h"
 #include "version.h"
@@ -239,8 +240,12 @@ int cli_keep(const struct command_line *l)
 
 static int dispatch(struct command_line *l)
 {
-    if (getenv(KEEPER_ENV) != NULL && l->command->serve != NULL)
-        return l->command->serve(l);
+    if (getenv(KEEPER_ENV) != NULL && l->command->serve != NULL) {
+        log_hold(); /* what it tells before it knows its logs */
+        int status = l->command->serve(l);
+        log_publish(NULL);
+        return status;
+    }
     return l->command->run(l);
 }
 

@@ -6,6 +6,8 @@
  */
 #include "base/log_stream.h"
 
+#include <pthread.h>
+
 #include "base/arena.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -144,6 +146,83 @@ void log_target_put(const struct log_target *t, const struct log_event *e)
         put(t->streams[i], e);
 }
 
+/* --- what comes before there are logs --- */
+
+enum { HELD_MAX = 1000 };
+
+struct held_event {
+    struct held_event *next;
+    struct log_event event;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    struct arena arena;
+    struct held_event *first, **last;
+    unsigned count;
+} held = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct log_field *copy_fields(struct arena *arena, const struct log_field *fields,
+                                     size_t count)
+{
+    struct log_field *out = arena_alloc(arena, (count + 1) * sizeof *out);
+    for (size_t i = 0; i < count; i++) {
+        out[i] = fields[i];
+        out[i].key = arena_copy(arena, fields[i].key);
+        if (fields[i].kind == LOG_STRING || fields[i].kind == LOG_JSON)
+            out[i].text = arena_copy(arena, fields[i].text);
+        if (fields[i].kind == LOG_OBJECT)
+            out[i].object.fields = copy_fields(arena, fields[i].object.fields,
+                                               fields[i].object.count);
+        if (fields[i].kind != LOG_STRINGS)
+            continue;
+        struct slice *items = arena_alloc(arena, (fields[i].strings.count + 1) * sizeof *items);
+        for (size_t k = 0; k < fields[i].strings.count; k++)
+            items[k] = arena_copy(arena, fields[i].strings.items[k]);
+        out[i].strings.items = items;
+    }
+    return out;
+}
+
+static void hold_event(struct log_event *e)
+{
+    pthread_mutex_lock(&held.lock);
+    if (held.last != NULL && held.count < HELD_MAX) {
+        struct held_event *h = ARENA_NEW(&held.arena, struct held_event);
+        h->event = *e;
+        h->event.logger = arena_str(&held.arena, slice_from(e->logger));
+        h->event.message = arena_copy(&held.arena, e->message);
+        h->event.fields = copy_fields(&held.arena, e->fields, e->count);
+        *held.last = h;
+        held.last = &h->next;
+        held.count++;
+    } else if (held.last == NULL) {
+        log_write_stderr(e); /* a thread that still had the old sink in hand */
+    }
+    pthread_mutex_unlock(&held.lock);
+}
+
+void log_hold(void)
+{
+    arena_init(&held.arena, 4096);
+    held.first = NULL;
+    held.last = &held.first;
+    held.count = 0;
+    log_set_sink(hold_event);
+}
+
+static void release_held(log_sink *to)
+{
+    pthread_mutex_lock(&held.lock);
+    for (struct held_event *h = held.first; h != NULL; h = h->next)
+        to(&h->event);
+    if (held.last != NULL)
+        arena_deinit(&held.arena);
+    held.first = NULL;
+    held.last = NULL;
+    pthread_mutex_unlock(&held.lock);
+}
+
 /* --- the whole process --- */
 
 /* The set is held by saying so and then looking whether it is still the one. */
@@ -185,6 +264,7 @@ void log_publish(const struct log_set *set)
     const struct log_set *old = atomic_exchange(&current, set);
     log_set_threshold(set != NULL ? lowest(set) : LOG_INFO);
     log_set_sink(set != NULL ? to_current : NULL);
+    release_held(to_current);
     if (old != NULL && old != set)
         log_unused(old);
 }

@@ -55,6 +55,10 @@ void log_target_put(const struct log_target *, const struct log_event *);
 struct log_sampling *log_sampling_create(uint64_t interval_ns, uint64_t first, uint64_t thereafter);
 void log_sampling_destroy(struct log_sampling *);
 
+/* Keeps events until the first log_publish, which writes them as if they came then; what a program
+ * tells before it knows its logs belongs there too. Call before threads start. */
+void log_hold(void);
+
 /* What the whole process logs to from now on; NULL: stderr. The earlier set may be freed when this
  * returns. From one thread. */
 void log_publish(const struct log_set *);
