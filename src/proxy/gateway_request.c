@@ -180,24 +180,36 @@ static void prepare_fields(struct round *r)
 
 /* --- what is asked for --- */
 
+static void take_target(struct round *r)
+{
+    const struct request *q = &r->x->req;
+    r->method = q->method;
+    r->to_head = q->method_id == METHOD_HEAD;
+    r->target = uri_text(&q->uri, r->x->arena);
+}
+
 /* The rewrite is for the upstream only: what follows this handler sees the request as it was. */
-static enum err prepare_target(struct round *r)
+static enum err rewrite_target(struct round *r)
 {
     static const struct chain nothing = {0};
     struct exchange *x = r->x;
     struct request saved = x->req;
-    enum err e = OK;
-    if (r->g->rewrite != NULL) {
-        e = r->g->rewrite->serve(r->g->rewrite_cfg, x, &nothing);
-        r->has_body = r->has_body && !r->g->rewrite_drops_body;
-    }
-    r->method = x->req.method;
-    r->to_head = x->req.method_id == METHOD_HEAD;
-    r->target = slice_is(saved.target, "*") && r->g->rewrite == NULL
-                    ? saved.target
-                    : uri_text(&x->req.uri, x->arena);
+    enum err e = r->g->rewrite->serve(r->g->rewrite_cfg, x, &nothing);
+    take_target(r);
     x->req = saved;
-    TRY(e);
+    r->has_body = r->has_body && !r->g->rewrite_drops_body;
+    return e;
+}
+
+static enum err prepare_target(struct round *r)
+{
+    struct exchange *x = r->x;
+    if (r->g->rewrite != NULL)
+        TRY(rewrite_target(r));
+    else
+        take_target(r);
+    if (r->g->rewrite == NULL && slice_is(x->req.target, "*"))
+        r->target = x->req.target;
     const char *end = r->target.ptr + r->target.len;
     if (r->target.len == 0 || h1_scan_target(r->target.ptr, end) != end || !h1_name_ok(r->method))
         return exchange_fail(x, 400, "the request's method or target cannot be sent on");

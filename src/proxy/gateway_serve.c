@@ -127,8 +127,9 @@ static enum err round_trip(struct round *r)
     bool again = body_replayable(r) && (unsent || is_idempotent(r));
     gateway_drop_link(r);
     if (again)
-        return ask(r, true);
-    r->failure = FAILURE_UPSTREAM;
+        e = ask(r, true);
+    if (r->failure == FAILURE_STALE) /* not again */
+        r->failure = FAILURE_UPSTREAM;
     return e;
 }
 

@@ -214,6 +214,7 @@ static enum err on_sink_head(struct sink *sink, struct response *res)
     struct h1_scratch *s = of_sink(sink);
     if (res->status / 100 == 1 && res->status != 101)
         TRY(put_interim(sink, res));
+    s->x.close_after |= h1_draining(s->conn); /* it may have begun behind the request's head */
     if (!s->body_done && s->expect_continue)
         s->x.close_after = true; /* the body may or may not come: no telling what follows */
     enum err e = put_head(s, res);
