@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 
 PORTICO = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -899,6 +900,66 @@ def events(s):
         c.close()
 
 
+def encoded(s):
+    """Through encode: what an interval flushes can be read although the answer goes on."""
+    up = Upstream()
+    for interval, length in (("50ms", b"Content-Length: 4000"), (-1, b"Content-Length: 4000"),
+                             ("0s", b"Transfer-Encoding: chunked")):
+        s.use(up, flush_interval=interval, before=[{"handler": "encode", "encodings": {"gzip": {}}}])
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+        u = up.accept()
+        u.head()
+        data = (b"%x\r\n" % 2000 if b"chunked" in length else b"") + b"0123456789" * 200
+        u.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n" + length + b"\r\n\r\n" + data)
+        head = c.head()
+        assert b"Content-Encoding: gzip\r\n" in head and b"Transfer-Encoding: chunked" in head, head
+        plain, unzip = b"", zlib.decompressobj(31)
+        while len(plain) < 2000:
+            n = int(c.until(b"\r\n"), 16)
+            plain += unzip.decompress(c.take(n + 2)[:n])
+        same(plain, b"0123456789" * 200)
+        u.close()
+        c.close()
+
+
+def authorized(s):
+    """forward_auth: a question on the side, then the request itself, with its body."""
+    asked = []
+
+    def judge(peer):
+        while True:
+            head = peer.head()
+            asked.append(head)
+            if b"X-Token: good" in head:
+                peer.send(answer(b"yes", b"X-User: ann\r\n"))
+            else:
+                peer.send(b"HTTP/1.1 401 No\r\nX-Why: token\r\nContent-Length: 2\r\n\r\nno")
+
+    def app(peer):
+        while True:
+            head = peer.head()
+            user = re.search(rb"X-User: (\w+)", head)
+            body = peer.take(int(re.search(rb"Content-Length: (\d+)", head).group(1)))
+            peer.send(answer(head.split(b"\r\n")[0] + b" " + user.group(1) + b" " + body))
+
+    auth = {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{Upstream(judge).port}"}],
+            "rewrite": {"method": "GET", "uri": "/auth?x=1"},
+            "headers": {"request": {"set": {"X-Forwarded-Method": ["{http.request.method}"],
+                                            "X-Forwarded-Uri": ["{http.request.uri}"]}}},
+            "handle_response": [{"match": {"status_code": [2]}, "routes": [{"handle": [
+                {"handler": "headers",
+                 "request": {"set": {"X-User": ["{http.reverse_proxy.header.X-User}"]}}}]}]}]}
+    s.use(Upstream(app), before=[auth])
+    for _ in range(3):
+        status, _, body = s.get("/page?q", "POST", b"payload", X_Token="good", X_User="eve")
+        same((status, body), (200, b"POST /page?q HTTP/1.1 ann payload"))
+    assert asked[-1].startswith(b"GET /auth?x=1 HTTP/1.1\r\n") and b"Content-Length" not in asked[-1], asked[-1]
+    assert b"X-Forwarded-Method: POST\r\n" in asked[-1] and b"X-Forwarded-Uri: /page?q\r\n" in asked[-1]
+    status, fields, body = s.get("/page?q", "POST", b"payload")
+    same((status, fields["x-why"], body), (401, "token", b"no"))
+
+
 def pipelined(s):
     up = Upstream(echo)
     s.use(up)
@@ -1194,6 +1255,8 @@ CASES = [
     ("100 MiB both ways, memory bounded by buffers", big),
     ("a client that leaves ends its request", leaves),
     ("event streams and flush_interval -1 leave at once", events),
+    ("what is flushed through encode can be read at once", encoded),
+    ("a question to another upstream decides, and the body still goes up", authorized),
     ("fifty pipelined requests", pipelined),
     ("tunnels", tunnels),
     ("tunnels end by timeout and with their configuration", tunnel_ends),

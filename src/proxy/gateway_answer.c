@@ -273,11 +273,12 @@ static uint64_t read_deadline(const struct round *r)
     return pause > 0 ? loop_now_ns(loop_self()) + pause : 0;
 }
 
-/* Pieces until the end. With an interval, what was written is flushed that long after it. */
+/* Pieces until the end. With an interval, what was written, the head and what came with it included,
+ * is flushed that long after it. */
 static enum err stream(struct round *r, int64_t interval)
 {
     struct client_answer *a = r->answer;
-    uint64_t due = 0;
+    uint64_t due = interval > 0 ? loop_now_ns(loop_self()) + (uint64_t)interval : 0;
     while (!a->done) {
         struct slice piece;
         uint64_t deadline = read_deadline(r);
