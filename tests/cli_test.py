@@ -18,6 +18,15 @@ PORTICO = os.path.abspath(sys.argv[1])
 count = failed = 0
 
 
+class Skip(Exception):
+    """This build or machine cannot run the test."""
+
+
+def need_module(place, name):
+    if name not in place.run("list-modules")[0]:
+        raise Skip(f"no {name} in this build yet")
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -286,7 +295,7 @@ def resumes():
 
 def watches():
     with Place() as p, running(p, "--watch") as (process, port, admin):
-        has(p.text(), "watching config file for changes")
+        p.wait(lambda: "watching config file for changes" in p.text())
         p.write("c.json", "{")
         p.wait(lambda: "unable to load latest config" in p.text())
         p.write("c.json", document(port, admin, "seen"))
@@ -320,6 +329,223 @@ def runs_alone():
         same(process.wait(10), 0)
 
 
+# --- servers made of flags ---
+
+def served(place, process_arguments, **more):
+    """Starts it; the addresses that `respond` prints."""
+    process = place.spawn(*process_arguments, **more)
+    place.wait(lambda: "Server address: " in place.text() or process.poll() is not None)
+    return process, [int(a.rsplit(":", 1)[1]) for a in
+                     re.findall(r"Server address: (\S+)", place.text())]
+
+
+def responds():
+    with Place() as p:
+        process, ports = served(p, ["respond"])
+        same(len(ports), 1)
+        status, body, _ = get(ports[0])
+        same((status, body), (200, ""))
+        p.end(process)
+        process, ports = served(p, ["respond", "-s", "201", "--header", "X-One: 1", "-H", "X-Two:a:b",
+                                    "--listen", "127.0.0.1:0", "body {{.N}} {{ .Port }}"])
+        status, body, fields = get(ports[0])
+        same((status, body, fields["X-One"], fields["X-Two"]), (201, "body 0 0", "1", "a:b"))
+        p.end(process)
+        process, ports = served(p, ["respond", "404"])
+        same(get(ports[0])[0], 404)
+        p.end(process)
+        process, ports = served(p, ["respond", "--status", "200", "404"])
+        same(get(ports[0])[:2], (200, "404"))
+        p.end(process)
+        read, write = os.pipe()
+        os.write(write, b"piped \xc3\xa9")
+        os.close(write)
+        process, ports = served(p, ["respond"], stdin=read)
+        os.close(read)
+        same(get(ports[0])[1], "piped é")
+        os.kill(int(open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii")
+                    .read().split()[0]), signal.SIGKILL)  # started again, with the same body
+        p.wait(lambda: p.text().count("Server address") == 2 and get(ports[0])[1] == "piped é")
+        p.end(process)
+        assert not os.path.exists(f"{p.path}/.config/portico/autosave.json")
+
+
+def responds_on_a_range():
+    with Place() as p:
+        for _ in range(20):
+            first = free_port()
+            process, ports = served(p, ["respond", "--listen", f"127.0.0.1:{first}-{first + 2}",
+                                        "-b", "{{.N}} {{.Port}} {{.Address}}"])
+            if process.poll() is None:
+                break
+        same(sorted(ports), [first, first + 1, first + 2])
+        for i in range(3):
+            same(get(first + i)[1], f"{i} {first + i} 127.0.0.1:{first + i}")
+        p.end(process)
+
+
+def responds_not():
+    with Place() as p:
+        for arguments, text in ((["--header", "nonsense"], 'header 0: invalid format "nonsense"'),
+                                (["--body", "x", "--status", "200", "y"], "overridden by flags"),
+                                (["--status", "x"], 'invalid argument "x" for "--status"'),
+                                (["{{.Nonsense}}"], "{{.Nonsense}} is not known"),
+                                (["--listen", ":x"], "x"), (["a", "b"], 'unexpected argument "b"')):
+            has(p.run("respond", *arguments, status=1)[1], "Error: ", text)
+
+
+def serves_files():
+    with Place() as p:
+        p.write("site/index.html", "<p>index</p>" * 200)
+        p.write("site/a.txt", "file a")
+        port = free_port()
+        process = p.spawn("file-server", "--root", "site", "--listen", f"127.0.0.1:{port}",
+                          "--access-log")
+        p.wait(lambda: get(port, "/a.txt")[1] == "file a")
+        same(get(port)[1], "<p>index</p>" * 200)
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        c.request("GET", "/", headers={"Accept-Encoding": "gzip"})
+        same(c.getresponse().headers["Content-Encoding"], "gzip")
+        c.close()
+        same(get(port, "/none")[0], 404)
+        p.wait(lambda: '"uri":"/none"' in p.text())
+        p.end(process)
+        process = p.spawn("file-server", "--listen", f"127.0.0.1:{port}", "--no-compress")
+        p.wait(lambda: get(port, "/site/a.txt")[1] == "file a")
+        p.end(process)
+        for arguments, text in ((["--templates"], "not supported yet"),
+                                (["--precompressed", "gzip,lzma"], "http.precompressed.lzma"),
+                                (["--file-limit", "0"], "--file-limit"),
+                                (["--domain", "example.com"], "needs HTTPS")):
+            has(p.run("file-server", *arguments, status=1)[1], text)
+
+
+def browses():
+    with Place() as p:
+        p.write("site/folder/a.txt", "file a")
+        port = free_port()
+        process = p.spawn("file-server", "-b", "-r", "site", "-l", f"127.0.0.1:{port}")
+        p.wait(lambda: process.poll() is not None or "a.txt" in get(port, "/folder/")[1])
+        if process.poll() is not None and "not supported yet" in p.text():
+            raise Skip("no listings in this build yet")
+        p.end(process)
+
+
+def proxies():
+    with Place() as p:
+        need_module(p, "http.handlers.reverse_proxy")
+        upstream, ports = served(p, ["respond", "-l", "127.0.0.1:0", "--header", "X-From: it",
+                                     "host {http.request.host} {http.request.header.X-Up}"])
+        port = free_port()
+        process = p.spawn("reverse-proxy", "--from", f":{port}", "--to", f"127.0.0.1:{ports[0]}",
+                          "--header-up", "X-Up: up", "--header-down", "X-Down: down",
+                          "--change-host-header")
+        p.wait(lambda: get(port)[0] == 200)
+        _, body, fields = get(port)
+        same((body, fields["X-From"], fields["X-Down"]), ("host 127.0.0.1 up", "it", "down"))
+        p.end(process)
+        p.end(upstream)
+
+
+def proxies_not():
+    with Place() as p:
+        for arguments, text in (([], "--to is required"),
+                                (["--to", ":1", "--from", "http://a/b"], "paths are not allowed"),
+                                (["--to", ":1", "--internal-certs"], "HTTPS"),
+                                (["--to", ":1", "--header-up", "x"], "header-up 0: invalid format"),
+                                (["--to", "http://a/b"], "invalid upstream address")):
+            has(p.run("reverse-proxy", *arguments, status=1)[1], text)
+
+
+# --- passwords, lists, scripts ---
+
+def hashes():
+    with Place() as p:
+        cheap = ["--bcrypt-cost", "4"]
+        for arguments, stdin in ((["--plaintext", "hello"], None), ([], "hello\n")):
+            out = p.run("hash-password", *cheap, *arguments, stdin=stdin or subprocess.DEVNULL)[0]
+            assert re.fullmatch(r"\$2[aby]\$04\$[./A-Za-z0-9]{53}\n", out), out
+        has(p.run("hash-password", "-p", "x", "-a", "argon2id", "--argon2id-memory", "64")[0],
+            "$argon2id$v=19$m=64,t=1,p=1$")
+        for arguments, text in ((["-p", "x", "-a", "md5"], "unrecognized hash algorithm: md5"),
+                                ([], "plaintext is required"), (["-p", "x" * 73], "72"),
+                                (["-p", "x", "--bcrypt-cost", "a"], "--bcrypt-cost")):
+            has(p.run("hash-password", *arguments, status=1)[1], text)
+
+
+def asks_for_passwords():
+    """On a terminal: twice, and nothing is shown."""
+    import pty
+    for answers, status in (("secret\nsecret\n", 0), ("secret\nother\n", 1)):
+        pid, fd = pty.fork()
+        if pid == 0:
+            signal.alarm(30)
+            os.execv(PORTICO, [PORTICO, "hash-password", "--bcrypt-cost", "4"])
+        seen = b""
+        for word, answer in zip((b"Enter password: ", b"Confirm password: "),
+                                answers.splitlines(True)):
+            while word not in seen:
+                seen += os.read(fd, 1024)
+            os.write(fd, answer.encode())
+        try:
+            while True:
+                more = os.read(fd, 1024)
+                if not more:
+                    break
+                seen += more
+        except OSError:
+            pass
+        os.close(fd)
+        same(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), status)
+        assert b"secret" not in seen and b"other" not in seen, seen
+        assert (b"$2b$04$" in seen or b"$2a$04$" in seen) if status == 0 else \
+            b"password does not match" in seen, seen
+
+
+def lists():
+    with Place() as p:
+        out = p.run("list-modules")[0]
+        names = out.split("\n\n")[0].split("\n")
+        same(names, sorted(names))
+        has(out, "http.handlers.file_server\n", f"\n\n  Standard modules: {len(names)}\n")
+        has(p.run("list-modules", "--versions", "--packages")[0], "http.handlers.file_server v")
+        same(p.run("list-modules", "-s")[0], "")
+        listed = json.loads(p.run("list-modules", "--json")[0])
+        same([m["module_name"] for m in listed], names)
+        has(p.run("build-info")[0], "portico\tv", "io_uring\t")
+
+
+def completes():
+    with Place() as p:
+        p.write("done.sh", p.run("completion", "bash")[0] + """
+ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _portico; echo "${COMPREPLY[*]}"; }
+ask portico rel
+ask portico run --pid
+ask portico run -
+ask portico completion f
+ask portico run --config done.
+""")
+        out = p.run("done.sh", program="/bin/bash")[0].split("\n")
+        same([out[0], out[1], out[3], out[4]], ["reload", "--pidfile", "fish", "done.sh"])
+        has(out[2], "--watch", "--help")
+        has(p.run("completion", "zsh")[0], "#compdef portico", "'--config=[")
+        has(p.run("completion", "fish")[0], "complete -c portico", "-l config -s c -r")
+        p.run("completion", status=1)
+        has(p.run("completion", "powershell", status=1)[1], "bash, zsh and fish")
+
+
+def writes_manpages():
+    with Place() as p:
+        p.run("manpage", "--directory", "a/b")
+        pages = sorted(os.listdir(f"{p.path}/a/b"))
+        assert "portico.8" in pages and "portico-reverse-proxy.8" in pages, pages
+        p.run("manpage", status=3)
+        for page in pages:
+            if os.path.exists("/usr/bin/groff"):
+                _, err = p.run("-man", "-ww", "-z", "-Tutf8", f"a/b/{page}", program="/usr/bin/groff")
+                same(err, "")
+
+
 TESTS = [
     ("help tells about every command", helps),
     ("wrong flags and commands are refused in Caddy's words", refuses_flags),
@@ -333,6 +559,18 @@ TESTS = [
     ("--watch takes over what changes, and lives through what is wrong", watches),
     ("run --environ --envfile --pidfile", runs_with_environ),
     ("run without a configuration, CADDY_ADMIN", runs_alone),
+    ("respond: status, headers, body by flag, argument and pipe; a crash keeps it", responds),
+    ("respond on a range of ports fills its template in", responds_on_a_range),
+    ("respond refuses what it cannot do", responds_not),
+    ("file-server", serves_files),
+    ("file-server --browse", browses),
+    ("reverse-proxy", proxies),
+    ("reverse-proxy refuses what it cannot do", proxies_not),
+    ("hash-password", hashes),
+    ("hash-password asks twice on a terminal and shows nothing", asks_for_passwords),
+    ("list-modules, build-info", lists),
+    ("completion: bash completes, zsh and fish have their scripts", completes),
+    ("manpage: every command has a page that groff takes without a warning", writes_manpages),
 ]
 
 
@@ -344,6 +582,8 @@ def main():
         try:
             test()
             print(f"ok {count} - {name}", flush=True)
+        except Skip as e:
+            print(f"ok {count} - {name} # SKIP {e}", flush=True)
         except Exception as e:  # every failure is one line of the report
             failed += 1
             print(f"not ok {count} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),

@@ -16,7 +16,7 @@ void autosave(const json_t *document)
     char folder[FOLDER_MAX], path[FOLDER_MAX], error[FOLDER_MAX + 256];
     folder_config(folder);
     folder_autosave(path);
-    enum err e = folder_make(folder);
+    enum err e = folder_make(folder, 0700);
     if (e != OK) {
         LOG(LOG_ERROR, "", "unable to create folder for config autosave", LOG_CSTR("dir", folder),
             LOG_CSTR("error", err_text(e)));

@@ -54,7 +54,7 @@ void folder_autosave(char out[FOLDER_MAX])
     snprintf(out, FOLDER_MAX, "%.*s/autosave.json", FOLDER_MAX - 32, folder);
 }
 
-enum err folder_make(const char *path)
+enum err folder_make(const char *path, unsigned mode)
 {
     char part[FOLDER_MAX];
     size_t len = strlen(path);
@@ -65,7 +65,7 @@ enum err folder_make(const char *path)
         if (part[i] != '/' && part[i] != '\0')
             continue;
         part[i] = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
+        if (mkdir(part, mode) != 0 && errno != EEXIST)
             return err_from_errno(errno);
         if (i < len)
             part[i] = '/';

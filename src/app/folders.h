@@ -18,8 +18,8 @@ void folder_config(char out[FOLDER_MAX]);
 void folder_data(char out[FOLDER_MAX]);
 void folder_autosave(char out[FOLDER_MAX]); /* …/autosave.json */
 
-/* Makes a folder and the ones above it, with mode 0700. */
-enum err folder_make(const char *path);
+/* Makes a folder and the ones above it that are missing. */
+enum err folder_make(const char *path, unsigned mode);
 
 /* Writes a file in one step: a new file beside it (0600), then a rename. `error`: why not. */
 enum err folder_write(const char *path, const char *bytes, size_t len, char *error, size_t cap);

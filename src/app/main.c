@@ -6,10 +6,17 @@
 
 const struct command *const commands[] = {
     &command_adapt,
+    &command_build_info,
+    &command_completion,
     &command_environ,
+    &command_file_server,
     &command_fmt,
+    &command_hash_password,
     &command_list_modules,
+    &command_manpage,
     &command_reload,
+    &command_respond,
+    &command_reverse_proxy,
     &command_run,
     &command_start,
     &command_stop,

@@ -4,7 +4,6 @@
  */
 #include "app/modules.h"
 
-#include "admin/admin.h"
 #include "handlers/encoder.h"
 #include "handlers/handlers.h"
 #include "proxy/proxy.h"
@@ -71,7 +70,6 @@ const struct module *const all_modules[] = {
     &log_writer_net,
     &log_writer_stderr,
     &log_writer_stdout,
-    &module_admin_api,
     &handler_copy_response,
     &handler_copy_response_headers,
     &handler_reverse_proxy,
