@@ -120,10 +120,11 @@ static json_t *make_handler(const struct command_line *l, struct arena *arena)
 }
 
 /* The address to receive on, with what was left out filled in. */
-static bool read_from(const char *from, struct site_address *a, struct arena *arena)
+static bool read_from(const char *from, struct site_address *a)
 {
-    struct address_error why;
-    if (site_address_parse(slice_from(from), a, arena, &why) != OK) {
+    struct diag why;
+    diag_clear(&why);
+    if (site_address_parse(slice_from(from), a, &why) != OK) {
         cli_fail("invalid downstream address %s: %s", from, why.text);
         return false;
     }
@@ -141,7 +142,7 @@ static bool read_from(const char *from, struct site_address *a, struct arena *ar
 static json_t *make_server(const struct command_line *l, struct arena *arena)
 {
     struct site_address from;
-    if (!read_from(flag_value(l, "from"), &from, arena))
+    if (!read_from(flag_value(l, "from"), &from))
         return NULL;
     json_t *handler = make_handler(l, arena);
     if (handler == NULL)
