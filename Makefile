@@ -1,10 +1,16 @@
 # The front of the build: Meson and Ninja do the work, this file holds the names that people type.
 # SPDX-License-Identifier: Apache-2.0
+#
+#   make            a release build in build/portico
+#   make run        the first example: a site, two services behind it; Ctrl-C ends it
+#   make test       every test of every variant        make test-long   and the long rounds
+#   make bench      side by side with other servers
+#   make install    DESTDIR= PREFIX=/usr               make uninstall
 PREFIX ?= /usr
 DESTDIR ?=
 NINJA ?= ninja
 
-.PHONY: all setup test test-long clean
+.PHONY: all setup run test test-long bench install uninstall clean
 
 all: build/build.ninja
 	@$(NINJA) -C build
@@ -16,6 +22,11 @@ build/build.ninja: | setup
 setup:
 	@dev/setup build
 
+run:
+	@dev/setup run
+	@$(MAKE) --no-print-directory all
+	@exec python3 examples/first/run.py build/portico
+
 test:
 	@dev/setup test
 	@dev/test
@@ -25,5 +36,18 @@ test-long:
 	@dev/setup test
 	@dev/test --long
 
+bench: all
+	@dev/setup bench
+	@bench/run build/portico
+
+# `make` first, then `sudo make install`: nothing is built here, so that nothing in build/ is root's.
+install:
+	@test -x build/portico || { echo "build/portico is not there: run make first" >&2; exit 1; }
+	@packaging/install build/portico "$(DESTDIR)" "$(PREFIX)"
+
+# The configuration and what the server keeps stay.
+uninstall:
+	@packaging/install --remove "$(DESTDIR)" "$(PREFIX)"
+
 clean:
-	rm -rf build build-asan build-clang
+	rm -rf build build-asan build-clang build-release build-tsan build-aarch64

@@ -111,6 +111,11 @@ class Place:
             time.sleep(0.03)
         raise AssertionError("not reached; log: " + (self.text() if self.started else ""))
 
+    def logged(self, *parts):
+        """Lines are written a moment later than they are told."""
+        for part in parts:
+            self.wait(lambda: part in self.text())
+
     def end(self, process, how=signal.SIGTERM, status=0):
         process.send_signal(how)
         same(process.wait(10), status)
@@ -244,10 +249,10 @@ def reloads():
         p.run("reload", "--config", "c.json")
         same(get(port)[1], "two")
         p.run("reload", "--config", "c.json")
-        has(p.text(), "config is unchanged")
+        p.logged("config is unchanged")
         p.run("reload", "--config", "c.json", "--force")
         process.send_signal(signal.SIGUSR1)
-        p.wait(lambda: "successfully reloaded config from file" in p.text())
+        p.logged("successfully reloaded config from file")
         bad = document(port, admin)
         bad["nonsense"] = 1
         p.write("c.json", bad)
@@ -259,7 +264,7 @@ def reloads():
         p.run("reload", "--config", "moved.json", "--address", f"localhost:{admin}")
         same(get(port)[1], "three")
         process.send_signal(signal.SIGUSR1)
-        p.wait(lambda: "last config unknown, ignored SIGUSR1" in p.text())
+        p.logged("last config unknown, ignored SIGUSR1")
         has(p.run("reload", status=1)[1], "no config file to load")
         p.end(process)
 
@@ -276,12 +281,12 @@ def resumes():
         p.end(process)
         process = p.spawn("run", "--resume", "--config", "c.json")
         p.wait(lambda: get(port)[1] == "changed")
-        has(p.text(), "ignoring --config")
+        p.logged("ignoring --config")
         p.end(process)
         os.unlink(saved)
         process = p.spawn("run", "--resume", "--config", "c.json")
         p.wait(lambda: get(port)[1] == "hello")
-        has(p.text(), "no autosave file exists")
+        p.logged("no autosave file exists")
         p.end(process)
         quiet = document(port, admin)
         quiet["admin"]["config"] = {"persist": False}
@@ -295,9 +300,9 @@ def resumes():
 
 def watches():
     with Place() as p, running(p, "--watch") as (process, port, admin):
-        p.wait(lambda: "watching config file for changes" in p.text())
+        p.logged("watching config file for changes")
         p.write("c.json", "{")
-        p.wait(lambda: "unable to load latest config" in p.text())
+        p.logged("unable to load latest config")
         p.write("c.json", document(port, admin, "seen"))
         p.wait(lambda: get(port)[1] == "seen")
         p.end(process)
@@ -309,7 +314,7 @@ def runs_with_environ():
         p.write("two.env", "TWO=2\n")
         with running(p, "--environ", "--envfile", "one.env", "--envfile", "two.env", "--pidfile",
                      "pid") as (process, _, _):
-            has(p.text(), "portico.Version=v", "\nONE=1\n", "\nTWO=2\n")
+            p.logged("portico.Version=v", "\nONE=1\n", "\nTWO=2\n")
             same(int(open(f"{p.path}/pid", encoding="ascii").read()), process.pid)
             p.end(process)
             assert not os.path.exists(f"{p.path}/pid")
