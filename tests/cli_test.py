@@ -551,6 +551,202 @@ def writes_manpages():
                 same(err, "")
 
 
+# --- as caddy, and the admin API ---
+
+CADDY_UNIT = """ExecStart=/usr/bin/caddy run --environ --config /etc/caddy/Caddyfile
+ExecReload=/usr/bin/caddy reload --config /etc/caddy/Caddyfile --force
+"""
+
+
+def acts_as_caddy():
+    """The lines of Debian's unit, run through a link that is called caddy."""
+    with Place() as p:
+        unit = CADDY_UNIT
+        if os.path.exists("/usr/lib/systemd/system/caddy.service"):
+            with open("/usr/lib/systemd/system/caddy.service", encoding="utf-8") as f:
+                unit = f.read()
+        os.mkdir(f"{p.path}/bin")
+        os.symlink(PORTICO, f"{p.path}/bin/caddy")
+
+        def line(name):
+            words = re.search(rf"^{name}=(.*)$", unit, re.M)[1].split()
+            return [w.replace("/usr/bin/caddy", f"{p.path}/bin/caddy")
+                    .replace("/etc/caddy", f"{p.path}/etc") for w in words]
+
+        port, admin = free_port(), free_port()
+        site = "http://127.0.0.1:%d {\n\trespond %s\n}\n"
+        p.write("etc/Caddyfile", site % (port, "one"))
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.bind(f"{p.path}/notify")
+        notify.settimeout(10)
+        env = {"CADDY_ADMIN": f"localhost:{admin}", "NOTIFY_SOCKET": f"{p.path}/notify"}
+        program, *arguments = line("ExecStart")
+        process = p.spawn(*arguments, program=program, **env)
+        has(notify.recv(4096).decode(), "READY=1")
+        same(get(port)[1], "one")
+        p.logged(f"caddy.AppDataDir={p.path}/.local/share/caddy", f"HOME={p.path}",
+                 f"{p.path}/.config/caddy/autosave.json")
+        p.write("etc/Caddyfile", site % (port, "two"))
+        program, *arguments = line("ExecReload")
+        p.run(*arguments, program=program, CADDY_ADMIN=env["CADDY_ADMIN"])
+        same(get(port)[1], "two")
+        has(notify.recv(4096).decode(), "RELOADING=1")
+        has(notify.recv(4096).decode(), "READY=1")
+        p.write("etc/Caddyfile", "{\n")
+        p.run(*arguments, program=program, status=1, CADDY_ADMIN=env["CADDY_ADMIN"])
+        same(get(port)[1], "two")
+        has(p.run("help", program=program)[0], "\n  caddy [command]\n")
+        p.end(process)
+        notify.close()
+        out = p.run("start", "--config", p.write("etc/Caddyfile", site % (port, "three")),
+                    program=program, CADDY_ADMIN=env["CADDY_ADMIN"])[0]
+        has(out, "Successfully started Caddy (pid=", ") - Caddy is running in the background")
+        p.run("stop", program=program, CADDY_ADMIN=env["CADDY_ADMIN"])
+
+
+def send(port, method, path, value=None, **fields):
+    headers = {k.replace("_", "-"): v for k, v in fields.items()}
+    if value is not None:
+        headers.setdefault("Content-Type", "application/json")
+        value = value if isinstance(value, str) else json.dumps(value)
+    status, body, got = get(port, path, "localhost", method, headers, value)
+    return status, body, got
+
+
+def admin_changes():
+    with Place() as p, running(p) as (process, port, admin):
+        listen = "/config/apps/http/servers/srv0/listen"
+        for method, path, value, want, text in (
+                ("GET", listen, None, 200, f'["127.0.0.1:{port}"]\n'),
+                ("GET", listen + "/9", None, 400, f"[{listen}/9] array index out of bounds: 9"),
+                ("GET", "/config/a/b/c", None, 400, "invalid traversal path at: config/a/b"),
+                ("GET", listen + "/01", None, 400, "invalid array index '01'"),
+                ("PATCH", "/config/apps/none", 1, 404, "key does not exist: none"),
+                ("PUT", "/config/apps/http", 1, 409, "key already exists: http"),
+                ("POST", "/config/apps/http/nonsense", 1, 500, "loading new config: "),
+                ("POST", "/config/apps", "{", 400, "decoding request body"),
+                ("POST", "/config/apps", {"a": {"@id": 1}, "b": {"@id": "1"}}, 400,
+                 "indexing config: duplicate ID '1' found at /config/apps/a and /config/apps/b"),
+                ("BREW", "/config/", None, 405, "method BREW not allowed"),
+                ("GET", "/id/", None, 400, "request path is missing object ID"),
+                ("GET", "/id/none", None, 404, "unknown object ID 'none'"),
+                ("GET", "/id/first/handle/0/body", None, 200, '"hello"\n'),
+                ("PATCH", "/id/first/handle/0/body", "\"changed\"", 200, ""),
+                ("DELETE", "/id/first/handle/0/none", None, 404, "key does not exist"),
+                ("GET", "/load", None, 405, "method not allowed"),
+                ("GET", "/stop", None, 405, "method not allowed"),
+                ("GET", "/debug/pprof/", None, 404, "404 page not found"),
+                ("GET", "/none", None, 404, "404 page not found")):
+            status, body, fields = send(admin, method, path, value)
+            assert status == want and text in body, (method, path, status, body)
+            if status in (400, 405, 409, 500):
+                same(fields["Content-Type"], "application/json")
+                same(list(json.loads(body)), ["error"])
+        same(get(port)[1], "changed")
+        same(send(admin, "POST", "/load", "{}", Content_Type="text/nonsense")[1],
+             '{"error":"unrecognized config adapter \'nonsense\'"}\n')
+        same(send(admin, "POST", "/load", "{}", Content_Type="nonsense")[1],
+             '{"error":"malformed Content-Type"}\n')
+        caddyfile = f"{{\n\tadmin localhost:{admin}\n}}\nhttp://127.0.0.1:{port} {{\n\trespond hi\n}}\n"
+        status, body, _ = send(admin, "POST", "/adapt", caddyfile, Content_Type="text/caddyfile")
+        same(status, 200)
+        same(json.loads(body)["result"]["admin"], {"listen": f"localhost:{admin}"})
+        same(send(admin, "POST", "/load", caddyfile, Content_Type="text/caddyfile")[0], 200)
+        same(get(port)[1], "hi")
+        status, body, _ = send(admin, "POST", "/load", "a {\n\tnonsense\n}\n",
+                               Content_Type="text/caddyfile")
+        same(status, 400)
+        has(body, "Caddyfile:2", "nonsense")
+        p.end(process)
+
+
+def admin_matches():
+    """If-Match: a change goes through only when nobody was faster."""
+    with Place() as p, running(p) as (process, _, admin):
+        path = "/config/apps/http/servers/srv0/routes"
+        tag = send(admin, "GET", path)[2]["Etag"]
+        assert tag.startswith(f'"{path} '), tag
+        route = {"handle": [{"handler": "static_response"}]}
+        same(send(admin, "POST", path, route, If_Match=tag)[0], 200)
+        same(send(admin, "POST", path, route, If_Match=tag)[0], 412)
+        same(send(admin, "POST", path, route, If_Match="x")[0], 400)
+        same(send(admin, "POST", path, route, If_Match='"x"')[0], 400)
+        p.end(process)
+
+
+def admin_origins():
+    with Place() as p, running(p) as (process, port, admin):
+        for fields, want in (({"Host": "evil.example"}, 403), ({"Origin": "http://evil.example"}, 403),
+                             ({"Origin": "null"}, 400), ({"Sec-Fetch-Mode": "no-cors"}, 400),
+                             ({"Upgrade": "websocket"}, 400), ({"Sec-Fetch-Mode": "cors"}, 403),
+                             ({"Referer": f"http://localhost:{admin}/x", "Sec-Fetch-Mode": "cors"}, 200),
+                             ({"Origin": f"http://localhost:{admin}"}, 200),
+                             ({"Origin": f"http://127.0.0.1:{admin}"}, 200)):
+            same((fields, send(admin, "GET", "/config/", **fields)[0]), (fields, want))
+        changed = document(port, admin)
+        changed["admin"]["origins"] = ["https://tool.example"]
+        changed["admin"]["enforce_origin"] = True
+        same(send(admin, "POST", "/load", changed)[0], 200)  # the same address, other rules
+        for fields, want in (({}, 403), ({"Host": "tool.example"}, 403),
+                             ({"Host": "tool.example", "Origin": "http://tool.example"}, 403),
+                             ({"Host": "tool.example", "Origin": "https://tool.example"}, 200)):
+            p.wait(lambda f=fields, w=want: send(admin, "GET", "/config/", **f)[0] == w)
+        p.end(process)
+
+
+def admin_elsewhere():
+    with Place() as p, running(p) as (process, port, admin):
+        path = f"{p.path}/admin.sock"
+        changed = document(port, admin, "socket")
+        changed["admin"]["listen"] = f"unix/{path}|0600"
+        p.write("c.json", changed)
+        p.run("reload", "--config", "c.json", "--address", f"localhost:{admin}")
+        same(get(port)[1], "socket")
+        same(os.stat(path).st_mode & 0o777, 0o600)
+        p.wait(lambda: refused(admin))
+        changed["apps"]["http"]["servers"]["srv0"]["routes"] = []
+        p.write("c.json", changed)
+        p.run("reload", "--config", "c.json")
+        same(get(port)[1], "")
+        changed["admin"] = {"disabled": True}
+        p.write("off.json", changed)
+        p.run("reload", "--config", "off.json", "--address", f"unix/{path}")
+        p.wait(lambda: not os.path.exists(path))
+        p.logged("admin endpoint disabled")
+        p.run("stop", "--address", f"unix/{path}", status=1)
+        p.end(process)
+
+
+def refused(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def admin_is_patient():
+    """Slow clients, and many, hold up nobody; what is too much is refused."""
+    with Place() as p, running(p) as (process, _, admin):
+        slow = [socket.create_connection(("127.0.0.1", admin), timeout=20) for _ in range(20)]
+        for i, s in enumerate(slow):
+            s.sendall((b"POST /load HTTP/1.1\r\nHost: localhost:%d\r\nContent-Length: 100000\r\n\r\n{"
+                       % admin)[:20 if i % 2 else None])
+        began = time.monotonic()
+        same(send(admin, "GET", "/config/")[0], 200)
+        assert time.monotonic() - began < 2
+        slow[1].settimeout(9)
+        same(slow[1].recv(1000)[:12] in (b"", b"HTTP/1.1 408"), True)  # a head within 5 s
+        big = socket.create_connection(("127.0.0.1", admin), timeout=20)
+        big.sendall(b"GET /config/ HTTP/1.1\r\nHost: localhost:%d\r\nX: " % admin + b"a" * 70000)
+        same(big.recv(1000)[:12], b"HTTP/1.1 431")
+        for s in slow + [big]:
+            s.close()
+        deep = "[" * 5000 + "]" * 5000
+        has(send(admin, "POST", "/load", deep)[1], "nested deeper")
+        p.end(process)
+
+
 TESTS = [
     ("help tells about every command", helps),
     ("wrong flags and commands are refused in Caddy's words", refuses_flags),
@@ -564,6 +760,12 @@ TESTS = [
     ("--watch takes over what changes, and lives through what is wrong", watches),
     ("run --environ --envfile --pidfile", runs_with_environ),
     ("run without a configuration, CADDY_ADMIN", runs_alone),
+    ("the lines of Debian's caddy.service run through a link called caddy", acts_as_caddy),
+    ("admin API: every method and error of /config/ and /id/, /load and /adapt", admin_changes),
+    ("admin API: If-Match", admin_matches),
+    ("admin API: hosts and origins, also after they have changed", admin_origins),
+    ("admin API: on a Unix socket, and off", admin_elsewhere),
+    ("admin API: slow and large requests", admin_is_patient),
     ("respond: status, headers, body by flag, argument and pipe; a crash keeps it", responds),
     ("respond on a range of ports fills its template in", responds_on_a_range),
     ("respond refuses what it cannot do", responds_not),

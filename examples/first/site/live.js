@@ -20,8 +20,9 @@ function show(id, ok, text, ms) {
   spark.append(bar);
   while (spark.children.length > SAMPLES) spark.firstChild.remove();
   const bars = [...spark.children];
-  const top = Math.max(4, ...bars.map((b) => Number(b.dataset.ms)));
-  for (const b of bars) b.style.height = Math.max(5, (Number(b.dataset.ms) / top) * 100) + "%";
+  const height = (b) => Math.sqrt(Number(b.dataset.ms)); // so that one slow answer hides no others
+  const top = Math.max(2, ...bars.map(height));
+  for (const b of bars) b.style.height = Math.max(5, (height(b) / top) * 100) + "%";
 }
 
 async function ask(id, path, tell) {
