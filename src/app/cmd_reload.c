@@ -58,6 +58,7 @@ static int run(const struct command_line *l)
         return cli_fail("%s", error);
     if (c.document == NULL)
         return cli_fail("no config file to load");
+    config_warn(c.adapter, c.warnings);
     enum err e = send_config(l, &c, error, sizeof error);
     config_unload(&c);
     return e == OK ? EXIT_OK : cli_fail("sending configuration to instance: %s", error);

@@ -43,7 +43,32 @@ static enum err load(struct loaded_config *c, char *error, size_t cap)
     return OK;
 }
 
+static void tell_load(const struct loaded_config *c)
+{
+    if (c->path[0] == '\0')
+        LOG(LOG_INFO, "", "no config file was named, and there is no Caddyfile here: only the admin "
+            "API is served");
+    else if (flag_value(line, "config") == NULL)
+        LOG(LOG_INFO, "", "using adjacent Caddyfile");
+    else
+        LOG(LOG_INFO, "", "using config from file", LOG_CSTR("file", c->path));
+    if (c->adapter[0] != '\0')
+        LOG(LOG_INFO, "", "adapted config to JSON", LOG_CSTR("adapter", c->adapter));
+    config_warn(c->adapter, c->warnings);
+}
+
 static enum err reload(json_t **document, char *error, size_t cap)
+{
+    struct loaded_config c;
+    TRY(load(&c, error, cap));
+    tell_load(&c);
+    *document = json_incref(c.document);
+    config_unload(&c);
+    return OK;
+}
+
+/* Every second, so it says nothing. */
+static enum err look(json_t **document, char *error, size_t cap)
 {
     struct loaded_config c;
     TRY(load(&c, error, cap));
@@ -103,13 +128,13 @@ static int serve(const struct command_line *l)
         /* The keeper must not start it again: an exit before READY is final for it. */
         return cli_fail("%s", error);
     }
-    config_warn(loaded.adapter, loaded.warnings);
+    tell_load(&loaded);
     start.document = json_incref(loaded.document);
     start.file = loaded.path;
     start.adapter = loaded.adapter;
     start.reload = reload;
     if (flag_on(l, "watch") && loaded.path[0] != '\0' && strcmp(loaded.path, "-") != 0)
-        start.watch = reload;
+        start.watch = look;
     config_unload(&loaded);
     return control_run(&start);
 }

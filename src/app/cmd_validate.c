@@ -6,11 +6,14 @@
 
 #include "app/commands.h"
 #include "app/config_file.h"
+#include "app/env_load.h"
 #include "app/generation.h"
 
 static const struct flag flags[] = {
-    {"config", 'c', true, "FILE", "configuration file", NULL},
-    {"adapter", 'a', true, "NAME", "config adapter to apply", NULL},
+    {"config", 'c', true, NULL, "configuration file", NULL},
+    {"adapter", 'a', true, NULL, "name of the config adapter to apply", NULL},
+    {"envfile", 0, true, "strings", "environment file to load; may be given several times", NULL,
+     FLAG_COMMAS},
     {0},
 };
 
@@ -19,11 +22,14 @@ static int run(const struct command_line *l)
     struct loaded_config c;
     struct generation *g;
     char error[2048];
+    if (env_load(l) != OK)
+        return EXIT_STARTUP;
     if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) !=
         OK)
         return cli_fail("%s", error);
     if (c.document == NULL)
-        return cli_fail("no configuration file was named, and there is no Caddyfile here");
+        return cli_fail("input file required when there is no Caddyfile in current directory (use "
+                        "--config flag)");
     enum err e = generation_create(c.document, 1, &g, error, sizeof error);
     config_unload(&c);
     if (e != OK)
@@ -35,8 +41,10 @@ static int run(const struct command_line *l)
 
 const struct command command_validate = {
     .name = "validate",
-    .usage = "--config FILE [--adapter NAME]",
+    .usage = "--config <path> [--adapter <name>] [--envfile <path>]",
     .help = "Tests whether a configuration is valid",
+    .about = "Reads a configuration and prepares all of it as `%s run` would, but opens no port and\n"
+             "starts nothing.",
     .flags = flags,
     .run = run,
 };

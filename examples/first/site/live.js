@@ -104,7 +104,7 @@ async function list() {
       link.textContent = e.name;
       const size = document.createElement("small");
       size.textContent = e.is_dir ? "" : e.size < 1024 ? e.size + " B" : (e.size / 1024).toFixed(1) + " KiB";
-      link.append(size);
+      if (!e.is_dir) link.append(size);
       item.append(link);
       return item;
     }));
