@@ -91,8 +91,9 @@ def becomes_user(io):
 
 def becomes_group(io):
     need_root()
-    s = start(io, top={"portico": {"user": f"{OTHER}:daemon"}})
+    s = start(io, top={"portico": {"user": f"{OTHER}:daemon"}}, body="{env.HOME} {env.USER}")
     try:
+        same(s.get()[1].decode(), f"{pwd.getpwnam(OTHER).pw_dir} {OTHER}")
         same(rights(s.server_pid())[:2], (str(pwd.getpwnam(OTHER).pw_uid), "1"))
         same(status(s.server_pid())["Groups"].split(), ["1"])
     finally:

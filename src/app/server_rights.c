@@ -22,6 +22,7 @@
 
 struct identity {
     char name[64], group[64]; /* group "": the user's own, and all it belongs to */
+    char home[256];
     uid_t uid;
     gid_t gid;
 };
@@ -50,6 +51,7 @@ static enum err find_user(struct identity *who, char *error, size_t cap)
     who->uid = p->pw_uid;
     who->gid = p->pw_gid;
     snprintf(who->name, sizeof who->name, "%s", p->pw_name);
+    snprintf(who->home, sizeof who->home, "%s", p->pw_dir);
     return OK;
 }
 
@@ -101,6 +103,11 @@ static enum err become(const struct identity *who, char *error, size_t cap)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != keeper)
         _exit(1);
+    /* As a login would: what is kept below a home is kept below this user's. */
+    if (who->home[0] != '\0')
+        setenv("HOME", who->home, 1);
+    setenv("USER", who->name, 1);
+    setenv("LOGNAME", who->name, 1);
     return OK;
 }
 
