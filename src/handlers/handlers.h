@@ -12,6 +12,9 @@ extern const struct module handler_error;           /* error */
 extern const struct module handler_subroute;        /* handle, route, handle_path … */
 extern const struct module handler_authentication;  /* basic_auth */
 extern const struct module handler_encode;          /* encode; its encoders: encoder.h */
+extern const struct module handler_intercept;       /* intercept */
+extern const struct module handler_map;             /* map */
+extern const struct module handler_push;            /* push: without effect */
 extern const struct module handler_invoke;          /* invoke: a named route */
 extern const struct module handler_vars;            /* vars, root */
 extern const struct module handler_log_append;      /* log_append */

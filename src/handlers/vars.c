@@ -6,11 +6,13 @@
  *     {"handler": "vars", "root": "/srv/www", "answer": 42}
  */
 #include "handlers/handlers.h"
+#include "handlers/json_text.h"
 #include "http/route.h"
 
 struct var {
     struct slice key; /* "http.vars.NAME" */
     struct template name, value;
+    bool is_text; /* other values are not looked through for placeholders */
 };
 
 struct vars {
@@ -31,17 +33,10 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
         if (strcmp(name, "handler") == 0)
             continue;
         struct var *item = &v->items[v->count++];
-        struct slice text;
-        if (json_is_string(value)) {
-            text = slice_of(json_string_value(value), json_string_length(value));
-        } else {
-            char *dump = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-            text = arena_copy(p->arena, slice_from(dump));
-            free(dump);
-        }
         item->key = arena_join(p->arena, (struct slice[]){SLICE("http.vars."), slice_from(name)}, 2);
         template_compile(&item->name, slice_from(name), p->arena);
-        template_compile(&item->value, text, p->arena);
+        item->is_text = json_is_string(value);
+        template_compile(&item->value, json_text(value, p->arena), p->arena);
     }
     return OK;
 }
@@ -54,11 +49,27 @@ static struct slice key_of(const struct var *item, struct exchange *x)
     return arena_join(x->arena, (struct slice[]){SLICE("http.vars."), name}, 2);
 }
 
+/* The two names that mean something to the server itself: who signed in, for the access log, and who
+ * the client is. */
+static void set(struct exchange *x, struct slice key, struct slice value)
+{
+    exchange_set_var(x, key, value);
+    if (slice_is(key, "http.vars.http.auth.user.id")) {
+        exchange_set_var(x, SLICE("http.auth.user.id"), value);
+        x->log_user = value;
+    } else if (slice_is(key, "http.vars.client_ip")) {
+        exchange_addresses(x);
+        x->client_ip = value;
+    }
+}
+
 static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
 {
     const struct vars *v = cfg;
-    for (size_t i = 0; i < v->count; i++)
-        exchange_set_var(x, key_of(&v->items[i], x), template_expand(&v->items[i].value, x));
+    for (size_t i = 0; i < v->count; i++) {
+        const struct var *item = &v->items[i];
+        set(x, key_of(item, x), item->is_text ? template_expand(&item->value, x) : item->value.text);
+    }
     return chain_next(x, next);
 }
 

@@ -9,8 +9,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/buffer.h"
 #include "base/check.h"
 #include "base/clock.h"
+
+enum { WHOLE_BODY_MAX = 1 << 20, BODY_PIECE = 16384 };
 
 static const struct {
     enum method id;
@@ -147,14 +150,40 @@ enum err exchange_fail_f(struct exchange *x, int status, const char *format, ...
     return exchange_fail(x, status, arena_str(x->arena, slice_from(text)));
 }
 
+bool exchange_whole_body(struct exchange *x, struct slice *whole)
+{
+    struct buffer b;
+    size_t n = 0;
+    enum err e = OK;
+    *whole = x->body;
+    if (x->body_set || !x->req.has_body)
+        return true;
+    buffer_init(&b, WHOLE_BODY_MAX);
+    (void)!buffer_append(&b, x->body);
+    do {
+        e = buffer_reserve(&b, b.len < WHOLE_BODY_MAX - BODY_PIECE ? BODY_PIECE : 1);
+        if (e == OK)
+            e = x->carrier->read_body(x, b.ptr + b.len, b.cap - b.len, &n);
+        b.len += e == OK ? n : 0;
+    } while (e == OK && n > 0);
+    *whole = x->body = arena_copy(x->arena, buffer_slice(&b)); /* what was read stays readable */
+    x->body_set = e == OK;
+    buffer_deinit(&b);
+    return e == OK;
+}
+
 enum err exchange_read(struct exchange *x, char *buf, size_t cap, size_t *n)
 {
     *n = 0;
-    if (!x->req.has_body)
-        return OK;
-    enum err e = x->carrier->read_body(x, buf, cap, n);
-    if (e != OK)
-        return e;
+    if (x->body.len > 0) {
+        *n = x->body.len < cap ? x->body.len : cap;
+        memcpy(buf, x->body.ptr, *n);
+        x->body = slice_skip(x->body, *n);
+    } else if (x->req.has_body && !x->body_set) {
+        enum err e = x->carrier->read_body(x, buf, cap, n);
+        if (e != OK)
+            return e;
+    }
     x->body_read += *n;
     if (x->body_read <= x->body_max)
         return OK;
@@ -189,6 +218,30 @@ bool exchange_get_var(const struct exchange *x, struct slice name, struct slice 
             *value = x->vars[i].value;
             return true;
         }
+    }
+    *value = SLICE_NONE;
+    return false;
+}
+
+void exchange_add_mapper(struct exchange *x, struct exchange_mapper *m)
+{
+    struct exchange_mapper **last = &x->mappers;
+    while (*last != NULL)
+        last = &(*last)->next;
+    m->next = NULL;
+    *last = m;
+}
+
+bool exchange_mapped(struct exchange *x, struct slice name, struct slice *value)
+{
+    for (struct exchange_mapper *m = x->mappers; m != NULL; m = m->next) {
+        if (m->busy)
+            continue;
+        m->busy = true;
+        bool known = m->get(x, m->cfg, name, value);
+        m->busy = false;
+        if (known)
+            return true;
     }
     *value = SLICE_NONE;
     return false;

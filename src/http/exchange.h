@@ -85,6 +85,15 @@ struct exchange_var {
     struct slice name, value;
 };
 
+/* Placeholders that are found out when somebody asks: the map handler's. Names of the server's own
+ * and variables come first, then these in their order. */
+struct exchange_mapper {
+    struct exchange_mapper *next;
+    bool (*get)(struct exchange *, const void *cfg, struct slice name, struct slice *value);
+    const void *cfg;
+    bool busy; /* finding one out, it asks for itself */
+};
+
 struct exchange_hook {
     struct exchange_hook *next;
     void (*run)(struct exchange *, void *arg); /* at the end, newest first; must not wait */
@@ -109,6 +118,7 @@ struct exchange {
 
     struct exchange_var *vars; /* the vars handler, matchers' captures (as full placeholder keys) */
     uint32_t vars_count, vars_cap;
+    struct exchange_mapper *mappers;
     uint64_t groups; /* bit N: a route of group N (1 … 63) has matched */
 
     struct {
@@ -118,6 +128,9 @@ struct exchange {
     } error;
 
     uint64_t body_max;     /* request_body max_size; UINT64_MAX: none */
+    struct slice body;     /* bytes in memory that are read first */
+    bool body_set;         /* nothing comes behind them */
+    uint64_t read_by_ns, answer_by_ns; /* request_body's timeouts, monotonic; 0: none */
     uint64_t body_read;    /* bytes of the body that handlers have read */
     uint64_t bytes_sent;   /* of the body, on the wire */
     uint64_t start_ns;     /* monotonic */
@@ -173,6 +186,10 @@ enum err exchange_fail(struct exchange *, int status, const char *message);
 enum err exchange_fail_f(struct exchange *, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The whole body, which can be read again afterwards; false when it is longer than 1 MiB or breaks
+ * off. {http.request.body}. */
+bool exchange_whole_body(struct exchange *, struct slice *);
+
 /* Reads of the body, within body_max: beyond it ERR_FAILED with 413. */
 enum err exchange_read(struct exchange *, char *buf, size_t cap, size_t *n);
 
@@ -182,6 +199,10 @@ bool exchange_bodiless(const struct exchange *, int status);
 /* Variables, by name without braces: what `vars` sets is "http.vars.NAME". */
 void exchange_set_var(struct exchange *, struct slice name, struct slice value);
 bool exchange_get_var(const struct exchange *, struct slice name, struct slice *value);
+
+/* Adds a source of placeholders behind those that are there. */
+void exchange_add_mapper(struct exchange *, struct exchange_mapper *);
+bool exchange_mapped(struct exchange *, struct slice name, struct slice *value);
 
 /* Runs at the exchange's end. */
 void exchange_on_end(struct exchange *, void (*run)(struct exchange *, void *), void *arg);

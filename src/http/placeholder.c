@@ -26,6 +26,23 @@ static struct slice number(struct exchange *x, uint64_t n)
 
 /* --- fixed names --- */
 
+static struct slice request_body(struct exchange *x)
+{
+    struct slice whole;
+    return exchange_whole_body(x, &whole) ? whole : SLICE_NONE;
+}
+
+static struct slice request_body_base64(struct exchange *x)
+{
+    struct slice whole = request_body(x);
+    struct buffer b;
+    buffer_init(&b, 4 * whole.len / 3 + 8);
+    (void)!base64_encode(&b, whole);
+    struct slice text = arena_copy(x->arena, buffer_slice(&b));
+    buffer_deinit(&b);
+    return text;
+}
+
 static struct slice error_id(struct exchange *x)
 {
     return slice_from(x->error.id);
@@ -339,6 +356,8 @@ static const struct {
     {"http.error.message", error_message},
     {"http.error.status_code", error_status},
     {"http.error.status_text", error_text},
+    {"http.request.body", request_body},
+    {"http.request.body_base64", request_body_base64},
     {"http.request.duration", duration},
     {"http.request.duration_ms", duration_ms},
     {"http.request.host", host},
@@ -590,6 +609,8 @@ bool placeholder_value(const struct placeholder *p, struct exchange *x, struct s
         return true;
     if (p->family != NULL)
         return p->family(x, p->rest, value);
+    if (x->mappers != NULL)
+        return exchange_mapped(x, p->name, value);
     *value = SLICE_NONE;
     return false;
 }

@@ -245,6 +245,17 @@ static enum err expand(const struct regexp *re, struct slice with, const struct 
 
 enum { REPLACED_MAX = 1 << 20 };
 
+enum err regexp_expand(const struct regexp *re, struct slice with, const struct slice *groups,
+                       size_t n, struct arena *arena, struct slice *out)
+{
+    struct buffer b;
+    buffer_init(&b, REPLACED_MAX);
+    enum err e = expand(re, with, groups, n, &b);
+    *out = e == OK ? arena_copy(arena, buffer_slice(&b)) : SLICE_NONE;
+    buffer_deinit(&b);
+    return e;
+}
+
 enum err regexp_replace(const struct regexp *re, struct slice subject, struct slice with,
                         struct arena *arena, struct slice *out)
 {

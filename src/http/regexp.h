@@ -29,6 +29,10 @@ struct slice regexp_group_name(const struct regexp *, size_t i);
 enum err regexp_replace(const struct regexp *, struct slice subject, struct slice with,
                         struct arena *, struct slice *out);
 
+/* `with` for one match, as regexp_match gave its groups. ERR_LIMIT when it grows too long. */
+enum err regexp_expand(const struct regexp *, struct slice with, const struct slice *groups,
+                       size_t n, struct arena *, struct slice *out);
+
 /* Matches, and sets {http.regexp.NAME.GROUP} and {http.regexp.GROUP} for all groups by number and
  * by name. An empty `name` sets the second form only. The exchange fails with 500 on ERR_LIMIT. */
 enum err regexp_capture(const struct regexp *, struct slice name, struct slice subject,

@@ -40,7 +40,7 @@ uint64_t h1_read_deadline(struct h1_scratch *s)
 {
     const struct http_server *server = s->x.server;
     return deadline(s, &s->reading, server->read_idle_timeout_ns, server->read_min_rate,
-                    s->hard_read_ns);
+                    earlier(s->hard_read_ns, s->x.read_by_ns));
 }
 
 uint64_t h1_write_deadline(struct h1_scratch *s)
@@ -49,7 +49,8 @@ uint64_t h1_write_deadline(struct h1_scratch *s)
     uint64_t idle = server->write_idle_timeout_ns;
     if (server->write_min_rate == 0)
         idle = (idle + 1) / 2; /* h1_still_takes looks in the middle */
-    return deadline(s, &s->writing, idle, server->write_min_rate, s->hard_write_ns);
+    return deadline(s, &s->writing, idle, server->write_min_rate,
+                    earlier(s->hard_write_ns, s->x.answer_by_ns));
 }
 
 enum err h1_broken(struct h1_scratch *s, enum err e)
