@@ -40,6 +40,7 @@ const struct module *const all_modules[] = {
     &listener_proxy_protocol,
     &listener_tls,
     &matcher_client_ip,
+    &matcher_expression,
     &matcher_file,
     &matcher_header,
     &matcher_header_regexp,

@@ -44,7 +44,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     TRY(field_ops_provision(&h->response, response, p));
     TRY(provision_bool(p, response, "deferred", false, &h->deferred));
     const json_t *require = json_object_get(response, "require");
-    h->conditional = require != NULL;
+    h->conditional = require != NULL && !json_is_null(require);
     return response_match_provision(&h->require, require, p);
 }
 
@@ -57,9 +57,17 @@ static void release(void *cfg)
 
 static void apply_to_request(const struct field_ops *o, struct exchange *x)
 {
+    struct fields *fs = &x->req.fields;
+    uint32_t at = 0;
     client_ip_settle(x);
-    field_ops_apply(o, &x->req.fields, x);
-    fields_get(&x->req.fields, SLICE("Host"), &x->req.host);
+    fields_remove(fs, SLICE("Host"));
+    fields_add(fs, SLICE("Host"), x->req.host); /* the authority, whatever the field said */
+    field_ops_apply(o, fs, x);
+    x->req.host = SLICE_NONE;
+    for (struct field *f; (f = fields_find(fs, SLICE("Host"), &at)) != NULL;)
+        x->req.host = f->value;
+    if (x->req.host.ptr != NULL)
+        fields_set(fs, SLICE("Host"), x->req.host);
 }
 
 struct late_headers {

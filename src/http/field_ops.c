@@ -7,6 +7,9 @@
 
 #include "base/buffer.h"
 #include "http/regexp.h"
+#include "loop/await.h"
+
+enum { PATTERN_MAX = 4096 };
 
 struct op_values {
     struct template name;
@@ -16,7 +19,9 @@ struct op_values {
 
 struct replacement {
     struct template name, search, replace;
-    struct regexp *regexp; /* NULL: a plain search */
+    struct regexp *regexp; /* NULL: a plain search, or: */
+    struct template pattern;
+    bool is_late; /* the pattern has placeholders */
 };
 
 static const char *const replace_members[] = {"search", "search_regexp", "replace", NULL};
@@ -35,6 +40,8 @@ static enum err read_values(struct op_values **out, size_t *count, const json_t 
     {
         struct op_values *o = &(*out)[(*count)++];
         template_compile(&o->name, slice_from(name), p->arena);
+        if (o->name.constant)
+            o->name.text = field_canonical(o->name.text, p->arena);
         o->count = json_array_size(values);
         o->values = ARENA_ARRAY(p->arena, struct template, o->count);
         for (size_t i = 0; i < o->count; i++) {
@@ -46,6 +53,21 @@ static enum err read_values(struct op_values **out, size_t *count, const json_t 
         }
     }
     return OK;
+}
+
+/* Braces around a name; those of a repetition, "{2,3}", are none. */
+static bool has_placeholders(struct slice pattern)
+{
+    struct slice before, rest = pattern, inner, behind;
+    while (slice_cut(rest, '{', &before, &rest)) {
+        if (!slice_cut(rest, '}', &inner, &behind))
+            return false;
+        for (size_t i = 0; i < inner.len; i++) {
+            if (memchr("0123456789,", inner.ptr[i], 11) == NULL)
+                return true;
+        }
+    }
+    return false;
 }
 
 static enum err read_replacement(struct replacement *r, const char *name, const json_t *json,
@@ -62,7 +84,9 @@ static enum err read_replacement(struct replacement *r, const char *name, const 
     if (r->search.text.len > 0)
         return provision_fail(p, "cannot specify both a substring search and a regular expression "
                                  "search for field '%s'", name);
-    return regexp_compile(p, pattern, &r->regexp);
+    template_compile(&r->pattern, pattern, p->arena);
+    r->is_late = has_placeholders(pattern);
+    return r->is_late ? OK : regexp_compile(p, pattern, &r->regexp);
 }
 
 static enum err read_replacements(struct field_ops *o, const json_t *json, struct provision *p)
@@ -152,6 +176,36 @@ static struct slice replace_all(struct slice in, struct slice search, struct sli
 }
 
 /* A value that takes too long to match, or grows too long, stays as it is. */
+/* --- regular expressions with placeholders: compiled when the values are known --- */
+
+struct late_regexp {
+    struct exchange *x;
+    struct slice pattern;
+    struct regexp *regexp;
+};
+
+static void compile_late(void *arg)
+{
+    struct late_regexp *l = arg;
+    struct provision p = {.arena = l->x->arena};
+    if (regexp_compile(&p, l->pattern, &l->regexp) != OK)
+        l->regexp = NULL;
+}
+
+/* Compiling recurses on what may come from a client, so it runs on a large stack. NULL, and nothing
+ * is replaced, when it is no regular expression. */
+static struct regexp *regexp_now(const struct replacement *r, struct exchange *x)
+{
+    struct late_regexp l = {.x = x, .pattern = template_expand_known(&r->pattern, x)};
+    if (l.pattern.len > PATTERN_MAX)
+        return NULL;
+    if (fiber_self() != NULL)
+        await_on_loop(compile_late, &l);
+    else
+        compile_late(&l);
+    return l.regexp;
+}
+
 static struct slice replace_regexp(const struct regexp *re, struct slice in, struct slice with,
                                    struct arena *arena)
 {
@@ -164,13 +218,25 @@ static void replace_values(const struct replacement *r, struct fields *fs, struc
     struct slice name = template_expand_known(&r->name, x);
     struct slice search = template_expand_known(&r->search, x);
     struct slice with = template_expand_known(&r->replace, x);
+    struct regexp *late = r->is_late ? regexp_now(r, x) : NULL;
+    const struct regexp *re = r->is_late ? late : r->regexp;
     for (uint32_t i = 0; i < fs->count; i++) {
         struct field *f = &fs->items[i];
         if (!slice_is(name, "*") && !slice_eq_nocase(f->name, name))
             continue;
-        f->value = r->regexp != NULL ? replace_regexp(r->regexp, f->value, with, x->arena)
-                                     : replace_all(f->value, search, with, x->arena);
+        if (re != NULL)
+            f->value = replace_regexp(re, f->value, with, x->arena);
+        else if (!r->is_late)
+            f->value = replace_all(f->value, search, with, x->arena);
     }
+    regexp_free(late);
+}
+
+/* Constant names were given their form at provision. */
+static struct slice name_of(const struct template *name, struct exchange *x)
+{
+    return name->constant ? name->text
+                          : field_canonical(template_expand_known(name, x), x->arena);
 }
 
 static struct slice joined_values(const struct op_values *o, struct exchange *x)
@@ -192,11 +258,11 @@ void field_ops_apply(const struct field_ops *o, struct fields *fs, struct exchan
     }
     for (size_t i = 0; i < o->add_count; i++) {
         for (size_t k = 0; k < o->add[i].count; k++)
-            fields_add(fs, template_expand_known(&o->add[i].name, x),
+            fields_add(fs, name_of(&o->add[i].name, x),
                        template_expand_known(&o->add[i].values[k], x));
     }
     for (size_t i = 0; i < o->set_count; i++)
-        fields_set(fs, template_expand_known(&o->set[i].name, x), joined_values(&o->set[i], x));
+        fields_set(fs, name_of(&o->set[i].name, x), joined_values(&o->set[i], x));
     for (size_t i = 0; i < o->remove_count; i++) {
         struct slice pattern = template_expand_known(&o->remove[i], x);
         if (!slice_is(pattern, "*"))

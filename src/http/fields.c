@@ -34,6 +34,35 @@ bool fields_lookup(const struct fields *fs, struct slice name, struct slice *val
     return f != NULL;
 }
 
+static bool is_token_byte(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+struct slice field_canonical(struct slice name, struct arena *arena)
+{
+    bool upper = true, changes = false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (!is_token_byte(c))
+            return name;
+        changes |= upper ? c >= 'a' && c <= 'z' : c >= 'A' && c <= 'Z';
+        upper = c == '-';
+    }
+    if (!changes)
+        return name;
+    char *text = arena_str(arena, name);
+    upper = true;
+    for (size_t i = 0; i < name.len; i++) {
+        text[i] = ascii_lower(text[i]);
+        if (upper && text[i] >= 'a' && text[i] <= 'z')
+            text[i] = (char)(text[i] & ~0x20);
+        upper = text[i] == '-';
+    }
+    return slice_of(text, name.len);
+}
+
 struct slice fields_joined(const struct fields *fs, struct slice name, struct arena *arena)
 {
     uint32_t at = 0;
