@@ -318,7 +318,7 @@ static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
             TRY(put_fields(&s->out, trailers));
         TRY(BUFFER_PUT(&s->out, "\r\n"));
     }
-    s->deferred = may_defer(s);
+    s->deferred = (s->out.len > 0 || s->pending.len > 0) && may_defer(s);
     return s->deferred ? OK : on_sink_flush(sink);
 }
 
