@@ -202,21 +202,22 @@ static enum err eval_truth(const struct cel_node *n, struct exchange *x, bool *t
     return OK;
 }
 
-/* The side that settles the result hides an error of the other. */
+/* A term that settles the result hides the errors of others. */
 static enum err run_logic(const struct cel_node *n, struct exchange *x, bool *out)
 {
-    bool settles = n->kind == CEL_OR, a, b;
-    enum err first = eval_truth(n->args[0], x, &a);
+    bool settles = n->kind == CEL_OR, truth;
+    enum err failed = OK;
     *out = settles;
-    if (first == OK && a == settles)
-        return OK;
-    if (first != OK && first != ERR_FAILED)
-        return first;
-    enum err second = eval_truth(n->args[1], x, &b);
-    if (second == OK && b == settles)
-        return OK;
+    for (size_t i = 0; i < n->count; i++) {
+        enum err e = eval_truth(n->args[i], x, &truth);
+        if (e == OK && truth == settles)
+            return OK;
+        if (e != OK && e != ERR_FAILED)
+            return e;
+        failed = e != OK ? e : failed;
+    }
     *out = !settles;
-    return first != OK ? first : second;
+    return failed;
 }
 
 static enum err run_index(const struct cel_node *n, struct exchange *x, struct cel_value *out)

@@ -9,7 +9,12 @@
 #include "handlers/cel.h"
 #include "handlers/cel_matcher.h"
 
-enum { DEPTH_MAX = 50, ARGS_MAX = 256, TEXT_MAX = 65536 };
+enum {
+    DEPTH_MAX = 50, /* of the text */
+    TREE_MAX = 32,  /* of the tree: it is walked on a fiber's stack */
+    ARGS_MAX = 256,
+    TEXT_MAX = 65536,
+};
 
 struct parser {
     struct provision *p;
@@ -427,7 +432,9 @@ static enum err parse_binary(struct parser *c, size_t level, struct cel_node **o
 {
     enum cel_operator operator;
     TRY(level == 0 ? parse_unary(c, out) : parse_binary(c, level - 1, out));
-    while (take_operator(c, level, &operator)) {
+    for (unsigned i = 0; take_operator(c, level, &operator); i++) {
+        if (i == ARGS_MAX)
+            return refuse(c, "too many terms");
         struct cel_node *n = node(c, CEL_BINARY, level == 2 ? CEL_BOOL : CEL_DYN, 2);
         n->operator = operator;
         n->args[0] = *out;
@@ -439,20 +446,36 @@ static enum err parse_binary(struct parser *c, size_t level, struct cel_node **o
     return OK;
 }
 
+/* All terms of a chain make one node, so that a long chain is no deep tree. */
 static enum err parse_logic(struct parser *c, bool is_or, struct cel_node **out)
 {
-    TRY(is_or ? parse_logic(c, false, out) : parse_binary(c, 2, out));
-    while (take(c, is_or ? "||" : "&&")) {
-        struct cel_node *n = node(c, is_or ? CEL_OR : CEL_AND, CEL_BOOL, 2);
-        n->args[0] = *out;
-        TRY(is_or ? parse_logic(c, false, &n->args[1]) : parse_binary(c, 2, &n->args[1]));
-        for (int i = 0; i < 2; i++) {
-            if (n->args[i]->type != CEL_BOOL && n->args[i]->type != CEL_DYN)
-                return refuse(c, "'&&' and '||' need truths, before");
-        }
-        *out = n;
+    struct cel_node *terms[ARGS_MAX];
+    size_t n = 0;
+    do {
+        if (n == ARGS_MAX)
+            return refuse(c, "too many terms");
+        TRY(is_or ? parse_logic(c, false, &terms[n]) : parse_binary(c, 2, &terms[n]));
+        n++;
+    } while (take(c, is_or ? "||" : "&&"));
+    *out = terms[0];
+    if (n == 1)
+        return OK;
+    *out = node(c, is_or ? CEL_OR : CEL_AND, CEL_BOOL, n);
+    for (size_t i = 0; i < n; i++) {
+        if (terms[i]->type != CEL_BOOL && terms[i]->type != CEL_DYN)
+            return refuse(c, "'&&' and '||' need truths, before");
+        (*out)->args[i] = terms[i];
     }
     return OK;
+}
+
+static bool fits_stack(const struct cel_node *n, unsigned left)
+{
+    for (size_t i = 0; i < n->count; i++) {
+        if (left == 0 || !fits_stack(n->args[i], left - 1))
+            return false;
+    }
+    return true;
 }
 
 static enum err parse_expression(struct parser *c, struct cel_node **out)
@@ -485,6 +508,8 @@ enum err cel_compile(struct provision *p, struct slice text, struct slice name,
     skip_space(&c);
     if (c.rest.len > 0)
         return refuse(&c, "unexpected text");
+    if (!fits_stack(*out, TREE_MAX))
+        return refuse(&c, "nested too deep");
     if ((*out)->type != CEL_BOOL)
         return provision_fail(p, "CEL request matcher expects return type of bool");
     return OK;

@@ -2,6 +2,7 @@
 /*
  * The expression matcher against Caddy's table, and the language beyond it.
  */
+#include "base/buffer.h"
 #include "base/test.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
@@ -187,6 +188,24 @@ TEST("deep nesting is refused, captures carry the matcher's name, the place is t
     text = json_string(deep);
     CHECK_INT(compile(text, &sets), ERR_INVALID);
     json_decref(text);
+    struct buffer chain;
+    buffer_init(&chain, 1 << 16);
+    for (int i = 0; i < 40; i++)
+        CHECK_OK(BUFFER_PUT(&chain, "1 + "));
+    CHECK_OK(BUFFER_PUT(&chain, "1 == 41"));
+    text = json_stringn(chain.ptr, chain.len);
+    CHECK_INT(compile(text, &sets), ERR_INVALID); /* a deep tree */
+    json_decref(text);
+    buffer_clear(&chain);
+    for (int i = 0; i < 200; i++)
+        CHECK_OK(BUFFER_PUT(&chain, "path('/x') || "));
+    CHECK_OK(BUFFER_PUT(&chain, "true"));
+    text = json_stringn(chain.ptr, chain.len);
+    CHECK_OK(compile(text, &sets)); /* a wide one */
+    CHECK_OK(matcher_sets_match(sets, 1, &x, &matches));
+    CHECK(matches);
+    json_decref(text);
+    buffer_deinit(&chain);
     text = json_pack("{s:s,s:s}", "expr", "path_regexp('^/(a.)')", "name", "mine");
     CHECK_OK(compile(text, &sets));
     CHECK_OK(matcher_sets_match(sets, 1, &x, &matches));
