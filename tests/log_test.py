@@ -550,7 +550,12 @@ def metrics(io):
             assert int(values["process_resident_memory_bytes"]) > 1000000
             assert abs(float(values["process_start_time_seconds"]) - time.time()) < 60
         same(s.api("POST", "/load", {"nonsense": 1})[0], 400)
-        assert "caddy_config_last_reload_successful 0\n" in s.api("GET", "/metrics")[1]
+        text = s.api("GET", "/metrics")[1]
+        assert "caddy_config_last_reload_successful 0\n" in text
+        assert 'caddy_admin_http_requests_total{code="400",handler="load",method="POST",' \
+            'path="/load"} 1\n' in text, text
+        assert 'caddy_admin_http_request_errors_total{handler="load",method="POST",' \
+            'path="/load"} 1\n' in text, text
     finally:
         s.end()
         s.clean()

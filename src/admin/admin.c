@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 
+#include "admin/admin_count.h"
 #include "admin/document.h"
 #include "base/log_encode.h"
 #include "base/mem.h"
@@ -375,6 +376,8 @@ static enum err serve_metrics(struct exchange *x)
     struct buffer b;
     buffer_init(&b, 16 << 20);
     enum err e = face->metrics(&b);
+    if (e == OK)
+        e = admin_count_put(&b);
     struct slice body = arena_copy(x->arena, buffer_slice(&b));
     buffer_deinit(&b);
     if (e != OK)
@@ -526,12 +529,33 @@ static enum err serve_call(struct exchange *x, enum err (*serve)(struct exchange
 }
 
 static const struct {
-    const char *path;
+    const char *path, *handler; /* the last: as metrics name it */
     enum err (*serve)(struct exchange *);
+    bool below; /* what lies below the path, too */
 } paths[] = {
-    {"/load", serve_load}, {"/adapt", serve_adapt}, {"/stop", serve_stop},
-    {"/metrics", serve_metrics},
+    {"/load", "load", serve_load, false},
+    {"/adapt", "load", serve_adapt, false},
+    {"/stop", "admin", serve_stop, false},
+    {"/metrics", "metrics", serve_metrics, false},
+    {"/config/", "admin", serve_config, true},
+    {"/id/", "admin", serve_id, true},
 };
+
+static enum err serve_path(struct exchange *x)
+{
+    struct slice path = x->req.uri.path;
+    if (slice_is(path, "/config"))
+        path = SLICE("/config/");
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        if (!slice_is(path, paths[i].path) &&
+            !(paths[i].below && slice_starts(path, slice_from(paths[i].path))))
+            continue;
+        enum err e = serve_call(x, paths[i].serve);
+        admin_count(x, paths[i].path, paths[i].handler);
+        return e;
+    }
+    return answer(x, 404, "text/plain; charset=utf-8", SLICE("404 page not found\n"));
+}
 
 static enum err serve(const void *cfg, struct exchange *x, const struct chain *next)
 {
@@ -545,15 +569,7 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
             LOG_STR("remote_ip", x->remote_host), LOG_STR("remote_port", x->remote_port));
     if (why.text != NULL)
         return answer_error(x, why.status, why.text);
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-        if (slice_is(x->req.uri.path, paths[i].path))
-            return serve_call(x, paths[i].serve);
-    }
-    if (slice_is(x->req.uri.path, "/config") || slice_starts(x->req.uri.path, SLICE("/config/")))
-        return serve_call(x, serve_config);
-    if (slice_starts(x->req.uri.path, SLICE("/id/")))
-        return serve_call(x, serve_id);
-    return answer(x, 404, "text/plain; charset=utf-8", SLICE("404 page not found\n"));
+    return serve_path(x);
 }
 
 const struct module module_admin_api = {
