@@ -89,8 +89,8 @@ static void put_html(struct buffer *b, struct slice s)
 static struct slice redirect_page(struct adapt *a, struct slice to)
 {
     static const char *const parts[] = {
-        "<!DOCTYPE html>\n<html>\n\t<head>\n\t\t<title>Redirecting...</title>\n"
-        "\t\t<script>window.location.replace(\"",
+        ("<!DOCTYPE html>\n<html>\n\t<head>\n\t\t<title>Redirecting...</title>\n"
+         "\t\t<script>window.location.replace(\""),
         "\");</script>\n\t\t<meta http-equiv=\"refresh\" content=\"0; URL='",
         "'\">\n\t</head>\n\t<body>Redirecting to <a href=\"",
         "\">",
