@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -21,12 +22,27 @@
 
 #define RACY_NS INT64_C(50000000)
 
+/* A quarter of what the process may open, shared by as many workers as there are processors: the
+ * rest is for connections. */
+static unsigned descriptors_for_one(void)
+{
+    struct rlimit limit = {.rlim_cur = 1024};
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    rlim_t share = limit.rlim_cur / 4 / (processors > 0 ? (rlim_t)processors : 1);
+    if (share > FILE_CACHE_FDS)
+        return FILE_CACHE_FDS;
+    return share > 4 ? (unsigned)share : 4;
+}
+
 struct file_cache *file_cache_create(bool off)
 {
     struct file_cache *c = NEW(struct file_cache);
     map_init(&c->map, false);
     list_init(&c->lru);
+    list_init(&c->fd_lru);
     c->off = off;
+    c->fds_max = descriptors_for_one();
     return c;
 }
 
@@ -34,6 +50,8 @@ static void drop(struct file_cache *c, struct open_file *f)
 {
     map_remove(&c->map, f->path);
     list_remove(&f->lru);
+    list_remove(&f->fd_lru);
+    c->fds -= f->fd >= 0;
     c->bytes -= f->bytes.len;
     f->cached = false;
     open_file_unref(f);
@@ -114,10 +132,14 @@ static void keep_bytes(struct open_file *f)
     if (f->size > FILE_CACHE_SMALL || f->mtime_ns > clock_wall_ns() - RACY_NS)
         return;
     char *bytes = mem_alloc(f->size);
-    if (read_whole(f->fd, bytes, f->size) && fstat(f->fd, &after) == 0 && same(&f->stat, &after))
-        f->bytes = slice_of(bytes, f->size);
-    else
+    if (!read_whole(f->fd, bytes, f->size) || fstat(f->fd, &after) != 0 ||
+        !same(&f->stat, &after)) {
         mem_free(bytes);
+        return;
+    }
+    f->bytes = slice_of(bytes, f->size);
+    close(f->fd);
+    f->fd = -1;
 }
 
 static enum err from_open(int number)
@@ -179,6 +201,7 @@ static struct open_file *open_new(struct slice path, uint64_t now_ns, bool keep)
 {
     struct open_file *f = NEW(struct open_file);
     list_init(&f->lru);
+    list_init(&f->fd_lru);
     f->fd = -1;
     f->refs = 1;
     f->path = slice_of(slice_dup(path), path.len);
@@ -209,6 +232,20 @@ static void make_room(struct file_cache *c)
 {
     while (c->map.count > FILE_CACHE_ENTRIES || c->bytes > FILE_CACHE_BYTES)
         drop(c, CONTAINER_OF(c->lru.next, struct open_file, lru));
+    while (c->fds > c->fds_max)
+        drop(c, CONTAINER_OF(c->fd_lru.next, struct open_file, fd_lru));
+}
+
+/* Connections took the descriptors: those that the cache holds are given up for them. */
+static struct open_file *open_anew(struct file_cache *c, struct slice path, uint64_t now_ns)
+{
+    struct open_file *f = open_new(path, now_ns, true);
+    if (f->error != ERR_LIMIT || c->fds == 0)
+        return f;
+    open_file_unref(f);
+    while (!list_empty(&c->fd_lru))
+        drop(c, CONTAINER_OF(c->fd_lru.next, struct open_file, fd_lru));
+    return open_new(path, now_ns, true);
 }
 
 struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint64_t now_ns)
@@ -222,16 +259,20 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
     }
     if (f != NULL) {
         list_remove(&f->lru);
+        list_remove(&f->fd_lru);
     } else {
-        f = open_new(path, now_ns, true);
+        f = open_anew(c, path, now_ns);
         if (f->error == ERR_LIMIT) /* no descriptor left: not the file's fault, not cached */
             return f;
         f->cached = true;
         map_put(&c->map, f->path, f);
         c->bytes += f->bytes.len;
+        c->fds += f->fd >= 0;
     }
     f->refs++;
     list_append(&c->lru, &f->lru);
+    if (f->fd >= 0)
+        list_append(&c->fd_lru, &f->fd_lru);
     make_room(c);
     return f;
 }

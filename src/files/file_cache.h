@@ -14,17 +14,19 @@
 enum {
     FILE_CACHE_ENTRIES = 4096,         /* per worker */
     FILE_CACHE_SMALL = 64 * 1024,      /* files up to this size are kept in memory */
-    FILE_CACHE_BYTES = 32 * 1024 * 1024 /* of them, per worker */
+    FILE_CACHE_BYTES = 32 * 1024 * 1024, /* of them, per worker */
+    FILE_CACHE_FDS = 1024, /* descriptors, per worker; fewer where the process may have few */
 };
 #define FILE_CHECK_NS UINT64_C(1000000000)
 
 struct open_file {
     struct list lru;      /* of its cache; newest last */
+    struct list fd_lru;   /* likewise, of those that hold a descriptor */
     struct slice path;
     enum err error;       /* OK, or why it cannot be served: ERR_NOT_FOUND, ERR_DENIED, … */
     bool exists;          /* also where it may not be read, or is no file and no folder */
     bool is_dir;
-    int fd;               /* regular files; -1 else */
+    int fd;               /* regular files that are not in memory; -1 else */
     uint64_t size;
     int64_t mtime_ns;     /* since 1970 */
     struct slice bytes;   /* the whole content of a small file; ptr NULL when not kept */
@@ -39,8 +41,9 @@ struct open_file {
 
 struct file_cache {
     struct map map;
-    struct list lru;
+    struct list lru, fd_lru;
     size_t bytes;
+    unsigned fds, fds_max;
     bool off; /* every look-up asks the file system */
 };
 

@@ -273,7 +273,11 @@ static enum err read_etag(const struct file_server *f, const struct open_file *f
         const struct open_file *e = file_lookup_for(x, arena_join(x->arena, parts, 2));
         if (e->error == ERR_NOT_FOUND)
             continue;
-        ssize_t n = e->error == OK && !e->is_dir ? pread(e->fd, text, sizeof text, 0) : -1;
+        ssize_t n = -1;
+        if (e->bytes.ptr != NULL && e->bytes.len < sizeof text)
+            memcpy(text, e->bytes.ptr, (size_t)(n = (ssize_t)e->bytes.len));
+        else if (e->fd >= 0)
+            n = pread(e->fd, text, sizeof text, 0);
         if (n < 0 || n == (ssize_t)sizeof text)
             return exchange_fail_f(x, 500, "cannot read etag from file " SLICE_FMT,
                                    SLICE_ARG(e->path));

@@ -69,6 +69,7 @@ TEST("ranges are read against the size")
         uint64_t start, len; /* of the last */
     } cases[] = {
         {"bytes=0-4", 10, RANGE_SOME, 1, 0, 5}, {"bytes=5-", 10, RANGE_SOME, 1, 5, 5},
+        {"bytes=-0", 10, RANGE_OUTSIDE, 0, 0, 0}, {"bytes=-5", 0, RANGE_NONE, 0, 0, 0},
         {"bytes=-3", 10, RANGE_SOME, 1, 7, 3}, {"bytes=-20", 10, RANGE_SOME, 1, 0, 10},
         {"bytes=2-200", 10, RANGE_SOME, 1, 2, 8}, {"bytes=0-0, 5-6 ,", 10, RANGE_SOME, 2, 5, 2},
         {"bytes=0-0,20-30", 10, RANGE_SOME, 1, 0, 1}, {"bytes=10-", 10, RANGE_OUTSIDE, 0, 0, 0},

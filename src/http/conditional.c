@@ -132,7 +132,7 @@ static enum range_result parse_one(struct slice spec, uint64_t size, struct rang
             return RANGE_INVALID;
         b = b < size ? b : size;
         *r = (struct range){size - b, b};
-        return RANGE_SOME;
+        return b > 0 ? RANGE_SOME : RANGE_NONE; /* RFC 9110 §14.1.2; Go sends "10-9/10" */
     }
     if (!slice_to_u64(first, INT64_MAX, &a))
         return RANGE_INVALID;

@@ -37,6 +37,9 @@ enum err await_connect(int fd, const struct sockaddr *, socklen_t, uint64_t dead
 enum err await_poll(int fd, unsigned events, uint64_t deadline_ns, unsigned *ready);
 enum err await_sleep(uint64_t until_ns);
 
+/* Lets the loop make one turn: for work that could go on for long without ever waiting. */
+enum err await_yield(void);
+
 /* A place to wait for something that other code on this thread tells. */
 struct waiter {
     struct fiber *fiber; /* NULL while nobody waits */

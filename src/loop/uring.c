@@ -235,6 +235,10 @@ static void wait(struct uring_state *s, int wait_ms)
         io_uring_submit_and_wait(&s->ring, 1);
         return;
     }
+    if (wait_ms == 0) { /* without a timer of the kernel's for nothing */
+        io_uring_submit_and_get_events(&s->ring);
+        return;
+    }
     struct __kernel_timespec t = {.tv_sec = wait_ms / 1000,
                                   .tv_nsec = (long long)(wait_ms % 1000) * (long long)NS_PER_MS};
     io_uring_submit_and_wait_timeout(&s->ring, &cqe, 1, &t, NULL);

@@ -8,7 +8,6 @@
 #include "wire/h1_internal.h"
 
 #include <linux/sockios.h>
-#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
 #include "base/clock.h"
@@ -17,7 +16,7 @@
 enum {
     GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
     DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
-    CORK_MIN = 256 * 1024, /* bytes of a file from which on two more system calls pay */
+    TURN_MAX = 256 * 1024, /* bytes that one connection sends before others get their turn */
 };
 
 static struct h1_scratch *of_sink(struct sink *s)
@@ -47,6 +46,17 @@ void h1_wrote(struct h1_scratch *s, uint64_t n)
         s->unsent = 0;
 }
 
+/* A client that takes as fast as it is sent to never makes its fiber wait: it must not keep the
+ * worker from all the others. */
+static enum err take_turns(struct h1_scratch *s, uint64_t n)
+{
+    s->turn_bytes += n;
+    if (s->turn_bytes < TURN_MAX)
+        return OK;
+    s->turn_bytes = 0;
+    return await_yield();
+}
+
 static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t count, int flags)
 {
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
@@ -58,6 +68,9 @@ static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t cou
         if (e != OK && !h1_still_takes(s, e))
             return h1_broken(s, e);
         h1_wrote(s, sent);
+        e = take_turns(s, sent);
+        if (e != OK)
+            return h1_broken(s, e);
     }
     return OK;
 }
@@ -254,14 +267,6 @@ static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend le
     return send_gathered(s, bytes, SLICE("\r\n"), 0);
 }
 
-/* Between the pieces of a large file the kernel keeps what fills no segment, instead of sending it
- * alone whenever the socket's buffer is full. */
-static void cork(int fd, uint64_t len, int on)
-{
-    if (len >= CORK_MIN)
-        (void)!setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on); /* Unix sockets have none */
-}
-
 static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
 {
     struct h1_scratch *s = of_sink(sink);
@@ -271,7 +276,6 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
     TRY(over_length(s, len));
     if (s->chunked_out)
         return sink_file_as_data(sink, fd, offset, len);
-    cork(s->conn->fd, len, 1);
     enum err e = send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE);
     while (e == OK && sent < len) {
         uint64_t n;
@@ -281,9 +285,10 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
         h1_wrote(s, n);
         if (h1_still_takes(s, e))
             e = OK;
+        if (e == OK)
+            e = take_turns(s, n);
     }
     s->x.bytes_sent += sent;
-    cork(s->conn->fd, len, 0);
     return e == OK ? OK : h1_broken(s, e);
 }
 

@@ -39,6 +39,7 @@ struct h1_scratch {
     uint64_t body_left;  /* of a body with a length */
     uint64_t hard_write_ns, hard_read_ns; /* 0: none */
     struct h1_pace reading, writing;
+    uint64_t turn_bytes; /* sent since the connection last let others have a turn */
     int unsent;          /* in the kernel's buffer when a write last waited in vain */
     enum h1_body framing;
     bool chunked_out, body_done, expect_continue, wire_broken, out_ended, taken_over;
