@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "files/file_watch.h"
 #include "files/mime.h"
 
 #define RACY_NS INT64_C(50000000)
@@ -35,13 +36,14 @@ static unsigned descriptors_for_one(void)
     return share > 4 ? (unsigned)share : 4;
 }
 
-struct file_cache *file_cache_create(bool off)
+struct file_cache *file_cache_create(bool off, bool watches)
 {
     struct file_cache *c = NEW(struct file_cache);
     map_init(&c->map, false);
     list_init(&c->lru);
     list_init(&c->fd_lru);
     c->off = off;
+    c->watches = watches;
     c->fds_max = descriptors_for_one();
     return c;
 }
@@ -215,17 +217,44 @@ static struct open_file *open_new(struct slice path, uint64_t now_ns, bool keep)
     return f;
 }
 
-static bool still_valid(struct open_file *f, uint64_t now_ns)
+static bool still_valid(const struct file_cache *c, struct open_file *f, uint64_t now_ns)
 {
     struct stat now;
-    if (now_ns - f->checked_ns < FILE_CHECK_NS)
+    uint64_t state = c->watches ? file_watch_state(f->watch_slot) : 0;
+    if (now_ns - f->checked_ns < FILE_CHECK_NS && state == f->watch_state)
         return true;
+    f->watch_state = state;
+    if (c->watches && f->error == OK)
+        (void)file_watch_folder_of(f->path); /* its watch may have ended */
     if (f->error != OK || stat(f->path.ptr, &now) != 0 || !same(&f->stat, &now))
         return false;
     if (f->fd >= 0 && f->bytes.ptr == NULL && f->size <= FILE_CACHE_SMALL)
         return false; /* was too young to be kept */
     f->checked_ns = now_ns;
     return true;
+}
+
+/* A name is learned under a watch. Where its folder had none yet, it is learned again; missing names
+ * get no watches of their own, lest a flood of them ends as a flood of watches. */
+static struct open_file *open_watched(struct slice path, uint64_t now_ns)
+{
+    unsigned slot = file_watch_slot(path);
+    uint64_t state = file_watch_state(slot);
+    struct open_file *f = open_new(path, now_ns, true);
+    if (f->error == OK && file_watch_folder_of(path)) {
+        open_file_unref(f);
+        state = file_watch_state(slot);
+        f = open_new(path, now_ns, true);
+    }
+    f->watch_slot = slot;
+    f->watch_state = state;
+    return f;
+}
+
+static struct open_file *open_once(const struct file_cache *c, struct slice path,
+                                   uint64_t now_ns)
+{
+    return c->watches ? open_watched(path, now_ns) : open_new(path, now_ns, true);
 }
 
 static void make_room(struct file_cache *c)
@@ -239,13 +268,13 @@ static void make_room(struct file_cache *c)
 /* Connections took the descriptors: those that the cache holds are given up for them. */
 static struct open_file *open_anew(struct file_cache *c, struct slice path, uint64_t now_ns)
 {
-    struct open_file *f = open_new(path, now_ns, true);
+    struct open_file *f = open_once(c, path, now_ns);
     if (f->error != ERR_LIMIT || c->fds == 0)
         return f;
     open_file_unref(f);
     while (!list_empty(&c->fd_lru))
         drop(c, CONTAINER_OF(c->fd_lru.next, struct open_file, fd_lru));
-    return open_new(path, now_ns, true);
+    return open_once(c, path, now_ns);
 }
 
 struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint64_t now_ns)
@@ -253,7 +282,7 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
     if (c->off)
         return open_new(path, now_ns, false);
     struct open_file *f = map_get(&c->map, path);
-    if (f != NULL && !still_valid(f, now_ns)) {
+    if (f != NULL && !still_valid(c, f, now_ns)) {
         drop(c, f);
         f = NULL;
     }
@@ -288,8 +317,8 @@ struct file_cache *file_cache_self(void)
 
 void file_cache_thread_init(void)
 {
-    const char *off = getenv("PORTICO_FILE_CACHE");
-    self = file_cache_create(off != NULL && strcmp(off, "off") == 0);
+    struct slice how = slice_from(getenv("PORTICO_FILE_CACHE"));
+    self = file_cache_create(slice_is(how, "off"), how.len == 0);
 }
 
 void file_cache_thread_deinit(void)

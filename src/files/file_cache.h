@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The open-file cache of one worker: path → descriptor, what stat told, and the bytes of small
- * files. An entry is checked against the file system at most once in FILE_CHECK_NS, so a change is
- * seen within that time, whatever moved: the file, a symlink, or a folder above it.
+ * files. An entry is checked against the file system when the kernel told of a change near it, and
+ * at the latest FILE_CHECK_NS after it was, so a change is seen within that time, whatever moved:
+ * the file, a symlink, or a folder above it.
  */
 #pragma once
 
@@ -35,6 +36,8 @@ struct open_file {
     struct slice mime;    /* by the name's extension; empty when unknown */
     struct stat stat;
     uint64_t checked_ns;  /* when stat was last compared */
+    uint64_t watch_state; /* what the kernel had told until then */
+    unsigned watch_slot;
     unsigned refs;        /* exchanges that use it, and the cache's own */
     bool cached;
 };
@@ -44,10 +47,11 @@ struct file_cache {
     struct list lru, fd_lru;
     size_t bytes;
     unsigned fds, fds_max;
-    bool off; /* every look-up asks the file system */
+    bool off;     /* every look-up asks the file system */
+    bool watches; /* changes that the kernel tells are seen before FILE_CHECK_NS is over */
 };
 
-struct file_cache *file_cache_create(bool off);
+struct file_cache *file_cache_create(bool off, bool watches);
 void file_cache_destroy(struct file_cache *);
 
 /* Never NULL: look at ->error. The caller gives it back with open_file_unref. `now_ns` is the

@@ -57,7 +57,7 @@ TEST("a small file is opened once and kept, with validators")
 {
     make_folder();
     put_file("a.txt", "hello", 100);
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     struct open_file *f = file_cache_open(c, in_folder("a.txt"), 5);
     CHECK_INT(f->error, OK);
     CHECK_TEXT(f->bytes, "hello");
@@ -74,7 +74,7 @@ TEST("a change is seen within a second, and what is being sent stays as it was")
 {
     make_folder();
     put_file("a.txt", "first", 100);
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     struct open_file *old = file_cache_open(c, in_folder("a.txt"), 0);
     put_file("b.txt", "second", 50);
     char target[256];
@@ -99,7 +99,7 @@ TEST("a swapped symlink of a folder above is seen within a second")
     put_file("one/x", "1", 100);
     put_file("two/x", "2", 100);
     CHECK_INT(symlink("one", in_folder("live").ptr), 0);
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     struct open_file *f = file_cache_open(c, in_folder("live/x"), 0);
     CHECK_TEXT(f->bytes, "1");
     open_file_unref(f);
@@ -116,7 +116,7 @@ TEST("a swapped symlink of a folder above is seen within a second")
 TEST("folders, pipes, missing files and NUL bytes are told apart")
 {
     make_folder();
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     CHECK_INT(mkfifo(in_folder("pipe").ptr, 0644), 0);
     struct open_file *dir = file_cache_open(c, slice_from(folder), 0);
     CHECK(dir->error == OK && dir->is_dir);
@@ -137,7 +137,7 @@ TEST("a file that was just written is not kept in memory")
 {
     make_folder();
     put_file("young", "x", 0);
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     struct open_file *f = file_cache_open(c, in_folder("young"), 0);
     CHECK(f->error == OK && f->bytes.ptr == NULL && f->fd >= 0);
     open_file_unref(f);
@@ -146,12 +146,57 @@ TEST("a file that was just written is not kept in memory")
 
 TEST("the cache holds no more entries than its bound")
 {
-    struct file_cache *c = file_cache_create(false);
+    struct file_cache *c = file_cache_create(false, false);
     for (int i = 0; i < FILE_CACHE_ENTRIES + 100; i++) {
         char path[64];
         snprintf(path, sizeof path, "/nonexistent/%d", i);
         open_file_unref(file_cache_open(c, slice_from(path), 0));
     }
     CHECK_INT(c->map.count, FILE_CACHE_ENTRIES);
+    file_cache_destroy(c);
+}
+
+/* The cache's clock stands still: only what the kernel tells can be seen. */
+static struct slice bytes_soon(struct file_cache *c, const char *name, const char *want)
+{
+    static char bytes[64];
+    size_t n = 0;
+    for (int i = 0; i < 1000; i++) {
+        struct open_file *f = file_cache_open(c, in_folder(name), 0);
+        n = f->error == OK && f->bytes.len < sizeof bytes ? f->bytes.len : 0;
+        memcpy(bytes, n > 0 ? f->bytes.ptr : "", n);
+        open_file_unref(f);
+        if (slice_is(slice_of(bytes, n), want))
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+    return slice_of(bytes, n);
+}
+
+TEST("what the kernel tells is seen without waiting for the check")
+{
+    make_folder();
+    mkdir(in_folder("one").ptr, 0755);
+    mkdir(in_folder("two").ptr, 0755);
+    put_file("one/x", "1", 100);
+    put_file("two/x", "2", 100);
+    CHECK_INT(symlink("one", in_folder("live").ptr), 0);
+    struct file_cache *c = file_cache_create(false, true);
+    CHECK_TEXT(bytes_soon(c, "live/x", "1"), "1");
+    CHECK_TEXT(bytes_soon(c, "live/missing", ""), "");
+    put_file("one/x", "changed", 90);
+    CHECK_TEXT(bytes_soon(c, "live/x", "changed"), "changed");
+    put_file("one/missing", "here", 90);
+    CHECK_TEXT(bytes_soon(c, "live/missing", "here"), "here");
+    char live[256];
+    snprintf(live, sizeof live, "%s/live", folder);
+    CHECK_INT(symlink("two", in_folder("next").ptr), 0);
+    CHECK_INT(rename(in_folder("next").ptr, live), 0);
+    CHECK_TEXT(bytes_soon(c, "live/x", "2"), "2");
+    put_file("two/x", "22", 80);
+    CHECK_TEXT(bytes_soon(c, "live/x", "22"), "22");
+    snprintf(live, sizeof live, "%s/gone", folder);
+    CHECK_INT(rename(in_folder("two").ptr, live), 0);
+    CHECK_TEXT(bytes_soon(c, "live/x", ""), "");
     file_cache_destroy(c);
 }
