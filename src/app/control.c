@@ -87,8 +87,21 @@ static void tell_keeper(enum keeper_kind kind, uint32_t status, const char *text
 
 static void obey(enum keeper_kind kind);
 
-/* Asks for the sockets of an address and waits for the answer. Orders that come first are kept for
- * later: obeyed here, a reload would take the answer that is on its way for its own. */
+/* The keeper's answer to what was just sent. Orders that come first are kept for later: obeyed here,
+ * a reload would take the answer that is on its way for its own. */
+static enum err await_keeper(struct keeper_message *m, int *fds, unsigned *got)
+{
+    unsigned room = *got;
+    for (;;) {
+        *got = room;
+        TRY(keeper_receive(control.keeper, m, fds, got, 0));
+        if (m->kind == KEEPER_SOCKETS)
+            return OK;
+        obey(m->kind);
+    }
+}
+
+/* Asks for the sockets of an address and waits for the answer. */
 static enum err ask_sockets(struct used_address *a, unsigned count, int *fds, unsigned *got,
                             char *error, size_t cap)
 {
@@ -97,16 +110,11 @@ static enum err ask_sockets(struct used_address *a, unsigned count, int *fds, un
     memcpy(m.network, a->network, sizeof m.network);
     memcpy(m.host, a->host, sizeof m.host);
     TRY(keeper_send(control.keeper, &m, NULL, 0));
-    for (;;) {
-        *got = KEEPER_FDS;
-        enum err e = keeper_receive(control.keeper, &m, fds, got, 0);
-        if (e != OK) {
-            snprintf(error, cap, "the keeper process does not answer: %s", err_text(e));
-            return e;
-        }
-        if (m.kind == KEEPER_SOCKETS)
-            break;
-        obey(m.kind);
+    *got = KEEPER_FDS;
+    enum err e = await_keeper(&m, fds, got);
+    if (e != OK) {
+        snprintf(error, cap, "the keeper process does not answer: %s", err_text(e));
+        return e;
     }
     while (*got > count)
         close(fds[--*got]);
@@ -118,12 +126,16 @@ static enum err ask_sockets(struct used_address *a, unsigned count, int *fds, un
     return *got > 0 ? OK : ERR_IO;
 }
 
+/* Returns when the keeper has let go: its copy would go on taking connections that nobody accepts,
+ * and reset them at its end. */
 static void release_address(struct used_address *a)
 {
+    unsigned none = 0;
     struct keeper_message m = {.kind = KEEPER_RELEASE, .port = a->port};
     memcpy(m.network, a->network, sizeof m.network);
     memcpy(m.host, a->host, sizeof m.host);
-    (void)!keeper_send(control.keeper, &m, NULL, 0);
+    if (keeper_send(control.keeper, &m, NULL, 0) == OK)
+        (void)!await_keeper(&m, NULL, &none);
     mem_free((void *)(uintptr_t)a->key.ptr);
     mem_free(a);
 }

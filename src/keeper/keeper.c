@@ -308,6 +308,8 @@ static void on_message(struct keeper *k)
         h = find_held(k, &m);
         if (h != NULL)
             release(h);
+        m = (struct keeper_message){.kind = KEEPER_SOCKETS};
+        (void)!keeper_send(k->server_fd, &m, NULL, 0);
         break;
     case KEEPER_READY:
         on_ready(k, m.text);

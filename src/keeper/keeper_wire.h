@@ -14,7 +14,7 @@
 enum keeper_kind {
     /* server → keeper */
     KEEPER_LISTEN = 1, /* network, host, port, count → KEEPER_SOCKETS */
-    KEEPER_RELEASE,    /* the address is not used any more; no answer */
+    KEEPER_RELEASE,    /* the address is not used any more → KEEPER_SOCKETS without any */
     KEEPER_READY,      /* the first configuration runs, or a reload has ended; text: status line */
     KEEPER_FAILED,     /* the server is about to exit with `status`; it must not be started again */
     KEEPER_RELOADING,  /* a reload has begun */
