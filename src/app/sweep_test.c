@@ -34,7 +34,7 @@
 #include "loop/fault.h"
 
 enum call { RECV, SEND, SENDFILE, ACCEPT, EPOLL_CTL, EPOLL_WAIT, MMAP, MADVISE, OPEN, FSTAT,
-            SHUTDOWN, GETPEER, COMPLETION, CALLS };
+            SHUTDOWN, GETPEER, SOCKET, COMPLETION, CALLS };
 
 /* An error's number; SHORT: one byte only. */
 enum { SHORT = -1 };
@@ -92,11 +92,19 @@ static long failed(void)
     return -1;
 }
 
+/* A peer that has gone has gone for every later call, too. */
+static long failed_at(int fd)
+{
+    if (sweep.error == EPIPE || sweep.error == ECONNRESET)
+        raw(SYS_shutdown, fd, SHUT_RDWR, 0, 0, 0, 0);
+    return failed();
+}
+
 ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
     if (fails(RECV)) {
         if (sweep.error != SHORT)
-            return failed();
+            return failed_at(fd);
         len = len > 0 ? 1 : 0;
     }
     return raw(SYS_recvfrom, fd, P(buf), (long)len, flags, 0, 0);
@@ -107,7 +115,7 @@ static long do_sendmsg(int fd, const struct msghdr *m, int flags)
     if (!fails(SEND))
         return raw(SYS_sendmsg, fd, P(m), flags, 0, 0, 0);
     if (sweep.error != SHORT)
-        return failed();
+        return failed_at(fd);
     for (size_t i = 0; i < (size_t)m->msg_iovlen; i++) {
         if (m->msg_iov[i].iov_len > 0)
             return raw(SYS_sendto, fd, P(m->msg_iov[i].iov_base), 1, flags, 0, 0);
@@ -119,7 +127,7 @@ static long do_send(int fd, const void *buf, size_t len, int flags)
 {
     if (fails(SEND)) {
         if (sweep.error != SHORT)
-            return failed();
+            return failed_at(fd);
         len = len > 0 ? 1 : 0;
     }
     return raw(SYS_sendto, fd, P(buf), (long)len, flags, 0, 0);
@@ -154,7 +162,7 @@ ssize_t sendfile(int out, int in, off_t *offset, size_t count)
 {
     if (fails(SENDFILE)) {
         if (sweep.error != SHORT)
-            return failed();
+            return failed_at(out);
         count = 1;
     }
     return raw(SYS_sendfile, out, in, P(offset), (long)count, 0, 0);
@@ -212,6 +220,11 @@ int getpeername(int fd, struct sockaddr *address, socklen_t *len)
     return (int)(fails(GETPEER) ? failed() : raw(SYS_getpeername, fd, P(address), P(len), 0, 0, 0));
 }
 
+int socket(int family, int type, int protocol)
+{
+    return (int)(fails(SOCKET) ? failed() : raw(SYS_socket, family, type, protocol, 0, 0, 0));
+}
+
 /* What had succeeded is undone as far as it can be. */
 static int on_completion(const struct op *op, int result)
 {
@@ -224,17 +237,17 @@ static int on_completion(const struct op *op, int result)
 
 /* --- the scenario --- */
 
-static uint16_t port;
+static uint16_t port, upstream_port;
 static char folder[] = "/tmp/portico-sweep-XXXXXX";
 
-static int listening(void)
+static int listening(uint16_t *where)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 64) == 0);
     CHECK_INT(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-    port = ntohs(a.sin_port);
+    *where = ntohs(a.sin_port);
     return fd;
 }
 
@@ -286,8 +299,40 @@ static void clients(int fd[4])
     hear(fd[2], 600000);
     say(fd[1], "POST /" TO_A "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
     hear(fd[1], 100);
+    say(fd[0], "GET /up" TO_A "\r\nPOST /up" TO_A "Content-Length: 3\r\n\r\nabc");
+    hear(fd[0], 200);
     say(fd[0], "bad\r\n\r\n");
     hear(fd[0], 100);
+}
+
+/* Answers what comes, a request at a time, until the peer leaves; every second one closes. */
+static void *run_upstream(void *arg)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    int listener = *(int *)arg, poll_ms = -1;
+    struct pollfd p[65] = {{listener, POLLIN, 0}};
+    nfds_t n = 1;
+    char buf[4096];
+    while (poll(p, n, poll_ms) >= 0 || errno == EINTR) {
+        if ((p[0].revents & POLLIN) != 0 && n < 65) {
+            int fd = (int)raw(SYS_accept4, listener, 0, 0, SOCK_CLOEXEC, 0, 0);
+            if (fd >= 0)
+                p[n++] = (struct pollfd){fd, POLLIN, 0};
+        }
+        for (nfds_t i = n; --i >= 1;) {
+            if (p[i].revents == 0)
+                continue;
+            ssize_t got = raw(SYS_recvfrom, p[i].fd, P(buf), sizeof buf, MSG_DONTWAIT, 0, 0);
+            if (got > 0 && raw(SYS_sendto, p[i].fd, P(answer), sizeof answer - 1, MSG_NOSIGNAL, 0,
+                               0) > 0)
+                continue;
+            if (got < 0 && errno == EAGAIN)
+                continue;
+            close(p[i].fd);
+            p[i] = p[--n];
+        }
+    }
+    return NULL;
 }
 
 static unsigned open_descriptors(void)
@@ -326,10 +371,15 @@ static void tell(struct worker *w, struct worker_order *o)
 
 static json_t *document(void)
 {
-    return json_pack("{s:{s:{s:{s:{s:[s],s:s,s:[{s:[{s:[s]}],s:[{s:s,s:s}]},{s:[{s:s,s:s}]}]}}}}}",
+    char dial[32];
+    snprintf(dial, sizeof dial, "127.0.0.1:%u", upstream_port);
+    return json_pack("{s:{s:{s:{s:{s:[s],s:s,s:[{s:[{s:[s]}],s:[{s:s,s:s}]},{s:[{s:[s]}],s:[{s:s,"
+                     "s:[{s:s}]}]},{s:[{s:s,s:s}]}]}}}}}",
                      "apps", "http", "servers", "srv0", "listen", "tcp/127.0.0.1:1",
                      "read_header_timeout", "300ms", "routes", "match", "path", "/file", "handle",
-                     "handler", "file_server", "root", folder, "handle", "handler",
+                     "handler", "file_server", "root", folder, "match", "path", "/up",
+                     "handle", "handler", "reverse_proxy", "upstreams", "dial", dial, "handle",
+                     "handler",
                      "static_response", "body", "hello");
 }
 
@@ -348,7 +398,7 @@ static void run_scenario(enum loop_kind kind)
     json_decref(json);
     g->control = loop;
     CHECK_INT(worker_start(&w, 0, kind, loop), OK);
-    struct new_socket socket = {SLICE("tcp/127.0.0.1:1"), listening()};
+    struct new_socket socket = {SLICE("tcp/127.0.0.1:1"), listening(&port)};
     struct worker_order adopt = {.kind = ORDER_ADOPT, .generation = g, .sockets = &socket,
                                  .sockets_count = 1};
     struct mail drained = {.run = on_drained}, last = {.run = on_drained};
@@ -374,6 +424,8 @@ static void run_scenario(enum loop_kind kind)
     mailbox_post(loop, &last);
     loop_run(loop); /* the generation ends by a mail before it */
     loop_destroy(loop);
+    for (int i = 0; i < 200 && open_descriptors() > before; i++)
+        usleep(2000); /* the upstream hears of the end */
     if (count.live.operations + count.live.fibers + count.live.connections +
             count.live.exchanges > 0 || open_descriptors() != before)
         test_fail(__FILE__, __LINE__, "call %d, error %d: %u operations, %u fibers, %u connections, "
@@ -412,6 +464,11 @@ static void prepare(enum loop_kind kind)
     int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     CHECK_INT(ftruncate(fd, 500000), 0);
     close(fd);
+    static int upstream;
+    pthread_t thread;
+    upstream = listening(&upstream_port);
+    CHECK_INT(pthread_create(&thread, NULL, run_upstream, &upstream), 0);
+    pthread_detach(thread);
 }
 
 static const struct {
@@ -423,6 +480,7 @@ static const struct {
     {EPOLL_CTL, {ENOMEM, ENOSPC}}, {EPOLL_WAIT, {EINTR}}, {MMAP, {ENOMEM}},
     {MADVISE, {ENOMEM, EINVAL}}, {OPEN, {EMFILE, ENOENT, EACCES}}, {FSTAT, {EIO}},
     {SHUTDOWN, {ENOTCONN}}, {GETPEER, {ENOTCONN}},
+    {SOCKET, {EMFILE, ENOBUFS}},
 };
 
 static void sweep_all(enum loop_kind kind)

@@ -412,6 +412,7 @@ enum err gateway_send(struct round *r)
         return gateway_round_error(r, FAILURE_STALE, 502, err_text(e));
     if (e == ERR_TIMEOUT)
         return gateway_round_error(r, FAILURE_UPSTREAM, 504, "write: i/o timeout");
+    shutdown(r->link->fd, SHUT_RDWR); /* whatever went wrong, the read has an end */
     return OK; /* it may have answered before it closed: the read will tell */
 }
 
@@ -503,6 +504,9 @@ static void upload_main(void *arg)
     u->fiber = fiber_self();
     u->result = send_body(u, buf);
     iobuf_give(buf);
+    if (u->result != OK && !u->client_failed && u->fiber->cancelled == OK)
+        shutdown(u->round->link->fd, SHUT_RDWR); /* an answer to half a request may never come; one
+                                                    that came already is read all the same */
     u->ended = true;
     if (u->waiter != NULL)
         waiter_wake(u->waiter, OK);
