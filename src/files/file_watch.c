@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/inotify.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -24,6 +25,7 @@
 
 #define EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | IN_ATTRIB | \
                 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+#define PAUSE_NS 2000000
 #define GONE (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)
 
 struct watched {
@@ -173,6 +175,7 @@ static void *listen_for_ever(void *ignored)
             at += sizeof *e + e->len;
         }
         pthread_mutex_unlock(&lock);
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL); /* a busy folder: in batches */
     }
 }
 
