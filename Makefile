@@ -13,7 +13,7 @@ NINJA ?= ninja
 .PHONY: all setup run test test-long bench install uninstall clean
 
 all: build/build.ninja
-	@$(NINJA) -C build
+	@$(NINJA) -C build portico
 
 build/build.ninja: | setup
 	meson setup build --buildtype=release -Db_lto=true --prefix=$(PREFIX)
