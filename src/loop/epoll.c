@@ -309,6 +309,8 @@ static void take_event(struct epoll_state *s, const struct epoll_event *e)
     struct slot *slot = slot_of(s, e->data.fd);
     if ((slot->flags & SLOT_REGISTERED) == 0)
         return;
+    /* What an event tells is all that is true now: a socket that was not connected yet had hung up. */
+    slot->flags &= ~(unsigned)(SLOT_HUP | SLOT_ERROR);
     if ((e->events & EPOLLIN) != 0)
         slot->flags |= SLOT_READABLE;
     if ((e->events & EPOLLOUT) != 0)
