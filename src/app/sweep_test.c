@@ -391,6 +391,7 @@ static void run_scenario(enum loop_kind kind)
     char error[500];
     int fd[4];
     json_t *json = document();
+    static bool warm; /* the first run opens what the process keeps, such as the files' watch */
     unsigned before = open_descriptors();
     CHECK_INT(loop_create(LOOP_EPOLL, &loop), OK);
     if (generation_create(json, 1, &g, error, sizeof error) != OK)
@@ -427,11 +428,12 @@ static void run_scenario(enum loop_kind kind)
     for (int i = 0; i < 200 && open_descriptors() > before; i++)
         usleep(2000); /* the upstream hears of the end */
     if (count.live.operations + count.live.fibers + count.live.connections +
-            count.live.exchanges > 0 || open_descriptors() != before)
+            count.live.exchanges > 0 || (warm && open_descriptors() != before))
         test_fail(__FILE__, __LINE__, "call %d, error %d: %u operations, %u fibers, %u connections, "
                   "%u exchanges, %d descriptors left", sweep.call, sweep.error,
                   count.live.operations, count.live.fibers, count.live.connections,
                   count.live.exchanges, (int)open_descriptors() - (int)before);
+    warm = true;
 }
 
 /* Fails the first, the second … call of a kind, until the scenario makes fewer. */
