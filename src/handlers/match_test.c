@@ -6,6 +6,7 @@
 
 #include "base/test.h"
 #include "base/glob.h"
+#include "base/map.h"
 #include "handlers/handlers.h"
 #include "http/regexp.h"
 #include "http/route.h"
@@ -448,5 +449,30 @@ TEST("the index of host names leaves out only routes that do not match")
         CHECK_TEXT(slice_from(with), visited);
         CHECK(visited[0] != '\0');
     }
+    end();
+}
+
+TEST("of a group the first route that matches runs, however many groups there are")
+{
+    struct route_list list = {0};
+    struct map groups;
+    char want[sizeof visited] = "";
+    json_t *routes = json_array();
+    map_init(&groups, false);
+    begin(SLICE("/"));
+    provision.groups = &groups;
+    for (int i = 0; i < 400; i++) { /* two rounds over two hundred groups */
+        json_array_append_new(routes, json_pack("{s:o,s:[{s:s,s:i}]}", "group",
+                                                json_sprintf("group%d", i % 200), "handle",
+                                                "handler", "note", "n", i));
+        if (i < 200)
+            snprintf(want + strlen(want), sizeof want - strlen(want), "%d ", i);
+    }
+    CHECK_OK(route_list_provision(&list, routes, &provision));
+    json_decref(routes);
+    visited[0] = '\0';
+    CHECK_OK(route_list_run(&list, &x, NULL));
+    CHECK_TEXT(slice_from(visited), want);
+    map_deinit(&groups);
     end();
 }

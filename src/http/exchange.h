@@ -120,6 +120,7 @@ struct exchange {
     uint32_t vars_count, vars_cap;
     struct exchange_mapper *mappers;
     uint64_t groups; /* bit N: a route of group N (1 … 63) has matched */
+    uint64_t *more_groups; /* those from 64 on, as bits from 0; NULL: none has */
 
     struct {
         int status;           /* 0: no error */

@@ -44,7 +44,7 @@ struct provision {
     struct slice path; /* where in the document: "apps.http.servers.srv0.routes[0].handle[0]" */
     char error[1024];  /* the sentence, with that path, after a failure */
     const struct log_set *logs; /* of the configuration; base/log_stream.h; NULL: none */
-    struct map *groups; /* route group names of the server in hand → number 1 … 63 */
+    struct map *groups; /* route group names of the server in hand → number, from 1 */
     struct named_route *named_routes;    /* of the server in hand; http/route.h */
     size_t named_routes_count;
     struct slice server_name;

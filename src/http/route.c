@@ -14,7 +14,8 @@
 #include "loop/fiber.h"
 
 enum {
-    GROUPS_MAX = 63,
+    GROUPS_INLINE = 64,
+    GROUPS_MAX = 4096,
     STACK_RESERVE = 24 * 1024, /* what a handler and the sinks below it may need */
 };
 
@@ -90,7 +91,7 @@ static enum err provision_handlers(struct route *r, const json_t *json, struct p
     return OK;
 }
 
-static enum err group_number(struct provision *p, struct slice name, uint8_t *number)
+static enum err group_number(struct provision *p, struct slice name, uint16_t *number)
 {
     *number = 0;
     if (name.len == 0)
@@ -102,7 +103,7 @@ static enum err group_number(struct provision *p, struct slice name, uint8_t *nu
             return provision_fail(p, "more than %d route groups in one server", GROUPS_MAX);
         map_put(p->groups, name, (void *)known);
     }
-    *number = (uint8_t)known;
+    *number = (uint16_t)known;
     return OK;
 }
 
@@ -192,16 +193,30 @@ enum err matcher_sets_match(const struct matcher_set *sets, uint32_t count, stru
     return OK;
 }
 
+/* The word that holds a group's bit. Most servers have few groups, whose bits stand in the exchange
+ * itself; of others memory is taken when the first of them matches. */
+static uint64_t *group_word(struct exchange *x, unsigned group, bool mark)
+{
+    if (group < GROUPS_INLINE)
+        return &x->groups;
+    if (x->more_groups == NULL && mark)
+        x->more_groups = arena_zalloc(x->arena, (GROUPS_MAX - GROUPS_INLINE + 64) / 8);
+    return x->more_groups != NULL ? &x->more_groups[(group - GROUPS_INLINE) / 64] : NULL;
+}
+
 /* Whether the walk takes this route; marks its group when it does. */
 static enum err enter_route(const struct route *r, struct exchange *x, bool *taken)
 {
-    uint64_t group = r->group > 0 ? UINT64_C(1) << r->group : 0;
+    uint64_t bit = UINT64_C(1) << r->group % 64;
     *taken = false;
-    if ((x->groups & group) != 0)
-        return OK;
+    if (r->group > 0) {
+        const uint64_t *word = group_word(x, r->group, false);
+        if (word != NULL && (*word & bit) != 0)
+            return OK;
+    }
     TRY(matcher_sets_match(r->sets, r->sets_count, x, taken));
-    if (*taken)
-        x->groups |= group;
+    if (*taken && r->group > 0)
+        *group_word(x, r->group, true) |= bit;
     return OK;
 }
 

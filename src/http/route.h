@@ -29,7 +29,7 @@ struct route {
     uint32_t sets_count;
     struct handler *handlers;
     uint32_t handlers_count;
-    uint8_t group; /* 0: none; 1 … 63 */
+    uint16_t group; /* 0: none */
     bool terminal;
     const struct meter *meter; /* http/http_metrics.h; NULL: nothing is counted */
 };

@@ -51,7 +51,7 @@ static enum err read_timeouts(struct http_server *s, const json_t *json, struct 
 static enum err read_limits(struct http_server *s, const json_t *json, struct provision *p)
 {
     int64_t n;
-    TRY(provision_int(p, json, "max_header_bytes", 0, 0, 16 << 20, &n));
+    TRY(provision_int(p, json, "max_header_bytes", 0, 0, 1 << 30, &n));
     s->max_header_bytes = n > 0 ? (uint32_t)n : 16384;
     TRY(provision_int(p, json, "read_min_rate", 0, 0, INT64_MAX, &n));
     s->read_min_rate = (uint64_t)n;
@@ -177,6 +177,7 @@ static enum err serve_error(const struct http_server *s, struct exchange *x)
     }
     int status = x->error.status;
     x->groups = 0;
+    x->more_groups = NULL;
     enum err e = route_list_run(&s->errors, x, NULL);
     if (e == OK) {
         log_failure(x, LOG_DEBUG, text);
