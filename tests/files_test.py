@@ -144,6 +144,7 @@ def browse_programs(io):
         same((text.split(b"\t")[4].split(b"\n")[1], text.count(b"\n")), (b"inner", 3))
         same(s.ask("/dir")[0::2][0], 308)
         same(s.ask("/dir?x=1")[1]["location"], "/dir/?x=1")
+        same(s.ask("//dir/../dir/.")[1]["location"], "/dir/")
         same((s.ask("/dir/.git/")[0], s.ask("/none/")[0]), (404, 404))
         status, fields, _ = s.ask("/", "POST")
         same((status, fields["allow"]), (405, "GET, HEAD"))

@@ -5,6 +5,7 @@ intercept, request_body, map, named routes. Usage: handlers_test.py PORTICO."""
 import base64
 import http.client
 import sys
+import tempfile
 import threading
 
 from server import Server, run_cases, same
@@ -123,10 +124,30 @@ def intercepts(s):
     same((status, fields["content-length"], body), (202, "23", ""))
 
 
+def error_pages(s):
+    with tempfile.TemporaryDirectory() as root:
+        with open(f"{root}/lost", "w") as f:
+            f.write("an error page")
+        serve(s, {"handler": "error", "status_code": 404}, errors={"routes": [
+            {"match": [{"path": ["/empty"]}], "terminal": True,
+             "handle": [{"handler": "vars", "x": "{http.error.trace}"}]},
+            {"handle": [{"handler": "file_server", "root": root}]}]})
+        status, fields, body = ask(s, "/empty")
+        same((status, fields["content-length"], body), (404, "0", ""))
+        same(ask(s, "/lost")[::2], (404, "an error page"))
+        same(ask(s, "/lost", **{"If-None-Match": "*"})[::2], (404, "an error page"))
+        same(ask(s, "/lost", Range="bytes=0-1")[::2], (404, "an error page"))
+
+
 def bodies(s):
     serve(s, {"handler": "request_body", "set": "{http.request.method} it"},
           text("{http.request.body}"))
     same(ask(s, "/", "POST", "what came")[::2], (200, "POST it"))
+    serve(s, {"handler": "request_body", "max_size": 3}, text("<{http.request.body}>"))
+    same(ask(s, "/", "POST", "abc")[::2], (200, "<abc>"))
+    same(ask(s, "/", "POST", "abcd")[::2], (200, "<>"))
+    serve(s, {"handler": "request_body", "set": "{http.request.method} it"},
+          text("{http.request.body}"))
     same(ask(s, "/", "POST", "x" * 100000)[0], 200)  # the original is read away
     serve(s, text("{http.request.body}|{http.request.body_base64}"))
     same(ask(s, "/", "POST", "what came")[2], "what came|d2hhdCBjYW1l")
@@ -165,6 +186,7 @@ CASES = [
     ("a body is replaced", bodies),
     ("placeholders are mapped", maps),
     ("named routes are invoked", named),
+    ("error pages have the error's status whatever the conditions", error_pages),
 ]
 
 

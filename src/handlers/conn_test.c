@@ -388,8 +388,9 @@ TEST("nobody's request gets an empty 200, a bad target 400")
 {
     expect("{}", SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /%zz HTTP/1.1\r\nHost: a\r\n\r\n"),
            "HTTP/1.1 200 OK\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n"
-           "HTTP/1.1 400 Bad Request\r\nServer: portico\r\n" DATE
-           "Content-Length: 0\r\nConnection: close\r\n\r\n");
+           "HTTP/1.1 400 Bad Request\r\nServer: portico\r\nContent-Type: text/plain; "
+           "charset=utf-8\r\n" DATE "Content-Length: 15\r\nConnection: close\r\n\r\n"
+           "400 Bad Request");
 }
 
 TEST("a configuration with an unknown module or member is refused with its place")

@@ -184,8 +184,7 @@ static struct slice redirect_body(struct slice to, struct exchange *x)
 /* Only of the same origin: what begins with two slashes would be another host. */
 static enum err redirect(struct exchange *x, struct slice path)
 {
-    while (slice_starts(path, SLICE("//")))
-        path = slice_skip(path, 1);
+    path = uri_clean(path, true, x->arena);
     struct slice to = uri_escape_path(path, x->arena);
     if (x->req.uri.query.len > 0)
         to = arena_join(x->arena, (struct slice[]){to, SLICE("?"), x->req.uri.query}, 3);

@@ -131,6 +131,8 @@ static enum range_result parse_one(struct slice spec, uint64_t size, struct rang
         if (!slice_to_u64(last, INT64_MAX, &b))
             return RANGE_INVALID;
         b = b < size ? b : size;
+        if (b == 0)
+            return RANGE_NONE; /* RFC 9110 §14.1.2: no last bytes are no part */
         *r = (struct range){size - b, b};
         return b > 0 ? RANGE_SOME : RANGE_NONE; /* RFC 9110 §14.1.2; Go sends "10-9/10" */
     }

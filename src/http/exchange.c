@@ -165,7 +165,9 @@ bool exchange_whole_body(struct exchange *x, struct slice *whole)
         if (e == OK)
             e = x->carrier->read_body(x, b.ptr + b.len, b.cap - b.len, &n);
         b.len += e == OK ? n : 0;
-    } while (e == OK && n > 0);
+    } while (e == OK && n > 0 && x->body_read + b.len <= x->body_max);
+    if (x->body_read + b.len > x->body_max)
+        e = ERR_LIMIT; /* whoever reads on is told that it is too large */
     *whole = x->body = arena_copy(x->arena, buffer_slice(&b)); /* what was read stays readable */
     x->body_set = e == OK;
     buffer_deinit(&b);

@@ -75,6 +75,33 @@ struct slice fields_joined(const struct fields *fs, struct slice name, struct ar
     return all;
 }
 
+static bool find_cookie(struct slice list, struct slice wanted, bool any_case, struct slice *value)
+{
+    struct slice pair, name;
+    while (list.len > 0) {
+        slice_cut(list, ';', &pair, &list);
+        slice_cut(slice_trim(pair), '=', &name, value);
+        if (any_case ? !slice_eq_nocase(name, wanted) : !slice_eq(name, wanted))
+            continue;
+        if (value->len >= 2 && value->ptr[0] == '"' && value->ptr[value->len - 1] == '"')
+            *value = slice_of(value->ptr + 1, value->len - 2);
+        return true;
+    }
+    return false;
+}
+
+bool fields_cookie(const struct fields *fs, struct slice name, bool any_case, struct slice *value)
+{
+    uint32_t at = 0;
+    struct field *f;
+    *value = SLICE_NONE;
+    while ((f = fields_find(fs, SLICE("Cookie"), &at)) != NULL) {
+        if (find_cookie(f->value, name, any_case, value))
+            return true;
+    }
+    return false;
+}
+
 void fields_add(struct fields *fs, struct slice name, struct slice value)
 {
     if (fs->count == fs->cap) {

@@ -55,6 +55,10 @@ struct slice field_canonical(struct slice name, struct arena *);
 /* All values joined with ", ", as one list (RFC 9110 §5.3); empty when there is none. */
 struct slice fields_joined(const struct fields *, struct slice name, struct arena *);
 
+/* The first cookie of that name in all Cookie fields, without its quotes (RFC 6265 §4.2, RFC 9113
+ * §8.2.3); false when there is none. */
+bool fields_cookie(const struct fields *, struct slice name, bool any_case, struct slice *value);
+
 void fields_add(struct fields *, struct slice name, struct slice value);
 
 /* Replaces the first field of that name, drops the others, or appends. */

@@ -8,6 +8,8 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -61,6 +63,13 @@ static struct slice error_status(struct exchange *x)
 static struct slice error_text(struct exchange *x)
 {
     return slice_from(x->error.status > 0 ? status_text(x->error.status) : "");
+}
+
+/* Caddy names the place in its source; here none is kept. */
+static struct slice error_trace(struct exchange *x)
+{
+    (void)x;
+    return SLICE("");
 }
 
 static struct slice duration_text(struct exchange *x, int64_t ns)
@@ -336,6 +345,48 @@ static struct slice now_unix_ms(struct exchange *x)
     return number(x, (uint64_t)(clock_wall_ns() / (int64_t)NS_PER_MS));
 }
 
+/* Now in the time zone of this system, as strftime writes it. */
+static struct slice now_as(struct exchange *x, const char *format)
+{
+    char text[64];
+    struct tm tm;
+    time_t now = (time_t)(clock_wall_ns() / (int64_t)NS_PER_S);
+    localtime_r(&now, &tm);
+    return arena_copy(x->arena, slice_of(text, strftime(text, sizeof text, format, &tm)));
+}
+
+static struct slice now_text(struct exchange *x)
+{
+    return now_as(x, "%Y-%m-%d %H:%M:%S %z %Z");
+}
+
+static struct slice now_common_log(struct exchange *x)
+{
+    return now_as(x, "%d/%b/%Y:%H:%M:%S %z");
+}
+
+static struct slice now_year(struct exchange *x)
+{
+    return now_as(x, "%Y");
+}
+
+static struct slice working_folder(struct exchange *x)
+{
+    char path[1024];
+    return getcwd(path, sizeof path) != NULL ? arena_copy(x->arena, slice_from(path)) : SLICE("");
+}
+
+/* By Go's name. */
+static struct slice system_arch(struct exchange *x)
+{
+    struct utsname u;
+    uname(&u);
+    const char *name = strcmp(u.machine, "x86_64") == 0    ? "amd64"
+                       : strcmp(u.machine, "aarch64") == 0 ? "arm64"
+                                                           : u.machine;
+    return arena_copy(x->arena, slice_from(name));
+}
+
 static struct slice separator(struct exchange *x)
 {
     (void)x;
@@ -356,6 +407,7 @@ static const struct {
     {"http.error.message", error_message},
     {"http.error.status_code", error_status},
     {"http.error.status_text", error_text},
+    {"http.error.trace", error_trace},
     {"http.request.body", request_body},
     {"http.request.body_base64", request_body_base64},
     {"http.request.duration", duration},
@@ -394,12 +446,17 @@ static const struct {
     {"http.request.uuid", uuid},
     {"http.shutting_down", shutting_down},
     {"http.time_until_shutdown", until_shutdown},
+    {"system.arch", system_arch},
     {"system.hostname", system_hostname},
     {"system.os", system_os},
     {"system.slash", separator},
+    {"system.wd", working_folder},
+    {"time.now", now_text},
+    {"time.now.common_log", now_common_log},
     {"time.now.http", now_http},
     {"time.now.unix", now_unix},
     {"time.now.unix_ms", now_unix_ms},
+    {"time.now.year", now_year},
 };
 
 static fixed_value *find_fixed(struct slice name)
@@ -444,17 +501,7 @@ static bool response_header(struct exchange *x, struct slice rest, struct slice 
 
 static bool cookie(struct exchange *x, struct slice rest, struct slice *value)
 {
-    struct slice list = fields_joined(&x->req.fields, SLICE("Cookie"), x->arena), pair, name;
-    while (list.len > 0) {
-        slice_cut(list, ';', &pair, &list);
-        slice_cut(slice_trim(pair), '=', &name, value);
-        if (!slice_eq_nocase(name, rest))
-            continue;
-        if (value->len >= 2 && value->ptr[0] == '"' && value->ptr[value->len - 1] == '"')
-            *value = slice_of(value->ptr + 1, value->len - 2);
-        return true;
-    }
-    return false;
+    return fields_cookie(&x->req.fields, rest, true, value);
 }
 
 static bool query(struct exchange *x, struct slice rest, struct slice *value)

@@ -181,8 +181,10 @@ static enum err serve_error(const struct http_server *s, struct exchange *x)
     enum err e = route_list_run(&s->errors, x, NULL);
     if (e == OK) {
         log_failure(x, LOG_DEBUG, text);
-        if (!exchange_answered(x) && x->res.status == 0)
+        if (!exchange_answered(x) && x->res.status == 0) {
             x->res.status = status;
+            x->res.content_length = 0;
+        }
         return OK;
     }
     if (e != ERR_FAILED || exchange_answered(x))

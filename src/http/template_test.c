@@ -106,9 +106,11 @@ TEST("headers, cookies, variables and path parts are found")
     fields_add(&x.req.fields, SLICE("X-A"), SLICE("1"));
     fields_add(&x.req.fields, SLICE("x-a"), SLICE("2"));
     fields_add(&x.req.fields, SLICE("Cookie"), SLICE("a=b; sid=\"x y\""));
+    fields_add(&x.req.fields, SLICE("cookie"), SLICE("a=c; d=e"));
     exchange_set_var(&x, SLICE("http.vars.root"), SLICE("/srv"));
     CHECK_TEXT(expand(SLICE("{http.request.header.x-a}")), "1,2");
     CHECK_TEXT(expand(SLICE("<{http.request.cookie.sid}>")), "<x y>");
+    CHECK_TEXT(expand(SLICE("{http.request.cookie.a} {http.request.cookie.D}")), "b e");
     CHECK_TEXT(expand(SLICE("{http.vars.root}/{http.request.uri.path.1}")), "/srv/bar.tar.gz");
     CHECK_TEXT(expand(SLICE("[{http.vars.none}{http.request.uri.path.9}]")), "[]");
     setenv("PORTICO_TEMPLATE_TEST", "here", 1);
@@ -158,5 +160,21 @@ TEST("a request has one UUID")
     CHECK_INT(first.len, 36);
     CHECK_INT(first.ptr[14], '4');
     CHECK_SLICE(expand(SLICE("{http.request.uuid}")), first);
+    arena_deinit(&arena);
+}
+
+TEST("the time is told in all of Caddy's forms")
+{
+    static const struct {
+        const char *name;
+        size_t len;
+    } cases[] = {{"{time.now.year}", 4}, {"{time.now.unix}", 10}, {"{time.now.unix_ms}", 13},
+                 {"{time.now.common_log}", 26}, {"{time.now.http}", 29}};
+    begin();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        CHECK_INT(expand(slice_from(cases[i].name)).len, cases[i].len);
+    CHECK(expand(SLICE("{time.now}")).len >= 26);
+    CHECK(expand(SLICE("{system.wd}")).ptr[0] == '/');
+    CHECK(expand(SLICE("{system.arch}")).ptr[0] != '{');
     arena_deinit(&arena);
 }

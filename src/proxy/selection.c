@@ -283,18 +283,6 @@ static bool cookie_value(const struct by_name *b, const struct upstream *u, char
     return true;
 }
 
-static bool cookie_get(struct exchange *x, struct slice wanted, struct slice *value)
-{
-    struct slice list = fields_joined(&x->req.fields, SLICE("Cookie"), x->arena), pair, name;
-    while (list.len > 0) {
-        slice_cut(list, ';', &pair, &list);
-        slice_cut(slice_trim(pair), '=', &name, value);
-        if (slice_eq(name, wanted))
-            return true;
-    }
-    return false;
-}
-
 static void set_cookie(const struct by_name *b, struct exchange *x, const struct upstream *u)
 {
     char mac[COOKIE_LEN];
@@ -322,7 +310,7 @@ static const struct upstream *select_by_cookie(const void *cfg, struct exchange 
     const struct by_name *b = cfg;
     struct slice value;
     char mac[COOKIE_LEN];
-    if (cookie_get(x, b->name, &value) && value.len == COOKIE_LEN) {
+    if (fields_cookie(&x->req.fields, b->name, false, &value) && value.len == COOKIE_LEN) {
         for (uint32_t i = 0; i < set.count; i++) {
             if (upstream_available(&set.items[i], now_ns) && cookie_value(b, &set.items[i], mac) &&
                 CRYPTO_memcmp(mac, value.ptr, COOKIE_LEN) == 0)

@@ -549,6 +549,27 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     s->unsent = 0;
 }
 
+/* What no route sees: targets that are no path, and those that Go answers itself. */
+static enum err answer_alone(struct exchange *x, int status, struct slice body)
+{
+    x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
+    if (status >= 400)
+        x->close_after = true;
+    if (body.len > 0)
+        fields_add(&x->res.fields, SLICE("Content-Type"), SLICE("text/plain; charset=utf-8"));
+    TRY(exchange_answer(x, status, body));
+    return exchange_end(x);
+}
+
+static enum err serve_alone(struct exchange *x)
+{
+    if (x->req.method_id == METHOD_CONNECT)
+        return answer_alone(x, 405, SLICE(""));
+    if (x->req.method_id == METHOD_OPTIONS && slice_is(x->req.target, "*"))
+        return answer_alone(x, 200, SLICE(""));
+    return answer_alone(x, 400, SLICE("400 Bad Request"));
+}
+
 static void serve_one(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
@@ -559,12 +580,9 @@ static void serve_one(struct h1_conn *c)
     struct exchange *x = &s->x;
     COUNT(c->worker->requests, 1);
     if (x->req.method_id == METHOD_CONNECT ||
+        (x->req.method_id == METHOD_OPTIONS && slice_is(x->req.target, "*")) ||
         uri_parse(x->req.target, &x->req.uri, &authority, x->arena) != OK) {
-        x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
-        x->close_after = true;
-        x->res.content_length = 0;
-        x->res.status = x->req.method_id == METHOD_CONNECT ? 405 : 400;
-        if (exchange_end(x) != OK)
+        if (serve_alone(x) != OK)
             s->wire_broken = true;
     } else {
         x->req.original_uri = x->req.uri;
