@@ -331,7 +331,12 @@ TEST("a value from the request cannot split the response")
     expect("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"headers\":{\"Location\":"
            "[\"/{http.request.uri.query.x}\"]},\"status_code\":302}]}]}",
            SLICE("GET /?x=a%0d%0aSet-Cookie:%20b HTTP/1.1\r\nHost: a\r\n\r\n"),
-           "HTTP/1.1 302 Found\r\nServer: portico\r\n" DATE "Content-Length: 0\r\n\r\n");
+           "HTTP/1.1 302 Found\r\nServer: portico\r\nLocation: /a  Set-Cookie: b\r\n" DATE
+           "Content-Length: 0\r\n\r\n");
+    expect("{\"routes\":[{\"handle\":[{\"handler\":\"static_response\",\"headers\":{\"X\":"
+           "[\"\\n a;\\n b;\\n\"], \"Y\":[\"a\\u0001\"]}}]}]}",
+           SLICE("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+           "HTTP/1.1 200 OK\r\nServer: portico\r\nX: a;  b;\r\n" DATE "Content-Length: 0\r\n\r\n");
 }
 
 /* An answer of 30,000 bytes to a socket that takes a few thousand at a time. */

@@ -126,17 +126,19 @@ static enum err put_fields(struct buffer *out, const struct fields *fields)
 {
     for (uint32_t i = 0; i < fields->count; i++) {
         const struct field *f = &fields->items[i];
-        if (is_framing_name(f->name) || !h1_name_ok(f->name) || !h1_value_ok(f->value))
+        struct slice value = f->value;
+        if (is_framing_name(f->name) || !h1_name_ok(f->name) ||
+            !h1_value_fit(&value, fields->arena))
             continue; /* a name or value that would split the response never leaves */
-        TRY(buffer_reserve(out, f->name.len + f->value.len + 4));
+        TRY(buffer_reserve(out, f->name.len + value.len + 4));
         char *at = out->ptr + out->len;
         memcpy(at, f->name.ptr, f->name.len);
         at += f->name.len;
         *at++ = ':';
         *at++ = ' ';
-        if (f->value.len > 0)
-            memcpy(at, f->value.ptr, f->value.len);
-        at += f->value.len;
+        if (value.len > 0)
+            memcpy(at, value.ptr, value.len);
+        at += value.len;
         *at++ = '\r';
         *at++ = '\n';
         out->len = (size_t)(at - out->ptr);

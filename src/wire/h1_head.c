@@ -488,3 +488,14 @@ bool h1_value_ok(struct slice value)
     const char *end = value.ptr + value.len;
     return value.len == 0 || h1_scan_value(value.ptr, end) == end;
 }
+
+bool h1_value_fit(struct slice *value, struct arena *arena)
+{
+    if (h1_value_ok(*value))
+        return true;
+    char *out = arena_alloc(arena, value->len);
+    for (size_t i = 0; i < value->len; i++)
+        out[i] = value->ptr[i] == '\n' || value->ptr[i] == '\r' ? ' ' : value->ptr[i];
+    *value = slice_trim(slice_of(out, value->len));
+    return h1_value_ok(*value);
+}

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "base/arena.h"
 #include "base/slice.h"
 
 enum { H1_FIELDS_MAX = 128, H1_METHOD_MAX = 64 };
@@ -71,3 +72,7 @@ bool h1_host_ok(struct slice);
 /* May be sent as a field's name, or value (no CR, LF, NUL). */
 bool h1_name_ok(struct slice);
 bool h1_value_ok(struct slice);
+
+/* The same, after line ends have become spaces, as Go does: configurations hold values of several
+ * lines. Allocates only if there are any. */
+bool h1_value_fit(struct slice *, struct arena *);
