@@ -155,7 +155,8 @@ class Server:
         end = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                # Its admin endpoint is what opens last.
+                socket.create_connection(("127.0.0.1", self.admin), 1).close()
                 return
             if self.process.poll() is not None or time.monotonic() > end:
                 raise AssertionError("does not start: " + self.text())

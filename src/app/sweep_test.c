@@ -411,7 +411,7 @@ static void run_scenario(enum loop_kind kind)
     tell(&w, &adopt);
     clients(fd);
     timer_init(&limit, on_limit);
-    timer_start(loop, &limit, clock_mono_ns() + 8 * NS_PER_S);
+    timer_start(loop, &limit, clock_mono_ns() + 60 * NS_PER_S);
     worker_tell(&w, &drain);
     for (int i = 0; i < 3; i++)
         close(fd[i]);
