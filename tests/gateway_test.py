@@ -749,6 +749,11 @@ def forwarded(s):
     s.use(up, headers={"request": {"set": {"X-Q": ["{http.request.uri.query.q}"]}}})
     s.get("/?q=a%0d%0aX-Evil:%201")
     assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
+    # nor one that another handler has set before
+    s.use(up, before=[{"handler": "headers", "request": {
+        "set": {"X-P": ["{http.request.uri.path}"], "Host": ["{http.request.uri.query.h}"]}}}])
+    s.get("/a%0d%0aX-Evil:%201?h=b%0d%0aX-Evil:2")
+    assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
 
 
 def handles(s):

@@ -14,6 +14,7 @@
 #include "http/field_ops.h"
 #include "http/response_match.h"
 #include "http/route.h"
+#include "wire/h1_head.h"
 
 struct headers {
     struct field_ops request, response;
@@ -55,6 +56,18 @@ static void release(void *cfg)
     field_ops_release(&h->response);
 }
 
+/* Values may be made of what a client sent, percent-decoded even. The request's fields are such as
+ * could have come in a head, whatever was made of them: they go up to other servers. */
+static void drop_malformed(struct fields *fs)
+{
+    for (uint32_t i = fs->count; i-- > 0;) {
+        const struct field *f = &fs->items[i];
+        if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||
+            (slice_eq_nocase(f->name, SLICE("Host")) && !h1_host_ok(f->value)))
+            fields_remove_at(fs, i);
+    }
+}
+
 static void apply_to_request(const struct field_ops *o, struct exchange *x)
 {
     struct fields *fs = &x->req.fields;
@@ -63,6 +76,7 @@ static void apply_to_request(const struct field_ops *o, struct exchange *x)
     fields_remove(fs, SLICE("Host"));
     fields_add(fs, SLICE("Host"), x->req.host); /* the authority, whatever the field said */
     field_ops_apply(o, fs, x);
+    drop_malformed(fs);
     x->req.host = SLICE_NONE;
     for (struct field *f; (f = fields_find(fs, SLICE("Host"), &at)) != NULL;)
         x->req.host = f->value;
