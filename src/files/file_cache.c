@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -48,13 +49,19 @@ struct file_cache *file_cache_create(bool off, bool watches)
     return c;
 }
 
+/* What an entry takes of the limit: paths come from clients. */
+static size_t weight(const struct open_file *f)
+{
+    return f->bytes.len + f->path.len;
+}
+
 static void drop(struct file_cache *c, struct open_file *f)
 {
     map_remove(&c->map, f->path);
     list_remove(&f->lru);
     list_remove(&f->fd_lru);
     c->fds -= f->fd >= 0;
-    c->bytes -= f->bytes.len;
+    c->bytes -= weight(f);
     f->cached = false;
     open_file_unref(f);
 }
@@ -279,7 +286,7 @@ static struct open_file *open_anew(struct file_cache *c, struct slice path, uint
 
 struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint64_t now_ns)
 {
-    if (c->off)
+    if (c->off || path.len >= PATH_MAX) /* no such file can be: not worth a place */
         return open_new(path, now_ns, false);
     struct open_file *f = map_get(&c->map, path);
     if (f != NULL && !still_valid(c, f, now_ns)) {
@@ -295,7 +302,7 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
             return f;
         f->cached = true;
         map_put(&c->map, f->path, f);
-        c->bytes += f->bytes.len;
+        c->bytes += weight(f);
         c->fds += f->fd >= 0;
     }
     f->refs++;

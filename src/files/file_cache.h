@@ -15,7 +15,7 @@
 enum {
     FILE_CACHE_ENTRIES = 4096,         /* per worker */
     FILE_CACHE_SMALL = 64 * 1024,      /* files up to this size are kept in memory */
-    FILE_CACHE_BYTES = 32 * 1024 * 1024, /* of them, per worker */
+    FILE_CACHE_BYTES = 32 * 1024 * 1024, /* of them and of all paths, per worker */
     FILE_CACHE_FDS = 1024, /* descriptors, per worker; fewer where the process may have few */
 };
 #define FILE_CHECK_NS UINT64_C(1000000000)

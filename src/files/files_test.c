@@ -70,6 +70,24 @@ TEST("a small file is opened once and kept, with validators")
     file_cache_destroy(c);
 }
 
+TEST("long names that are not there take no memory for good")
+{
+    static char path[20000];
+    memset(path, 'a', sizeof path);
+    path[0] = '/';
+    struct file_cache *c = file_cache_create(false, false);
+    for (unsigned i = 0; i < 20; i++) {
+        size_t len = i < 10 ? sizeof path : 1000; /* no path can be so long; a name cannot */
+        path[1] = (char)('a' + i);
+        struct open_file *f = file_cache_open(c, slice_of(path, len), 5);
+        CHECK_INT(f->error, ERR_NOT_FOUND);
+        open_file_unref(f);
+    }
+    CHECK_INT(c->map.count, 10);
+    CHECK_INT(c->bytes, 10 * 1000);
+    file_cache_destroy(c);
+}
+
 TEST("a change is seen within a second, and what is being sent stays as it was")
 {
     make_folder();
