@@ -790,6 +790,48 @@ def handles(s):
     same(s.get("/deny")[2], b"body")
 
 
+def falls_back(s):
+    """Another gateway behind one that failed or said no: a body in memory goes up again, one that is
+    gone is told, and never announced to a server that will wait for it."""
+    def no(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+        peer.rest()
+
+    def second(peer):
+        seen.append(peer.head())
+        peer.send(answer(b"early"))
+        peer.rest()
+
+    seen = []
+    fallback = {"handler": "reverse_proxy",
+                "upstreams": [{"dial": f"127.0.0.1:{Upstream(echo).port}"}]}
+    routes = [{"handle": [fallback]}]
+    handle = [{"match": {"status_code": [5]}, "routes": routes}]
+    s.use(Upstream(no), handle_response=handle)
+    same(s.get("/a", "POST", b"small")[::2], (200, b"/a small"))
+    s.use(Upstream(no), handle_response=handle, request_buffers=100000)
+    same(s.get("/a", "POST", b"x" * 20000)[::2], (200, b"/a " + b"x" * 20000))
+    s.use("127.0.0.1:1", server={"errors": {"routes": routes}})
+    same(s.get("/a", "POST", b"small")[::2], (200, b"/a small"))
+    fallback["upstreams"][0]["dial"] = f"127.0.0.1:{Upstream(second).port}"
+    s.use(Upstream(no), handle_response=handle)
+    for framing, begin in ((b"Content-Length: 900000", b"x" * 3000),
+                           (b"Transfer-Encoding: chunked", b"bb8\r\n" + b"x" * 3000 + b"\r\n")):
+        c = s.client()
+        c.send(b"POST / HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n\r\n" + begin)
+        assert c.head().startswith(b"HTTP/1.1 502 "), "a rest was sent as a whole"
+        c.close()
+    same(seen, [])
+    # the same before a byte of the body was read: it is the second one's
+    s.use(Upstream(no), handle_response=handle)
+    c = s.client()
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n")
+    assert c.head().startswith(b"HTTP/1.1 200 "), seen
+    assert b"Content-Length: 900000\r\n" in seen[0], seen
+    c.close()
+
+
 def big(s):
     """Large bodies both ways: what a slow side has not taken is not held in memory."""
     size = 100 << 20
@@ -1258,6 +1300,7 @@ CASES = [
     ("selection policies", policies),
     ("forwarded fields, header changes, rewrites", forwarded),
     ("handle_response, copy_response, copy_response_headers", handles),
+    ("a second gateway behind one that failed", falls_back),
     ("100 MiB both ways, memory bounded by buffers", big),
     ("a client that leaves ends its request", leaves),
     ("event streams and flush_interval -1 leave at once", events),

@@ -12,6 +12,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "loop/fiber.h"
 
 enum { WHOLE_BODY_MAX = 1 << 20, BODY_PIECE = 16384 };
 
@@ -150,6 +151,14 @@ enum err exchange_fail_f(struct exchange *x, int status, const char *format, ...
     return exchange_fail(x, status, arena_str(x->arena, slice_from(text)));
 }
 
+static enum err read_carrier(struct exchange *x, char *buf, size_t cap, size_t *n)
+{
+    struct body_reader *b = x->body_reader;
+    if (b != NULL && b->fiber != fiber_self())
+        b->stop(b);
+    return x->carrier->read_body(x, buf, cap, n);
+}
+
 bool exchange_whole_body(struct exchange *x, struct slice *whole)
 {
     struct buffer b;
@@ -163,7 +172,7 @@ bool exchange_whole_body(struct exchange *x, struct slice *whole)
     do {
         e = buffer_reserve(&b, b.len < WHOLE_BODY_MAX - BODY_PIECE ? BODY_PIECE : 1);
         if (e == OK)
-            e = x->carrier->read_body(x, b.ptr + b.len, b.cap - b.len, &n);
+            e = read_carrier(x, b.ptr + b.len, b.cap - b.len, &n);
         b.len += e == OK ? n : 0;
     } while (e == OK && n > 0 && x->body_read + b.len <= x->body_max);
     if (x->body_read + b.len > x->body_max)
@@ -182,7 +191,7 @@ enum err exchange_read(struct exchange *x, char *buf, size_t cap, size_t *n)
         memcpy(buf, x->body.ptr, *n);
         x->body = slice_skip(x->body, *n);
     } else if (x->req.has_body && !x->body_set) {
-        enum err e = x->carrier->read_body(x, buf, cap, n);
+        enum err e = read_carrier(x, buf, cap, n);
         if (e != OK)
             return e;
     }

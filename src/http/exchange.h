@@ -81,6 +81,13 @@ struct gateway_view {
     bool (*value)(struct exchange *, struct slice name, struct slice *value);
 };
 
+/* Who reads the body on a fiber of its own while the handler does something else. Two cannot read at
+ * a time: anybody else who wants to stops it first. */
+struct body_reader {
+    struct fiber *fiber;
+    void (*stop)(struct body_reader *); /* returns when it has ended; may wait */
+};
+
 struct exchange_var {
     struct slice name, value;
 };
@@ -131,6 +138,7 @@ struct exchange {
     uint64_t body_max;     /* request_body max_size; UINT64_MAX: none */
     struct slice body;     /* bytes in memory that are read first */
     bool body_set;         /* nothing comes behind them */
+    struct body_reader *body_reader; /* NULL: none */
     uint64_t read_by_ns, answer_by_ns; /* request_body's timeouts, monotonic; 0: none */
     uint64_t body_read;    /* bytes of the body that handlers have read */
     uint64_t bytes_sent;   /* of the body, on the wire */

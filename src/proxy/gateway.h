@@ -161,8 +161,8 @@ enum err gateway_send(struct round *);
 
 /* The fiber that sends the rest of the body, for as long as the answer is waited for. */
 struct upload {
+    struct body_reader reader;
     struct round *round;
-    struct fiber *fiber;
     struct waiter *waiter;
     enum err result;    /* OK: all was sent */
     bool ended;

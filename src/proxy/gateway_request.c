@@ -218,6 +218,22 @@ static enum err prepare_target(struct round *r)
 
 /* --- the body in memory --- */
 
+/* It stays readable: another gateway may be asked when this one fails. */
+static void keep_whole(struct round *r, struct slice body)
+{
+    r->x->body = r->body = body;
+    r->x->body_set = r->body_whole = true;
+}
+
+static enum err take_kept_body(struct round *r)
+{
+    struct exchange *x = r->x;
+    if (x->body.len > x->body_max)
+        return exchange_fail(x, 413, "http: request body too large");
+    keep_whole(r, x->body);
+    return OK;
+}
+
 static enum err take_ready_body(struct round *r)
 {
     struct exchange *x = r->x;
@@ -228,13 +244,12 @@ static enum err take_ready_body(struct round *r)
     r->copy = to;
     if (x->carrier->body_ready(x) < (size_t)length)
         return OK;
-    for (size_t n; r->body.len < (size_t)length; r->body.len += n) {
-        TRY(exchange_read(x, to + r->body.len, (size_t)length - r->body.len, &n));
+    for (size_t n, len = 0; len < (size_t)length; len += n) {
+        TRY(exchange_read(x, to + len, (size_t)length - len, &n));
         if (n == 0)
             return ERR_CLOSED;
     }
-    r->body.ptr = to;
-    r->body_whole = true;
+    keep_whole(r, slice_of(to, (size_t)length));
     return OK;
 }
 
@@ -258,13 +273,23 @@ static enum err hold_body(struct round *r)
         TRY(exchange_read(x, b->ptr + b->len, room, &n));
         b->len += n;
         if (n == 0) {
-            r->body_whole = true;
-            break;
+            keep_whole(r, buffer_slice(b));
+            return OK;
         }
     }
     r->body = buffer_slice(b);
-    r->body_touched = !r->body_whole;
+    r->body_touched = true;
     return OK;
+}
+
+static enum err prepare_body(struct round *r)
+{
+    struct exchange *x = r->x;
+    if (x->body_set)
+        return take_kept_body(r);
+    if (x->body_read > 0) /* by a gateway whose answer is dealt with here, or which failed */
+        return exchange_fail(x, 502, "the request's body was sent to another upstream already");
+    return r->g->request_buffers > 0 ? hold_body(r) : take_ready_body(r);
 }
 
 enum err gateway_prepare(struct round *r)
@@ -274,7 +299,7 @@ enum err gateway_prepare(struct round *r)
     r->body_length = x->req.content_length;
     TRY(prepare_target(r));
     if (r->has_body)
-        TRY(r->g->request_buffers > 0 ? hold_body(r) : take_ready_body(r));
+        TRY(prepare_body(r));
     if (r->body_whole)
         r->body_length = (int64_t)r->body.len;
     r->has_body = r->has_body && r->body_length != 0;
@@ -468,8 +493,7 @@ static void keep_copy(struct round *r, size_t len)
 {
     if (r->copy == NULL)
         return;
-    r->body = slice_of(r->copy, len);
-    r->body_whole = true;
+    keep_whole(r, slice_of(r->copy, len));
     r->body_touched = false;
 }
 
@@ -486,6 +510,8 @@ static enum err send_body(struct upload *u, char *buf)
             return e;
         }
         if (n == 0) {
+            if (r->body_length >= 0 && r->body.len + total != (uint64_t)r->body_length)
+                return ERR_INVALID; /* the next request would be taken for the rest */
             keep_copy(r, total);
             return send_end(r, buf);
         }
@@ -497,14 +523,21 @@ static enum err send_body(struct upload *u, char *buf)
     }
 }
 
+static void stop_upload(struct body_reader *b)
+{
+    upload_end(CONTAINER_OF(b, struct upload, reader)->round);
+}
+
 static void upload_main(void *arg)
 {
     struct upload *u = arg;
     char *buf = iobuf_take();
-    u->fiber = fiber_self();
+    u->reader = (struct body_reader){fiber_self(), stop_upload};
+    u->round->x->body_reader = &u->reader;
     u->result = send_body(u, buf);
+    u->round->x->body_reader = NULL;
     iobuf_give(buf);
-    if (u->result != OK && !u->client_failed && u->fiber->cancelled == OK)
+    if (u->result != OK && !u->client_failed && u->reader.fiber->cancelled == OK)
         shutdown(u->round->link->fd, SHUT_RDWR); /* an answer to half a request may never come; one
                                                     that came already is read all the same */
     u->ended = true;
@@ -542,6 +575,6 @@ void upload_end(struct round *r)
     waiter_init(&waiter);
     waiter.fiber = fiber_self();
     u->waiter = &waiter;
-    fiber_cancel(u->fiber, ERR_CANCELLED);
+    fiber_cancel(u->reader.fiber, ERR_CANCELLED);
     fiber_suspend(); /* it uses this frame: nothing may end the wait before it has ended */
 }
