@@ -208,10 +208,14 @@ static enum err run_logic(const struct cel_node *n, struct exchange *x, bool *ou
     bool settles = n->kind == CEL_OR, truth;
     enum err failed = OK;
     *out = settles;
+    struct exchange_error before = x->error;
     for (size_t i = 0; i < n->count; i++) {
         enum err e = eval_truth(n->args[i], x, &truth);
-        if (e == OK && truth == settles)
+        if (e == OK && truth == settles) {
+            if (failed != OK)
+                x->error = before; /* handlers would answer as error routes do */
             return OK;
+        }
         if (e != OK && e != ERR_FAILED)
             return e;
         failed = e != OK ? e : failed;

@@ -162,6 +162,7 @@ TEST("the language: operators, types, strings, lists, maps, placeholders")
         if (compile(text, &sets) == OK) {
             enum err e = matcher_sets_match(sets, 1, &x, &matches);
             got = e != OK ? FAILS : matches ? YES : NO;
+            CHECK_INT(x.error.status, e != OK ? 500 : 0); /* what is hidden leaves no trace */
         }
         json_decref(text);
         if (got != cases[i].want)

@@ -107,6 +107,12 @@ struct exchange_hook {
     void *arg;
 };
 
+struct exchange_error {
+    int status;           /* 0: no error */
+    struct slice message; /* {http.error.message}, for the log and handle_errors */
+    char id[10];          /* {http.error.id} */
+};
+
 struct exchange {
     struct arena *arena;
     struct request req;
@@ -129,11 +135,7 @@ struct exchange {
     uint64_t groups; /* bit N: a route of group N (1 … 63) has matched */
     uint64_t *more_groups; /* those from 64 on, as bits from 0; NULL: none has */
 
-    struct {
-        int status;           /* 0: no error */
-        struct slice message; /* {http.error.message}, for the log and handle_errors */
-        char id[10];          /* {http.error.id} */
-    } error;
+    struct exchange_error error;
 
     uint64_t body_max;     /* request_body max_size; UINT64_MAX: none */
     struct slice body;     /* bytes in memory that are read first */
