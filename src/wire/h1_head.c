@@ -462,6 +462,8 @@ static size_t bracketed(struct slice s)
 bool h1_host_ok(struct slice s)
 {
     size_t at = 0;
+    if (s.len > 0 && s.ptr[0] == '.') /* ".." in a root such as /srv/{host} would lead out of it */
+        return false;
     if (s.len > 0 && s.ptr[0] == '[') {
         at = bracketed(slice_skip(s, 1)) + 1;
         if (at == 1)

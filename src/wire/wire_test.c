@@ -174,6 +174,9 @@ TEST("hosts in all their forms, a higher minor version and odd methods are accep
         if (!h1_host_ok(slice_from(hosts[i])))
             test_fail(__FILE__, __LINE__, "%s is refused", hosts[i]);
     }
+    CHECK(!h1_host_ok(SLICE("..")) && !h1_host_ok(SLICE("..:80")) && !h1_host_ok(SLICE(".")));
+    CHECK_INT(parse(SLICE("GET / HTTP/1.1\r\nHost: ..\r\n\r\n")), H1_BAD);
+    CHECK_INT(parse(SLICE("GET http://../ HTTP/1.1\r\nHost: a\r\n\r\n")), H1_BAD);
     CHECK_INT(parse(SLICE("GET / HTTP/1.2\r\nHost: a\r\n\r\n")), H1_DONE);
     CHECK(head.minor == 1 && head.keep_alive);
     CHECK_INT(parse(SLICE("get / HTTP/1.1\r\nHost: a\r\n\r\n")), H1_DONE);
