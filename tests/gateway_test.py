@@ -749,6 +749,12 @@ def forwarded(s):
     s.use(up, headers={"request": {"set": {"X-Q": ["{http.request.uri.query.q}"]}}})
     s.get("/?q=a%0d%0aX-Evil:%201")
     assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
+    # nor can a path that lost its slash become another server's address
+    s.use(up, rewrite={"strip_path_prefix": "/api"})
+    s.get("/apihttp://inner/x")
+    assert heads[-1].startswith(b"GET /http:/inner/x HTTP/1.1\r\n"), heads[-1]
+    s.get("/api?x")
+    assert heads[-1].startswith(b"GET /?x HTTP/1.1\r\n"), heads[-1]
     # nor one that another handler has set before
     s.use(up, before=[{"handler": "headers", "request": {
         "set": {"X-P": ["{http.request.uri.path}"], "Host": ["{http.request.uri.query.h}"]}}}])
@@ -915,6 +921,29 @@ def leaves(s):
     time.sleep(0.1)
     c.close()
     assert u.ended()
+    s.use(up, transport={"protocol": "http", "max_conns_per_host": 1})
+    first, c = s.client(), s.client()  # while it waits for a connection
+    first.send(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    u = up.accept()
+    u.head()
+    c.send(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+    time.sleep(0.2)
+    c.close()
+    time.sleep(0.2)
+    u.send(answer(b"1"))
+    first.head()
+    assert not select.select([u.sock], [], [], 0.3)[0], "what a client that has left asked for"
+    first.close()
+    u.close()
+    s.use(up, request_buffers=32 << 20)
+    c = s.client()  # while an upstream does not take its body
+    c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (30 << 20) + b"x" * (30 << 20))
+    u = up.accept()
+    time.sleep(0.3)
+    c.close()
+    time.sleep(0.2)
+    assert len(u.rest()) < 30 << 20, "the rest was sent all the same"
+    s.use(up)
     c = s.client()  # while its body goes up
     c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
     u = up.accept()

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "client/client_answer.h"
 #include "http/field_ops.h"
 #include "http/response_match.h"
@@ -15,6 +16,8 @@
 #include "net/ip_set.h"
 #include "upstream/balance.h"
 #include "upstream/link.h"
+
+#define PATIENCE_NS (10 * NS_PER_MS) /* then it is watched whether the client is still there */
 
 /* The face of modules in http.reverse_proxy.selection_policies. Must not wait. */
 struct selection_policy {
@@ -184,6 +187,10 @@ void gateway_drop_link(struct round *);
 
 /* Notes why the round failed; returns ERR_FAILED. `why` is constant or in the arena. */
 enum err gateway_round_error(struct round *, enum failure, int status, const char *why);
+
+/* From now on the client's leaving ends the round, unless its body is still to be read, which tells
+ * as well. */
+void gateway_watch(struct round *);
 
 bool is_hop_by_hop(struct slice name);
 

@@ -14,7 +14,6 @@
 #include "proxy/proxy.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
-#define PATIENCE_NS (10 * NS_PER_MS) /* then it is watched whether the client is still there */
 #define LOOK_NS NS_PER_S             /* while its body still comes, which tells as well */
 
 enum { INTERIM_MAX = 16 };
@@ -24,6 +23,14 @@ enum { INTERIM_MAX = 16 };
 static uint64_t sooner(uint64_t a, uint64_t b)
 {
     return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+void gateway_watch(struct round *r)
+{
+    if (r->watching || (r->has_body && !r->body_whole))
+        return;
+    r->watching = true;
+    r->x->carrier->watch(r->x, true);
 }
 
 /* Until then a wait needs no look at the client. */

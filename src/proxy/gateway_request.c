@@ -186,6 +186,9 @@ static void take_target(struct round *r)
     r->method = q->method;
     r->to_head = q->method_id == METHOD_HEAD;
     r->target = uri_text(&q->uri, r->x->arena);
+    if (r->target.len == 0 || r->target.ptr[0] != '/') /* what a rewrite left is a path, and not an
+                                                          address with another host's name */
+        r->target = arena_join(r->x->arena, (struct slice[]){SLICE("/"), r->target}, 2);
 }
 
 /* The rewrite is for the upstream only: what follows this handler sees the request as it was. */
@@ -310,14 +313,27 @@ enum err gateway_prepare(struct round *r)
 
 /* --- sending --- */
 
-static enum err send_all(struct round *r, struct iovec *parts, size_t count, bool *any)
+/* Sends some of it. `patience`: when that lasts, it is watched whether the client is still there. */
+static enum err send_some(struct round *r, struct msghdr *m, bool patience)
+{
+    uint64_t pause = r->g->transport->write_ns, now = loop_now_ns(loop_self());
+    uint64_t deadline = pause > 0 ? now + pause : 0, look = now + PATIENCE_NS;
+    size_t n;
+    if (!patience || r->watching || (deadline > 0 && deadline <= look))
+        return await_send_some(r->link->fd, m, 0, deadline, &n);
+    enum err e = await_send_some(r->link->fd, m, 0, look, &n);
+    if (e != ERR_TIMEOUT)
+        return e;
+    gateway_watch(r);
+    return await_send_some(r->link->fd, m, 0, deadline, &n);
+}
+
+static enum err send_all(struct round *r, struct iovec *parts, size_t count, bool patience,
+                         bool *any)
 {
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
-    uint64_t pause = r->g->transport->write_ns;
     while (m.msg_iovlen > 0) {
-        size_t n;
-        TRY(await_send_some(r->link->fd, &m, 0,
-                            pause > 0 ? loop_now_ns(loop_self()) + pause : 0, &n));
+        TRY(send_some(r, &m, patience));
         *any = true;
     }
     return OK;
@@ -426,7 +442,7 @@ enum err gateway_send(struct round *r)
     struct slice head = write_head(r, copied);
     struct iovec parts[2] = {{(char *)(uintptr_t)head.ptr, head.len},
                              {(char *)(uintptr_t)r->body.ptr, r->body.len}};
-    enum err e = send_all(r, parts, now && !copied ? 2 : 1, &any);
+    enum err e = send_all(r, parts, now && !copied ? 2 : 1, true, &any);
     if (e == OK)
         return OK;
     if (fiber_self()->cancelled != OK) {
@@ -455,7 +471,7 @@ static enum err send_piece(struct round *r, char *buf, size_t n)
         n += len + 2;
     }
     struct iovec part = {start, n};
-    return send_all(r, &part, 1, &any);
+    return send_all(r, &part, 1, false, &any);
 }
 
 static enum err send_end(struct round *r, char *buf)
@@ -473,7 +489,7 @@ static enum err send_end(struct round *r, char *buf)
     }
     at = put(at, SLICE("\r\n"));
     struct iovec part = {buf, (size_t)(at - buf)};
-    return send_all(r, &part, 1, &any);
+    return send_all(r, &part, 1, false, &any);
 }
 
 /* What request_buffers had room for comes first. */

@@ -204,6 +204,7 @@ static enum err await_room(struct round *r)
     const struct http_transport *t = r->g->transport;
     if (link_reserve(r->upstream->endpoint, &t->limits))
         return OK;
+    gateway_watch(r); /* this may take as long as the upstream does */
     enum err e = await_link_room(r->address.key, r->upstream->endpoint, &t->limits, &r->link);
     return e == OK ? OK : fail_dial(r, e, err_text(e));
 }
