@@ -1214,7 +1214,7 @@ def addresses(s):
     same(s.get("/l")[2], b"/l ")
     s.use("127.0.0.1:{http.request.header.X-Port}")
     same(s.get("/p", X_Port=str(up.port))[2], b"/p ")
-    same(s.get("/p", X_Port="nonsense")[0], 500)
+    same(s.get("/p", X_Port="nonsense")[0], 502)
     s.use(up, transport={"protocol": "http", "local_address": "127.0.0.77"})
     same(s.get("/a")[2], b"/a ")
     same(up.peers[-1].sock.getpeername()[0], "127.0.0.77")

@@ -74,7 +74,7 @@ static enum err choose(struct round *r)
     struct slice text = template_expand(&t->text, x);
     if (dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK)
         return OK;
-    r->error = exchange_fail_f(x, 500, "making dial info: upstream " SLICE_FMT ": invalid dial "
+    r->error = exchange_fail_f(x, 502, "making dial info: upstream " SLICE_FMT ": invalid dial "
                                "address " SLICE_FMT ": %s", SLICE_ARG(t->text.text),
                                SLICE_ARG(text), why.text);
     return gateway_round_error(r, FAILURE_HANDLED, 0, "no dial address");

@@ -232,6 +232,8 @@ static enum err on_sink_head(struct sink *sink, struct response *res)
     s->x.close_after |= h1_draining(s->conn); /* it may have begun behind the request's head */
     if (!s->body_done && s->expect_continue)
         s->x.close_after = true; /* the body may or may not come: no telling what follows */
+    if (!s->body_done && s->framing == H1_BODY_LENGTH && s->body_left > DISCARD_MAX)
+        s->x.close_after = true; /* more than is read away: the client is told, as by Go */
     enum err e = put_head(s, res);
     res->head_sent = true;
     return e == OK ? OK : h1_broken(s, e);

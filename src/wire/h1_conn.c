@@ -32,7 +32,6 @@
 enum {
     ARENA_CHUNK = 8192,
     SCRATCH_KEEP = 256,       /* free ones kept per worker */
-    DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
 };
 #define DISCARD_NS (5 * NS_PER_S) /* … and for how long */
 #define LINGER_NS (2 * NS_PER_S)

@@ -15,6 +15,7 @@
 enum {
     BODY_ROOM = 16384,        /* of the input buffer, behind the largest head */
     RESPONSE_HEAD_MAX = 65536,
+    DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
     ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE, /* "fe80::1%eth0" */
 };
 
