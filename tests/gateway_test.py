@@ -290,10 +290,8 @@ def exact(s):
     assert u.head().startswith(b"HEAD /h HTTP/1.1\r\n")
     u.send(b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n")
     same(undated(c.head()), b"HTTP/1.1 200 OK\r\nVia: 1.1 portico\r\nContent-Length: 12345\r\n\r\n")
-    c.send(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert u.head().startswith(b"OPTIONS * HTTP/1.1\r\n")
-    u.send(answer(b""))
-    c.head()
+    c.send(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")  # asks about the server itself
+    assert c.head().startswith(b"HTTP/1.1 200 OK\r\n")
     assert up.idle(0.1), "another connection"
     c.close()
 

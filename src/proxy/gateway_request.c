@@ -378,7 +378,7 @@ static struct fields attempt_fields(struct round *r)
     field_ops_apply(&r->g->request_ops, &fs, r->x);
     for (uint32_t i = fs.count; i-- > 0;) {
         struct field *f = &fs.items[i];
-        if (!h1_name_ok(f->name) || !h1_value_fit(&f->value, fs.arena) ||
+        if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||
             slice_eq_nocase(f->name, SLICE("Content-Length")) ||
             slice_eq_nocase(f->name, SLICE("Transfer-Encoding")) ||
             (slice_eq_nocase(f->name, SLICE("Host")) && !h1_host_ok(f->value)))
