@@ -642,6 +642,16 @@ def retries(s):
     start = time.monotonic()
     same(s.get()[0], 502)
     assert 0.25 < time.monotonic() - start < 3
+    tried, port = [], free_port()
+    s.use(f"127.0.0.1:{port}", load_balancing={"try_duration": "5s", "try_interval": "100ms"})
+    c = s.client()  # who has left is not tried for
+    c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    time.sleep(0.3)
+    c.close()
+    time.sleep(0.3)
+    Upstream(lambda peer: tried.append(peer.head()), address=("127.0.0.1", port))
+    time.sleep(0.4)
+    same(tried, [])
 
 
 def health(s):
@@ -746,7 +756,7 @@ def forwarded(s):
     # a value from the request cannot split what goes up
     s.use(up, headers={"request": {"set": {"X-Q": ["{http.request.uri.query.q}"]}}})
     s.get("/?q=a%0d%0aX-Evil:%201")
-    assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
+    assert b"\nX-Evil" not in heads[-1], heads[-1]
     # nor can a path that lost its slash become another server's address
     s.use(up, rewrite={"strip_path_prefix": "/api"})
     s.get("/apihttp://inner/x")
@@ -757,7 +767,7 @@ def forwarded(s):
     s.use(up, before=[{"handler": "headers", "request": {
         "set": {"X-P": ["{http.request.uri.path}"], "Host": ["{http.request.uri.query.h}"]}}}])
     s.get("/a%0d%0aX-Evil:%201?h=b%0d%0aX-Evil:2")
-    assert b"X-Evil" not in heads[-1].split(b"\r\n", 1)[1], heads[-1]
+    assert b"\nX-Evil" not in heads[-1], heads[-1]
 
 
 def handles(s):

@@ -179,6 +179,7 @@ static bool try_again(struct round *r)
         return false;
     if (!matches)
         return false;
+    gateway_watch(r);
     return g->try_interval_ns == 0 ||
            await_sleep(clock_mono_ns() + g->try_interval_ns) == OK;
 }
