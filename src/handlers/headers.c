@@ -61,8 +61,8 @@ static void release(void *cfg)
 static void drop_malformed(struct fields *fs)
 {
     for (uint32_t i = fs->count; i-- > 0;) {
-        struct field *f = &fs->items[i];
-        if (!h1_name_ok(f->name) || !h1_value_fit(&f->value, fs->arena) ||
+        const struct field *f = &fs->items[i];
+        if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||
             (slice_eq_nocase(f->name, SLICE("Host")) && !h1_host_ok(f->value)))
             fields_remove_at(fs, i);
     }

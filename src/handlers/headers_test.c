@@ -177,6 +177,15 @@ TEST("several values of set are joined, names get their usual form")
     json_decref(h);
 }
 
+TEST("what a client made of a name or a value cannot split a head or a line of the log")
+{
+    check("{\"request\":{\"set\":{\"X-{http.request.host}\":[\"1\"],\"Y\":[\"2\"]}},"
+          "\"response\":{\"add\":{\"{http.request.host}\":[\"1\"]}}}", "{}", "a\": b", "", "{\"Y\":[\"2\"]}",
+          "{}");
+    check("{\"request\":{\"set\":{\"X\":[\"a{http.request.host}b\"]}}}", "{}", "\r\n", "",
+          "{}", "{}");
+}
+
 TEST("replacing: every match, all fields, patterns with placeholders and with repetitions")
 {
     check("{\"request\":{\"replace\":{\"*\":[{\"search\":\"a\",\"replace\":\"b\"}]}}}",

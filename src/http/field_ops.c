@@ -232,11 +232,13 @@ static void replace_values(const struct replacement *r, struct fields *fs, struc
     regexp_free(late);
 }
 
-/* Constant names were given their form at provision. */
-static struct slice name_of(const struct template *name, struct exchange *x)
+/* Constant names were given their form at provision. What others turn out to be may be no name at
+ * all: then nothing is added, so that neither a head nor a line of the log ends where it should not. */
+static bool name_of(const struct template *name, struct exchange *x, struct slice *out)
 {
-    return name->constant ? name->text
+    *out = name->constant ? name->text
                           : field_canonical(template_expand_known(name, x), x->arena);
+    return name->constant || field_name_ok(*out);
 }
 
 static struct slice joined_values(const struct op_values *o, struct exchange *x)
@@ -256,13 +258,15 @@ void field_ops_apply(const struct field_ops *o, struct fields *fs, struct exchan
         if (slice_is(template_expand_known(&o->remove[i], x), "*"))
             fs->count = 0;
     }
+    struct slice name;
     for (size_t i = 0; i < o->add_count; i++) {
-        for (size_t k = 0; k < o->add[i].count; k++)
-            fields_add(fs, name_of(&o->add[i].name, x),
-                       template_expand_known(&o->add[i].values[k], x));
+        for (size_t k = 0; k < o->add[i].count && name_of(&o->add[i].name, x, &name); k++)
+            fields_add(fs, name, template_expand_known(&o->add[i].values[k], x));
     }
-    for (size_t i = 0; i < o->set_count; i++)
-        fields_set(fs, name_of(&o->set[i].name, x), joined_values(&o->set[i], x));
+    for (size_t i = 0; i < o->set_count; i++) {
+        if (name_of(&o->set[i].name, x, &name))
+            fields_set(fs, name, joined_values(&o->set[i], x));
+    }
     for (size_t i = 0; i < o->remove_count; i++) {
         struct slice pattern = template_expand_known(&o->remove[i], x);
         if (!slice_is(pattern, "*"))

@@ -40,6 +40,15 @@ static bool is_token_byte(char c)
            (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
 }
 
+bool field_name_ok(struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        if (!is_token_byte(name.ptr[i]))
+            return false;
+    }
+    return name.len > 0;
+}
+
 struct slice field_canonical(struct slice name, struct arena *arena)
 {
     bool upper = true, changes = false;

@@ -49,6 +49,9 @@ static inline bool fields_has(const struct fields *fs, struct slice name)
 /* The first field at or behind index *at with that name, advancing *at behind it; NULL at the end. */
 struct field *fields_find(const struct fields *, struct slice name, uint32_t *at);
 
+/* Whether it is a token, RFC 9110 §5.6.2, as every name of a field must be. */
+bool field_name_ok(struct slice name);
+
 /* The usual form of a name, "Content-Type"; itself when it holds what no name may hold. */
 struct slice field_canonical(struct slice name, struct arena *);
 
