@@ -132,8 +132,10 @@ enum err file_send(struct exchange *x, const struct open_file *file, const struc
     (void)fields_get(&x->res.fields, SLICE("Etag"), &etag);
     if (modified != 0)
         fields_set(&x->res.fields, SLICE("Last-Modified"), slice_from(file->modified));
-    if (status >= 400) /* RFC 9110 §13.2.1: an error page has no conditions, and no parts */
+    if (status >= 400) { /* RFC 9110 §13.2.1: an error page has no conditions, and no parts */
+        fields_set(&x->res.fields, SLICE("Accept-Ranges"), SLICE("bytes"));
         return send_part(x, body, status, 0, body->size);
+    }
     enum condition c = condition_check(&x->req, etag, modified);
     if (c == CONDITION_NOT_MODIFIED)
         return not_modified(x);

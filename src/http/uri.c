@@ -45,14 +45,16 @@ enum err query_decode(struct slice in, struct arena *arena, struct slice *out)
     return decode(in, true, arena, out);
 }
 
-enum { IN_PATH = 1, IN_SEGMENT = 2, IN_QUERY = 4 };
+enum { IN_PATH = 1, IN_SEGMENT = 2, IN_QUERY = 4, AS_CAME = 8 };
 
-/* Which bytes stay as they are, by Go's rules for URL.EscapedPath, PathEscape and QueryEscape. */
+/* Which bytes stay as they are, by Go's rules for URL.EscapedPath, PathEscape and QueryEscape; and
+ * which a path may hold in the form that came. */
 static const uint8_t plain[256] = {
-    ['0' ... '9'] = 7, ['A' ... 'Z'] = 7, ['a' ... 'z'] = 7,
-    ['-'] = 7, ['_'] = 7, ['.'] = 7, ['~'] = 7,
-    ['$'] = 3, ['&'] = 3, ['+'] = 3, [':'] = 3, ['='] = 3, ['@'] = 3,
-    ['/'] = 1, [';'] = 1, [','] = 1,
+    ['0' ... '9'] = 15, ['A' ... 'Z'] = 15, ['a' ... 'z'] = 15,
+    ['-'] = 15, ['_'] = 15, ['.'] = 15, ['~'] = 15,
+    ['$'] = 11, ['&'] = 11, ['+'] = 11, [':'] = 11, ['='] = 11, ['@'] = 11,
+    ['/'] = 9, [';'] = 9, [','] = 9,
+    ['!'] = 8, ['\''] = 8, ['('] = 8, [')'] = 8, ['*'] = 8, ['['] = 8, [']'] = 8, ['%'] = 8,
 };
 
 static struct slice escape(struct slice in, unsigned where, bool plus, struct arena *arena)
@@ -222,11 +224,33 @@ bool query_get(struct slice query, struct slice name, struct arena *arena, struc
     return false;
 }
 
+/* What no path may hold is escaped, as strict upstreams want it; escapes that came stay. */
+static struct slice valid_path(struct slice raw, struct arena *arena)
+{
+    size_t odd = 0, n = 0;
+    while (odd < raw.len && (plain[(unsigned char)raw.ptr[odd]] & AS_CAME) != 0)
+        odd++;
+    if (odd == raw.len)
+        return raw;
+    char *text = arena_alloc(arena, raw.len * 3);
+    for (size_t i = 0; i < raw.len; i++) {
+        unsigned char c = (unsigned char)raw.ptr[i];
+        if (c != '%' && (plain[c] & IN_PATH) == 0) {
+            text[n++] = '%';
+            text[n++] = "0123456789ABCDEF"[c >> 4];
+            c = (unsigned char)"0123456789ABCDEF"[c & 15];
+        }
+        text[n++] = (char)c;
+    }
+    return slice_of(text, n);
+}
+
 struct slice uri_text(const struct uri *u, struct arena *arena)
 {
+    struct slice path = valid_path(u->raw_path, arena);
     if (u->query.len == 0 && !u->has_query)
-        return u->raw_path;
-    return arena_join(arena, (struct slice[]){u->raw_path, SLICE("?"), u->query}, 3);
+        return path;
+    return arena_join(arena, (struct slice[]){path, SLICE("?"), u->query}, 3);
 }
 
 void uri_set_path(struct uri *u, struct slice path, struct arena *arena)

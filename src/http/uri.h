@@ -32,7 +32,7 @@ bool query_get(struct slice query, struct slice name, struct arena *, struct sli
 /* Next pair of a query, raw: start with *rest = query; false at the end. */
 bool query_next(struct slice *rest, struct slice *key, struct slice *value);
 
-/* path?query as it would be sent. */
+/* path?query as it would be sent: bytes that no path may hold are escaped. */
 struct slice uri_text(const struct uri *, struct arena *);
 
 /* Replaces path (decoded) and escapes it anew. */

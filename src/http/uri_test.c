@@ -32,6 +32,10 @@ TEST("a target is taken apart and decoded once")
     CHECK_OK(parse(SLICE("/?")));
     CHECK(uri.has_query && uri.query.len == 0);
     CHECK_TEXT(uri_text(&uri, &arena), "/?");
+    CHECK_OK(parse(SLICE("/[a]!'()*%2f~")));
+    CHECK_TEXT(uri_text(&uri, &arena), "/[a]!'()*%2f~");
+    CHECK_OK(parse(SLICE("/[a]{b}\"|<\xc3\xa9%2f?<>")));
+    CHECK_TEXT(uri_text(&uri, &arena), "/%5Ba%5D%7Bb%7D%22%7C%3C%C3%A9%2f?<>");
 }
 
 TEST("bad escapes, NUL bytes and unknown forms are refused")
