@@ -158,10 +158,14 @@ void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
 {
     COUNT(w->count, 1);
     site->count++;
-    if (site->server->proxy != NULL)
-        proxy_stage_open(w, site, site->server->proxy, fd);
-    else
+    if (site->server->proxy == NULL) {
         h1_conn_begin(w, site, fd, NULL);
+        return;
+    }
+    bool draining = w->draining || site->draining;
+    proxy_stage_open(w, site, site->server->proxy, fd); /* the site may be gone behind this */
+    if (draining)
+        proxy_stage_hurry(w, site, FRESH_NS);
 }
 
 void h1_uncount(struct h1_worker *w, struct h1_site *site)
@@ -222,6 +226,7 @@ static void on_timer(struct timer *t)
  * the way, and a last answer is still on its own. */
 static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
 {
+    proxy_stage_hurry(w, site, FRESH_NS);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);

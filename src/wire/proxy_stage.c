@@ -205,6 +205,20 @@ void proxy_stage_open(struct h1_worker *w, struct h1_site *site, const struct pr
     look(s);
 }
 
+void proxy_stage_hurry(struct h1_worker *w, const struct h1_site *site, uint64_t ns)
+{
+    LIST_FOR(n, &w->stages)
+    {
+        struct stage *s = CONTAINER_OF(n, struct stage, node);
+        uint64_t by = now(s) + ns;
+        if ((site != NULL && s->site != site) || (s->deadline_ns != 0 && s->deadline_ns <= by))
+            continue;
+        s->deadline_ns = by;
+        if (!timer_running(&s->timer) || s->timer.deadline_ns > by)
+            timer_start(w->loop, &s->timer, by);
+    }
+}
+
 void proxy_stage_abort(struct h1_worker *w)
 {
     LIST_FOR_SAFE(n, &w->stages)
