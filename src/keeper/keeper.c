@@ -132,15 +132,23 @@ static size_t own_inodes(const struct keeper *k, ino_t *out, size_t room)
     return count;
 }
 
-/* A socket file that root made for a server of another user. */
+/* A socket file that root made for a server of another user. The folder may be that user's: what
+ * stands there by now may be a link to something else, which stays root's. */
 static void give_away(const struct held *h, uid_t uid, gid_t gid)
 {
     char path[sizeof h->host];
+    struct stat s;
     memcpy(path, h->host, sizeof path);
     path[strcspn(path, "|")] = '\0';
-    if (path[0] != '@' && lchown(path, uid, gid) != 0)
+    if (path[0] == '@')
+        return;
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &s) != 0 || !S_ISSOCK(s.st_mode) ||
+        fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0)
         LOG(LOG_WARN, "", "a socket file stays root's", LOG_CSTR("path", path),
             LOG_CSTR("error", strerror(errno)));
+    if (fd >= 0)
+        close(fd);
 }
 
 static void open_held(struct keeper *k, const struct keeper_message *m, struct keeper_message *answer)
