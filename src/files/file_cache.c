@@ -232,7 +232,7 @@ static bool still_valid(const struct file_cache *c, struct open_file *f, uint64_
         return true;
     f->watch_state = state;
     if (c->watches && f->error == OK)
-        (void)file_watch_folder_of(f->path); /* its watch may have ended */
+        file_watch_folder_of(f->path); /* its watch may have ended */
     if (f->error != OK || stat(f->path.ptr, &now) != 0 || !same(&f->stat, &now))
         return false;
     if (f->fd >= 0 && f->bytes.ptr == NULL && f->size <= FILE_CACHE_SMALL)
@@ -241,18 +241,15 @@ static bool still_valid(const struct file_cache *c, struct open_file *f, uint64_
     return true;
 }
 
-/* A name is learned under a watch. Where its folder had none yet, it is learned again; missing names
- * get no watches of their own, lest a flood of them ends as a flood of watches. */
+/* What is learned before its folder's watch has begun is looked at again then. Missing names get no
+ * watches of their own, lest a flood of them ends as a flood of watches. */
 static struct open_file *open_watched(struct slice path, uint64_t now_ns)
 {
     unsigned slot = file_watch_slot(path);
     uint64_t state = file_watch_state(slot);
     struct open_file *f = open_new(path, now_ns, true);
-    if (f->error == OK && file_watch_folder_of(path)) {
-        open_file_unref(f);
-        state = file_watch_state(slot);
-        f = open_new(path, now_ns, true);
-    }
+    if (f->error == OK)
+        file_watch_folder_of(path);
     f->watch_slot = slot;
     f->watch_state = state;
     return f;

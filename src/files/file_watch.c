@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One inotify descriptor and one thread of the process. An event in a folder counts up the slot of the
+ * One inotify descriptor and one thread of the process. Workers say which folders they want watched;
+ * the thread begins the watches, since the first watch of a folder with many names takes the kernel
+ * milliseconds, and counts up for all when one has begun, so that what was learned before is looked at
+ * again. An event in a folder counts up the slot of the
  * name that it tells; names share slots by their hash, which costs a needless look now and then. An
  * event at a watched folder itself, a link to one, or any folder made or moved, counts up the one
  * counter of all names and ends the watches below it; they are begun anew when they are next needed.
  *
- * Workers take the lock only when they fill their cache or check an entry, never for a fresh one.
+ * Workers take the lock only when they fill their cache or check an entry, never for a fresh one; no
+ * system call is made under it but the end of a watch.
  * Writing without closing is not watched: a log that grows below a root would wake us at every line.
  */
 #include "files/file_watch.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +32,7 @@
 #define EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | IN_ATTRIB | \
                 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 #define PAUSE_NS 2000000
+enum { WANTED_MAX = 64 }; /* beyond: asked for again at the next check */
 #define GONE (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)
 
 struct watched {
@@ -38,7 +45,9 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map by_path, by_wd; /* under the lock, as are the records */
 static bool refused;              /* the kernel gives no more watches */
-static int queue = -1;
+static char *wanted[WANTED_MAX];  /* folders that are to be watched, malloc'd; under the lock */
+static unsigned wanted_count;
+static int queue = -1, wake = -1;
 static _Atomic uint32_t slots[FILE_WATCH_SLOTS], everything;
 
 static struct slice wd_key(const struct watched *w)
@@ -99,25 +108,64 @@ static void forget_below(struct slice folder)
     }
 }
 
+/* On the thread; true when it is watched and was not before. */
 static bool add(struct slice folder)
 {
     char name[PATH_MAX];
-    if (refused || by_path.count >= FILE_WATCH_FOLDERS || folder.len >= sizeof name)
+    pthread_mutex_lock(&lock);
+    bool may = !refused && by_path.count < FILE_WATCH_FOLDERS && folder.len < sizeof name &&
+               map_get(&by_path, folder) == NULL;
+    pthread_mutex_unlock(&lock);
+    if (!may)
         return false;
     memcpy(name, folder.ptr, folder.len);
     name[folder.len] = '\0';
     int wd = inotify_add_watch(queue, name, EVENTS);
+    int error = errno;
+    pthread_mutex_lock(&lock);
     if (wd < 0) {
-        refused = errno == ENOSPC || errno == ENOMEM;
-        return false;
+        refused = error == ENOSPC || error == ENOMEM;
+    } else {
+        struct watched *w = NEW(struct watched);
+        w->wd = wd;
+        w->path = slice_of(slice_dup(folder), folder.len);
+        (void)map_put(&by_path, w->path, w);
+        w->same = map_remove(&by_wd, wd_key(w));
+        (void)map_put(&by_wd, wd_key(w), w);
     }
-    struct watched *w = NEW(struct watched);
-    w->wd = wd;
-    w->path = slice_of(slice_dup(folder), folder.len);
-    (void)map_put(&by_path, w->path, w);
-    w->same = map_remove(&by_wd, wd_key(w));
-    (void)map_put(&by_wd, wd_key(w), w);
-    return true;
+    pthread_mutex_unlock(&lock);
+    return wd >= 0;
+}
+
+static struct slice folder_of(struct slice path)
+{
+    size_t slash = slice_find_last(path, '/');
+    return slash == SIZE_MAX ? SLICE_NONE : slice_take(path, slash > 0 ? slash : 1);
+}
+
+static char *next_wanted(void)
+{
+    pthread_mutex_lock(&lock);
+    char *folder = wanted_count > 0 ? wanted[--wanted_count] : NULL;
+    pthread_mutex_unlock(&lock);
+    return folder;
+}
+
+/* Each folder and those above it. */
+static void add_wanted(void)
+{
+    bool any = false;
+    for (char *name; (name = next_wanted()) != NULL; mem_free(name)) {
+        struct slice folder = slice_from(name);
+        bool is_new = add(folder);
+        any = any || is_new;
+        while (is_new && folder.len > 1) {
+            folder = folder_of(folder);
+            is_new = add(folder);
+        }
+    }
+    if (any)
+        count_up(&everything);
 }
 
 /* --- events --- */
@@ -164,10 +212,18 @@ static void *listen_for_ever(void *ignored)
 {
     (void)ignored;
     static char events[64 * 1024] __attribute__((aligned(8)));
-    for (;;) {
+    while (queue >= 0) {
+        struct pollfd p[] = {{.fd = queue, .events = POLLIN}, {.fd = wake, .events = POLLIN}};
+        uint64_t count;
+        if (poll(p, 2, -1) < 0)
+            continue;
+        if (p[1].revents != 0) {
+            (void)!read(wake, &count, sizeof count);
+            add_wanted();
+        }
+        if (p[0].revents == 0)
+            continue;
         ssize_t n = read(queue, events, sizeof events);
-        if (n <= 0 && errno != EINTR)
-            return NULL;
         pthread_mutex_lock(&lock);
         for (char *at = events; n > 0 && at < events + n;) {
             const struct inotify_event *e = (const void *)at;
@@ -177,6 +233,7 @@ static void *listen_for_ever(void *ignored)
         pthread_mutex_unlock(&lock);
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL); /* a busy folder: in batches */
     }
+    return NULL;
 }
 
 static void start(void)
@@ -185,12 +242,16 @@ static void start(void)
     sigset_t all, before;
     map_init(&by_path, false);
     map_init(&by_wd, false);
-    queue = inotify_init1(IN_CLOEXEC);
+    queue = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
-    if (queue >= 0 && pthread_create(&thread, NULL, listen_for_ever, NULL) != 0) {
-        close(queue);
-        queue = -1;
+    if (queue < 0 || wake < 0 || pthread_create(&thread, NULL, listen_for_ever, NULL) != 0) {
+        if (queue >= 0)
+            close(queue);
+        if (wake >= 0)
+            close(wake);
+        queue = wake = -1;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (queue >= 0)
@@ -199,26 +260,29 @@ static void start(void)
 
 /* --- */
 
-static struct slice folder_of(struct slice path)
+static bool is_wanted(struct slice folder)
 {
-    size_t slash = slice_find_last(path, '/');
-    return slash == SIZE_MAX ? SLICE_NONE : slice_take(path, slash > 0 ? slash : 1);
+    for (unsigned i = 0; i < wanted_count; i++) {
+        if (slice_is(folder, wanted[i]))
+            return true;
+    }
+    return false;
 }
 
-bool file_watch_folder_of(struct slice path)
+void file_watch_folder_of(struct slice path)
 {
+    uint64_t one = 1;
     struct slice folder = folder_of(path);
     pthread_once(&once, start);
     if (queue < 0 || folder.len == 0)
-        return false;
+        return;
     pthread_mutex_lock(&lock);
-    bool is_new = map_get(&by_path, folder) == NULL && add(folder);
-    while (is_new && folder.len > 1) {
-        folder = folder_of(folder);
-        if (map_get(&by_path, folder) != NULL)
-            break;
-        (void)add(folder);
-    }
+    bool ask = map_get(&by_path, folder) == NULL && !refused &&
+               by_path.count < FILE_WATCH_FOLDERS && wanted_count < WANTED_MAX &&
+               !is_wanted(folder);
+    if (ask)
+        wanted[wanted_count++] = slice_dup(folder);
     pthread_mutex_unlock(&lock);
-    return is_new;
+    if (ask)
+        (void)!write(wake, &one, sizeof one);
 }

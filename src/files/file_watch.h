@@ -13,9 +13,9 @@ enum {
     FILE_WATCH_SLOTS = 4096,
 };
 
-/* Starts watching the folder of an absolute name and those above it. True when the folder was not
- * watched before and is now: what was learned of the name until then must be looked at again. */
-bool file_watch_folder_of(struct slice path);
+/* Asks for the folder of an absolute name, and those above it, to be watched from soon on. When that
+ * has begun, every name's state changes: what was learned until then must be looked at again. */
+void file_watch_folder_of(struct slice path);
 
 /* The slot of a name. */
 unsigned file_watch_slot(struct slice path);
