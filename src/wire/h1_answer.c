@@ -7,6 +7,8 @@
  */
 #include "wire/h1_internal.h"
 
+#include <netinet/tcp.h>
+
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
@@ -16,6 +18,7 @@
 enum {
     GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
     DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
+    CORK_MIN = 256 * 1024, /* bytes of a file from which on two more system calls pay */
     TURN_MAX = 256 * 1024, /* bytes that one connection sends before others get their turn */
 };
 
@@ -271,6 +274,14 @@ static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend le
     return send_gathered(s, bytes, SLICE("\r\n"), 0);
 }
 
+/* Between the pieces of a large file the kernel keeps what fills no segment, instead of sending it
+ * alone whenever the socket's buffer is full. */
+static void cork(int fd, uint64_t len, int on)
+{
+    if (len >= CORK_MIN)
+        (void)!setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on); /* Unix sockets have none */
+}
+
 static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
 {
     struct h1_scratch *s = of_sink(sink);
@@ -280,6 +291,7 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
     TRY(over_length(s, len));
     if (s->chunked_out)
         return sink_file_as_data(sink, fd, offset, len);
+    cork(s->conn->fd, len, 1);
     enum err e = send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE);
     while (e == OK && sent < len) {
         uint64_t n;
@@ -293,6 +305,7 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
             e = take_turns(s, n);
     }
     s->x.bytes_sent += sent;
+    cork(s->conn->fd, len, 0);
     return e == OK ? OK : h1_broken(s, e);
 }
 
