@@ -3,14 +3,16 @@
  * One inotify descriptor and one thread of the process. Workers say which folders they want watched;
  * the thread begins the watches, since the first watch of a folder with many names takes the kernel
  * milliseconds, and counts up for all when one has begun, so that what was learned before is looked at
- * again. An event in a folder counts up the slot of the
- * name that it tells; names share slots by their hash, which costs a needless look now and then. An
- * event at a watched folder itself, a link to one, or any folder made or moved, counts up the one
- * counter of all names and ends the watches below it; they are begun anew when they are next needed.
+ * again.
+ *
+ * An event in a folder counts up the slot of the name that it tells; names share slots by their hash,
+ * which costs a needless look now and then. An event at a watched folder itself, a link to one, or any
+ * folder made or moved, counts up the one counter of all names and ends the watches below it; they are
+ * begun anew when they are next needed.
  *
  * Workers take the lock only when they fill their cache or check an entry, never for a fresh one; no
- * system call is made under it but the end of a watch.
- * Writing without closing is not watched: a log that grows below a root would wake us at every line.
+ * system call is made under it but the end of a watch. Writing without closing is not watched: a log
+ * that grows below a root would wake us at every line.
  */
 #include "files/file_watch.h"
 
@@ -32,8 +34,9 @@
 #define EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | IN_ATTRIB | \
                 IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 #define PAUSE_NS 2000000
-enum { WANTED_MAX = 64 }; /* beyond: asked for again at the next check */
 #define GONE (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)
+
+enum { WANTED_MAX = 64 }; /* beyond: asked for again at the next check */
 
 struct watched {
     struct slice path;    /* malloc'd */

@@ -476,3 +476,27 @@ TEST("of a group the first route that matches runs, however many groups there ar
     map_deinit(&groups);
     end();
 }
+
+TEST("a route whose group has run is matched all the same, and its captures count")
+{
+    struct route_list list = {0};
+    struct map groups;
+    struct slice value;
+    json_t *routes = json_loads(
+        "[{\"group\":\"g\",\"match\":[{\"path_regexp\":{\"name\":\"r\",\"pattern\":\"^/(.)\"}}],"
+        "\"handle\":[{\"handler\":\"note\",\"n\":1}]},"
+        "{\"group\":\"g\",\"match\":[{\"path_regexp\":{\"name\":\"r\",\"pattern\":\"(.)$\"}}],"
+        "\"handle\":[{\"handler\":\"note\",\"n\":2}]}]", 0, NULL);
+    map_init(&groups, false);
+    begin(SLICE("/ab"));
+    provision.groups = &groups;
+    CHECK_OK(route_list_provision(&list, routes, &provision));
+    json_decref(routes);
+    visited[0] = '\0';
+    CHECK_OK(route_list_run(&list, &x, NULL));
+    CHECK_TEXT(slice_from(visited), "1 ");
+    CHECK(placeholder_get(&x, SLICE("http.regexp.r.1"), &value));
+    CHECK_TEXT(value, "b");
+    map_deinit(&groups);
+    end();
+}

@@ -195,28 +195,27 @@ enum err matcher_sets_match(const struct matcher_set *sets, uint32_t count, stru
 
 /* The word that holds a group's bit. Most servers have few groups, whose bits stand in the exchange
  * itself; of others memory is taken when the first of them matches. */
-static uint64_t *group_word(struct exchange *x, unsigned group, bool mark)
+static uint64_t *group_word(struct exchange *x, unsigned group)
 {
     if (group < GROUPS_INLINE)
         return &x->groups;
-    if (x->more_groups == NULL && mark)
+    if (x->more_groups == NULL)
         x->more_groups = arena_zalloc(x->arena, (GROUPS_MAX - GROUPS_INLINE + 64) / 8);
-    return x->more_groups != NULL ? &x->more_groups[(group - GROUPS_INLINE) / 64] : NULL;
+    return &x->more_groups[(group - GROUPS_INLINE) / 64];
 }
 
-/* Whether the walk takes this route; marks its group when it does. */
+/* Whether the walk takes this route; marks its group when it does. A route is matched even when
+ * another of its group ran before, as in Caddy: its matchers may set placeholders, or fail. */
 static enum err enter_route(const struct route *r, struct exchange *x, bool *taken)
 {
     uint64_t bit = UINT64_C(1) << r->group % 64;
     *taken = false;
-    if (r->group > 0) {
-        const uint64_t *word = group_word(x, r->group, false);
-        if (word != NULL && (*word & bit) != 0)
-            return OK;
-    }
     TRY(matcher_sets_match(r->sets, r->sets_count, x, taken));
-    if (*taken && r->group > 0)
-        *group_word(x, r->group, true) |= bit;
+    if (!*taken || r->group == 0)
+        return OK;
+    uint64_t *word = group_word(x, r->group);
+    *taken = (*word & bit) == 0;
+    *word |= bit;
     return OK;
 }
 
