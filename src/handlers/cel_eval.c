@@ -171,7 +171,7 @@ static enum err calculate(struct exchange *x, enum cel_operator o, struct cel_va
 static enum err run_binary(const struct cel_node *n, struct exchange *x, struct cel_value *out)
 {
     struct cel_value a, b;
-    int order;
+    int order = 0;
     TRY(eval(n->args[0], x, &a));
     TRY(eval(n->args[1], x, &b));
     enum cel_operator o = n->operator;
@@ -194,6 +194,7 @@ static enum err eval_truth(const struct cel_node *n, struct exchange *x, bool *t
 {
     static const struct cel_value yes = {.type = CEL_BOOL, .truth = true};
     struct cel_value v;
+    *truth = false;
     TRY(eval(n, x, &v));
     meet(&v, &yes);
     if (v.type != CEL_BOOL)
