@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One request of our own and its whole answer: for certificate authorities, DNS providers, OCSP,
+ * permission questions, health checks. On a fiber; may wait.
+ */
+#pragma once
+
+#include "http/fields.h"
+#include "tls/trust.h"
+
+enum { FETCH_ANSWER_MAX = 4 << 20 };
+
+struct fetch_request {
+    struct slice method;  /* empty: GET */
+    struct slice url;     /* http:// or https:// */
+    const struct field *fields; /* besides Host, User-Agent, Content-Length; the caller's override */
+    size_t fields_count;
+    struct slice body;
+    uint64_t timeout_ns;  /* of all of it; 0: 30 s */
+    size_t answer_max;    /* 0: FETCH_ANSWER_MAX */
+    unsigned redirects;   /* how many are followed, GET and HEAD only */
+    struct tls_client *tls; /* NULL: the process's own */
+    const struct sockaddr *local; /* bound before; NULL: none */
+    bool no_proxy;        /* HTTPS_PROXY, HTTP_PROXY and NO_PROXY do not count */
+};
+
+struct fetch_answer {
+    int status;
+    struct fields fields;
+    struct slice body;    /* in the arena, like the fields */
+    char why[512];        /* a sentence, when there is no answer */
+};
+
+/* ERR_INVALID: a bad URL or answer; ERR_TIMEOUT; ERR_LIMIT: longer than answer_max; ERR_CLOSED,
+ * ERR_IO: no connection. Any status is OK. */
+enum err fetch(const struct fetch_request *, struct arena *, struct fetch_answer *);
