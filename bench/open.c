@@ -5,18 +5,24 @@
  * that stalls for 50 ms is charged for every request that fell into the stall,
  * not for one per connection; that is what a closed loop leaves out.
  *
- *   open PORT PATH CONNECTIONS SECONDS RATE
+ *   open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT]
  *
  * A request that falls due while every connection is busy waits for one, and
  * its wait counts. When the time is over, what is still out has up to one
  * second to come home; what then is missing is counted as `lost` and enters the
  * histogram with the age it had reached, so that an overloaded server cannot
  * look good by not answering. Prints one JSON line.
+ *
+ * With UPSTREAM_PORT it is also the server behind a gateway, in the same loop:
+ * two processes on one core would wait for each other's time slice, and that
+ * wait, some milliseconds, would be all that a percentile shows. The gateway
+ * opens its connections while the first WARM_NS go by, which do not count.
  */
 #include "client.h"
 #include <sys/prctl.h>
 
-enum { EVENTS = 256, ERRORS_MAX = 1000 };
+enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096 };
+#define WARM_NS 300000000u
 
 struct source {
     uint16_t port;
@@ -26,9 +32,15 @@ struct source {
     struct client **idle;
     size_t idle_count;
     uint64_t began_ns, rate, due_count, total;
-    uint64_t answered, errors;
+    uint64_t answered, errors, counts_from_ns;
     struct histogram latencies;
+    int listener; /* -1: not an upstream */
 };
+
+/* The upstream's connections are known by their descriptor, its listener by UPSTREAM_MAX. */
+static const char answer[] = "HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: text/plain\r\n"
+                             "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 13\r\n\r\n"
+                             "Hello, world\n";
 
 static uint64_t due_ns(const struct source *s, uint64_t i)
 {
@@ -46,6 +58,12 @@ static void replace(struct source *s, struct client *c)
     s->idle[s->idle_count++] = c;
 }
 
+static void note_latency(struct source *s, uint64_t due)
+{
+    if (due >= s->counts_from_ns)
+        histogram_add(&s->latencies, now_ns() - due);
+}
+
 static void on_readable(struct source *s, struct client *c)
 {
     if (!c->busy) {
@@ -58,7 +76,7 @@ static void on_readable(struct source *s, struct client *c)
     enum progress got = client_read(c, MSG_DONTWAIT);
     if (got == WAITING)
         return;
-    histogram_add(&s->latencies, now_ns() - c->began_ns);
+    note_latency(s, c->began_ns);
     if (got == BROKEN) {
         replace(s, c);
         return;
@@ -78,10 +96,59 @@ static void send_due(struct source *s)
         struct client *c = s->idle[--s->idle_count];
         s->due_count++;
         if (!client_send(c, s->request, s->request_len, due)) {
-            histogram_add(&s->latencies, now_ns() - due);
+            note_latency(s, due);
             replace(s, c);
         }
     }
+}
+
+/* --- the upstream --- */
+
+static void add_upstream(struct source *s, int fd, uint64_t tag)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tag};
+    if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+        fatal("epoll_ctl");
+}
+
+static int listen_upstream(uint16_t port)
+{
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof at) < 0 || listen(fd, 4096) < 0)
+        fatal("upstream");
+    return fd;
+}
+
+/* A gateway sends a small request at once: what ends in an empty line is whole. */
+static void serve_upstream(struct source *s, uint64_t tag)
+{
+    char bytes[HEAD_CAP];
+    int fd = tag == UPSTREAM_MAX ? accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+                                 : (int)tag;
+    if (tag == UPSTREAM_MAX) {
+        if (fd >= UPSTREAM_MAX)
+            fatal("too many connections to the upstream");
+        if (fd >= 0)
+            add_upstream(s, fd, (uint64_t)fd);
+        return;
+    }
+    ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n >= 4 && memcmp(bytes + n - 4, "\r\n\r\n", 4) == 0)
+        (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        close(fd);
+}
+
+static void on_event(struct source *s, const struct epoll_event *ev)
+{
+    if (ev->data.u64 <= UPSTREAM_MAX) /* no pointer is as small */
+        serve_upstream(s, ev->data.u64);
+    else
+        on_readable(s, ev->data.ptr);
 }
 
 /* Until the next request is due; with no free connection, until an answer. */
@@ -107,7 +174,7 @@ static void run(struct source *s, size_t count, uint64_t limit_ns)
         if (n < 0 && errno != EINTR)
             fatal("epoll_pwait2");
         for (int i = 0; i < n; i++)
-            on_readable(s, events[i].data.ptr);
+            on_event(s, &events[i]);
     }
 }
 
@@ -127,8 +194,8 @@ static uint64_t charge_lost(struct source *s, const struct client *clients, size
 
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fprintf(stderr, "usage: open PORT PATH CONNECTIONS SECONDS RATE\n");
+    if (argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT]\n");
         return 2;
     }
     static struct source s;
@@ -146,6 +213,9 @@ int main(int argc, char **argv)
     s.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (!clients || !s.idle || s.epoll_fd < 0)
         fatal("start");
+    s.listener = argc == 7 ? listen_upstream((uint16_t)number(argv[6], 1, 65535)) : -1;
+    if (s.listener >= 0)
+        add_upstream(&s, s.listener, UPSTREAM_MAX);
     for (size_t i = 0; i < count; i++) {
         if (!client_open(&clients[i], s.port))
             fatal("connect");
@@ -153,6 +223,7 @@ int main(int argc, char **argv)
         s.idle[s.idle_count++] = &clients[i];
     }
     s.began_ns = now_ns() + 1000000u;
+    s.counts_from_ns = s.listener >= 0 ? s.began_ns + WARM_NS : 0;
     run(&s, count, s.began_ns + (seconds + 1) * 1000000000u);
 
     uint64_t lost = charge_lost(&s, clients, count), bytes = 0;
