@@ -117,20 +117,12 @@ static enum err send_gathered(struct h1_scratch *s, struct slice more, struct sl
     return e;
 }
 
-static bool is_framing_name(struct slice name)
-{
-    return (name.len == 14 && slice_eq_nocase(name, SLICE("Content-Length"))) ||
-           (name.len == 17 && slice_eq_nocase(name, SLICE("Transfer-Encoding"))) ||
-           (name.len == 10 && slice_eq_nocase(name, SLICE("Connection"))) ||
-           (name.len == 10 && slice_eq_nocase(name, SLICE("Keep-Alive")));
-}
-
 static enum err put_fields(struct buffer *out, const struct fields *fields)
 {
     for (uint32_t i = 0; i < fields->count; i++) {
         const struct field *f = &fields->items[i];
         struct slice value = f->value;
-        if (is_framing_name(f->name) || !h1_name_ok(f->name) ||
+        if (field_is_framing(f->name) || !h1_name_ok(f->name) ||
             !h1_value_fit(&value, fields->arena))
             continue; /* a name or value that would split the response never leaves */
         TRY(buffer_reserve(out, f->name.len + value.len + 4));
@@ -354,28 +346,10 @@ void h1_put_refusal(struct buffer *out, int status)
                            status, text, strlen(text) + 4, status, text);
 }
 
-/* What a request that failed below the handlers is told, if nothing has been said yet. */
-static int status_of(enum err why)
-{
-    switch (why) {
-    case ERR_INVALID:
-        return 400;
-    case ERR_TIMEOUT:
-        return 408;
-    case ERR_LIMIT:
-        return 413;
-    case ERR_FAILED:
-    case ERR_IO:
-        return 500;
-    default:
-        return 0; /* cut: the peer left, or abort was asked for */
-    }
-}
-
 static void on_sink_abort(struct sink *sink, enum err why)
 {
     struct h1_scratch *s = of_sink(sink);
-    int status = s->x.res.head_sent ? 0 : status_of(why);
+    int status = s->x.res.head_sent ? 0 : status_of_failure(why);
     s->x.close_after = true;
     if (status > 0) {
         s->wire_broken = false;

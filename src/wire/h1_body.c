@@ -16,31 +16,12 @@
 
 enum { TRAILERS_MAX = 32 };
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-    return a == 0 || (b > 0 && b < a) ? b : a;
-}
-
-static uint64_t deadline(const struct h1_scratch *s, struct h1_pace *pace, uint64_t idle_ns,
-                         uint64_t rate, uint64_t hard_ns)
-{
-    uint64_t now = loop_now_ns(s->conn->worker->loop);
-    if (idle_ns == 0)
-        return hard_ns;
-    if (rate == 0)
-        return earlier(hard_ns, now + idle_ns);
-    if (pace->start_ns == 0)
-        pace->start_ns = now;
-    unsigned __int128 credit = (unsigned __int128)pace->bytes * NS_PER_S / rate;
-    uint64_t allowed = credit < INT64_MAX / 2 ? (uint64_t)credit : INT64_MAX / 2;
-    return earlier(hard_ns, pace->start_ns + idle_ns + allowed);
-}
-
 uint64_t h1_read_deadline(struct h1_scratch *s)
 {
     const struct http_server *server = s->x.server;
-    return deadline(s, &s->reading, server->read_idle_timeout_ns, server->read_min_rate,
-                    earlier(s->hard_read_ns, s->x.read_by_ns));
+    return pace_deadline(&s->reading, loop_now_ns(s->conn->worker->loop),
+                         server->read_idle_timeout_ns, server->read_min_rate,
+                         earlier_ns(s->hard_read_ns, s->x.read_by_ns));
 }
 
 uint64_t h1_write_deadline(struct h1_scratch *s)
@@ -49,8 +30,8 @@ uint64_t h1_write_deadline(struct h1_scratch *s)
     uint64_t idle = server->write_idle_timeout_ns;
     if (server->write_min_rate == 0)
         idle = (idle + 1) / 2; /* h1_still_takes looks in the middle */
-    return deadline(s, &s->writing, idle, server->write_min_rate,
-                    earlier(s->hard_write_ns, s->x.answer_by_ns));
+    return pace_deadline(&s->writing, loop_now_ns(s->conn->worker->loop), idle,
+                         server->write_min_rate, earlier_ns(s->hard_write_ns, s->x.answer_by_ns));
 }
 
 enum err h1_broken(struct h1_scratch *s, enum err e)
@@ -107,15 +88,9 @@ static enum err read_length(struct h1_scratch *s, char *buf, size_t cap, size_t 
 
 static void keep_trailers(struct h1_scratch *s, const struct h1_field *fields, unsigned count)
 {
-    static const char *const forbidden[] = {"Content-Length", "Transfer-Encoding", "Host",
-                                            "Trailer", "Connection", "Content-Type",
-                                            "Authorization", "Cookie", "Content-Encoding", NULL};
     fields_init(&s->trailers, &s->arena);
     for (unsigned i = 0; i < count; i++) {
-        const char *const *f = forbidden;
-        while (*f != NULL && !slice_eq_nocase(fields[i].name, slice_from(*f)))
-            f++;
-        if (*f == NULL)
+        if (trailer_wanted(fields[i].name))
             fields_add(&s->trailers, arena_copy(&s->arena, fields[i].name),
                        arena_copy(&s->arena, fields[i].value));
     }

@@ -15,9 +15,7 @@
  */
 #include "wire/h1_internal.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <net/if.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -25,7 +23,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "http/uri.h"
 #include "loop/await.h"
 #include "wire/proxy_stage.h"
 
@@ -417,90 +414,13 @@ static void on_bytes(struct op *op, int result)
 
 /* --- one exchange --- */
 
-/* A link-local address means something on its link only. */
-static void put_zone(const struct sockaddr_in6 *a, char *host, size_t cap)
-{
-    char name[IF_NAMESIZE];
-    size_t len = strlen(host);
-    if (a->sin6_scope_id == 0)
-        return;
-    if (if_indextoname(a->sin6_scope_id, name) != NULL)
-        snprintf(host + len, cap - len, "%%%s", name);
-    else
-        snprintf(host + len, cap - len, "%%%u", a->sin6_scope_id);
-}
-
-static char *put_number(char *at, unsigned n)
-{
-    char digits[10];
-    unsigned count = 0;
-    do
-        digits[count++] = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
-    while (count > 0)
-        *at++ = digits[--count];
-    return at;
-}
-
-/* As inet_ntop, which takes ten times as long. */
-static void put_four(const struct in_addr *a, char *at)
-{
-    const unsigned char *b = (const unsigned char *)&a->s_addr;
-    for (int i = 0; i < 4; i++) {
-        at = put_number(at, b[i]);
-        *at++ = i < 3 ? '.' : '\0';
-    }
-}
-
-static void text_of(const struct sockaddr_storage *a, char *host, size_t cap, char port[8])
-{
-    const struct sockaddr_in *four = (const void *)a;
-    const struct sockaddr_in6 *six = (const void *)a;
-    struct in_addr mapped;
-    host[0] = port[0] = '\0';
-    if (a->ss_family == AF_INET) {
-        put_four(&four->sin_addr, host);
-        *put_number(port, ntohs(four->sin_port)) = '\0';
-    } else if (a->ss_family == AF_INET6) {
-        snprintf(port, 8, "%u", ntohs(six->sin6_port));
-        if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) {
-            memcpy(&mapped, six->sin6_addr.s6_addr + 12, 4);
-            inet_ntop(AF_INET, &mapped, host, (socklen_t)cap);
-        } else {
-            inet_ntop(AF_INET6, &six->sin6_addr, host, (socklen_t)cap);
-            put_zone(six, host, cap);
-        }
-    } else {
-        snprintf(host, cap, "@");
-    }
-}
-
-static bool named_in(const struct slice *names, size_t count, struct slice name)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (slice_eq_nocase(names[i], name))
-            return true;
-    }
-    return false;
-}
-
-/* Names with '_' or '.' could pass for others behind a gateway (CGI makes '_' of '-'). */
-static bool wanted_field(const struct http_server *server, struct slice name)
-{
-    if (memchr(name.ptr, '_', name.len) != NULL &&
-        !named_in(server->underscore_headers, server->underscore_count, name))
-        return false;
-    return memchr(name.ptr, '.', name.len) == NULL ||
-           named_in(server->dot_headers, server->dot_count, name);
-}
-
 static void fill_request(struct h1_scratch *s, const struct http_server *server)
 {
     struct request *q = &s->x.req;
     const struct h1_head *h = &s->head;
     fields_init(&q->fields, &s->arena);
     for (unsigned i = 0; i < h->count; i++) {
-        if (!h->fields[i].odd || wanted_field(server, h->fields[i].name))
+        if (!h->fields[i].odd || field_wanted(server, h->fields[i].name))
             fields_add(&q->fields, h->fields[i].name, h->fields[i].value);
     }
     q->method = q->original_method = h->method;
@@ -549,49 +469,20 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     s->at = s->head_len;
     s->hard_write_ns = server->write_timeout_ns > 0 ? now + server->write_timeout_ns : 0;
     s->hard_read_ns = server->read_timeout_ns > 0 ? s->begun_ns + server->read_timeout_ns : 0;
-    s->reading = s->writing = (struct h1_pace){0};
+    s->reading = s->writing = (struct pace){0};
     s->unsent = 0;
-}
-
-/* What no route sees: targets that are no path, and those that Go answers itself. */
-static enum err answer_alone(struct exchange *x, int status, struct slice body)
-{
-    x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
-    if (status >= 400)
-        x->close_after = true;
-    if (body.len > 0)
-        fields_add(&x->res.fields, SLICE("Content-Type"), SLICE("text/plain; charset=utf-8"));
-    TRY(exchange_answer(x, status, body));
-    return exchange_end(x);
-}
-
-static enum err serve_alone(struct exchange *x)
-{
-    if (x->req.method_id == METHOD_CONNECT)
-        return answer_alone(x, 405, SLICE(""));
-    if (x->req.method_id == METHOD_OPTIONS && slice_is(x->req.target, "*"))
-        return answer_alone(x, 200, SLICE(""));
-    return answer_alone(x, 400, SLICE("400 Bad Request"));
 }
 
 static void serve_one(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
     struct generation *g;
-    struct slice authority;
     const struct http_server *server = c->site->current(c->site, &g);
     begin_exchange(c, server, g);
     struct exchange *x = &s->x;
     COUNT(c->worker->requests, 1);
-    if (x->req.method_id == METHOD_CONNECT ||
-        (x->req.method_id == METHOD_OPTIONS && slice_is(x->req.target, "*")) ||
-        uri_parse(x->req.target, &x->req.uri, &authority, x->arena) != OK) {
-        if (serve_alone(x) != OK)
-            s->wire_broken = true;
-    } else {
-        x->req.original_uri = x->req.uri;
-        http_server_serve(server, x);
-    }
+    if (serve_exchange(x) != OK)
+        s->wire_broken = true;
 }
 
 static void end_exchange(struct h1_conn *c)
@@ -625,7 +516,7 @@ static void on_addresses(struct exchange *x)
 {
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
     struct sockaddr_storage a;
-    text_of(peer_of(s->conn, &a), s->remote_text, sizeof s->remote_text, s->remote_port);
+    peer_text(peer_of(s->conn, &a), s->remote_text, sizeof s->remote_text, s->remote_port);
     x->remote_host = slice_from(s->remote_text);
     x->remote_port = slice_from(s->remote_port);
 }
@@ -639,7 +530,7 @@ static void on_local_addresses(struct exchange *x)
         a = s->conn->given->local;
     else
         (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
-    text_of(&a, s->local_text, sizeof s->local_text, s->local_port);
+    peer_text(&a, s->local_text, sizeof s->local_text, s->local_port);
     x->local_host = slice_from(s->local_text);
     x->local_port = slice_from(s->local_port);
 }

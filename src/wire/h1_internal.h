@@ -5,24 +5,17 @@
  */
 #pragma once
 
-#include <net/if.h>
-
 #include "base/buffer.h"
+#include "wire/peer_text.h"
 #include "wire/chunked.h"
 #include "wire/h1_conn.h"
 #include "wire/h1_head.h"
+#include "wire/serve.h"
 
 enum {
     BODY_ROOM = 16384,        /* of the input buffer, behind the largest head */
     RESPONSE_HEAD_MAX = 65536,
     DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
-    ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE, /* "fe80::1%eth0" */
-};
-
-/* How much one direction of an exchange has moved, for its minimum rate. */
-struct h1_pace {
-    uint64_t start_ns; /* 0: nothing asked for yet */
-    uint64_t bytes;
 };
 
 struct h1_scratch {
@@ -39,7 +32,7 @@ struct h1_scratch {
     struct chunked chunked;
     uint64_t body_left;  /* of a body with a length */
     uint64_t hard_write_ns, hard_read_ns; /* 0: none */
-    struct h1_pace reading, writing;
+    struct pace reading, writing;
     uint64_t turn_bytes; /* sent since the connection last let others have a turn */
     int unsent;          /* in the kernel's buffer when a write last waited in vain */
     enum h1_body framing;
