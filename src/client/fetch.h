@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One request of our own and its whole answer: for certificate authorities, DNS providers, OCSP,
- * permission questions, health checks. On a fiber; may wait.
+ * permission questions, health checks. On a fiber; may wait. Connections are kept for some seconds
+ * by the thread that opened them.
  */
 #pragma once
 
@@ -19,6 +20,8 @@ struct fetch_request {
     uint64_t timeout_ns;  /* of all of it; 0: 30 s */
     size_t answer_max;    /* 0: FETCH_ANSWER_MAX */
     unsigned redirects;   /* how many are followed, GET and HEAD only */
+    bool repeatable;      /* a POST that may arrive twice: asked again when the kept connection it
+                           * went out on turns out to be closed, as GET, HEAD and PUT are always */
     struct tls_client *tls; /* NULL: the process's own */
     const struct sockaddr *local; /* bound before; NULL: none */
     bool no_proxy;        /* HTTPS_PROXY, HTTP_PROXY and NO_PROXY do not count */
@@ -28,9 +31,14 @@ struct fetch_answer {
     int status;
     struct fields fields;
     struct slice body;    /* in the arena, like the fields */
+    struct slice url;     /* whose answer it is, after redirects */
     char why[512];        /* a sentence, when there is no answer */
 };
 
-/* ERR_INVALID: a bad URL or answer; ERR_TIMEOUT; ERR_LIMIT: longer than answer_max; ERR_CLOSED,
- * ERR_IO: no connection. Any status is OK. */
+/* ERR_INVALID: a bad URL or answer; ERR_TIMEOUT; ERR_LIMIT: longer than answer_max; ERR_DENIED: the
+ * server could not show who it is; ERR_NOT_FOUND: no such host; ERR_CLOSED, ERR_IO: no connection.
+ * Any status is OK. */
 enum err fetch(const struct fetch_request *, struct arena *, struct fetch_answer *);
+
+/* At a thread's end, before its loop settles: what is kept open for the next request is closed. */
+void fetch_thread_deinit(void);

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests of our own to a server of the test's own, which answers by the path it is asked for, on
+ * both back ends.
+ */
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/test.h"
+#include "client/fetch.h"
+#include "loop/await.h"
+#include "net/resolver.h"
+
+/* --- the server --- */
+
+static int listener;
+static uint16_t port;
+static atomic_int connections;
+
+static const struct {
+    const char *path, *answer;
+    bool closes;
+} answers[] = {
+    {"/hello", "HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello", false},
+    {"/chunks", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+                "\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", false},
+    {"/to-close", "HTTP/1.0 200 OK\r\n\r\nuntil the end", true},
+    {"/none", "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", false},
+    {"/long", "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", true},
+    {"/endless", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhello"
+                 "\r\n5\r\nhello\r\n", false},
+    {"/cut", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", true},
+    {"/nonsense", "SSH-2.0-whatever\r\n\r\n", true},
+    {"/101", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", true},
+    {"/there", "HTTP/1.1 302 Found\r\nLocation: hello\r\nContent-Length: 0\r\n\r\n", false},
+    {"/round", "HTTP/1.1 307 Round\r\nLocation: /round\r\nContent-Length: 0\r\n\r\n", false},
+    {"/bad-there", "HTTP/1.1 302 Found\r\nLocation: gopher://x\r\nContent-Length: 0\r\n\r\n",
+     false},
+    {"/silent", "", false},
+    {"/gone", "", true},
+};
+
+static void say_all(int fd, const char *text, size_t len)
+{
+    for (ssize_t n; len > 0 && (n = send(fd, text, len, MSG_NOSIGNAL)) > 0; text += n)
+        len -= (size_t)n;
+}
+
+/* Reads one request; its length with the body, or 0. */
+static size_t read_request(int fd, char *buf, size_t size)
+{
+    size_t len = 0;
+    for (ssize_t n; len < size - 1 && (n = recv(fd, buf + len, size - 1 - len, 0)) > 0;) {
+        buf[len += (size_t)n] = '\0';
+        const char *end = strstr(buf, "\r\n\r\n");
+        const char *length = end != NULL ? strstr(buf, "Content-Length: ") : NULL;
+        size_t body = length != NULL ? strtoul(length + 16, NULL, 10) : 0;
+        if (end != NULL && len >= (size_t)(end + 4 - buf) + body)
+            return len;
+    }
+    return 0;
+}
+
+/* Back comes what came, and to another host where the path says so. */
+static void answer_dynamic(int fd, const char *request, size_t len)
+{
+    char head[400];
+    int n;
+    if (strstr(request, " /elsewhere ") != NULL)
+        n = snprintf(head, sizeof head, "HTTP/1.1 302 Found\r\nLocation: http://localhost:%u/echo"
+                     "\r\nContent-Length: 0\r\n\r\n", port);
+    else
+        n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", len);
+    say_all(fd, head, (size_t)n);
+    if (strstr(request, " /elsewhere ") == NULL && strncmp(request, "HEAD", 4) != 0)
+        say_all(fd, request, len);
+}
+
+/* False: the connection ends. */
+static bool answer(int fd, const char *request, size_t len, unsigned number)
+{
+    char path[64] = "";
+    (void)sscanf(request, "%*s %63s", path);
+    if (strcmp(path, "/second-closes") == 0) {
+        if (number > 0)
+            return false;
+        answer_dynamic(fd, request, len);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        if (strcmp(path, answers[i].path) == 0) {
+            say_all(fd, answers[i].answer, strlen(answers[i].answer));
+            return !answers[i].closes;
+        }
+    }
+    answer_dynamic(fd, request, len);
+    return true;
+}
+
+static void *serve_connection(void *arg)
+{
+    static _Thread_local char request[70000];
+    int fd = (int)(intptr_t)arg;
+    size_t len;
+    for (unsigned n = 0; (len = read_request(fd, request, sizeof request)) > 0; n++) {
+        if (!answer(fd, request, len, n))
+            break;
+    }
+    close(fd);
+    return NULL;
+}
+
+static void *serve(void *unused)
+{
+    (void)unused;
+    for (int fd; (fd = accept(listener, NULL, NULL)) >= 0;) {
+        pthread_t thread;
+        atomic_fetch_add(&connections, 1);
+        if (pthread_create(&thread, NULL, serve_connection, (void *)(intptr_t)fd) == 0)
+            pthread_detach(thread);
+    }
+    return NULL;
+}
+
+static void start_server(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    pthread_t thread;
+    if (port != 0)
+        return;
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+    CHECK_INT(listen(listener, 64), 0);
+    CHECK_INT(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    port = ntohs(a.sin_port);
+    CHECK_INT(pthread_create(&thread, NULL, serve, NULL), 0);
+    pthread_detach(thread);
+}
+
+/* --- scenes --- */
+
+static struct loop *loop;
+static struct arena arena;
+static struct fetch_answer got;
+static const char *wrong; /* what did not hold, with its place: a CHECK cannot leave a fiber */
+static int wrong_line;
+static void (*scene)(void);
+
+#define EXPECT(cond)                                                                               \
+    do {                                                                                           \
+        if (!(cond) && wrong == NULL) {                                                            \
+            wrong = #cond;                                                                         \
+            wrong_line = __LINE__;                                                                 \
+        }                                                                                          \
+    } while (0)
+
+static void on_scene(void *arg)
+{
+    (void)arg;
+    scene();
+    loop_stop(loop);
+}
+
+static void start_scene(struct task *t)
+{
+    (void)t;
+    if (fiber_start(loop, on_scene, NULL) != OK)
+        loop_stop(loop);
+}
+
+static void run_scene(enum loop_kind kind, void (*function)(void))
+{
+    struct task start = {.run = start_scene};
+    if (kind == LOOP_URING && !loop_probe_uring())
+        test_skip("io_uring is not allowed here");
+    start_server();
+    scene = function;
+    wrong = NULL;
+    atomic_store(&connections, 0);
+    arena_init(&arena, 4096);
+    CHECK_OK(loop_create(kind, &loop));
+    loop_defer(loop, &start);
+    loop_run(loop);
+    fetch_thread_deinit();
+    resolver_thread_deinit();
+    loop_settle(loop);
+    CHECK_INT(fiber_live(loop), 0);
+    loop_destroy(loop);
+    arena_deinit(&arena);
+    if (wrong != NULL)
+        test_fail(__FILE__, wrong_line, "%s (%s)", wrong, got.why);
+}
+
+#define SCENE(sentence, name)                                                                      \
+    static void name(void);                                                                        \
+    TEST(sentence " (epoll)")                                                                      \
+    {                                                                                              \
+        run_scene(LOOP_EPOLL, name);                                                               \
+    }                                                                                              \
+    TEST(sentence " (io_uring)")                                                                   \
+    {                                                                                              \
+        run_scene(LOOP_URING, name);                                                               \
+    }                                                                                              \
+    static void name(void)
+
+static struct slice url_of(const char *path)
+{
+    return arena_printf(&arena, "http://127.0.0.1:%u%s", port, path);
+}
+
+static enum err ask(const char *method, const char *path)
+{
+    struct fetch_request q = {.method = slice_from(method), .url = url_of(path)};
+    return fetch(&q, &arena, &got);
+}
+
+static bool says(const char *part)
+{
+    return strstr(got.why, part) != NULL;
+}
+
+SCENE("an answer comes whole, however it is framed", frames)
+{
+    struct slice value;
+    EXPECT(ask("GET", "/hello") == OK && got.status == 200 && slice_is(got.body, "hello"));
+    EXPECT(fields_get(&got.fields, SLICE("x-a"), &value) && slice_is(value, "b"));
+    EXPECT(ask("GET", "/chunks") == OK && slice_is(got.body, "abcde"));
+    EXPECT(ask("GET", "/none") == OK && got.status == 404 && slice_is(got.body, "no"));
+    EXPECT(ask("HEAD", "/echo") == OK && got.body.len == 0);
+    EXPECT(atomic_load(&connections) == 1);
+    EXPECT(ask("GET", "/to-close") == OK && slice_is(got.body, "until the end"));
+    EXPECT(ask("GET", "/hello") == OK);
+    EXPECT(atomic_load(&connections) == 2);
+}
+
+SCENE("what is sent is what was asked for", sent)
+{
+    static const struct field fields[] = {
+        {SLICE("Accept"), SLICE("text/plain")}, {SLICE("user-agent"), SLICE("me")}};
+    struct fetch_request q = {.method = SLICE("POST"), .body = SLICE("the body"),
+                              .fields = fields, .fields_count = 2,
+                              .url = arena_printf(&arena, "http://us:er@127.0.0.1:%u/echo?a=b c",
+                                                  port)};
+    char head[300];
+    snprintf(head, sizeof head, "POST /echo?a=b%%20c HTTP/1.1\r\nHost: 127.0.0.1:%u\r\n"
+             "Authorization: Basic dXM6ZXI=\r\nAccept: text/plain\r\nuser-agent: me\r\n"
+             "Content-Length: 8\r\n\r\nthe body", port);
+    EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, head));
+    EXPECT(ask("POST", "/echo") == OK);
+    EXPECT(slice_find_slice(got.body, SLICE("Content-Length: 0\r\n\r\n")) != SIZE_MAX);
+    EXPECT(slice_find_slice(got.body, SLICE("User-Agent: portico/")) != SIZE_MAX);
+}
+
+SCENE("an answer is no longer than it may be", limits)
+{
+    struct fetch_request q = {.url = url_of("/long"), .answer_max = 12};
+    EXPECT(fetch(&q, &arena, &got) == ERR_LIMIT && says("longer than 12 bytes"));
+    q.url = url_of("/endless");
+    EXPECT(fetch(&q, &arena, &got) == ERR_LIMIT && says("longer than 12 bytes"));
+}
+
+SCENE("what is no answer is told in a sentence", failures)
+{
+    struct fetch_request q = {.url = url_of("/silent"), .timeout_ns = 100 * NS_PER_MS};
+    EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while waiting for the answer"));
+    q.url = url_of("/endless");
+    EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while reading the answer"));
+    EXPECT(ask("GET", "/gone") == ERR_CLOSED && says("while waiting for the answer"));
+    EXPECT(ask("GET", "/cut") == ERR_CLOSED && says("while reading the answer"));
+    EXPECT(ask("GET", "/nonsense") == ERR_INVALID && says("no HTTP"));
+    EXPECT(ask("GET", "/101") == ERR_INVALID && says("another protocol"));
+    EXPECT(ask("G T", "/hello") == ERR_INVALID && says("no method"));
+    q.url = SLICE("http://127.0.0.1:1/");
+    EXPECT(fetch(&q, &arena, &got) != OK && says("dial tcp 127.0.0.1:1: connect: "));
+    q.url = SLICE("gopher://x");
+    EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("no URL"));
+}
+
+SCENE("a field that could split the request is refused", splitting)
+{
+    const struct field bad = {SLICE("X"), SLICE("a\r\nEvil: b")};
+    struct fetch_request q = {.url = url_of("/hello"), .fields = &bad, .fields_count = 1};
+    EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("cannot be sent"));
+}
+
+SCENE("redirects are followed as far as asked", redirected)
+{
+    struct fetch_request q = {.url = url_of("/there")};
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 302);
+    q.redirects = 2;
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 200 && slice_is(got.body, "hello"));
+    EXPECT(slice_eq(got.url, url_of("/hello")));
+    q.method = SLICE("POST");
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 302);
+    q.method = SLICE("HEAD");
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 200);
+    q.url = url_of("/round");
+    EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("more than 2 redirects"));
+    q.url = url_of("/bad-there");
+    EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("gopher://x"));
+}
+
+SCENE("credentials do not follow to another server", secrets)
+{
+    static const struct field fields[] = {{SLICE("Authorization"), SLICE("secret")},
+                                          {SLICE("Cookie"), SLICE("secret")},
+                                          {SLICE("X-Public"), SLICE("known")}};
+    struct fetch_request q = {.url = url_of("/elsewhere"), .fields = fields, .fields_count = 3,
+                              .redirects = 1};
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 200);
+    EXPECT(slice_find_slice(got.body, SLICE("secret")) == SIZE_MAX);
+    EXPECT(slice_find_slice(got.body, SLICE("known")) != SIZE_MAX);
+}
+
+SCENE("a kept connection that turns out closed is replaced, for what may be repeated", stale)
+{
+    struct fetch_request q = {.method = SLICE("POST"), .url = url_of("/second-closes"),
+                              .body = SLICE("x")};
+    EXPECT(ask("GET", "/second-closes") == OK);
+    EXPECT(ask("GET", "/second-closes") == OK);
+    EXPECT(atomic_load(&connections) == 2);
+    EXPECT(fetch(&q, &arena, &got) == ERR_CLOSED);
+    EXPECT(fetch(&q, &arena, &got) == OK);
+    q.repeatable = true;
+    EXPECT(fetch(&q, &arena, &got) == OK);
+    EXPECT(atomic_load(&connections) == 4);
+}
+
+SCENE("a connection starts from the address it was told", local)
+{
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
+    struct fetch_request q = {.url = url_of("/hello"), .local = (struct sockaddr *)&from};
+    EXPECT(fetch(&q, &arena, &got) == OK);
+    EXPECT(ask("GET", "/hello") == OK);
+    EXPECT(atomic_load(&connections) == 2); /* they do not stand for one another */
+}
