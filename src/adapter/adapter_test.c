@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "adapter/conn_policy.h"
-#include "adapter/subject.h"
+#include "pki/subject.h"
 #include "adapter/suggest.h"
 #include "adapter/upstream_address.h"
 #include "base/buffer.h"
@@ -190,6 +190,9 @@ TEST("public names, internal names and addresses are told apart")
     CHECK(!subject_is_internal(SLICE("1.1.1.1")));
     CHECK(subject_is_ip(SLICE("1.1.1.1")));
     CHECK(subject_is_tailscale(SLICE("host.TS.net")));
+    CHECK(subject_is_internal(SLICE("0.0.0.1")));
+    CHECK(subject_is_internal(SLICE("::")));
+    CHECK(!subject_is_internal(SLICE("2606:4700::1111")));
 }
 
 TEST("a misspelt word finds the one that was meant")

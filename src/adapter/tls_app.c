@@ -10,7 +10,7 @@
 
 #include "adapter/conn_policy.h"
 #include "adapter/issuer.h"
-#include "adapter/subject.h"
+#include "pki/subject.h"
 #include "base/map.h"
 
 struct policy {

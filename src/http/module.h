@@ -15,6 +15,7 @@
 struct chain;
 struct named_route;
 struct provision;
+struct storage;
 
 struct module {
     const char *id; /* "http.handlers.static_response", "http.matchers.path" */
@@ -49,6 +50,8 @@ struct provision {
     size_t named_routes_count;
     struct slice server_name;
     const json_t *server; /* the server in hand, for handlers that look at it */
+    struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
+    uint16_t http_port, https_port; /* of the app "http"; 0: not said */
 };
 
 /* Sets the error sentence; returns ERR_INVALID. */

@@ -2,7 +2,7 @@
 /*
  * Only the text of a name is looked at.
  */
-#include "adapter/subject.h"
+#include "pki/subject.h"
 
 #include <arpa/inet.h>
 
@@ -49,7 +49,7 @@ bool subject_is_ip(struct slice s)
 static bool v4_internal(uint32_t ip)
 {
     return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 20 == 0xAC1 || ip >> 16 == 0xC0A8 ||
-           ip >> 16 == 0xA9FE;
+           ip >> 16 == 0xA9FE || ip >> 16 == 0;
 }
 
 static bool ip_internal(struct slice s)
@@ -61,7 +61,10 @@ static bool ip_internal(struct slice s)
         return false;
     if (!is_v6)
         return v4_internal(ntohl(v4.s_addr));
-    return IN6_IS_ADDR_LOOPBACK(&v6) || (v6.s6_addr[0] & 0xFE) == 0xFC ||
+    if (IN6_IS_ADDR_V4MAPPED(&v6))
+        return v4_internal((uint32_t)v6.s6_addr[12] << 24 | (uint32_t)v6.s6_addr[13] << 16 |
+                           (uint32_t)v6.s6_addr[14] << 8 | v6.s6_addr[15]);
+    return (v6.s6_addr[0] & 0xFE) == 0 || (v6.s6_addr[0] & 0xFE) == 0xFC ||
            IN6_IS_ADDR_LINKLOCAL(&v6);
 }
 
@@ -101,4 +104,26 @@ bool subject_qualifies_public(struct slice s)
 bool subject_is_tailscale(struct slice s)
 {
     return ends_nocase(s, SLICE(".ts.net"));
+}
+
+bool subject_matches(struct slice name, struct slice pattern)
+{
+    name = host_only(name);
+    if (slice_eq_nocase(name, pattern))
+        return true;
+    while (slice_starts(pattern, SLICE("*"))) {
+        size_t dot = slice_find(name, '.');
+        struct slice label = dot == SIZE_MAX ? name : slice_take(name, dot);
+        if (label.len == 0 || (pattern.len > 1 && pattern.ptr[1] != '.'))
+            return false;
+        name = slice_skip(name, label.len);
+        pattern = slice_skip(pattern, 1);
+        if (slice_eq_nocase(name, pattern))
+            return true;
+        if (name.len == 0 || pattern.len == 0)
+            return false;
+        name = slice_skip(name, 1);
+        pattern = slice_skip(pattern, 1);
+    }
+    return false;
 }

@@ -11,3 +11,7 @@ bool subject_qualifies_public(struct slice); /* for one of a public authority, b
 bool subject_is_ip(struct slice);
 bool subject_is_internal(struct slice);
 bool subject_is_tailscale(struct slice);
+
+/* Whether a name is meant by a pattern: itself, or one with "*" for any of its first labels, all
+ * labels before that one being "*", too. Case is ignored. */
+bool subject_matches(struct slice name, struct slice pattern);
