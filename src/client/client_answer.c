@@ -145,6 +145,18 @@ static enum err begin_body(struct client_answer *a, size_t used)
     return OK;
 }
 
+/* Until another line has ended, since only then a parser has anything new to say: bytes that come
+ * one by one must not have the whole head parsed each time. */
+static enum err read_line(struct client_answer *a, uint64_t deadline_ns)
+{
+    size_t had;
+    do {
+        had = a->in.len;
+        TRY(read_more(a, deadline_ns));
+    } while (a->in.len <= a->head_max && memchr(a->in.ptr + had, '\n', a->in.len - had) == NULL);
+    return OK;
+}
+
 enum err client_read_head(struct client_answer *a, bool to_head, uint64_t deadline_ns)
 {
     for (;;) {
@@ -159,7 +171,7 @@ enum err client_read_head(struct client_answer *a, bool to_head, uint64_t deadli
             return begin_body(a, used);
         if (r != H1_MORE)
             return refuse_head(a, r);
-        TRY(read_more(a, deadline_ns));
+        TRY(read_line(a, deadline_ns));
     }
 }
 
