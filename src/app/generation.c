@@ -93,7 +93,9 @@ static enum err read_listen(struct generation *g, const struct http_server *s)
                                                    port);
             struct slice key = arena_join(&g->arena,
                                           (struct slice[]){a.network, SLICE("/"), host}, 3);
-            TRY(claim(g, s, (struct bound){key, a.network, a.host, (uint16_t)port, s}));
+            TRY(claim(g, s, (struct bound){key, a.network, a.host, (uint16_t)port, s,
+                                           s->listen_protocols[i],
+                                           s->tls != NULL && port != g->http_port}));
         }
     }
     return OK;
@@ -160,7 +162,8 @@ static enum err read_http(struct generation *g, const json_t *http)
     g->grace_ns = ns > 0 ? (uint64_t)ns : 0;
     TRY(provision_duration(p, http, "shutdown_delay", 0, &ns));
     g->shutdown_delay_ns = ns > 0 ? (uint64_t)ns : 0;
-    struct auto_https_ports ports = {port > 0 ? (uint16_t)port : 80,
+    g->http_port = port > 0 ? (uint16_t)port : 80;
+    struct auto_https_ports ports = {g->http_port,
                                      secure_port > 0 ? (uint16_t)secure_port : 443};
     TRY(read_metrics(g, http));
     json_t *servers = json_object_get(http, "servers");

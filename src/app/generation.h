@@ -18,6 +18,8 @@ struct bound {
     struct slice network, host;
     uint16_t port;
     const struct http_server *server;
+    unsigned protocols; /* HTTP_1 | … */
+    bool tls;           /* encrypted, by the server's policies */
 };
 
 struct generation_slot { /* one worker's hold */
@@ -36,6 +38,7 @@ struct generation {
     struct http_metrics *metrics; /* NULL: not wanted */
     json_t *document; /* as it came; json_null for none */
     json_t *plain;    /* the same without "@id" members: what is provisioned */
+    uint16_t http_port; /* is never encrypted */
     uint64_t grace_ns, shutdown_delay_ns;
     atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */
     struct slice user;         /* whose the server process shall be; empty: as it was started */

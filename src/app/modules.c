@@ -12,6 +12,7 @@
 #include "logs/writers.h"
 #include "http/client_ip.h"
 #include "http/proxy_policy.h"
+#include "http/tls_modules.h"
 
 const struct module *const all_modules[] = {
     &auth_hash_argon2id,
@@ -90,5 +91,22 @@ const struct module *const all_modules[] = {
     &policy_uri_hash,
     &policy_weighted_round_robin,
     &transport_http,
+    &client_verifier_leaf,
+    &hello_match_local_ip,
+    &hello_match_remote_ip,
+    &hello_match_sni,
+    &hello_match_sni_regexp,
+    &leaf_loader_file,
+    &leaf_loader_folder,
+    &leaf_loader_pem,
+    &leaf_loader_storage,
+    &trust_combined,
+    &trust_file,
+    &trust_http,
+    &trust_inline,
+    &trust_pki_intermediate,
+    &trust_pki_root,
+    &trust_storage,
+    &trust_system,
     NULL,
 };

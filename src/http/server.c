@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "http/access_log.h"
+#include "http/server_tls.h"
 
 static const char *const known_members[] = {
     "listen", "listener_wrappers", "packet_conn_wrappers", "read_timeout", "read_header_timeout",
@@ -126,6 +127,8 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
     if (e == OK)
         e = refuse_unfinished(json, p);
     if (e == OK)
+        e = server_tls_provision(s, json, p);
+    if (e == OK)
         e = client_ip_provision(&s->client_ip, json, p);
     if (e == OK)
         e = listener_wrappers_provision(&s->proxy, json, p);
@@ -135,7 +138,6 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
         e = read_routes(s, json, p);
     if (e == OK)
         e = read_logs(s, json, p);
-    s->wants_tls = json_array_size(json_object_get(json, "tls_connection_policies")) > 0;
     p->groups = NULL;
     map_deinit(&groups);
     return e;

@@ -10,6 +10,10 @@
 #include "http/client_ip.h"
 #include "http/proxy_policy.h"
 #include "http/route.h"
+#include "tls/policy.h"
+
+enum http_protocol { HTTP_1 = 1, HTTP_2 = 2, HTTP_2_CLEAR = 4, HTTP_3 = 8 };
+enum { HTTP_2_IS_THERE = 0 }; /* of the protocols that are asked for, h2 is offered */
 
 struct http_server {
     struct slice name;
@@ -30,8 +34,10 @@ struct http_server {
     const atomic_uint_fast64_t *shutdown_ns; /* monotonic: when a delayed shutdown begins; holds 0
                                               * while none is ahead; may be NULL */
     bool full_duplex;
-    bool strict_sni_host;
-    bool wants_tls;          /* must not be served before HTTPS is there */
+    unsigned protocols;         /* HTTP_1 | …: of any of its addresses */
+    unsigned *listen_protocols; /* of each member of `listen` */
+    struct tls_server *tls;     /* NULL: no address is encrypted; else all but those on the HTTP port */
+    bool strict_sni_host;       /* a request for another host than the handshake's is refused: 421 */
     struct client_ip_policy client_ip;
     const struct proxy_policy *proxy; /* whose PROXY headers count; NULL: none is looked for */
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
