@@ -23,6 +23,7 @@
 #include "net/listener.h"
 #include "net/resolver.h"
 #include "proxy/proxy.h"
+#include "tls/stream.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define SAY_AGAIN_NS (60 * NS_PER_S)
@@ -315,6 +316,7 @@ static void *run(void *arg)
     h1_worker_deinit(&w->h1);
     proxy_thread_deinit();
     resolver_thread_deinit();
+    stream_thread_deinit();
     loop_settle(w->loop);
     loop_destroy(w->loop);
     return NULL;

@@ -96,6 +96,17 @@ enum err await_recv(int fd, char *buf, size_t len, uint64_t deadline_ns, size_t 
     return OK;
 }
 
+enum err await_recv_lent(int fd, uint64_t deadline_ns, struct slice *lent)
+{
+    struct wait w;
+    *lent = SLICE_NONE;
+    TRY(begin(&w));
+    op_recv_lent(loop_self(), &w.op, fd);
+    TRY(finish(&w, deadline_ns)); /* resumed from within on_done */
+    *lent = w.op.lent;
+    return OK;
+}
+
 static void skip_sent(struct msghdr *m, size_t sent)
 {
     while (m->msg_iovlen > 0 && sent >= m->msg_iov->iov_len) {

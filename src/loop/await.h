@@ -15,6 +15,9 @@
 /* Up to `len` bytes; *n = 0 at the end of the stream. */
 enum err await_recv(int fd, char *buf, size_t len, uint64_t deadline_ns, size_t *n);
 
+/* Waits for bytes that lie in the loop's memory until this fiber suspends again; none at the end. */
+enum err await_recv_lent(int fd, uint64_t deadline_ns, struct slice *lent);
+
 /* All bytes of all parts; changes `parts`. `flags`: MSG_MORE. *sent counts also when it fails. */
 enum err await_send(int fd, struct iovec *parts, size_t count, int flags, uint64_t deadline_ns,
                     size_t *sent);

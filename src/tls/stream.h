@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection's two directions as fibers use them, with TLS or without: the same waits as
+ * loop/await.h, with the same deadlines and errors. Without TLS they are those.
+ *
+ * With TLS one fiber may write while another one reads. After an ERR_TIMEOUT a write may be tried
+ * again, with the same bytes.
+ */
+#pragma once
+
+#include "loop/await.h"
+#include "tls/tls_stream.h"
+
+struct stream {
+    int fd;
+    struct tls_stream *tls; /* NULL: plain */
+};
+
+/* The handshake. ERR_INVALID when it fails: tls_stream_why. ERR_CLOSED when the peer leaves. */
+enum err stream_handshake(struct stream *, uint64_t deadline_ns);
+
+/* Up to `len` bytes; *n = 0 at the end. With TLS, one that was not said is ERR_CLOSED. */
+enum err stream_recv(struct stream *, char *buf, size_t len, uint64_t deadline_ns, size_t *n);
+
+/* Until a stream_recv would give something, or the end. */
+enum err stream_await_readable(struct stream *, uint64_t deadline_ns);
+
+/* As stream_recv, without waiting: false when nothing has come. */
+bool stream_recv_now(struct stream *, char *buf, size_t len, size_t *n, enum err *);
+
+enum err stream_send(struct stream *, struct iovec *parts, size_t count, int flags,
+                     uint64_t deadline_ns, size_t *sent);
+
+/* Some of what is left, so that the caller can look at its clock; may be 0 bytes, if the peer has
+ * taken something all the same. */
+enum err stream_send_some(struct stream *, struct msghdr *, int flags, uint64_t deadline_ns,
+                          size_t *sent);
+enum err stream_sendfile_some(struct stream *, int file, uint64_t offset, uint64_t len,
+                              uint64_t deadline_ns, uint64_t *sent);
+
+/* Without waiting, from anywhere: what the socket takes at once of these few bytes. */
+void stream_send_now(struct stream *, struct slice);
+
+/* Says the end of what is sent: close_notify, if the socket takes it at once, and FIN. */
+void stream_shutdown(struct stream *);
+
+/* Buffers that this thread keeps; at its end. */
+void stream_thread_deinit(void);
