@@ -94,6 +94,17 @@ enum err base64_encode(struct buffer *b, struct slice s)
     return OK;
 }
 
+enum err base64url_encode(struct buffer *b, struct slice s)
+{
+    size_t from = b->len;
+    TRY(base64_encode(b, s));
+    while (b->len > from && b->ptr[b->len - 1] == '=')
+        b->len--;
+    for (size_t i = from; i < b->len; i++)
+        b->ptr[i] = b->ptr[i] == '+' ? '-' : b->ptr[i] == '/' ? '_' : b->ptr[i];
+    return OK;
+}
+
 static int sextet(char c)
 {
     if (c >= 'A' && c <= 'Z')

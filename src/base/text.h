@@ -21,6 +21,9 @@ size_t utf8_encode(uint32_t rune, char out[4]);
 /* Standard alphabet, padded. */
 enum err base64_encode(struct buffer *, struct slice);
 
+/* The URL alphabet without padding (RFC 4648 §5, RFC 7515 §2). */
+enum err base64url_encode(struct buffer *, struct slice);
+
 /* Standard or URL alphabet, padding optional; ERR_INVALID on anything else. */
 enum err base64_decode(struct buffer *, struct slice);
 

@@ -69,6 +69,17 @@ TEST("UTF-8 that is overlong, a surrogate or beyond Unicode is refused")
     CHECK(memcmp(out, "\xf0\x9f\x9a\xaa", 4) == 0);
 }
 
+TEST("base64url has no padding and two letters of its own")
+{
+    struct buffer b;
+    buffer_init(&b, 100);
+    CHECK_OK(base64url_encode(&b, SLICE("\xfb\xff\xfe")));
+    CHECK_OK(base64url_encode(&b, SLICE("\xff")));
+    CHECK_OK(base64url_encode(&b, SLICE("")));
+    CHECK_TEXT(buffer_slice(&b), "-__-_w");
+    buffer_deinit(&b);
+}
+
 TEST("base64 goes there and back, and bad letters are refused")
 {
     struct buffer b, back;
