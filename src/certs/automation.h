@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/map.h"
 #include "certs/issuance.h"
 #include "tls/credential.h"
 
@@ -65,10 +66,10 @@ struct automation {
     struct automation_policy *fallback_public, *fallback_internal;
     struct storage *storage;             /* the document's, or the default folder */
     struct slice data_folder;            /* where instance.uuid is */
-    struct slice *names;                 /* to be managed; lower case */
+    struct slice *names;                 /* to be managed; ASCII, lower case */
     size_t names_count, names_cap;
-    struct slice *forced;                /* certificates.automate: managed even below a wildcard */
-    size_t forced_count;
+    struct map *names_set;
+    struct map *forced;                  /* certificates.automate: managed even below a wildcard */
     struct credential **manual;          /* files, folders, PEM, storage: held by the generation */
     size_t manual_count;
     const struct permission_type *permission; /* NULL: none */
@@ -97,11 +98,19 @@ enum err automation_storage(struct provision *, const json_t *storage, struct sl
  * JSON must live as long as the generation. */
 enum err automation_add_policy(struct provision *, struct automation *, const json_t *);
 
-/* Names that need a certificate; those that are there already are not added again. */
-void automation_add_name(struct provision *, struct automation *, struct slice name);
+/* Other issuers for a policy, as automatic HTTPS gives names of a private network the internal one;
+ * the JSON array must live as long as the generation. */
+enum err automation_set_issuers(struct provision *, struct automation_policy *, const json_t *issuers);
 
-/* The policy of a name; never NULL. */
+/* A name that needs a certificate; one that is there already is not added again. Makes the default
+ * policy when no other has the name. */
+enum err automation_add_name(struct provision *, struct automation *, struct slice name);
+
+/* The policy of a name; NULL: none has it. */
 const struct automation_policy *automation_find(const struct automation *, struct slice name);
+
+/* Whether all its certificates come from the local authority. */
+bool automation_is_internal(const struct automation_policy *);
 
 /* Whether a manual certificate has the name, or a wildcard for it. */
 bool automation_has_manual(const struct automation *, struct slice name);

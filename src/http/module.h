@@ -52,6 +52,7 @@ struct provision {
     const json_t *server; /* the server in hand, for handlers that look at it */
     struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
+    const json_t *tls; /* the app: issuers look for "dns" and "resolvers" there; NULL: none */
 };
 
 /* Sets the error sentence; returns ERR_INVALID. */

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The modules of this room, for the table of all modules in app/.
+ */
+#pragma once
+
+#include "http/module.h"
+
+extern const struct module permission_http; /* tls.permission.http: ask */
+extern const struct module getter_http;     /* tls.get_certificate.http */
