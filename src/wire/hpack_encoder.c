@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Encoding of header blocks. What repeats on a connection becomes one byte: names whose values
+ * hardly vary (Server, Content-Type, Cache-Control …) are indexed at first sight, others when the
+ * same field has been seen before, by a hash of few bits: unique values (ids, ETags of many files)
+ * never fill the table. Cookies and credentials are never indexed.
+ *
+ * Indexes count from the newest entry, so what this side has dropped may live on in the peer's table
+ * without harm: nothing has to be told but what the peer's SETTINGS ask for (RFC 7541 §4.2). An idle
+ * connection keeps no table.
+ */
+#include <string.h>
+
+#include "wire/hpack_table.h"
+#include "wire/huffman.h"
+
+enum {
+    SECRET = 3,            /* policies; 0 is AT_SECOND_SIGHT */
+    AT_FIRST_SIGHT = 1,
+    NOT_AT_ALL = 2,
+    LOWER_MAX = 256,       /* longer names are not Huffman-coded when they have capitals */
+};
+
+static const uint8_t policies[NAME_COUNT] = {
+    [NAME_STATUS] = AT_FIRST_SIGHT,
+    [NAME_ACCEPT_RANGES] = AT_FIRST_SIGHT,
+    [NAME_ACCESS_CONTROL_ALLOW_ORIGIN] = AT_FIRST_SIGHT,
+    [NAME_CACHE_CONTROL] = AT_FIRST_SIGHT,
+    [NAME_CONTENT_ENCODING] = AT_FIRST_SIGHT,
+    [NAME_CONTENT_LANGUAGE] = AT_FIRST_SIGHT,
+    [NAME_CONTENT_TYPE] = AT_FIRST_SIGHT,
+    [NAME_SERVER] = AT_FIRST_SIGHT,
+    [NAME_STRICT_TRANSPORT_SECURITY] = AT_FIRST_SIGHT,
+    [NAME_VARY] = AT_FIRST_SIGHT,
+    [NAME_VIA] = AT_FIRST_SIGHT,
+    [NAME_AUTHORITY] = AT_FIRST_SIGHT,
+    [NAME_USER_AGENT] = AT_FIRST_SIGHT,
+    [NAME_DATE] = NOT_AT_ALL,
+    [NAME_CONTENT_RANGE] = NOT_AT_ALL,
+    [NAME_AGE] = NOT_AT_ALL,
+    [NAME_AUTHORIZATION] = SECRET,
+    [NAME_PROXY_AUTHORIZATION] = SECRET,
+    [NAME_COOKIE] = SECRET,
+    [NAME_SET_COOKIE] = SECRET,
+};
+
+void hpack_encoder_init(struct hpack_encoder *e)
+{
+    *e = (struct hpack_encoder){.told = HPACK_TABLE_DEFAULT, .low = HPACK_TABLE_DEFAULT,
+                                .limit = HPACK_TABLE_DEFAULT};
+    e->table.max = HPACK_TABLE_DEFAULT;
+}
+
+void hpack_encoder_deinit(struct hpack_encoder *e)
+{
+    hpack_table_deinit(&e->table);
+}
+
+void hpack_encoder_rest(struct hpack_encoder *e)
+{
+    hpack_table_deinit(&e->table);
+    memset(e->seen, 0, sizeof e->seen);
+}
+
+void hpack_encoder_limit(struct hpack_encoder *e, uint32_t limit)
+{
+    e->limit = limit < HPACK_TABLE_DEFAULT ? limit : HPACK_TABLE_DEFAULT;
+    if (e->limit < e->low)
+        e->low = e->limit;
+    hpack_table_resize(&e->table, e->low);
+    e->table.max = e->limit;
+}
+
+/* --- names --- */
+
+static uint64_t small(const char *at, size_t len)
+{
+    uint64_t word = 0;
+    memcpy(&word, at, len);
+    return word | UINT64_C(0x2020202020202020);
+}
+
+/* `known` is in small letters. Bit 5 of all bytes is ignored: what is taken for a letter or '-' that
+ * way is its capital or a control character, which no name holds. */
+static bool is_name(const char *name, const char *known, size_t len)
+{
+    if (len < 8)
+        return small(name, len) == small(known, len);
+    for (size_t at = 0; at + 8 < len; at += 8) {
+        if (small(name + at, 8) != small(known + at, 8))
+            return false;
+    }
+    return small(name + len - 8, 8) == small(known + len - 8, 8);
+}
+
+enum hpack_name hpack_name_of(struct slice name)
+{
+    if (name.len == 0)
+        return NAME_OTHER;
+    uint8_t id = hpack_name_slots[hpack_name_slot(name)];
+    const struct slice *known = &hpack_names[id];
+    return known->len == name.len && is_name(name.ptr, known->ptr, name.len) ? id : NAME_OTHER;
+}
+
+/* --- parts of a representation --- */
+
+static char *put_number(char *at, uint8_t pattern, unsigned prefix, size_t number)
+{
+    size_t mask = (1u << prefix) - 1;
+    if (number < mask) {
+        *at++ = (char)(pattern | number);
+        return at;
+    }
+    *at++ = (char)(pattern | mask);
+    for (number -= mask; number >= 128; number >>= 7)
+        *at++ = (char)(number | 128);
+    *at++ = (char)number;
+    return at;
+}
+
+static char *put_string(char *at, struct slice text)
+{
+    size_t len = huffman_length(text);
+    if (len < text.len) {
+        at = put_number(at, 0x80, 7, len);
+        return huffman_encode(at, text);
+    }
+    at = put_number(at, 0, 7, text.len);
+    if (text.len > 0)
+        memcpy(at, text.ptr, text.len);
+    return at + text.len;
+}
+
+static void lower(char *to, struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++)
+        to[i] = ascii_lower(name.ptr[i]);
+}
+
+static char *put_name(char *at, struct slice name)
+{
+    char small_letters[LOWER_MAX];
+    if (name.len <= LOWER_MAX) {
+        lower(small_letters, name);
+        return put_string(at, slice_of(small_letters, name.len));
+    }
+    at = put_number(at, 0, 7, name.len);
+    lower(at, name);
+    return at + name.len;
+}
+
+/* --- what to do with a field --- */
+
+struct place {
+    uint32_t whole, name; /* indexes of an equal field, and of one with that name; 0: none */
+};
+
+/* Of the static table only methods, paths, schemes, statuses and accept-encoding have values. */
+static void find_static(enum hpack_name id, struct slice value, struct place *p)
+{
+    p->name = (uint32_t)id <= HPACK_STATIC ? id : 0;
+    for (uint32_t i = id; i <= NAME_ACCEPT_ENCODING && id != NAME_OTHER; i++) {
+        if (hpack_static[i].id != id)
+            return;
+        if (hpack_static[i].value.len > 0 && slice_eq(hpack_static[i].value, value)) {
+            p->whole = i;
+            return;
+        }
+    }
+}
+
+static void find(const struct hpack_table *t, enum hpack_name id, struct slice name,
+                 struct slice value, struct place *p)
+{
+    for (uint32_t i = 0; i < t->count; i++) {
+        const struct hpack_entry *e = hpack_table_at(t, i);
+        if (e->id != id || e->name_len != name.len ||
+            (e->value_len != value.len && p->name > 0) ||
+            (id == NAME_OTHER && !slice_eq_nocase(name, hpack_entry_name(t, e))))
+            continue;
+        if (p->name == 0)
+            p->name = HPACK_STATIC + 1 + i;
+        if (slice_eq(hpack_entry_value(t, e), value)) {
+            p->whole = HPACK_STATIC + 1 + i;
+            return;
+        }
+    }
+}
+
+static uint32_t mix(enum hpack_name id, struct slice name, struct slice value)
+{
+    uint64_t head = 0, tail = 0, sum = (name.len << 16 ^ value.len) + id;
+    size_t n = value.len < 8 ? value.len : 8;
+    if (n > 0) {
+        memcpy(&head, value.ptr, n);
+        memcpy(&tail, value.ptr + value.len - n, n);
+    }
+    if (id == NAME_OTHER)
+        sum += (uint64_t)(unsigned char)(name.ptr[0] | 0x20) << 32 |
+               (uint64_t)(unsigned char)(name.ptr[name.len - 1] | 0x20) << 40;
+    sum = (sum ^ head) * UINT64_C(0x9e3779b97f4a7c15);
+    sum = (sum ^ sum >> 29 ^ tail) * UINT64_C(0xbf58476d1ce4e5b9);
+    return (uint32_t)(sum >> 40);
+}
+
+static bool seen_before(struct hpack_encoder *e, enum hpack_name id, struct slice name,
+                        struct slice value)
+{
+    uint32_t hash = mix(id, name, value);
+    uint16_t *seen = &e->seen[hash % 16], mark = (uint16_t)(hash >> 4 | 1);
+    bool before = *seen == mark;
+    *seen = mark;
+    return before;
+}
+
+static bool shall_index(struct hpack_encoder *e, enum hpack_name id, struct slice name,
+                        struct slice value, enum hpack_how how)
+{
+    if (how != HPACK_AUTO || policies[id] == NOT_AT_ALL ||
+        name.len + value.len + HPACK_ENTRY_OVERHEAD > e->table.max / 2)
+        return false;
+    return policies[id] == AT_FIRST_SIGHT || seen_before(e, id, name, value);
+}
+
+static void remember(struct hpack_table *t, enum hpack_name id, struct slice name,
+                     struct slice value)
+{
+    char *at = hpack_table_add(t, &(struct hpack_field){name, value, (uint8_t)id, 0});
+    if (at != NULL && id == NAME_OTHER)
+        lower(at, name);
+}
+
+static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice name,
+                       struct slice value, enum hpack_how how)
+{
+    struct place p = {0};
+    if (policies[id] == SECRET)
+        how = HPACK_SENSITIVE;
+    find_static(id, value, &p);
+    if (p.whole == 0)
+        find(&e->table, id, name, value, &p);
+    if (p.whole > 0 && how != HPACK_SENSITIVE)
+        return put_number(at, 0x80, 7, p.whole);
+    if (shall_index(e, id, name, value, how)) {
+        at = put_number(at, 0x40, 6, p.name);
+        remember(&e->table, id, name, value);
+    } else {
+        at = put_number(at, how == HPACK_SENSITIVE ? 0x10 : 0, 4, p.name);
+    }
+    if (p.name == 0)
+        at = put_name(at, name);
+    return put_string(at, value);
+}
+
+/* --- the public face --- */
+
+char *hpack_begin(struct hpack_encoder *e, char *at)
+{
+    if (e->low >= e->told && e->limit == e->told)
+        return at;
+    if (e->low < e->told && e->low < e->limit)
+        at = put_number(at, 0x20, 5, e->low);
+    at = put_number(at, 0x20, 5, e->limit);
+    e->told = e->low = e->limit;
+    return at;
+}
+
+char *hpack_put_status(struct hpack_encoder *e, char *at, int status)
+{
+    static const uint16_t indexed[] = {200, 204, 206, 304, 400, 404, 500};
+    for (uint32_t i = 0; i < sizeof indexed / sizeof indexed[0]; i++) {
+        if (indexed[i] == status) {
+            *at++ = (char)(0x80 | (NAME_STATUS + i));
+            return at;
+        }
+    }
+    char digits[3] = {(char)('0' + status / 100 % 10), (char)('0' + status / 10 % 10),
+                      (char)('0' + status % 10)};
+    return hpack_put_named(e, at, NAME_STATUS, slice_of(digits, 3), HPACK_AUTO);
+}
+
+char *hpack_put(struct hpack_encoder *e, char *at, struct slice name, struct slice value,
+                enum hpack_how how)
+{
+    return put_field(e, at, hpack_name_of(name), name, value, how);
+}
+
+char *hpack_put_named(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice value,
+                      enum hpack_how how)
+{
+    return put_field(e, at, id, hpack_names[id], value, how);
+}
