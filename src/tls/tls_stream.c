@@ -202,6 +202,8 @@ void tls_stream_free(struct tls_stream *t)
 {
     if (t == NULL)
         return;
+    /* Else the library would take a session for a bad one whose connection was merely closed. */
+    SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     if (t->out != NULL)
         give_out(t->out);
