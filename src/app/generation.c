@@ -11,7 +11,6 @@
 #include "app/modules.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "http/auto_https.h"
 #include "http/http_metrics.h"
 #include "net/address.h"
 
@@ -102,28 +101,26 @@ static enum err read_listen(struct generation *g, const struct http_server *s)
 }
 
 /* Nothing that ought to be encrypted is ever served in the clear. */
-static enum err refuse_tls(struct generation *g, const struct http_server *s, const json_t *json,
-                           const struct auto_https_ports *ports)
+static enum err refuse_tls(struct generation *g, const struct http_server *s)
 {
-    struct slice host;
     struct provision *p = &g->provision;
-    if (!auto_https_wants_tls(json, ports, &g->arena, &host))
+    if (s->tls == NULL)
         return OK;
+    const char *name = json_string_value(json_array_get(g->https.names, 0));
     p->path = arena_join(&g->arena, (struct slice[]){SLICE("apps.http.servers."), s->name}, 2);
-    return provision_fail(p, SLICE_FMT " needs HTTPS, which this version of portico does not serve "
+    return provision_fail(p, "%s needs HTTPS, which this version of portico does not serve "
                           "yet; to serve it without encryption, write http:// before the site's "
-                          "address or turn auto_https off", SLICE_ARG(host));
+                          "address or turn auto_https off", name != NULL ? name : "the server");
 }
 
-static enum err read_server(struct generation *g, const char *name, const json_t *json,
-                            const struct auto_https_ports *ports)
+static enum err read_server(struct generation *g, const char *name, const json_t *json)
 {
     struct http_server *s = &g->servers[g->servers_count];
     TRY(http_server_provision(s, slice_from(name), json, &g->provision));
     if (g->metrics != NULL)
         http_metrics_attach(g->metrics, s, json, &g->arena);
     s->shutdown_ns = &g->shutdown_ns;
-    TRY(refuse_tls(g, s, json, ports));
+    TRY(refuse_tls(g, s));
     g->servers_count++;
     return read_listen(g, s);
 }
@@ -148,6 +145,17 @@ static enum err read_metrics(struct generation *g, const json_t *http)
     return http_metrics_provision(&g->metrics, metrics, g->workers, &g->provision);
 }
 
+/* What names and addresses make of themselves; the servers are read from what comes out. */
+static enum err apply_auto_https(struct generation *g, const json_t *http)
+{
+    struct provision *p = &g->provision;
+    g->https.http_port = g->http_port;
+    g->https.https_port = p->https_port > 0 ? p->https_port : 443;
+    auto_https_begin(&g->https, http,
+                     json_object_get(json_object_get(g->plain, "apps"), "tls"));
+    return auto_https_apply(&g->https, p);
+}
+
 static enum err read_http(struct generation *g, const json_t *http)
 {
     struct provision *p = &g->provision;
@@ -163,18 +171,20 @@ static enum err read_http(struct generation *g, const json_t *http)
     TRY(provision_duration(p, http, "shutdown_delay", 0, &ns));
     g->shutdown_delay_ns = ns > 0 ? (uint64_t)ns : 0;
     g->http_port = port > 0 ? (uint16_t)port : 80;
-    struct auto_https_ports ports = {g->http_port,
-                                     secure_port > 0 ? (uint16_t)secure_port : 443};
+    p->http_port = (uint16_t)port;
+    p->https_port = (uint16_t)secure_port;
     TRY(read_metrics(g, http));
     json_t *servers = json_object_get(http, "servers");
     if (servers == NULL)
         return OK;
     if (!json_is_object(servers))
         return provision_fail(p, "\"servers\" must be an object");
+    TRY(apply_auto_https(g, http));
+    servers = json_object_get(g->https.http, "servers");
     g->servers = ARENA_ARRAY(&g->arena, struct http_server, json_object_size(servers));
     g->bounds = ARENA_ARRAY(&g->arena, struct bound, BOUNDS_MAX);
     json_object_foreach(servers, name, server)
-        TRY(read_server(g, name, server, &ports));
+        TRY(read_server(g, name, server));
     return OK;
 }
 
@@ -240,6 +250,7 @@ void generation_free(struct generation *g)
     logging_close(&g->logging);
     for (struct provision_release *r = g->provision.releases; r != NULL; r = r->next)
         r->release(r->cfg);
+    auto_https_free(&g->https);
     json_decref(g->document);
     json_decref(g->plain);
     arena_deinit(&g->arena);

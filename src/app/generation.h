@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "http/auto_https.h"
 #include "http/server.h"
 #include "logs/logging.h"
 #include "loop/loop.h"
@@ -37,7 +38,8 @@ struct generation {
     struct logging logging;
     struct http_metrics *metrics; /* NULL: not wanted */
     json_t *document; /* as it came; json_null for none */
-    json_t *plain;    /* the same without "@id" members: what is provisioned */
+    json_t *plain;    /* the same without "@id" members */
+    struct auto_https https; /* what is provisioned in its place */
     uint16_t http_port; /* is never encrypted */
     uint64_t grace_ns, shutdown_delay_ns;
     atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */

@@ -9,10 +9,10 @@
  * Asked once a handshake, on the worker's thread. Exact names are looked up in a map, however many;
  * placeholders are those of the process and are settled at the start.
  */
-#include <idn2.h>
 #include <netinet/in.h>
 
 #include "base/map.h"
+#include "http/host_name.h"
 #include "http/regexp.h"
 #include "http/tls_modules.h"
 #include "net/ip_set.h"
@@ -25,27 +25,6 @@ struct match_sni {
     struct slice *patterns;
     size_t count;
 };
-
-/* "*.é.example" → "*.xn--9ca.example": label by label; one that cannot be is left as it is. */
-static struct slice to_ascii(struct slice name, struct arena *arena)
-{
-    struct slice label, out = SLICE("");
-    bool more = true;
-    size_t i = 0;
-    while (i < name.len && (unsigned char)name.ptr[i] < 0x80)
-        i++;
-    if (i == name.len)
-        return name;
-    for (bool first = true; more; first = false) {
-        char *ascii = NULL;
-        more = slice_cut(name, '.', &label, &name);
-        if (idn2_to_ascii_8z(arena_str(arena, label), &ascii, IDN2_NONTRANSITIONAL) == IDN2_OK)
-            label = arena_copy(arena, slice_from(ascii));
-        idn2_free(ascii);
-        out = arena_join(arena, (struct slice[]){out, first ? SLICE("") : SLICE("."), label}, 3);
-    }
-    return out;
-}
 
 static enum err provision_sni(void *cfg, const json_t *json, struct provision *p)
 {
@@ -62,7 +41,7 @@ static enum err provision_sni(void *cfg, const json_t *json, struct provision *p
             return provision_fail(p, "\"sni\" must be an array of strings");
         struct slice text = slice_of(json_string_value(v), json_string_length(v));
         text = template_expand_now(arena_copy(p->arena, text), p->arena);
-        text = to_ascii(text, p->arena);
+        text = host_name_ascii_labels(text, p->arena);
         if (slice_find(text, '*') != SIZE_MAX)
             m->patterns[m->count++] = text;
         else

@@ -8,9 +8,8 @@
  */
 #include "handlers/handlers.h"
 
-#include <idn2.h>
-
 #include "base/map.h"
+#include "http/host_name.h"
 #include "http/uri.h"
 
 struct match_host {
@@ -19,27 +18,10 @@ struct match_host {
     size_t count;
 };
 
-/* "é.example" → "xn--9ca.example", as it comes in Host; ASCII names stay as they are. */
-static enum err to_ascii(struct slice *name, struct provision *p)
-{
-    char *ascii;
-    size_t i = 0;
-    while (i < name->len && (unsigned char)name->ptr[i] < 0x80)
-        i++;
-    if (i == name->len)
-        return OK;
-    int e = idn2_to_ascii_8z(arena_str(p->arena, *name), &ascii, IDN2_NONTRANSITIONAL);
-    if (e != IDN2_OK)
-        return provision_fail(p, "converting hostname '" SLICE_FMT "' to ASCII: %s",
-                              SLICE_ARG(*name), idn2_strerror(e));
-    *name = arena_copy(p->arena, slice_from(ascii));
-    idn2_free(ascii);
-    return OK;
-}
-
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     struct match_host *m = cfg;
+    const char *why;
     size_t i;
     json_t *v;
     map_init(&m->exact, true);
@@ -52,7 +34,9 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
             return provision_fail(p, "must be an array of strings");
         struct slice text = arena_copy(p->arena, slice_of(json_string_value(v),
                                                           json_string_length(v)));
-        TRY(to_ascii(&text, p));
+        if (host_name_ascii(&text, p->arena, &why) != OK)
+            return provision_fail(p, "converting hostname '" SLICE_FMT "' to ASCII: %s",
+                                  SLICE_ARG(text), why);
         if (slice_find(text, '*') != SIZE_MAX || slice_find(text, '{') != SIZE_MAX)
             template_compile(&m->patterns[m->count++], text, p->arena);
         else if (map_put(&m->exact, text, m) != NULL)

@@ -117,6 +117,14 @@ static struct slice host(struct exchange *x)
     return name;
 }
 
+/* Without a port, and an IPv6 address in brackets: for Location. */
+static struct slice host_in_url(struct exchange *x)
+{
+    struct slice name = host(x);
+    bool six = slice_find(name, ':') != SIZE_MAX;
+    return six ? arena_join(x->arena, (struct slice[]){SLICE("["), name, SLICE("]")}, 3) : name;
+}
+
 static struct slice hostport(struct exchange *x)
 {
     return x->req.host;
@@ -413,6 +421,7 @@ static const struct {
     {"http.request.duration", duration},
     {"http.request.duration_ms", duration_ms},
     {"http.request.host", host},
+    {"http.request.host_in_url", host_in_url},
     {"http.request.hostport", hostport},
     {"http.request.local", local},
     {"http.request.local.host", local_host},
