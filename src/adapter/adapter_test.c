@@ -268,3 +268,74 @@ TEST("thousands of sites are placed in no time that anybody waits for")
     json_decref(warnings);
     buffer_deinit(&text);
 }
+
+/* --- providers of zones --- */
+
+static json_t *provider_of(const char *dns)
+{
+    char text[1000];
+    json_t *document, *warnings;
+    snprintf(text, sizeof text, "e.com {\n\ttls {\n\t\tdns %s\n\t}\n}\n", dns);
+    begin();
+    if (adapt_caddyfile_alone(SLICE("Caddyfile"), slice_from(text), &document, &warnings,
+                              &diag) != OK)
+        return NULL;
+    const json_t *at = json_object_get(json_object_get(document, "apps"), "tls");
+    at = json_array_get(json_object_get(json_object_get(at, "automation"), "policies"), 0);
+    at = json_array_get(json_object_get(at, "issuers"), 0);
+    at = json_object_get(json_object_get(json_object_get(at, "challenges"), "dns"), "provider");
+    json_t *found = json_deep_copy(at);
+    json_decref(document);
+    json_decref(warnings);
+    return found;
+}
+
+TEST("dns NAME … gives the JSON of the provider's plugin")
+{
+    static const char *const rows[][2] = {
+        {"cloudflare tok", "{\"api_token\":\"tok\",\"name\":\"cloudflare\"}"},
+        {"cloudflare {\n api_token a\n zone_token b\n}",
+         "{\"api_token\":\"a\",\"name\":\"cloudflare\",\"zone_token\":\"b\"}"},
+        {"digitalocean {\n api_token a\n}", "{\"auth_token\":\"a\",\"name\":\"digitalocean\"}"},
+        {"hetzner {env.T}", "{\"api_token\":\"{env.T}\",\"name\":\"hetzner\"}"},
+        {"duckdns t {\n override_domain d.duckdns.org\n}",
+         "{\"api_token\":\"t\",\"name\":\"duckdns\",\"override_domain\":\"d.duckdns.org\"}"},
+        {"acmedns /etc/a.json", "{\"config_file_path\":\"/etc/a.json\",\"name\":\"acmedns\"}"},
+        {"acmedns {\n config {\n e.com {\n username u\n fulldomain f\n}\n}\n}",
+         "{\"config\":{\"e.com\":{\"fulldomain\":\"f\",\"username\":\"u\"}},\"name\":\"acmedns\"}"},
+        {"rfc2136 {\n key_name n\n key_alg hmac-sha256\n key k\n server s:53\n}",
+         "{\"key\":\"k\",\"key_alg\":\"hmac-sha256\",\"key_name\":\"n\",\"name\":\"rfc2136\","
+         "\"server\":\"s:53\"}"},
+        {"exec /bin/hook a {\n timeout 1m\n}",
+         "{\"command\":[\"/bin/hook\",\"a\"],\"name\":\"exec\",\"timeout\":60000000000}"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        json_t *got = provider_of(rows[i][0]);
+        char *text = got != NULL ? json_dumps(got, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+        if (text == NULL || strcmp(text, rows[i][1]) != 0)
+            test_fail(__FILE__, __LINE__, "%s: %s %s", rows[i][0], text, diag.text);
+        free(text);
+        json_decref(got);
+    }
+}
+
+TEST("dns NAME … that a plugin would refuse is refused")
+{
+    static const char *const rows[][2] = {
+        {"cloudflare", "missing API token"},
+        {"cloudflare a b", "wrong argument count"},
+        {"cloudflare {\n token a\n}", "unrecognized subdirective 'token'"},
+        {"duckdns t {\n api_token u\n}", "api_token already set"},
+        {"acmedns {\n username u\n}", "exactly one of"},
+        {"acmedns /f {\n config {\n e.com {\n username u\n}\n}\n}", "exactly one of"},
+        {"rfc2136 {\n key k\n}", "rfc2136: missing key_name"},
+        {"exec", "wrong argument count"},
+        {"exec /x {\n timeout soon\n}", "not a duration"},
+        {"route53", "module not registered: dns.providers.route53"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        json_t *got = provider_of(rows[i][0]);
+        if (got != NULL || strstr(diag.text, rows[i][1]) == NULL)
+            test_fail(__FILE__, __LINE__, "%s: %s", rows[i][0], diag.text);
+    }
+}

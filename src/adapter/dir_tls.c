@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "adapter/client_auth.h"
+#include "adapter/dns_providers.h"
 #include "adapter/issuer.h"
 #include "base/text.h"
 

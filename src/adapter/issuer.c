@@ -5,7 +5,7 @@
  */
 #include "adapter/issuer.h"
 
-#include "adapter/mocks.h"
+#include "adapter/dns_providers.h"
 #include "base/text.h"
 
 json_t *issuer_new(struct adapt *a, const char *module)
@@ -19,20 +19,6 @@ bool issuer_is_acme(const json_t *issuer)
 {
     const char *module = json_string_value(json_object_get(issuer, "module"));
     return module != NULL && strcmp(module, "acme") == 0;
-}
-
-enum err dns_provider_read(struct adapt *a, struct dispenser *d, json_t **provider)
-{
-    struct slice name = dispenser_val(d);
-    json_t *o = j_object(a);
-    if (!adapter_has_mocks || !slice_is(name, "mock"))
-        return no_module(d, "dns.providers", name);
-    struct dispenser inner = dispenser_new_from_next_segment(d);
-    dispenser_next(&inner);
-    if (dispenser_next_arg(&inner))
-        j_put_text(a, o, "argument", dispenser_val(&inner));
-    *provider = j_module(a, "name", "mock", o);
-    return dispenser_next_arg(&inner) ? dispenser_arg_err(&inner) : OK;
 }
 
 /* --- options that several share --- */

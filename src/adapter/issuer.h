@@ -10,9 +10,6 @@
 /* The issuer whose name is at the cursor. */
 MUST_USE enum err issuer_read(struct adapt *, struct dispenser *, json_t **issuer);
 
-/* The provider whose name is at the cursor, with its inline key. */
-MUST_USE enum err dns_provider_read(struct adapt *, struct dispenser *, json_t **provider);
-
 /* One of the options of the DNS challenge that the `tls` directive and issuers share: resolvers,
  * propagation_delay, propagation_timeout, dns_ttl. `dns` is made where it is missing. */
 MUST_USE enum err dns_option_read(struct adapt *, struct dispenser *, json_t *owner,

@@ -5,6 +5,7 @@
 #include "adapter/tls_app.h"
 
 #include "adapter/directives.h"
+#include "adapter/dns_providers.h"
 #include "adapter/issuer.h"
 #include "base/text.h"
 

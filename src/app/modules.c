@@ -4,6 +4,7 @@
  */
 #include "app/modules.h"
 
+#include "certs/dns_provider.h"
 #include "handlers/encoder.h"
 #include "handlers/handlers.h"
 #include "proxy/proxy.h"
@@ -19,6 +20,13 @@ const struct module *const all_modules[] = {
     &auth_hash_bcrypt,
     &auth_provider_http_basic,
     &handler_authentication,
+    &dns_provider_acmedns,
+    &dns_provider_cloudflare,
+    &dns_provider_digitalocean,
+    &dns_provider_duckdns,
+    &dns_provider_exec,
+    &dns_provider_hetzner,
+    &dns_provider_rfc2136,
     &encoder_br,
     &encoder_gzip,
     &encoder_zstd,
