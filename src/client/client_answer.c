@@ -11,7 +11,6 @@
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "loop/await.h"
 #include "upstream/iobuf.h"
 
 enum { ANSWERS_KEPT = 64, GATHERED_KEPT = 65536, READ_MAX = 16384 };
@@ -180,25 +179,14 @@ enum err client_read_head(struct client_answer *a, bool to_head, uint64_t deadli
 /* Fresh bytes into the recycled buffer; those in hand are used up. */
 static enum err refill(struct client_answer *a, uint64_t deadline_ns)
 {
-    struct link *l = a->link;
-    struct slice bytes;
-    size_t n = 0;
+    size_t n;
     ASSERT(a->in.len == 0);
     a->stable = false;
     if (a->piece == NULL)
         a->piece = iobuf_take();
-    if (l->op.armed || link_has_news(l)) {
-        TRY(await_link(l, deadline_ns, &bytes));
-        n = bytes.len;
-        memcpy(a->piece, bytes.ptr, n);
-    } else {
-        enum err e = await_recv(l->fd, a->piece, IOBUF_SIZE, deadline_ns, &n);
-        if (e != ERR_TIMEOUT && n == 0)
-            l->end = e == OK ? 0 : -1;
-        TRY(e);
-    }
+    enum err e = await_link_into(a->link, a->piece, IOBUF_SIZE, deadline_ns, &n);
     a->in = slice_of(a->piece, n);
-    return n > 0 ? OK : ERR_CLOSED;
+    return e;
 }
 
 static enum err read_length(struct client_answer *a, uint64_t deadline_ns, struct slice *piece)
@@ -265,16 +253,7 @@ static enum err read_trailers(struct client_answer *a, uint64_t deadline_ns, boo
             memmove(front, a->in.ptr, left);
         a->stable = false;
         a->in = slice_of(front, left);
-        if (a->link->op.armed || link_has_news(a->link)) {
-            struct slice bytes;
-            TRY(await_link(a->link, deadline_ns, &bytes));
-            n = bytes.len;
-            memcpy(front + left, bytes.ptr, n);
-        } else {
-            TRY(await_recv(a->link->fd, front + left, IOBUF_SIZE - left, deadline_ns, &n));
-        }
-        if (n == 0)
-            return ERR_CLOSED;
+        TRY(await_link_into(a->link, front + left, IOBUF_SIZE - left, deadline_ns, &n));
         a->in.len += n;
     }
 }

@@ -54,12 +54,15 @@ __attribute__((format(printf, 3, 4))) static enum err say(struct trip *t, enum e
 /* A wait that ended early, in words. */
 static enum err say_ended(struct trip *t, enum err e)
 {
+    char why[256];
     if (e == ERR_TIMEOUT)
         return say(t, e, "timed out while %s", t->doing);
     if (fiber_self()->cancelled != OK)
         return say(t, e, "%s while %s", err_text(e), t->doing);
     if (e == ERR_CLOSED)
         return say(t, e, "the connection ended while %s", t->doing);
+    if (t->link != NULL && link_tls_why(t->link, why, sizeof why))
+        return say(t, e, "%s: %s", t->doing, why);
     return say(t, e, "%s: %s", t->doing, err_text(e));
 }
 
@@ -81,9 +84,15 @@ static struct slice local_text(const struct sockaddr *a, struct arena *arena)
     return text;
 }
 
+static struct tls_client *tls_of(const struct trip *t)
+{
+    return t->q->tls != NULL ? t->q->tls : tls_client_system();
+}
+
 static void make_key(struct trip *t)
 {
-    t->key = arena_printf(t->arena, "fetch %d " SLICE_FMT " " SLICE_FMT, t->url.tls,
+    struct slice tls = t->url.tls ? tls_client_id(tls_of(t)) : SLICE_NONE;
+    t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT, SLICE_ARG(tls),
                           SLICE_ARG(t->url.hostport),
                           SLICE_ARG(local_text(t->q->local, t->arena)));
 }
@@ -111,6 +120,27 @@ static enum err dial(struct trip *t, int *fd)
                out.error != 0 ? strerrordesc_np(out.error) : err_text(e));
 }
 
+static void drop_link(struct trip *t)
+{
+    link_close(t->link);
+    t->link = NULL;
+}
+
+static enum err secure(struct trip *t)
+{
+    char why[400];
+    t->doing = "shaking hands";
+    enum err e = await_link_tls(t->link, tls_of(t), t->url.host, t->deadline_ns, why, sizeof why);
+    if (e == OK)
+        return OK;
+    if (e == ERR_DENIED)
+        (void)say(t, e, "tls: %s", why);
+    else
+        (void)say_ended(t, e);
+    drop_link(t);
+    return e;
+}
+
 static enum err open_link(struct trip *t)
 {
     int fd;
@@ -130,7 +160,10 @@ static enum err connect_to(struct trip *t, bool fresh)
 {
     make_key(t);
     t->link = fresh ? NULL : link_take(t->key);
-    return t->link != NULL ? OK : open_link(t);
+    if (t->link != NULL)
+        return OK;
+    TRY(open_link(t));
+    return t->url.tls ? secure(t) : OK;
 }
 
 /* --- the request --- */
@@ -232,7 +265,7 @@ static enum err send_request(struct trip *t)
     struct iovec parts[2] = {{head.ptr, head.len},
                              {(char *)(uintptr_t)t->q->body.ptr, t->q->body.len}};
     t->doing = "sending the request";
-    e = await_send(t->link->fd, parts, 2, 0, t->deadline_ns, &sent);
+    e = stream_send(&t->link->stream, parts, 2, 0, t->deadline_ns, &sent);
     buffer_deinit(&head);
     if (e == OK || (sent > 0 && e != ERR_TIMEOUT && fiber_self()->cancelled == OK))
         return OK;
@@ -326,6 +359,7 @@ static enum err ask_once(struct trip *t, bool fresh)
         link_give(t->link, &kept);
     else
         link_close(t->link);
+    t->link = NULL;
     return e;
 }
 
@@ -382,8 +416,6 @@ enum err fetch(const struct fetch_request *q, struct arena *arena, struct fetch_
     if (url_parse(q->url, &t->url, arena, &why) != OK)
         return say(t, ERR_INVALID, "\"" SLICE_FMT "\" is no URL: %s", SLICE_ARG(q->url), why);
     t->origin = t->url;
-    if (t->url.tls)
-        return say(t, ERR_UNSUPPORTED, "https is not supported yet");
     for (unsigned n = 0;; n++) {
         TRY(ask(t));
         if (q->redirects == 0 || !redirects(t, &to))

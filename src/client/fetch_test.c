@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests of our own to a server of the test's own, which answers by the path it is asked for, on
- * both back ends.
+ * Requests of our own to a server of the test's own, which answers by the path it is asked for, with
+ * TLS and without, on both back ends.
  */
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -13,12 +14,20 @@
 #include "client/fetch.h"
 #include "loop/await.h"
 #include "net/resolver.h"
+#include "tls/tls_testing.h"
 
 /* --- the server --- */
 
-static int listener;
-static uint16_t port;
+struct peer {
+    int fd;
+    SSL *ssl; /* NULL: plain */
+};
+
+static int listener, tls_listener;
+static uint16_t port, tls_port;
 static atomic_int connections;
+static SSL_CTX *server_ctx;
+static struct slice root_pem;
 
 static const struct {
     const char *path, *answer;
@@ -28,6 +37,7 @@ static const struct {
     {"/chunks", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
                 "\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", false},
     {"/to-close", "HTTP/1.0 200 OK\r\n\r\nuntil the end", true},
+    {"/cut-to-close", "HTTP/1.0 200 OK\r\n\r\nuntil the end", true},
     {"/none", "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", false},
     {"/long", "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", true},
     {"/endless", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhello"
@@ -43,17 +53,25 @@ static const struct {
     {"/gone", "", true},
 };
 
-static void say_all(int fd, const char *text, size_t len)
+static void say_all(const struct peer *p, const char *text, size_t len)
 {
-    for (ssize_t n; len > 0 && (n = send(fd, text, len, MSG_NOSIGNAL)) > 0; text += n)
+    if (p->ssl != NULL && len > 0)
+        (void)SSL_write(p->ssl, text, (int)len);
+    for (ssize_t n; p->ssl == NULL && len > 0 &&
+                    (n = send(p->fd, text, len, MSG_NOSIGNAL)) > 0; text += n)
         len -= (size_t)n;
 }
 
+static ssize_t hear(const struct peer *p, char *buf, size_t cap)
+{
+    return p->ssl != NULL ? SSL_read(p->ssl, buf, (int)cap) : recv(p->fd, buf, cap, 0);
+}
+
 /* Reads one request; its length with the body, or 0. */
-static size_t read_request(int fd, char *buf, size_t size)
+static size_t read_request(const struct peer *p, char *buf, size_t size)
 {
     size_t len = 0;
-    for (ssize_t n; len < size - 1 && (n = recv(fd, buf + len, size - 1 - len, 0)) > 0;) {
+    for (ssize_t n; len < size - 1 && (n = hear(p, buf + len, size - 1 - len)) > 0;) {
         buf[len += (size_t)n] = '\0';
         const char *end = strstr(buf, "\r\n\r\n");
         const char *length = end != NULL ? strstr(buf, "Content-Length: ") : NULL;
@@ -65,7 +83,7 @@ static size_t read_request(int fd, char *buf, size_t size)
 }
 
 /* Back comes what came, and to another host where the path says so. */
-static void answer_dynamic(int fd, const char *request, size_t len)
+static void answer_dynamic(const struct peer *p, const char *request, size_t len)
 {
     char head[400];
     int n;
@@ -74,71 +92,113 @@ static void answer_dynamic(int fd, const char *request, size_t len)
                      "\r\nContent-Length: 0\r\n\r\n", port);
     else
         n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", len);
-    say_all(fd, head, (size_t)n);
+    say_all(p, head, (size_t)n);
     if (strstr(request, " /elsewhere ") == NULL && strncmp(request, "HEAD", 4) != 0)
-        say_all(fd, request, len);
+        say_all(p, request, len);
 }
 
 /* False: the connection ends. */
-static bool answer(int fd, const char *request, size_t len, unsigned number)
+static bool answer(const struct peer *p, const char *request, size_t len, unsigned number)
 {
     char path[64] = "";
     (void)sscanf(request, "%*s %63s", path);
     if (strcmp(path, "/second-closes") == 0) {
         if (number > 0)
             return false;
-        answer_dynamic(fd, request, len);
+        answer_dynamic(p, request, len);
         return true;
     }
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         if (strcmp(path, answers[i].path) == 0) {
-            say_all(fd, answers[i].answer, strlen(answers[i].answer));
+            say_all(p, answers[i].answer, strlen(answers[i].answer));
             return !answers[i].closes;
         }
     }
-    answer_dynamic(fd, request, len);
+    answer_dynamic(p, request, len);
     return true;
+}
+
+/* /cut… and /gone end without a close_notify. */
+static void end_connection(struct peer *p, const char *request)
+{
+    if (p->ssl != NULL && strstr(request, " /cut") == NULL && strstr(request, " /gone") == NULL)
+        SSL_shutdown(p->ssl);
+    SSL_free(p->ssl);
+    close(p->fd);
 }
 
 static void *serve_connection(void *arg)
 {
     static _Thread_local char request[70000];
-    int fd = (int)(intptr_t)arg;
+    struct peer *p = arg;
     size_t len;
-    for (unsigned n = 0; (len = read_request(fd, request, sizeof request)) > 0; n++) {
-        if (!answer(fd, request, len, n))
-            break;
+    request[0] = '\0';
+    if (p->ssl == NULL || SSL_accept(p->ssl) == 1) {
+        for (unsigned n = 0; (len = read_request(p, request, sizeof request)) > 0; n++) {
+            if (!answer(p, request, len, n))
+                break;
+        }
     }
-    close(fd);
+    end_connection(p, request);
+    mem_free(p);
     return NULL;
 }
 
-static void *serve(void *unused)
+static void *serve(void *arg)
 {
-    (void)unused;
-    for (int fd; (fd = accept(listener, NULL, NULL)) >= 0;) {
+    int from = *(int *)arg;
+    for (int fd; (fd = accept(from, NULL, NULL)) >= 0;) {
         pthread_t thread;
+        struct peer *p = NEW(struct peer);
+        p->fd = fd;
+        if (from == tls_listener) {
+            p->ssl = SSL_new(server_ctx);
+            SSL_set_fd(p->ssl, fd);
+        }
         atomic_fetch_add(&connections, 1);
-        if (pthread_create(&thread, NULL, serve_connection, (void *)(intptr_t)fd) == 0)
+        if (pthread_create(&thread, NULL, serve_connection, p) == 0)
             pthread_detach(thread);
     }
     return NULL;
 }
 
-static void start_server(void)
+static uint16_t start_listener(int *fd)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     pthread_t thread;
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(bind(*fd, (struct sockaddr *)&a, sizeof a), 0);
+    CHECK_INT(listen(*fd, 64), 0);
+    CHECK_INT(getsockname(*fd, (struct sockaddr *)&a, &len), 0);
+    CHECK_INT(pthread_create(&thread, NULL, serve, fd), 0);
+    pthread_detach(thread);
+    return ntohs(a.sin_port);
+}
+
+static void make_server_context(void)
+{
+    EVP_PKEY *root_key = testing_key(), *key = testing_key();
+    X509 *root = testing_certificate(root_key, NULL, NULL, NULL, true, 1, 10);
+    X509 *leaf = testing_certificate(key, "IP:127.0.0.1", root, root_key, false, 2, 9);
+    server_ctx = SSL_CTX_new(TLS_server_method());
+    CHECK_INT(SSL_CTX_use_certificate(server_ctx, leaf), 1);
+    CHECK_INT(SSL_CTX_use_PrivateKey(server_ctx, key), 1);
+    root_pem = testing_pem(root);
+    X509_free(leaf);
+    X509_free(root);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(root_key);
+}
+
+static void start_server(void)
+{
     if (port != 0)
         return;
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK_INT(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
-    CHECK_INT(listen(listener, 64), 0);
-    CHECK_INT(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-    port = ntohs(a.sin_port);
-    CHECK_INT(pthread_create(&thread, NULL, serve, NULL), 0);
-    pthread_detach(thread);
+    signal(SIGPIPE, SIG_IGN); /* SSL_write's */
+    make_server_context();
+    port = start_listener(&listener);
+    tls_port = start_listener(&tls_listener);
 }
 
 /* --- scenes --- */
@@ -337,4 +397,84 @@ SCENE("a connection starts from the address it was told", local)
     EXPECT(fetch(&q, &arena, &got) == OK);
     EXPECT(ask("GET", "/hello") == OK);
     EXPECT(atomic_load(&connections) == 2); /* they do not stand for one another */
+}
+
+/* --- over TLS --- */
+
+static struct tls_client *trusting(void)
+{
+    struct tls_client *c = NULL;
+    struct tls_client_options o = {.roots_pem = &root_pem, .roots_count = 1};
+    char why[256];
+    EXPECT(tls_client_create(&o, &c, why, sizeof why) == OK);
+    return c;
+}
+
+static struct slice https(const char *host, const char *path)
+{
+    return arena_printf(&arena, "https://%s:%u%s", host, tls_port, path);
+}
+
+SCENE("answers come over TLS, on kept connections", over_tls)
+{
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = https("127.0.0.1", "/hello"), .tls = c};
+    for (int i = 0; i < 3; i++)
+        EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, "hello"));
+    q.url = https("127.0.0.1", "/chunks");
+    EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, "abcde"));
+    q.url = https("127.0.0.1", "/to-close");
+    EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, "until the end"));
+    EXPECT(atomic_load(&connections) == 1);
+    tls_client_unref(c);
+}
+
+SCENE("large bodies go both ways over TLS", large_tls)
+{
+    static char body[60000];
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = https("127.0.0.1", "/echo"), .tls = c, .repeatable = true,
+                              .method = SLICE("POST"), .body = slice_of(body, sizeof body)};
+    memset(body, 'b', sizeof body);
+    for (int i = 0; i < 3; i++) {
+        EXPECT(fetch(&q, &arena, &got) == OK && got.body.len > sizeof body);
+        EXPECT(slice_ends(got.body, q.body));
+    }
+    EXPECT(atomic_load(&connections) == 1);
+    tls_client_unref(c);
+}
+
+SCENE("a server that cannot show who it is gets no request", denied_tls)
+{
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = https("localhost", "/hello"), .tls = c};
+    EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
+           says("tls: certificate is for 127.0.0.1, not localhost"));
+    q = (struct fetch_request){.url = https("127.0.0.1", "/hello")};
+    EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
+           says("tls: certificate signed by unknown authority \"Test Root\""));
+    q.url = arena_printf(&arena, "https://127.0.0.1:%u/hello", port); /* plain */
+    q.timeout_ns = 100 * NS_PER_MS;
+    EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while shaking hands"));
+    tls_client_unref(c);
+}
+
+SCENE("an end that was not said is no end of an answer", cut_tls)
+{
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = https("127.0.0.1", "/cut-to-close"), .tls = c};
+    EXPECT(fetch(&q, &arena, &got) == ERR_CLOSED && says("while reading the answer"));
+    q.url = https("127.0.0.1", "/cut");
+    EXPECT(fetch(&q, &arena, &got) == ERR_CLOSED && says("while reading the answer"));
+    q.url = https("127.0.0.1", "/gone");
+    EXPECT(fetch(&q, &arena, &got) == ERR_CLOSED);
+    tls_client_unref(c);
+}
+
+SCENE("a redirect does not lead from https to http", downgraded)
+{
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = https("127.0.0.1", "/elsewhere"), .tls = c, .redirects = 3};
+    EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("redirected from https"));
+    tls_client_unref(c);
 }

@@ -320,12 +320,12 @@ static enum err send_some(struct round *r, struct msghdr *m, bool patience)
     uint64_t deadline = pause > 0 ? now + pause : 0, look = now + PATIENCE_NS;
     size_t n;
     if (!patience || r->watching || (deadline > 0 && deadline <= look))
-        return await_send_some(r->link->fd, m, 0, deadline, &n);
-    enum err e = await_send_some(r->link->fd, m, 0, look, &n);
+        return stream_send_some(&r->link->stream, m, 0, deadline, &n);
+    enum err e = stream_send_some(&r->link->stream, m, 0, look, &n);
     if (e != ERR_TIMEOUT)
         return e;
     gateway_watch(r);
-    return await_send_some(r->link->fd, m, 0, deadline, &n);
+    return stream_send_some(&r->link->stream, m, 0, deadline, &n);
 }
 
 static enum err send_all(struct round *r, struct iovec *parts, size_t count, bool patience,
@@ -453,7 +453,7 @@ enum err gateway_send(struct round *r)
         return gateway_round_error(r, FAILURE_STALE, 502, err_text(e));
     if (e == ERR_TIMEOUT)
         return gateway_round_error(r, FAILURE_UPSTREAM, 504, "write: i/o timeout");
-    shutdown(r->link->fd, SHUT_RDWR); /* whatever went wrong, the read has an end */
+    shutdown(r->link->stream.fd, SHUT_RDWR); /* whatever went wrong, the read has an end */
     return OK; /* it may have answered before it closed: the read will tell */
 }
 
@@ -554,7 +554,7 @@ static void upload_main(void *arg)
     u->round->x->body_reader = NULL;
     iobuf_give(buf);
     if (u->result != OK && !u->client_failed && u->reader.fiber->cancelled == OK)
-        shutdown(u->round->link->fd, SHUT_RDWR); /* an answer to half a request may never come; one
+        shutdown(u->round->link->stream.fd, SHUT_RDWR); /* an answer to half a request may never come; one
                                                     that came already is read all the same */
     u->ended = true;
     if (u->waiter != NULL)

@@ -228,7 +228,7 @@ enum err gateway_upgrade(struct round *r)
         x->carrier->watch(x, false);
     r->watching = false;
     TRY(set_head(r, upgrade));
-    struct tunnel t = {.generation = x->generation, .upstream = r->link->fd, .client = -1,
+    struct tunnel t = {.generation = x->generation, .upstream = r->link->stream.fd, .client = -1,
                        .close_delay_ns = r->g->stream_close_ns, .websocket = is_websocket(r),
                        .down_fiber = fiber_self()};
     timer_init(&t.timer, on_timer);

@@ -189,6 +189,17 @@ static bool decrypt(struct stream *s, char *buf, size_t len, size_t *n, enum err
     return step != TLS_MORE;
 }
 
+enum tls_step stream_decrypt(struct stream *s, struct slice ciphertext, char *buf, size_t cap,
+                             size_t *n)
+{
+    if (ciphertext.len > 0)
+        tls_stream_feed(s->tls, ciphertext);
+    enum tls_step step = tls_stream_read(s->tls, buf, cap, n);
+    tls_stream_keep(s->tls);
+    push_control(s);
+    return step;
+}
+
 /* Takes ciphertext that is there. False when there is none; *e is ERR_CLOSED at the end. */
 static bool take_some(struct stream *s, size_t wanted, enum err *e)
 {

@@ -25,6 +25,11 @@ enum err stream_recv(struct stream *, char *buf, size_t len, uint64_t deadline_n
 /* Until a stream_recv would give something, or the end. */
 enum err stream_await_readable(struct stream *, uint64_t deadline_ns);
 
+/* For who reads the socket himself, with TLS only: ciphertext that has come (or nothing: what is
+ * there already), as tls_stream_read; TLS_OK means *n > 0. */
+enum tls_step stream_decrypt(struct stream *, struct slice ciphertext, char *buf, size_t cap,
+                             size_t *n);
+
 /* As stream_recv, without waiting: false when nothing has come. */
 bool stream_recv_now(struct stream *, char *buf, size_t len, size_t *n, enum err *);
 

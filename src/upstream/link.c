@@ -8,10 +8,15 @@
  * The limit of idle links per group counts those that nobody has wanted for a second: a burst that
  * ends at the same moment does not close what the next moment opens again. A timer that runs while
  * there are idle links looks once a second. A group without links is freed.
+ *
+ * With TLS the same read gives ciphertext. It is decrypted into memory of this thread, which lasts as
+ * long as a lent buffer does; what gives no plaintext (tickets, half a record) only arms the read again,
+ * also of an idle link. What one read leaves inside the TLS stream is given before the next.
  */
 #include "upstream/link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -25,7 +30,11 @@
 #define SHORT_SWEEP_NS (20 * NS_PER_MS) /* while links are limited: others may wait for them */
 #define ROOM_PAUSE_NS (5 * NS_PER_MS)
 
-enum { SHARE_EACH = 8 }; /* every such link is left to other threads, though this one wants it */
+enum {
+    SHARE_EACH = 8, /* every such link is left to other threads, though this one wants it */
+    PLAIN_SIZE = 16384,
+    CUT = -ECONNABORTED, /* the end of a TLS stream that was not said */
+};
 
 struct link_group {
     struct slice key;
@@ -49,10 +58,12 @@ static _Thread_local struct {
     struct timer sweep;
     unsigned idle;
     bool ready, draining;
+    char *plain; /* what was decrypted last */
 } mine;
 
 static void on_sweep(struct timer *t);
 static void on_bytes(struct op *op, int result);
+static bool has_leftovers(struct link *l);
 
 static void make_ready(void)
 {
@@ -106,7 +117,7 @@ struct link *link_open(struct slice key, struct endpoint *endpoint, int fd)
     l->group->count++;
     l->endpoint = endpoint;
     endpoint_hold(endpoint);
-    l->fd = fd;
+    l->stream = (struct stream){.fd = fd};
     l->end = 1;
     return l;
 }
@@ -128,7 +139,8 @@ void link_unreserve(struct endpoint *e)
 static void free_link(struct link *l)
 {
     ASSERT(!l->op.armed && l->wait == NULL);
-    loop_close(loop_self(), l->fd);
+    loop_close(loop_self(), l->stream.fd);
+    tls_stream_free(l->stream.tls);
     if (l->stash != NULL)
         iobuf_give(l->stash);
     if (l->group != NULL)
@@ -143,11 +155,13 @@ void link_close(struct link *l)
     if (l->idle)
         leave_idle(l);
     l->closing = true;
+    if (l->stream.tls != NULL && l->end > 0)
+        stream_shutdown(&l->stream); /* close_notify */
     if (!l->op.armed) {
         free_link(l);
         return;
     }
-    shutdown(l->fd, SHUT_RDWR); /* the peer shall know now */
+    shutdown(l->stream.fd, SHUT_RDWR); /* the peer shall know now */
     op_cancel(loop_self(), &l->op);
 }
 
@@ -193,7 +207,7 @@ void link_give(struct link *l, const struct link_limits *limits)
 {
     struct link_group *g = l->group;
     ASSERT(l->wait == NULL && !l->idle);
-    if (mine.draining || link_has_news(l) ||
+    if (mine.draining || link_has_news(l) || has_leftovers(l) ||
         (limits->idle_in_all > 0 && mine.idle >= limits->idle_in_all)) {
         link_close(l);
         return;
@@ -204,7 +218,7 @@ void link_give(struct link *l, const struct link_limits *limits)
         return;
     }
     if (!l->op.armed)
-        op_recv_lent(loop_self(), &l->op, l->fd);
+        op_recv_lent(loop_self(), &l->op, l->stream.fd);
     l->idle = true;
     l->idle_ns = loop_now_ns(loop_self());
     list_prepend(&g->idle, &l->node);
@@ -217,7 +231,7 @@ void link_give(struct link *l, const struct link_limits *limits)
 
 /* --- bytes --- */
 
-static void put_aside(struct link *l, int result)
+static void put_aside(struct link *l, int result, struct slice bytes)
 {
     if (result <= 0) {
         l->end = result;
@@ -225,27 +239,61 @@ static void put_aside(struct link *l, int result)
     }
     if (l->stash == NULL)
         l->stash = iobuf_take();
-    memcpy(l->stash, l->op.lent.ptr, l->op.lent.len);
-    l->early = slice_of(l->stash, l->op.lent.len);
+    memcpy(l->stash, bytes.ptr, bytes.len);
+    l->early = slice_of(l->stash, bytes.len);
+}
+
+static void deliver(struct link *l, int result, struct slice bytes)
+{
+    struct link_wait *w = l->wait;
+    if (l->idle) { /* closed, or bytes that nobody asked for */
+        leave_idle(l);
+        free_link(l);
+    } else if (w == NULL) {
+        put_aside(l, result, bytes);
+    } else {
+        w->result = result;
+        w->bytes = bytes;
+        w->done = true;
+        fiber_resume(w->fiber); /* the link may be gone behind this */
+    }
+}
+
+/* What has come, as deliver wants it. False: nothing yet. */
+static bool decrypt(struct link *l, struct slice ciphertext, int *result, struct slice *plain)
+{
+    size_t n;
+    if (mine.plain == NULL)
+        mine.plain = mem_alloc(PLAIN_SIZE);
+    enum tls_step step = stream_decrypt(&l->stream, ciphertext, mine.plain, PLAIN_SIZE, &n);
+    *plain = slice_of(mine.plain, n);
+    *result = step == TLS_OK ? (int)n : step == TLS_END ? 0 : -EPROTO;
+    return step == TLS_OK || step == TLS_END || step == TLS_FAILED;
 }
 
 static void on_bytes(struct op *op, int result)
 {
     struct link *l = CONTAINER_OF(op, struct link, op);
-    struct link_wait *w = l->wait;
-    if (l->closing) {
+    struct slice bytes = op->lent;
+    if (l->closing)
         free_link(l);
-    } else if (l->idle) { /* closed, or bytes that nobody asked for */
-        leave_idle(l);
-        free_link(l);
-    } else if (w == NULL) {
-        put_aside(l, result);
-    } else {
-        w->result = result;
-        w->bytes = op->lent;
-        w->done = true;
-        fiber_resume(w->fiber); /* the link may be gone behind this */
-    }
+    else if (l->stream.tls == NULL)
+        deliver(l, result, bytes);
+    else if (result <= 0)
+        deliver(l, result == 0 ? CUT : result, SLICE_NONE);
+    else if (decrypt(l, bytes, &result, &bytes))
+        deliver(l, result, bytes);
+    else
+        op_recv_lent(loop_self(), &l->op, l->stream.fd);
+}
+
+/* Data, or an end, that the last read has left inside the TLS stream. */
+static bool has_leftovers(struct link *l)
+{
+    int result;
+    struct slice plain;
+    return l->stream.tls != NULL && tls_stream_ready(l->stream.tls) &&
+           decrypt(l, SLICE_NONE, &result, &plain);
 }
 
 static void on_deadline(struct timer *t)
@@ -270,8 +318,12 @@ enum err await_link(struct link *l, uint64_t deadline_ns, struct slice *bytes)
     if (l->end <= 0)
         return end_of(l, l->end);
     TRY(f->cancelled);
+    int result;
+    if (l->stream.tls != NULL && !l->op.armed && tls_stream_ready(l->stream.tls) &&
+        decrypt(l, SLICE_NONE, &result, bytes))
+        return result > 0 ? OK : end_of(l, result);
     if (!l->op.armed)
-        op_recv_lent(loop_self(), &l->op, l->fd);
+        op_recv_lent(loop_self(), &l->op, l->stream.fd);
     timer_init(&w.timer, on_deadline);
     if (deadline_ns > 0)
         timer_start(loop_self(), &w.timer, deadline_ns);
@@ -287,6 +339,53 @@ enum err await_link(struct link *l, uint64_t deadline_ns, struct slice *bytes)
     if (w.result > 0)
         return OK;
     return f->cancelled != OK ? f->cancelled : end_of(l, w.result);
+}
+
+enum err await_link_into(struct link *l, char *buf, size_t cap, uint64_t deadline_ns, size_t *n)
+{
+    struct slice bytes;
+    *n = 0;
+    if (!l->op.armed && !link_has_news(l)) {
+        enum err e = stream_recv(&l->stream, buf, cap, deadline_ns, n);
+        if (e != ERR_TIMEOUT && *n == 0)
+            l->end = e == OK ? 0 : CUT;
+        TRY(e);
+        return *n > 0 ? OK : ERR_CLOSED;
+    }
+    ASSERT(cap >= PLAIN_SIZE);
+    TRY(await_link(l, deadline_ns, &bytes));
+    memcpy(buf, bytes.ptr, bytes.len);
+    *n = bytes.len;
+    return OK;
+}
+
+/* --- TLS --- */
+
+bool link_tls_why(const struct link *l, char *out, size_t cap)
+{
+    if (l->stream.tls == NULL)
+        return false;
+    tls_client_why(l->stream.tls, out, cap);
+    return true;
+}
+
+enum err await_link_tls(struct link *l, struct tls_client *c, struct slice name,
+                        uint64_t deadline_ns, char *why, size_t cap)
+{
+    if (tls_client_begin(c, name, &l->stream.tls, why, cap) != OK)
+        return ERR_DENIED;
+    enum err e = stream_handshake(&l->stream, deadline_ns);
+    if (e == ERR_INVALID) {
+        l->end = -EPROTO;
+        tls_client_why(l->stream.tls, why, cap);
+        return ERR_DENIED;
+    }
+    if (e != OK)
+        snprintf(why, cap, "TLS handshake: %s",
+                 e == ERR_CLOSED ? "the server closed the connection" : err_text(e));
+    if (e == ERR_CLOSED)
+        l->end = CUT;
+    return e;
 }
 
 /* --- idle ones --- */
@@ -346,7 +445,10 @@ void links_thread_deinit(void)
     ASSERT(mine.idle == 0);
     loop_settle(loop_self()); /* what was armed is freed now, and the groups with it */
     map_deinit(&mine.groups);
+    mem_free(mine.plain);
+    mine.plain = NULL;
     mine.ready = mine.draining = false;
+    stream_thread_deinit();
 }
 
 unsigned links_idle(void)

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Links: connections to servers behind this one, kept open between uses by the thread that opened
- * them. What is spoken on them is the user's matter: HTTP, FastCGI or bare bytes.
+ * them. What is spoken on them is the user's matter: HTTP, FastCGI or bare bytes; with TLS below it
+ * or not, which changes nothing for who reads by await_link and writes by stream_send (tls/stream.h).
  */
 #pragma once
 
 #include "loop/fiber.h"
 #include "loop/loop.h"
+#include "tls/stream.h"
+#include "tls/trust.h"
 #include "upstream/endpoint.h"
 
 struct link_group;
@@ -22,7 +25,7 @@ struct link {
     char *stash;
     uint64_t idle_ns;       /* since when */
     int end;                /* 1: open; else what the last read gave: 0 or a negative errno */
-    int fd;
+    struct stream stream;
     bool idle, reused, closing;
 };
 
@@ -40,6 +43,11 @@ struct link *link_take(struct slice key);
 /* Takes over a connected socket, within what link_reserve counted. */
 struct link *link_open(struct slice key, struct endpoint *, int fd);
 
+/* The handshake of a link that was just opened; `name` as of tls_client_begin. ERR_DENIED with a
+ * sentence: the server could not show who it is, or the two do not agree; else as await_link. */
+enum err await_link_tls(struct link *, struct tls_client *, struct slice name, uint64_t deadline_ns,
+                        char *why, size_t cap);
+
 /* Room for one more link of the endpoint: counts it. False when the limit is reached. */
 bool link_reserve(struct endpoint *, const struct link_limits *);
 void link_unreserve(struct endpoint *);
@@ -54,8 +62,15 @@ void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
 
 /* The next bytes, valid until the fiber's next wait; at most LENT_SIZE. The end of the stream is
- * ERR_CLOSED. After ERR_TIMEOUT, and only then, the link goes on and may be waited for again. */
+ * ERR_CLOSED, with link->end 0; an end of a TLS stream that was not said has a negative one. After
+ * ERR_TIMEOUT, and only then, the link goes on and may be waited for again. */
 enum err await_link(struct link *, uint64_t deadline_ns, struct slice *bytes);
+
+/* The same straight into a buffer, for who expects many. */
+enum err await_link_into(struct link *, char *buf, size_t cap, uint64_t deadline_ns, size_t *n);
+
+/* Why a TLS link broke; false when it has no TLS. */
+bool link_tls_why(const struct link *, char *out, size_t cap);
 
 /* True when bytes or the end have come that nobody has taken yet. */
 static inline bool link_has_news(const struct link *l)
