@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "http/access_log.h"
+#include "http/challenge_answer.h"
 #include "http/server_tls.h"
 
 static const char *const known_members[] = {
@@ -199,7 +200,9 @@ static enum err serve_error(const struct http_server *s, struct exchange *x)
 static enum err serve(const struct http_server *s, struct exchange *x, bool *unhandled)
 {
     struct sink *bottom = x->sink;
-    enum err e = route_list_run(&s->routes, x, NULL);
+    enum err e = OK;
+    if (!challenge_asked(x) || !challenge_answer(x, &e))
+        e = route_list_run(&s->routes, x, NULL);
     if (e == ERR_FAILED && !exchange_answered(x) && x->error.status > 0) {
         x->sink = bottom; /* what wrapped the response ended with its handler, as in Caddy */
         e = serve_error(s, x);
