@@ -1,54 +1,131 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A block ends at its own END line; the text behind a BEGIN without one is searched on, so that a
- * broken block hides none behind it.
+ * One pass: a BEGIN line, headers where the first lines hold a colon, base64 with white space
+ * anywhere, the END line of the same type. Base64 has no dash, so the next five dashes at the start
+ * of a line must be that END; where they are not, the search goes on from there: a broken block hides
+ * none behind it, and no text is read twice.
  */
 #include "base/pem.h"
 
-#include "base/text.h"
-
-enum { LINE_MAX_CHARS = 64, DER_MAX = 16 << 20 };
-
+static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const struct slice begin_mark = {"-----BEGIN ", 11}, end_mark = {"-----END ", 9},
                           dashes = {"-----", 5};
 
-static bool at_line_start(struct slice all, size_t at)
+enum { LINE_MAX_CHARS = 64 };
+
+/* The rest of the line at the front, cut off with its line end. */
+static struct slice take_line(struct slice *text)
 {
-    return at == 0 || all.ptr[at - 1] == '\n' || all.ptr[at - 1] == '\r';
+    struct slice line;
+    slice_cut(*text, '\n', &line, text);
+    return slice_trim(line);
 }
 
-/* The END line of that type in `s`: its beginning, and the place behind it. */
-static bool find_end(struct slice s, struct slice type, size_t *from, size_t *behind)
+/* The position of `mark` at the start of a line, or SIZE_MAX. */
+static size_t find_at_line(struct slice text, struct slice mark)
 {
-    size_t at = slice_find_slice(s, end_mark);
-    if (at == SIZE_MAX)
+    for (size_t at = 0;;) {
+        size_t found = slice_find_slice(slice_skip(text, at), mark);
+        if (found == SIZE_MAX)
+            return SIZE_MAX;
+        at += found;
+        if (at == 0 || text.ptr[at - 1] == '\n' || text.ptr[at - 1] == '\r')
+            return at;
+        at += mark.len;
+    }
+}
+
+static int value_of(char c)
+{
+    const char *at = c != '\0' ? memchr(alphabet, c, sizeof alphabet - 1) : NULL;
+    return at != NULL ? (int)(at - alphabet) : -1;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Writes body.len / 4 * 3 + 3 bytes at most; `out` NULL: it is only looked at. */
+static bool decode(struct slice body, char *out, size_t *len)
+{
+    uint32_t bits = 0;
+    size_t digits = 0, pads = 0, at = 0;
+    char bin[3];
+    for (size_t i = 0; i < body.len; i++) {
+        char c = body.ptr[i];
+        if (is_space(c))
+            continue;
+        int v = value_of(c);
+        if (c == '=' && ++pads <= 2)
+            continue;
+        if (v < 0 || pads > 0)
+            return false;
+        bits = bits << 6 | (uint32_t)v;
+        if (++digits % 4 == 0) {
+            char *to = out != NULL ? out + at : bin;
+            to[0] = (char)(bits >> 16);
+            to[1] = (char)(bits >> 8);
+            to[2] = (char)bits;
+            at += 3;
+        }
+    }
+    if ((digits + pads) % 4 != 0 || digits % 4 == 1)
         return false;
-    struct slice rest = slice_skip(s, at + end_mark.len);
-    if (!slice_starts(rest, type) || !slice_starts(slice_skip(rest, type.len), dashes))
+    unsigned left = digits % 4;
+    if (out != NULL && left >= 2)
+        out[at] = (char)(bits >> (left == 2 ? 4 : 10));
+    if (out != NULL && left == 3)
+        out[at + 1] = (char)(bits >> 2);
+    *len = at + (left >= 2 ? left - 1 : 0);
+    return true;
+}
+
+/* Takes the headers off the front of a body. */
+static bool read_headers(struct slice *body)
+{
+    bool encrypted = false;
+    struct slice rest = *body, line = take_line(&rest);
+    while (slice_find(line, ':') != SIZE_MAX) {
+        encrypted |= slice_starts(line, SLICE("Proc-Type:")) &&
+                     slice_find_slice(line, SLICE("ENCRYPTED")) != SIZE_MAX;
+        *body = rest;
+        line = take_line(&rest);
+    }
+    return encrypted;
+}
+
+/* Behind a BEGIN mark at `begin`: whether a whole block stands there. Moves on as far as was read. */
+static bool take_block(struct slice *rest, const char *begin, struct pem_block *b)
+{
+    struct slice line = take_line(rest);
+    size_t end = find_at_line(*rest, dashes), len;
+    if (end == SIZE_MAX) {
+        *rest = SLICE_NONE;
         return false;
-    *from = at;
-    *behind = at + end_mark.len + type.len + dashes.len;
+    }
+    b->type = slice_take(line, line.len > dashes.len ? line.len - dashes.len : 0);
+    b->body = slice_take(*rest, end);
+    *rest = slice_skip(*rest, end);
+    struct slice behind = *rest, last = take_line(&behind);
+    if (!slice_ends(line, dashes) || !slice_starts(last, end_mark) ||
+        !slice_eq(slice_skip(last, end_mark.len), line))
+        return false;
+    b->text = slice_of(begin, (size_t)(last.ptr + last.len - begin));
+    b->encrypted = read_headers(&b->body);
+    if (!decode(b->body, NULL, &len))
+        return false;
+    *rest = behind;
     return true;
 }
 
 bool pem_next(struct slice *rest, struct pem_block *b)
 {
-    for (size_t at; (at = slice_find_slice(*rest, begin_mark)) != SIZE_MAX;) {
-        struct slice text = slice_skip(*rest, at), type = slice_skip(text, begin_mark.len);
-        bool good = at_line_start(*rest, at);
-        size_t type_len = slice_find_slice(type, dashes), from, behind;
-        *rest = type;
-        if (!good || type_len == SIZE_MAX || slice_find(slice_take(type, type_len), '\n') != SIZE_MAX)
-            continue;
-        struct slice inside = slice_skip(type, type_len + dashes.len);
-        type = slice_take(type, type_len);
-        if (!find_end(inside, type, &from, &behind))
-            continue;
-        b->type = type;
-        b->body = slice_take(inside, from);
-        b->text = slice_take(text, (size_t)(inside.ptr - text.ptr) + behind);
-        *rest = slice_skip(inside, behind);
-        return true;
+    for (size_t at; (at = find_at_line(*rest, begin_mark)) != SIZE_MAX;) {
+        const char *begin = rest->ptr + at;
+        *rest = slice_skip(*rest, at + begin_mark.len);
+        if (take_block(rest, begin, b))
+            return true;
     }
     *rest = SLICE_NONE;
     return false;
@@ -56,32 +133,71 @@ bool pem_next(struct slice *rest, struct pem_block *b)
 
 enum err pem_decode(const struct pem_block *b, struct arena *arena, struct slice *der)
 {
-    struct buffer text, bytes;
-    buffer_init(&text, DER_MAX * 2);
-    buffer_init(&bytes, DER_MAX);
-    for (size_t i = 0; i < b->body.len; i++)
-        if (strchr(" \t\r\n", b->body.ptr[i]) == NULL)
-            buffer_append_byte(&text, b->body.ptr[i]);
-    enum err e = text.len == 0 || text.full ? ERR_INVALID
-                                            : base64_decode(&bytes, buffer_slice(&text));
-    if (e == OK)
-        *der = arena_copy(arena, buffer_slice(&bytes));
-    buffer_deinit(&text);
-    buffer_deinit(&bytes);
-    return e;
+    char *out = arena_alloc(arena, b->body.len / 4 * 3 + 3);
+    size_t len;
+    if (!decode(b->body, out, &len))
+        return ERR_INVALID;
+    *der = slice_of(out, len);
+    return OK;
+}
+
+/* A buffer that moves leaves its bytes behind in the heap. */
+static enum err make_room(struct buffer *b, size_t need)
+{
+    struct buffer old = *b;
+    if (need <= b->cap - b->len || b->len == 0) {
+        if (need > b->cap && b->ptr != NULL)
+            explicit_bzero(b->ptr, b->cap);
+        return buffer_reserve(b, need);
+    }
+    buffer_init(b, old.max);
+    if (need > old.max - old.len || buffer_reserve(b, old.len + need) != OK) {
+        *b = old;
+        b->full = true;
+        return ERR_LIMIT;
+    }
+    memcpy(b->ptr, old.ptr, old.len);
+    b->len = old.len;
+    b->full = old.full;
+    explicit_bzero(old.ptr, old.cap);
+    buffer_deinit(&old);
+    return OK;
+}
+
+enum err pem_decode_to(const struct pem_block *b, struct buffer *out)
+{
+    size_t len;
+    TRY(make_room(out, b->body.len / 4 * 3 + 3));
+    if (!decode(b->body, out->ptr + out->len, &len))
+        return ERR_INVALID;
+    out->len += len;
+    return OK;
+}
+
+static void put_group(const unsigned char *in, size_t len, char out[4])
+{
+    uint32_t bits = (uint32_t)in[0] << 16 | (uint32_t)(len > 1 ? in[1] : 0) << 8 |
+                    (len > 2 ? in[2] : 0);
+    out[0] = alphabet[bits >> 18];
+    out[1] = alphabet[bits >> 12 & 63];
+    out[2] = len > 1 ? alphabet[bits >> 6 & 63] : '=';
+    out[3] = len > 2 ? alphabet[bits & 63] : '=';
 }
 
 enum err pem_put(struct buffer *out, const char *type, struct slice der)
 {
-    struct buffer text;
-    buffer_init(&text, DER_MAX * 2);
-    enum err e = base64_encode(&text, der);
-    buffer_append_f(out, "-----BEGIN %s-----\n", type);
-    for (struct slice s = buffer_slice(&text); s.len > 0; s = slice_skip(s, LINE_MAX_CHARS)) {
-        buffer_append(out, slice_take(s, LINE_MAX_CHARS));
-        buffer_append_byte(out, '\n');
+    size_t text = (der.len + 2) / 3 * 4;
+    TRY(make_room(out, text + text / LINE_MAX_CHARS + 2 * strlen(type) + 64));
+    TRY(buffer_append_f(out, "-----BEGIN %s-----\n", type));
+    size_t column = 0;
+    for (size_t i = 0; i < der.len; i += 3) {
+        char group[4];
+        put_group((const unsigned char *)der.ptr + i, der.len - i, group);
+        TRY(buffer_append(out, slice_of(group, sizeof group)));
+        if ((column += sizeof group) == LINE_MAX_CHARS || i + 3 >= der.len) {
+            TRY(buffer_append_byte(out, '\n'));
+            column = 0;
+        }
     }
-    buffer_append_f(out, "-----END %s-----\n", type);
-    buffer_deinit(&text);
-    return e != OK ? e : out->full ? ERR_LIMIT : OK;
+    return buffer_append_f(out, "-----END %s-----\n", type);
 }

@@ -8,17 +8,22 @@
 #include "base/arena.h"
 #include "base/buffer.h"
 
+enum { PEM_MAX = 1 << 20 }; /* of text that is one certificate chain or one key; more is neither */
+
 struct pem_block {
     struct slice type; /* "CERTIFICATE", "EC PRIVATE KEY" */
     struct slice text; /* with both lines, as it stands */
-    struct slice body; /* the base64 between them, with its line breaks; of an encrypted key, headers */
+    struct slice body; /* the base64 between them, with its line breaks, without headers */
+    bool encrypted;    /* its headers say so (RFC 1421): the bytes are of no use */
 };
 
-/* Takes the next block off the front; false when there is none. Nothing is decoded. */
+/* Takes the next block off the front; false when there is none. Its base64 is good. */
 bool pem_next(struct slice *rest, struct pem_block *);
 
-/* The decoded bytes. ERR_INVALID: no base64. */
+/* The decoded bytes: in the arena, or behind what the buffer holds; never ERR_INVALID for a block of
+ * pem_next. The buffer grows once, and leaves none of its bytes behind in the heap: it may hold keys. */
 enum err pem_decode(const struct pem_block *, struct arena *, struct slice *der);
+enum err pem_decode_to(const struct pem_block *, struct buffer *);
 
-/* A block as Go writes it, lines of 64 characters. */
+/* A block as Go writes it, lines of 64 characters; the buffer grows once, likewise. */
 enum err pem_put(struct buffer *, const char *type, struct slice der);

@@ -8,14 +8,18 @@
 #include "base/buffer.h"
 #include "pki/key.h"
 
+struct x509_st;
+
 struct certificate_facts {
-    struct slice *names; /* DNS names in lower case, wildcards, addresses as text; of the subject's
-                          * common name too where there is no alternative name */
+    struct slice *names; /* as certmagic collects them: the subject's common name, if any, then DNS
+                          * names, addresses as text, mail addresses, URIs; in lower case */
     size_t names_count;
     struct slice subject, issuer; /* as RFC 2253 text */
+    struct slice common_name;     /* of the subject, as it is written; may be empty */
     struct slice organization;    /* of the issuer's subject, the first; may be empty */
     struct slice serial;          /* decimal, as Caddy's selectors compare it */
     int64_t not_before_s, not_after_s;
+    int key_algorithm; /* Go's numbers: 1 RSA, 3 ECDSA, 4 Ed25519; 0: another */
     bool must_staple, is_ca;
     struct slice ocsp_url, issuer_url; /* authority information access; may be empty */
     struct slice ari_id; /* RFC 9773 §4.1; empty without an authority key identifier */
@@ -27,6 +31,15 @@ struct certificate_facts {
 enum err certificate_read(struct slice pem, struct arena *, struct certificate_facts *, char *why,
                           size_t cap);
 
-/* A request (PKCS#10, DER) for DNS names and addresses, signed by the key. */
+/* The first certificate of a PEM text, to be freed by certificate_free. */
+enum err certificate_from_pem(struct slice pem, struct x509_st **, char *why, size_t cap);
+void certificate_free(struct x509_st *);
+enum err certificate_put_pem(struct buffer *out, const struct x509_st *);
+
+/* Whether the key is the certificate's. */
+bool certificate_has_key(const struct x509_st *, const struct evp_pkey_st *);
+
+/* A request (PKCS#10, DER) for names, signed by the key: DNS names in ASCII, addresses, mail
+ * addresses, URIs; each is what it looks like, as in certmagic. ERR_INVALID: a name is none. */
 enum err csr_make(struct evp_pkey_st *, const struct slice *names, size_t count, bool must_staple,
                   struct buffer *der);

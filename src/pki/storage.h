@@ -37,7 +37,7 @@ struct storage_type {
      * holder that died is taken over, as certmagic's rules say. */
     enum err (*lock)(struct storage *, struct slice name, uint64_t deadline_ns, struct storage_why *);
     enum err (*unlock)(struct storage *, struct slice name, struct storage_why *);
-    void (*close)(struct storage *);
+    void (*close)(struct storage *); /* the last one gives the locks back that are still held */
 };
 
 struct storage {
@@ -45,8 +45,13 @@ struct storage {
     struct slice root; /* the file system's folder; for messages */
 };
 
-/* The file system below `root`, which need not exist yet; folders 0700, files 0600. */
+/* The file system below `root`, which need not exist yet; folders 0700, files 0600. One object for
+ * all who name the same root: each closes it once. */
 struct storage *storage_open_files(struct slice root);
 
 /* A part of a key that is safe as a file's name, by certmagic's rules ("*" becomes "wildcard_"). */
 struct slice storage_safe(struct arena *, struct slice part);
+
+/* Sets the sentence; returns `e`. */
+enum err storage_fail(struct storage_why *, enum err e, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
