@@ -93,7 +93,7 @@ static void add_field(struct reading *r, const struct hpack_field *f)
         r->too_many = true;
     else if ((f->marks & HPACK_NAME_ODD) == 0 || r->request == NULL ||
              field_wanted(r->server, f->name))
-        fields_add(r->fields, f->name, f->value);
+        fields_add(r->fields, f->id != NAME_OTHER ? hpack_titles[f->id] : f->name, f->value);
 }
 
 static void take_length(struct reading *r, struct slice value)

@@ -29,14 +29,15 @@ struct h2_block {
 /* What a request says beside struct request. */
 struct h2_head {
     struct slice protocol;  /* :protocol of an extended CONNECT, else empty */
-    struct slice priority;  /* for h2_priority_parse */
+    struct slice priority;  /* for h2_priority_parse; no pointer: there was no such field */
     int64_t length;         /* Content-Length, to which DATA must sum up; -1: none */
     bool expect_continue;
     const char *bad;        /* why H2_VERDICT_MALFORMED or H2_VERDICT_BROKEN: a constant sentence */
 };
 
 /* Fills a zeroed request. Host must say the same as :authority or stand in for it; no field Host is
- * left. Cookies are joined. The scheme is the connection's. After any other verdict than
+ * left. Cookies are joined. Names that are known read as in HTTP/1 ("User-Agent"), since some that
+ * they are handed on to care. The scheme is the connection's. After any other verdict than
  * H2_VERDICT_OK it holds what was understood, for the log. */
 enum h2_verdict h2_request_decode(struct hpack_decoder *, const struct h2_block *,
                                   const struct http_server *, struct request *, struct h2_head *);

@@ -27,9 +27,9 @@ static void check_again(const struct fields *fs, struct arena *arena)
     char *end = h2_trailers_put(&e, out, fs);
     hpack_read(&r, &d, slice_of(out, (size_t)(end - out)), arena, UINT32_MAX);
     while (hpack_next(&r, &f) == HPACK_FIELD) {
-        while (slice_is(fs->items[at].name, "te") || slice_is(fs->items[at].name, "content-length"))
+        while (f.id != hpack_name_of(fs->items[at].name)) /* what is left out */
             at++;
-        ASSERT(at < fs->count && slice_eq(f.name, fs->items[at].name));
+        ASSERT(at < fs->count && slice_eq_nocase(f.name, fs->items[at].name));
         ASSERT(slice_eq(f.value, fs->items[at++].value));
         ASSERT((f.marks & (HPACK_NAME_BAD | HPACK_VALUE_BAD)) == 0);
     }

@@ -75,6 +75,7 @@ TEST("a browser's request is taken apart")
     CHECK(request.major == 2 && request.minor == 0);
     CHECK(!request.has_body && request.content_length == 0 && head.length == -1);
     CHECK_INT(request.fields.count, 5);
+    CHECK_TEXT(request.fields.items[0].name, "User-Agent");
     CHECK_TEXT(head.priority, "u=1, i");
 }
 

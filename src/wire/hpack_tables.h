@@ -85,6 +85,9 @@ extern const struct hpack_static hpack_static[HPACK_STATIC + 1];
 /* By number; [NAME_OTHER] is empty. */
 extern const struct slice hpack_names[NAME_COUNT];
 
+/* The same as HTTP/1 usually writes them: "Content-Type". */
+extern const struct slice hpack_titles[NAME_COUNT];
+
 /* Where a name must stand if it has a number; the name found there is to be compared. */
 extern const uint8_t hpack_name_slots[256];
 
