@@ -8,6 +8,7 @@
 
 #include "loop/loop.h"
 #include "pki/certificate.h"
+#include "tls/policy.h"
 
 struct credential; /* tls/credential.c */
 
@@ -36,16 +37,23 @@ struct slice credential_pem(const struct credential *); /* the chain */
  * are taken over. Of several with one name the first is chosen, unless a policy selects. */
 void credentials_publish(struct credential **all, size_t count);
 
-/* For challenges of TLS-ALPN-01 (RFC 8737): answers ALPN "acme-tls/1" for that name; NULL ends it. */
+void credentials_clear(void); /* none: at the process's end */
+
+/* For challenges of TLS-ALPN-01 (RFC 8737): answers ALPN "acme-tls/1" for that name (of an address:
+ * its reverse name, RFC 8738 §6); NULL ends it. The reference is taken over. */
 void credentials_challenge(struct slice name, struct credential *);
 
-/* What a handshake without a credential asks, before it fails: the control thread's answer, which
- * posts `answer` to `from` when credentials_publish has been called, or when there will be none. */
+/* What a handshake without a credential asks, before it fails: the control thread's answer. It posts
+ * `answer` to `from` when credentials_publish has been called or `given` is set, or when there will
+ * be none, and may take minutes. Its memory is the handshake's, and stays until the answer. */
 struct credential_ask {
     struct mail *answer;
     struct loop *from;
     char name[256];     /* lower case, or the address that was connected to */
     char remote[64];    /* whose: text of the address without port */
+    char local[64];     /* that was connected to, likewise */
+    char ciphers[256], schemes[256]; /* of the hello: "1301,1302", hexadecimal; may be cut short */
     enum err result;
+    struct credential *given; /* for this handshake only, not published; the reference is passed */
 };
 extern void (*credential_ask_hook)(struct credential_ask *); /* any thread; NULL: nothing to ask */

@@ -54,6 +54,7 @@ struct tls_stream {
     struct out *out;   /* NULL: nothing to send */
     struct kept *kept; /* NULL: nothing */
     struct slice in;   /* lent */
+    char *server_name; /* NULL: the library knows it */
     uint64_t wrote_ns; /* the last time, roughly */
     unsigned long error;
     struct tls_flight flight;
@@ -208,7 +209,14 @@ void tls_stream_free(struct tls_stream *t)
     if (t->out != NULL)
         give_out(t->out);
     drop_kept(t);
+    mem_free(t->server_name);
     mem_free(t);
+}
+
+void tls_stream_set_name(struct tls_stream *t, struct slice name)
+{
+    mem_free(t->server_name);
+    t->server_name = slice_dup(name);
 }
 
 struct ssl_st *tls_stream_ssl(const struct tls_stream *t)
@@ -277,6 +285,12 @@ enum tls_step tls_stream_handshake(struct tls_stream *t)
     ERR_clear_error();
     int r = SSL_do_handshake(t->ssl);
     return r == 1 ? TLS_OK : step_of(t, r);
+}
+
+void tls_stream_settle(struct tls_stream *t)
+{
+    SSL_certs_clear(t->ssl);
+    SSL_set_tlsext_status_ocsp_resp(t->ssl, NULL, 0);
 }
 
 enum tls_step tls_stream_read(struct tls_stream *t, char *buf, size_t cap, size_t *n)
@@ -453,13 +467,16 @@ void tls_stream_facts(const struct tls_stream *t, struct tls_facts *f)
     const SSL_CIPHER *cipher = SSL_get_current_cipher(t->ssl);
     const unsigned char *alpn;
     unsigned alpn_len;
+    const char *name = t->server_name;
+    if (name == NULL)
+        name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
     SSL_get0_alpn_selected(t->ssl, &alpn, &alpn_len);
     *f = (struct tls_facts){
         .version = (uint16_t)SSL_version(t->ssl),
         .cipher = cipher != NULL ? SSL_CIPHER_get_protocol_id(cipher) : 0,
         .cipher_name = cipher != NULL ? SSL_CIPHER_standard_name(cipher) : "",
         .alpn = slice_of((const char *)alpn, alpn_len),
-        .server_name = slice_from(SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name)),
+        .server_name = slice_from(name),
         .resumed = SSL_session_reused(t->ssl) == 1,
         .peer_certificate = SSL_get0_peer_certificate(t->ssl) != NULL,
     };

@@ -31,6 +31,10 @@ enum {
 struct tls_stream *tls_stream_create(struct ssl_st *);
 void tls_stream_free(struct tls_stream *); /* NULL: nothing */
 
+/* The name of the hello, where it has been read already: the library forgets it when a session of
+ * TLS 1.2 is resumed. */
+void tls_stream_set_name(struct tls_stream *, struct slice server_name);
+
 /* Ciphertext that has come. The bytes are lent until tls_stream_keep, which copies what has not
  * been used of them (usually nothing). */
 void tls_stream_feed(struct tls_stream *, struct slice);
@@ -38,6 +42,9 @@ void tls_stream_keep(struct tls_stream *);
 
 /* Goes on with the handshake: OK, MORE, FULL, FAILED. */
 enum tls_step tls_stream_handshake(struct tls_stream *);
+
+/* Lets go of what only the handshake needed: the certificate's key, the OCSP answer. */
+void tls_stream_settle(struct tls_stream *);
 
 /* Plaintext, as much as has come and fits: OK with *n > 0, MORE, END or FAILED with *n = 0. */
 enum tls_step tls_stream_read(struct tls_stream *, char *buf, size_t cap, size_t *n);

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a policy is for the library: an SSL_CTX and what its callbacks look at. For files of tls/.
+ */
+#pragma once
+
+#include "tls/policy.h"
+
+struct ssl_ctx_st;
+
+/* Belongs to its SSL_CTX, which connections hold as long as they live. */
+struct tls_context {
+    struct ssl_ctx_st *ssl;
+    struct slice alpn;     /* the names, each behind its length, in order of preference */
+    bool verifies;         /* clients' chains */
+    uint8_t (*leafs)[32];  /* digests of the only certificates that are let in */
+    size_t leafs_count;
+    int secrets_fd;        /* -1: none */
+};
+
+enum err policy_context_create(const struct tls_server *, const struct tls_policy *,
+                               struct tls_context **, char *why, size_t cap);
+
+/* One user less. */
+void policy_context_free(struct tls_context *);
