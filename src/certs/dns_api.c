@@ -39,9 +39,7 @@ enum err dns_secret(struct provision *p, const json_t *json, const char *key, st
 {
     struct slice raw;
     TRY(provision_text(p, json, key, SLICE(""), &raw));
-    *out = template_expand_now(raw, p->arena);
-    if (memchr(out->ptr != NULL ? out->ptr : "", '\n', out->len) != NULL)
-        *out = arena_copy(p->arena, slice_trim(*out)); /* a file's last line end */
+    *out = slice_trim(template_expand_now(raw, p->arena));
     return OK;
 }
 

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "http/placeholder_file.h"
 #include "http/server.h"
 #include "http/template.h"
 #include "http/uri.h"
@@ -631,6 +632,7 @@ static const struct {
     family_value *value;
 } families[] = {
     {{"env.", 4}, env},
+    {{"file.", 5}, placeholder_file},
     {{"http.vars.", 10}, variable},
     {{"http.request.header.", 20}, header},
     {{"http.request.cookie.", 20}, cookie},

@@ -3,7 +3,11 @@
  * Placeholders against Caddy's published tables and, where those say nothing, as sentences.
  */
 #include <jansson.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "base/test.h"
 #include "base/text.h"
 #include "http/template.h"
@@ -151,6 +155,30 @@ TEST("a status is three digits or nothing")
     exchange_set_var(&x, SLICE("http.vars.s"), SLICE("abc"));
     CHECK(!template_status(&t, &x, &status));
     arena_deinit(&arena);
+}
+
+TEST("a file's content is read each time, and what is no file gives nothing")
+{
+    char path[] = "/tmp/portico-placeholder-XXXXXX", name[64], fifo[64];
+    int fd = mkstemp(path);
+    begin();
+    CHECK(fd >= 0 && write(fd, "se\ncret\r\n", 9) == 9);
+    snprintf(name, sizeof name, "<{file.%s}>", path);
+    CHECK_TEXT(expand(slice_from(name)), "<se\ncret>");
+    CHECK(ftruncate(fd, 0) == 0);
+    CHECK_TEXT(expand(slice_from(name)), "<>");
+    CHECK(ftruncate(fd, (1 << 20) + 1) == 0);
+    log_set_threshold(LOG_FATAL);
+    CHECK_TEXT(expand(slice_from(name)), "<>");
+    CHECK_TEXT(expand(SLICE("<{file./tmp}{file./nowhere/x}>")), "<>");
+    snprintf(fifo, sizeof fifo, "%s.fifo", path);
+    CHECK_INT(mkfifo(fifo, 0600), 0); /* must not block */
+    snprintf(name, sizeof name, "<{file.%s}>", fifo);
+    CHECK_TEXT(expand(slice_from(name)), "<>");
+    log_set_threshold(LOG_INFO);
+    unlink(fifo);
+    unlink(path);
+    close(fd);
 }
 
 TEST("a request has one UUID")
