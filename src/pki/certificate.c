@@ -214,6 +214,11 @@ static bool time_of(const ASN1_TIME *t, int64_t *seconds)
     return true;
 }
 
+bool certificate_validity(const X509 *x, int64_t *from_s, int64_t *to_s)
+{
+    return time_of(X509_get0_notBefore(x), from_s) && time_of(X509_get0_notAfter(x), to_s);
+}
+
 static struct slice serial_text(struct arena *arena, const X509 *x)
 {
     BIGNUM *n = ASN1_INTEGER_to_BN(X509_get0_serialNumber(x), NULL);
@@ -312,8 +317,7 @@ static enum err read_facts(const X509 *x, struct arena *arena, struct certificat
                            char *why, size_t cap)
 {
     unsigned size;
-    if (!time_of(X509_get0_notBefore(x), &f->not_before_s) ||
-        !time_of(X509_get0_notAfter(x), &f->not_after_s))
+    if (!certificate_validity(x, &f->not_before_s, &f->not_after_s))
         return refuse(why, cap, "the certificate's times of validity are malformed");
     if (X509_digest(x, EVP_sha256(), f->sha256, &size) != 1)
         return refuse(why, cap, "the certificate is damaged");

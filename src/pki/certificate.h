@@ -36,6 +36,9 @@ enum err certificate_from_pem(struct slice pem, struct x509_st **, char *why, si
 void certificate_free(struct x509_st *);
 enum err certificate_put_pem(struct buffer *out, const struct x509_st *);
 
+/* Wall-clock seconds; false: they are malformed. */
+bool certificate_validity(const struct x509_st *, int64_t *from_s, int64_t *to_s);
+
 /* Whether the key is the certificate's. */
 bool certificate_has_key(const struct x509_st *, const struct evp_pkey_st *);
 

@@ -150,8 +150,7 @@ static bool is_nist_curve(const EVP_PKEY *key)
            nid == NID_secp521r1;
 }
 
-/* Why it cannot be used; NULL: it can. */
-static const char *objection(const EVP_PKEY *key)
+const char *key_objection(const EVP_PKEY *key)
 {
     int bits = EVP_PKEY_get_bits(key);
     switch (EVP_PKEY_get_base_id(key)) {
@@ -187,7 +186,7 @@ static enum err key_from_der(struct slice der, EVP_PKEY **key, char *why, size_t
     ERR_clear_error();
     if (k == NULL)
         return refuse(why, cap, "the private key is not PKCS#1, SEC 1 or PKCS#8, or damaged");
-    const char *wrong = objection(k);
+    const char *wrong = key_objection(k);
     if (wrong == NULL) {
         *key = k;
         return OK;

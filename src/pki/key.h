@@ -31,5 +31,8 @@ enum err key_put_pem(struct buffer *out, const struct evp_pkey_st *);
  * curves, Ed25519. ERR_INVALID, with a sentence. */
 enum err key_from_pem(struct slice, struct evp_pkey_st **, char *why, size_t cap);
 
+/* Why a key, be it a public one, is none that Caddy would use; NULL: it is one. */
+const char *key_objection(const struct evp_pkey_st *);
+
 /* Overwrites and frees. */
 void key_wipe(struct buffer *);
