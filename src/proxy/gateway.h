@@ -18,6 +18,7 @@
 #include "upstream/link.h"
 
 #define PATIENCE_NS (10 * NS_PER_MS) /* then it is watched whether the client is still there */
+#define HANDSHAKE_NS (10 * NS_PER_S) /* of TLS, unless handshake_timeout says otherwise */
 
 /* The face of modules in http.reverse_proxy.selection_policies. Must not wait. */
 struct selection_policy {
@@ -36,6 +37,11 @@ struct http_transport {
     struct sockaddr_storage local;
     socklen_t local_len; /* 0: none */
     struct slice local_text;
+    struct tls_client *tls;   /* NULL: none */
+    struct template tls_name; /* instead of the upstream's host; empty: that */
+    uint16_t *tls_except;     /* ports of upstreams without TLS */
+    size_t tls_except_count;
+    uint64_t handshake_ns;    /* 0: no limit */
 };
 
 /* Where an upstream is. */
@@ -43,7 +49,7 @@ struct dial_address {
     struct network_address at;
     struct slice key;               /* of its links */
     struct slice text, host, port, hostport; /* of the placeholders */
-    bool is_unix;
+    bool is_unix, tls;
 };
 
 struct dial_target {
@@ -111,6 +117,7 @@ struct round {
     const struct gateway *g;
     const struct upstream *upstream;
     struct dial_address address; /* of the upstream chosen last */
+    struct slice tls_name;       /* when that depends on the request */
     int upstream_requests;       /* as it was chosen */
     unsigned upstream_fails;
     uint64_t start_ns, attempt_ns, latency_ns, upstream_ns, total_ns;
@@ -153,6 +160,18 @@ const struct http_transport *http_transport_default(struct provision *);
 
 /* A link to the round's address: an idle one unless `fresh`, else a new one. */
 enum err gateway_connect(struct round *, bool fresh);
+
+/* --- transport_tls.c --- */
+enum err transport_tls_provision(struct http_transport *, const json_t *, struct provision *);
+
+/* Whether upstreams of that port are spoken to by TLS. */
+bool transport_tls_for(const struct http_transport *, uint16_t port);
+
+/* Once the round has its address: whom the certificate must be for, where a request says that. */
+void transport_tls_name(struct round *);
+
+/* As await_link_tls on the round's fresh link. */
+enum err transport_tls_handshake(struct round *, char *why, size_t cap);
 
 /* --- gateway_request.c --- */
 

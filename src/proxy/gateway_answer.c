@@ -7,6 +7,8 @@
  *
  * An answer that breaks off is a cut connection for the client, too: never a clean end.
  */
+#include <errno.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "loop/await.h"
@@ -69,6 +71,13 @@ static enum err read_patiently(struct round *r, uint64_t deadline, bool head, st
 
 /* --- heads --- */
 
+static const char *tls_trouble(struct round *r)
+{
+    char text[300] = "tls: ";
+    (void)link_tls_why(r->link, text + 5, sizeof text - 5);
+    return arena_str(r->x->arena, slice_from(text));
+}
+
 static enum err fail_answer(struct round *r, enum err e)
 {
     const struct client_answer *a = r->answer;
@@ -86,8 +95,11 @@ static enum err fail_answer(struct round *r, enum err e)
     if (a->why != NULL)
         return gateway_round_error(r, FAILURE_UPSTREAM, 502, a->why);
     enum failure kind = r->link->reused && !a->began ? FAILURE_STALE : FAILURE_UPSTREAM;
-    if (e == ERR_CLOSED && r->link->end == 0)
-        return gateway_round_error(r, kind, 502, a->began ? "unexpected EOF" : "EOF");
+    if (e == ERR_CLOSED && (r->link->end == 0 || r->link->end == -ECONNABORTED))
+        return gateway_round_error(r, kind, 502,
+                                   a->began || r->link->end < 0 ? "unexpected EOF" : "EOF");
+    if (e != ERR_CLOSED && r->link->stream.tls != NULL)
+        return gateway_round_error(r, kind, 502, tls_trouble(r));
     return gateway_round_error(r, kind, 502, "read: connection reset by peer");
 }
 

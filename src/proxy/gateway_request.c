@@ -365,17 +365,21 @@ static size_t size_of_fields(const struct fields *fs)
     return size;
 }
 
-/* The fields of this attempt: the configuration's changes may depend on the upstream. What could
- * split the request never leaves. */
+/* The fields of this attempt: the configuration's changes may depend on the upstream. A server with
+ * TLS is asked by its own name, as in Caddy. What could split the request never leaves. */
 static struct fields attempt_fields(struct round *r)
 {
     struct fields fs = r->fields;
-    if (!r->g->has_request_ops)
+    bool own_name = r->g->transport->tls != NULL && !r->address.is_unix;
+    if (!r->g->has_request_ops && !own_name)
         return fs;
     fields_init(&fs, r->x->arena);
     for (uint32_t i = 0; i < r->fields.count; i++)
         fields_add(&fs, r->fields.items[i].name, r->fields.items[i].value);
-    field_ops_apply(&r->g->request_ops, &fs, r->x);
+    if (own_name)
+        fields_set(&fs, SLICE("Host"), r->address.hostport);
+    if (r->g->has_request_ops)
+        field_ops_apply(&r->g->request_ops, &fs, r->x);
     for (uint32_t i = fs.count; i-- > 0;) {
         struct field *f = &fs.items[i];
         if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||

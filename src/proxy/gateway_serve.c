@@ -69,11 +69,12 @@ static enum err choose(struct round *r)
     r->upstream_requests = endpoint_requests(r->upstream->endpoint);
     r->upstream_fails = g->passive.fail_ns > 0 ? endpoint_fails(r->upstream->endpoint, now) : 0;
     r->address = t->address;
-    if (t->constant)
+    struct slice text = t->constant ? SLICE_NONE : template_expand(&t->text, x);
+    if (t->constant ||
+        dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK) {
+        transport_tls_name(r);
         return OK;
-    struct slice text = template_expand(&t->text, x);
-    if (dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK)
-        return OK;
+    }
     r->error = exchange_fail_f(x, 502, "making dial info: upstream " SLICE_FMT ": invalid dial "
                                "address " SLICE_FMT ": %s", SLICE_ARG(t->text.text),
                                SLICE_ARG(text), why.text);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The transport "http": HTTP/1.1 over TCP or a Unix socket. Its options, and how a request comes to
- * a connection: one that is idle, or a new one, which is dialed within dial_timeout.
+ * The transport "http": HTTP/1.1 over TCP or a Unix socket, with TLS or without. Its options, and how
+ * a request comes to a connection: one that is idle, or a new one, which is dialed within dial_timeout.
  *
  *     {"protocol": "http", "dial_timeout": "3s", "keep_alive": {"max_idle_conns_per_host": 32}, …}
  */
@@ -134,7 +134,7 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
 
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"tls", "resolver", "proxy_protocol",
+    static const char *const unfinished[] = {"resolver", "proxy_protocol",
                                              "forward_proxy_url", "network_proxy", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         const json_t *v = json_object_get(json, *name);
@@ -155,6 +155,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_sizes(t, json, p));
     TRY(read_versions(json, p));
     TRY(read_local(t, json, p));
+    TRY(transport_tls_provision(t, json_object_get(json, "tls"), p));
     return read_keep_alive(t, json_object_get(json, "keep_alive"), p);
 }
 
@@ -165,10 +166,16 @@ const struct http_transport *http_transport_default(struct provision *p)
     return t;
 }
 
+static void release(void *cfg)
+{
+    tls_client_unref(((struct http_transport *)cfg)->tls);
+}
+
 const struct module transport_http = {
     .id = "http.reverse_proxy.transport.http",
     .cfg_size = sizeof(struct http_transport),
     .provision = provision,
+    .release = release,
 };
 
 /* --- connecting --- */
@@ -181,7 +188,8 @@ static enum err fail_dial(struct round *r, enum err e, const char *why)
         return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
     }
     if (e == ERR_TIMEOUT)
-        why = "i/o timeout";
+        why = slice_starts(slice_from(why), SLICE("tls: ")) ? "tls: handshake timeout"
+                                                            : "i/o timeout";
     struct slice text = arena_printf(r->x->arena, "dial " SLICE_FMT " " SLICE_FMT ": %s%c",
                                      SLICE_ARG(network), SLICE_ARG(r->address.hostport), why, 0);
     return gateway_round_error(r, FAILURE_DIAL, e == ERR_TIMEOUT ? 504 : 502, text.ptr);
@@ -245,6 +253,18 @@ static enum err dial(struct round *r)
     return OK;
 }
 
+/* Nothing of the request has been sent when it fails: that is a failure of the dial. */
+static enum err secure(struct round *r)
+{
+    char text[400] = "tls: ";
+    enum err e = transport_tls_handshake(r, text + 5, sizeof text - 5);
+    if (e == OK)
+        return OK;
+    link_close(r->link);
+    r->link = NULL;
+    return fail_dial(r, e, text);
+}
+
 enum err gateway_connect(struct round *r, bool fresh)
 {
     r->link = fresh ? NULL : link_take(r->address.key);
@@ -256,5 +276,5 @@ enum err gateway_connect(struct round *r, bool fresh)
     enum err e = dial(r);
     if (e != OK)
         link_unreserve(r->upstream->endpoint);
-    return e;
+    return e == OK && r->address.tls ? secure(r) : e;
 }

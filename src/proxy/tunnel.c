@@ -219,6 +219,10 @@ enum err gateway_upgrade(struct round *r)
 {
     struct exchange *x = r->x;
     struct slice upgrade;
+    if (r->link->stream.tls != NULL) {
+        r->error = exchange_fail(x, 502, "upgrades over TLS to an upstream are not supported yet");
+        return gateway_round_error(r, FAILURE_HANDLED, 0, "upgrade over TLS");
+    }
     fields_get(&r->answer_fields, SLICE("Upgrade"), &upgrade);
     if (x->req.upgrade.len == 0 || !slice_eq_nocase(upgrade, x->req.upgrade)) {
         r->error = exchange_fail(x, 502, "backend tried to switch to unexpected protocol");

@@ -1,0 +1,736 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway speaking TLS to upstreams that the tests play themselves, as TAP: whom it believes and
+what it says when it does not, client certificates, kept and resumed connections, streams both ways,
+ends that are said and ends that are not. Usage: gateway_tls_test.py PORTICO."""
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import sys
+import threading
+import time
+
+from certificates import Authority
+from server import Server, free_port, run_cases, same
+
+PORTICO = sys.argv[1]
+CA = Authority()
+GOOD = CA.leaf("good", "DNS:localhost", "IP:127.0.0.1")
+OTHER = CA.leaf("other", "DNS:a.example", "DNS:b.example")
+EXPIRED = CA.leaf("expired", "DNS:localhost", "IP:127.0.0.1", expired=True)
+LONELY = CA.leaf("lonely", "DNS:localhost", "IP:127.0.0.1", self_signed=True)
+CLIENT = CA.leaf("client", "DNS:client.example")
+STRANGER = Authority("Another Root")
+STRANGE = STRANGER.leaf("strange", "DNS:localhost", "IP:127.0.0.1")
+
+
+def context(chain=GOOD, version=None, clients=False):
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    c.load_cert_chain(*chain)
+    if version:
+        c.minimum_version = c.maximum_version = version
+    if clients:
+        c.verify_mode = ssl.CERT_REQUIRED
+        c.load_verify_locations(CA.root)
+    return c
+
+
+class Peer:
+    """One connection of the gateway, as bytes; `raw` is below the TLS."""
+
+    def __init__(self, sock):
+        self.sock, self.seen = sock, b""
+        sock.settimeout(20)
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def until(self, mark):
+        while mark not in self.seen:
+            piece = self.sock.recv(65536)
+            if not piece:
+                raise EOFError(f"ended; had {self.seen[:200]!r}")
+            self.seen += piece
+        at = self.seen.index(mark) + len(mark)
+        out, self.seen = self.seen[:at], self.seen[at:]
+        return out
+
+    def head(self):
+        return self.until(b"\r\n\r\n")
+
+    def take(self, n):
+        parts, have = [self.seen], len(self.seen)
+        while have < n:
+            piece = self.sock.recv(65536)
+            if not piece:
+                raise EOFError(f"ended; had {have} of {n}")
+            parts.append(piece)
+            have += len(piece)
+        whole = b"".join(parts)
+        self.seen = whole[n:]
+        return whole[:n]
+
+    def cut(self):
+        """The end without a close_notify."""
+        os.close(self.sock.detach())
+
+    def close(self):
+        """The end as it should be."""
+        with contextlib.suppress(OSError, ssl.SSLError, AttributeError):
+            self.sock.settimeout(0.5)
+            self.sock.unwrap()
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+class Upstream:
+    """Every connection gets a handshake (unless `ctx` is None) and then `play(peer)`, on a thread."""
+
+    def __init__(self, play, ctx=None, plain=False):
+        self.play, self.ctx = play, None if plain else ctx or context()
+        self.accepted, self.peers, self.names, self.reused = 0, [], [], []
+        if self.ctx:
+            self.ctx.sni_callback = lambda s, name, c: self.names.append(name)
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.sock.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                sock = self.sock.accept()[0]
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self.run, args=(sock,), daemon=True).start()
+
+    def run(self, sock):
+        peer = None
+        try:
+            sock.settimeout(20)
+            peer = Peer(self.ctx.wrap_socket(sock, server_side=True) if self.ctx else sock)
+            self.peers.append(peer)
+            if self.ctx:
+                self.reused.append(peer.sock.session_reused)
+            self.play(peer)
+        except (OSError, EOFError):
+            pass
+        if peer and peer.sock.fileno() >= 0:
+            peer.close()
+        else:
+            sock.close()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+        for p in self.peers:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                p.sock.close()
+
+
+def answer(body, extra=b""):
+    return b"HTTP/1.1 200 OK\r\n" + extra + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def echo(peer):
+    """Answers every request with its head, and its body."""
+    while True:
+        head = peer.head()
+        m = re.search(rb"Content-Length: (\d+)", head)
+        peer.send(answer(head + (peer.take(int(m.group(1))) if m else b"")))
+
+
+def trusting(**tls):
+    return {"ca": {"provider": "file", "pem_files": [CA.root]}, **tls}
+
+
+class Gateway(Server):
+    """One portico with one reverse_proxy."""
+
+    def __init__(self, io, *upstreams, tls=None, transport=None, workers=2, environment=None,
+                 **members):
+        dials = [u if isinstance(u, str) else f"localhost:{u.port}" for u in upstreams]
+        self.handler = {"handler": "reverse_proxy", "upstreams": [{"dial": d} for d in dials],
+                        "transport": {"protocol": "http",
+                                      "tls": trusting() if tls is None else tls,
+                                      **(transport or {})}, **members}
+        super().__init__(PORTICO, io, workers=workers, routes=[{"handle": [self.handler]}],
+                         top={"logging": {"logs": {"default": {"level": "DEBUG"}}}},
+                         environment=environment, awaited=False)
+        self.wait(lambda: socket.create_connection(("127.0.0.1", self.admin), 1).close() or True)
+
+    def ask(self, path="/", method="GET", body=None, **fields):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
+            a = c.getresponse()
+            return a.status, {k.lower(): v for k, v in a.getheaders()}, a.read()
+        finally:
+            c.close()
+
+    def client(self):
+        return Peer(socket.create_connection(("127.0.0.1", self.port), 10))
+
+    def logged(self, text):
+        self.wait(lambda: text in self.text())
+
+
+@contextlib.contextmanager
+def gateway(io, *upstreams, **options):
+    s = Gateway(io, *upstreams, **options)
+    try:
+        yield s
+    except BaseException:
+        print("# " + s.text()[-3000:].replace("\n", "\n# "), flush=True)
+        with contextlib.suppress(Exception):
+            s.end()
+        raise
+    finally:
+        for u in upstreams:
+            if not isinstance(u, str):
+                u.close()
+    same(s.end(), 0)
+
+
+# ---- whom it speaks to -----------------------------------------------------
+
+def exact(io):
+    """The upstream is asked by its own name; connections are kept."""
+    up = Upstream(echo)
+    with gateway(io, up, workers=1) as s:
+        for _ in range(5):
+            status, fields, body = s.ask("/a?b", Host="site.example", Accept="x")
+            same(status, 200)
+            same(fields["via"], "1.1 portico")
+            same(body, b"GET /a?b HTTP/1.1\r\nHost: localhost:%d\r\n"
+                       b"Accept-Encoding: identity\r\nAccept: x\r\n"
+                       b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
+                       b"X-Forwarded-Host: site.example\r\nVia: 1.1 portico\r\n\r\n" % up.port)
+        same(up.accepted, 1)
+        same(up.names, ["localhost"])
+        same(up.peers[0].sock.version(), "TLSv1.3")
+
+
+def host_rule(io):
+    """What the configuration says about Host comes last."""
+    up = Upstream(echo)
+    ops = {"request": {"set": {"Host": ["{http.request.host}"], "X-A": ["1"]}}}
+    with gateway(io, up, headers=ops) as s:
+        body = s.ask("/", Host="site.example")[2]
+        assert b"\r\nHost: site.example\r\n" in body and b"\r\nX-A: 1\r\n" in body, body
+
+
+def old(io):
+    up = Upstream(echo, context(version=ssl.TLSVersion.TLSv1_2))
+    with gateway(io, up, workers=1) as s:
+        for _ in range(3):
+            same(s.ask()[0], 200)
+        same(up.accepted, 1)
+        same(up.peers[0].sock.version(), "TLSv1.2")
+
+
+def refusals(io):
+    """Nothing is sent to a server that cannot show who it is; the log says why."""
+    for chain, words in ((OTHER, "certificate is for a.example, b.example, not localhost"),
+                         (EXPIRED, "certificate has expired on 2020-02-01T00:00:00Z"),
+                         (LONELY, "certificate is signed by itself and not trusted"),
+                         (STRANGE, 'certificate signed by unknown authority \\"Another Root\\"')):
+        up = Upstream(echo, context(chain))
+        with gateway(io, up) as s:
+            same(s.ask()[0], 502)
+            s.logged(f"dial tcp localhost:{up.port}: tls: {words}")
+            same(up.peers, [])
+
+
+def insecure(io):
+    for chain in (OTHER, EXPIRED, LONELY):
+        with gateway(io, Upstream(echo, context(chain)), tls={"insecure_skip_verify": True}) as s:
+            same(s.ask()[0], 200)
+
+
+def names(io):
+    """server_name, also one that the request says; connections do not mix."""
+    up = Upstream(echo, context(OTHER))
+    with gateway(io, up, tls=trusting(server_name="b.example")) as s:
+        same(s.ask()[0], 200)
+        same(up.names, ["b.example"])
+    up = Upstream(echo, context(OTHER))
+    with gateway(io, up, workers=1, tls=trusting(server_name="{http.request.header.X-Name}")) as s:
+        for name in ("a.example", "b.example", "a.example", "b.example"):
+            same(s.ask(X_Name=name)[0], 200)
+        same(up.names, ["a.example", "b.example"])
+        same(s.ask(X_Name="c.example")[0], 502)
+        s.logged("not c.example")
+        same(s.ask()[0], 502)
+        s.logged("is no name that a certificate could be for")
+
+
+def by_address(io):
+    up = Upstream(echo)
+    with gateway(io, f"127.0.0.1:{up.port}") as s:
+        same(s.ask()[0], 200)
+        same(up.names, [None])
+    up.close()
+
+
+def mutual(io):
+    """A client certificate for who asks for one."""
+    own = {"client_certificate_file": CLIENT[0], "client_certificate_key_file": CLIENT[1]}
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        up = Upstream(echo, context(version=version, clients=True))
+        with gateway(io, up, tls=trusting(**own)) as s:
+            same(s.ask()[0], 200)
+            same(up.peers[0].sock.getpeercert()["subject"], ((("commonName", "client"),),))
+        up = Upstream(echo, context(version=version, clients=True))
+        with gateway(io, up) as s:
+            same(s.ask()[0], 502)
+            s.logged("alert certificate required" if version == ssl.TLSVersion.TLSv1_3
+                     else "alert handshake failure")
+
+
+def pools(io):
+    """Every way to say whom to trust."""
+    with open(CA.root, encoding="ascii") as f:
+        der = "".join(f.read().split("-----")[2].split())
+    for tls in ({"root_ca_pem_files": [CA.root]}, {"root_ca_pool": [der]},
+                {"ca": {"provider": "inline", "trusted_ca_certs": [der]}},
+                {"ca": {"provider": "combined", "sources": [
+                    {"provider": "file", "pem_files": [STRANGER.root]},
+                    {"provider": "inline", "trusted_ca_certs": [der]}]}}):
+        with gateway(io, Upstream(echo), tls=tls) as s:
+            same(s.ask()[0], 200)
+    with gateway(io, Upstream(echo), tls={}) as s:
+        same(s.ask()[0], 502)
+        s.logged("unknown authority")
+    os.environ["SSL_CERT_FILE"] = CA.root  # the system's, as far as this process knows
+    try:
+        with gateway(io, Upstream(echo), tls={}) as s:
+            same(s.ask()[0], 200)
+        with gateway(io, Upstream(echo), tls={"ca": {"provider": "system"}}) as s:
+            same(s.ask()[0], 200)
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+
+
+def ports(io):
+    """Some upstreams without TLS."""
+    plain, up = Upstream(echo, plain=True), Upstream(echo)
+    with gateway(io, plain, up, tls=trusting(except_ports=[str(plain.port)]),
+                 load_balancing={"selection_policy": {"policy": "round_robin"}}) as s:
+        for _ in range(4):
+            same(s.ask()[0], 200)
+        assert plain.peers and up.peers
+
+
+def no_tls_there(io):
+    """A server without TLS, one that hangs, one that leaves."""
+    def chatter(peer):
+        peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with gateway(io, Upstream(chatter, plain=True)) as s:
+        same(s.ask()[0], 502)
+        s.logged("tls: the server does not speak TLS here")
+    with gateway(io, Upstream(lambda p: time.sleep(3), plain=True),
+                 tls=trusting(handshake_timeout=200_000_000)) as s:
+        start = time.monotonic()
+        same(s.ask()[0], 504)
+        assert time.monotonic() - start < 2
+        s.logged("tls: handshake timeout")
+    with gateway(io, Upstream(lambda p: None, plain=True)) as s:
+        same(s.ask()[0], 502)
+        s.logged("TLS handshake: the server closed the connection")
+
+
+def client_leaves(io):
+    """A client that leaves during the handshake ends it."""
+    gone = threading.Event()
+
+    def wait(peer):
+        while peer.sock.recv(65536):
+            pass
+        gone.set()
+
+    with gateway(io, Upstream(wait, plain=True)) as s:
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        time.sleep(0.3)
+        c.close()
+        assert gone.wait(5)
+
+
+def retried(io):
+    """What fails at the handshake was not sent: another one may be asked."""
+    bad, up = Upstream(echo, context(OTHER)), Upstream(echo)
+    with gateway(io, bad, up, load_balancing={"selection_policy": {"policy": "round_robin"},
+                                              "retries": 1}) as s:
+        for _ in range(4):
+            same(s.ask(method="POST", body=b"abc")[0], 200)
+        same(bad.peers, [])
+
+
+# ---- connections -----------------------------------------------------------
+
+def kept(io):
+    """An idle connection ends with its peer's close_notify, or without one, and the next request
+    gets a fresh one; no request fails."""
+    def once(peer):
+        peer.head()
+        peer.send(answer(b"one"))
+        time.sleep(0.1)
+
+    def rude(peer):
+        once(peer)
+        peer.cut()
+
+    for play in (once, rude):
+        up = Upstream(play)
+        with gateway(io, up, workers=1) as s:
+            for _ in range(3):
+                same(s.ask(method="POST", body=b"x")[2], b"one")
+                time.sleep(0.3)
+            same(up.accepted, 3)
+
+
+def tickets(io):
+    """Tickets that come late do not end an idle connection."""
+    def late(peer):
+        peer.head()
+        peer.send(answer(b"one"))
+        peer.sock.setblocking(True)
+        peer.head()
+        peer.send(answer(b"two"))
+
+    up = Upstream(late)
+    with gateway(io, up, workers=1) as s:
+        same(s.ask()[2], b"one")
+        time.sleep(0.2)
+        same(s.ask()[2], b"two")
+        same(up.accepted, 1)
+
+
+def resumed(io):
+    """Fresh connections resume sessions, in both versions."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        up = Upstream(echo, context(version=version))
+        with gateway(io, up, transport={"keep_alive": {"enabled": False}}, workers=1) as s:
+            for _ in range(4):
+                same(s.ask()[0], 200)
+            same(up.reused, [False, True, True, True])
+
+
+def reloaded(io):
+    """The same configuration again keeps idle connections; other options have others."""
+    up = Upstream(echo)
+    with gateway(io, up, workers=1) as s:
+        same(s.ask()[0], 200)
+        same(s.api("POST", "/load", s.document, {"Cache-Control": "must-revalidate"})[0], 200)
+        same(s.ask()[0], 200)
+        same(up.accepted, 1)
+        s.handler["transport"]["tls"]["curves"] = ["secp384r1"]
+        same(s.api("POST", "/load", s.document)[0], 200)
+        same(s.ask()[0], 200)
+        same(up.accepted, 2)
+
+
+# ---- streams ---------------------------------------------------------------
+
+def cut_short(io):
+    """An end that was not said is no end: neither of a length nor of a body until the end."""
+    def cut_length(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        time.sleep(0.1)
+        peer.cut()
+
+    def cut_open(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        time.sleep(0.1)
+        peer.cut()
+
+    def whole(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        peer.close()
+
+    def nothing(peer):
+        peer.head()
+        peer.cut()
+
+    for play in (cut_length, cut_open):
+        with gateway(io, Upstream(play)) as s:
+            try:
+                s.ask()
+                raise AssertionError("a clean end")
+            except http.client.IncompleteRead as e:
+                same(e.partial, b"half")
+            s.logged("aborting with incomplete response")
+    with gateway(io, Upstream(whole)) as s:
+        same(s.ask()[2], b"all of it")
+    with gateway(io, Upstream(nothing)) as s:
+        same(s.ask()[0], 502)
+        s.logged("unexpected EOF")
+
+
+def pattern(n, seed=b"x"):
+    block = hashlib.sha256(seed).digest() * 2048
+    return (block * (n // len(block) + 1))[:n]
+
+
+def large(io):
+    """Fifty mebibytes both ways, as they are, in bounded memory."""
+    size = 50 << 20
+    data = pattern(size)
+
+    def play(peer):
+        while True:
+            head = peer.head()
+            if head.startswith(b"GET"):
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+                for at in range(0, size, 1 << 20):
+                    peer.send(data[at:at + (1 << 20)])
+            else:
+                same(hashlib.sha256(peer.take(size)).digest(), hashlib.sha256(data).digest())
+                peer.send(answer(b"got it"))
+
+    up = Upstream(play)
+    small = {"ASAN_OPTIONS": "quarantine_size_mb=8"} # freed memory is kept for long by default
+    with gateway(io, up, workers=1, environment=small) as s:
+        before = s.resident_kib()
+        for _ in range(2):
+            assert s.ask()[2] == data
+            same(s.ask(method="POST", body=data)[2], b"got it")
+        assert s.resident_kib() - before < 40_000, (before, s.resident_kib())
+        same(up.accepted, 1)
+
+
+def chunked(io):
+    """Chunks up and down, with trailers."""
+    def play(peer):
+        peer.head()
+        body = peer.until(b"0\r\nX-T: v\r\n\r\n")
+        same(body, b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: v\r\n\r\n")
+        for byte in b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-U: w\r\n\r\n":
+            peer.send(bytes([byte]))
+
+    with gateway(io, Upstream(play)) as s:
+        c = s.client()
+        c.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\r\n"
+               b"3\r\nabc\r\n")
+        time.sleep(0.1)
+        c.send(b"2\r\nde\r\n0\r\nX-T: v\r\n\r\n")
+        assert c.head().startswith(b"HTTP/1.1 200 OK\r\n")
+        body = c.until(b"X-U: w\r\n\r\n")
+        same(re.sub(rb"\d\r\n|\r\n", b"", body), b"abcX-U: w")
+        c.close()
+
+
+def events(io):
+    """What the upstream says is there at once."""
+    go = threading.Event()
+
+    def play(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for n in range(3):
+            peer.send(b"data: %d\n\n" % n)
+            assert go.wait(5)
+            go.clear()
+
+    with gateway(io, Upstream(play)) as s:
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        c.head()
+        for n in range(3):
+            c.until(b"data: %d\n\n" % n)
+            go.set()
+        c.until(b"0\r\n\r\n")
+        c.close()
+
+
+def slow(io):
+    """A slow client slows the upstream, a slow upstream the client; nothing piles up."""
+    size = 30 << 20
+    sent = [0]
+
+    def play(peer):
+        while True:
+            one(peer, peer.head())
+
+    def one(peer, head):
+        if head.startswith(b"GET"):
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size >> 16):
+                peer.send(b"y" * (1 << 16))
+                sent[0] += 1 << 16
+        else:
+            time.sleep(1)
+            peer.take(size)
+            peer.send(answer(b"done"))
+
+    with gateway(io, Upstream(play), workers=1) as s:
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        c.head()
+        time.sleep(1)
+        assert sent[0] < 24 << 20, sent
+        c.take(size)
+        c.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            c.send(b"z" * (1 << 16))
+        assert c.head().startswith(b"HTTP/1.1 200 OK\r\n")
+        same(c.take(4), b"done")
+        c.close()
+
+
+def early(io):
+    """An answer may come while the body still goes up."""
+    def play(peer):
+        peer.head()
+        peer.take(100)
+        peer.send(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno!")
+        time.sleep(0.3)
+
+    with gateway(io, Upstream(play)) as s:
+        c = s.client()
+        c.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n" + b"z" * 100000)
+        assert c.head().startswith(b"HTTP/1.1 413 ")
+        same(c.take(3), b"no!")
+        c.close()
+
+
+def many(io):
+    """Several clients at once, on kept connections of both workers."""
+    up, wrong = Upstream(echo), []
+
+    def run(n):
+        try:
+            for i in range(20):
+                body = pattern(1000 * n + i, b"%d" % n)
+                assert s.ask(f"/{n}/{i}", "POST", body)[2].endswith(body)
+        except Exception as e:  # told below
+            wrong.append(e)
+
+    with gateway(io, up) as s:
+        threads = [threading.Thread(target=run, args=(n,)) for n in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        same(wrong, [])
+        assert up.accepted < 30, up.accepted
+
+
+# ---- configuration ---------------------------------------------------------
+
+def caddyfile(io):
+    """The same from a Caddyfile."""
+    up, second = Upstream(echo), Upstream(echo, context(OTHER, clients=True))
+    with gateway(io, "localhost:1") as s:
+        text = f"""
+{{
+    admin localhost:{s.admin}
+    auto_https off
+}}
+http://127.0.0.1:{s.port} {{
+    handle /one {{
+        reverse_proxy https://localhost:{up.port} {{
+            transport http {{
+                tls_trust_pool file {CA.root}
+            }}
+        }}
+    }}
+    reverse_proxy 127.0.0.1:{second.port} {{
+        transport http {{
+            tls
+            tls_trusted_ca_certs {CA.root}
+            tls_server_name a.example
+            tls_client_auth {CLIENT[0]} {CLIENT[1]}
+            tls_timeout 5s
+            tls_renegotiation never
+            tls_curves x25519 secp256r1
+            tls_except_ports 81 82
+        }}
+    }}
+}}
+"""
+        c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
+        c.request("POST", "/load", text, {"Host": f"localhost:{s.admin}",
+                                          "Content-Type": "text/caddyfile"})
+        a = c.getresponse()
+        same(a.status, 200)
+        c.close()
+        s.wait(lambda: s.ask("/one")[0] == 200)  # both workers have heard of it
+        same(s.ask("/two")[0], 200)
+        same((up.names, second.names), (["localhost"], ["a.example"]))
+    up.close()
+    second.close()
+
+
+def bad_options(io):
+    """What is wrong is told at load."""
+    empty = CA.path("empty.pem")
+    with open(empty, "w", encoding="ascii") as f:
+        f.write("nothing here\n")
+    with gateway(io, "localhost:1") as s:
+        for tls, words in (
+                ({"nonsense": 1}, "nonsense"),
+                ({"client_certificate_file": "x"}, "without client_certificate_key_file"),
+                ({"client_certificate_key_file": "x"}, "without client_certificate_file"),
+                ({"client_certificate_file": "/nope", "client_certificate_key_file": "/nope"},
+                 "open /nope: No such file"),
+                ({"client_certificate_file": GOOD[0], "client_certificate_key_file": CLIENT[1]},
+                 "do not belong together"),
+                ({"client_certificate_automate": "x"}, "client_certificate_automate"),
+                ({"root_ca_pem_files": ["/nope"]}, "open /nope: No such file"),
+                ({"root_ca_pem_files": [empty]}, f"no certificate in {empty}"),
+                ({"root_ca_pool": ["!"]}, "is not base64"),
+                ({"root_ca_pool": ["AAAA"]}, "malformed certificate of a trusted authority"),
+                ({"root_ca_pem_files": [CA.root], "ca": {"provider": "system"}}, "conflicting"),
+                ({"ca": {"provider": "nope"}}, "nope"),
+                ({"renegotiation": "sometimes"}, "invalid TLS renegotiation level: sometimes"),
+                ({"curves": ["x25519", "nope"]}, "unknown curve"),
+                ({"except_ports": ["http"]}, "invalid port"),
+                ({"handshake_timeout": "soon"}, "handshake_timeout")):
+            s.handler["transport"]["tls"] = tls
+            status, text = s.api("POST", "/load", s.document)
+            same(status, 400)
+            assert words in json.loads(text)["error"], (tls, text)
+
+
+CASES = [
+    ("an upstream is asked by its own name, on kept connections", exact),
+    ("what the configuration says about Host comes last", host_rule),
+    ("TLS 1.2", old),
+    ("who cannot show who he is gets nothing, and the log says why", refusals),
+    ("insecure_skip_verify", insecure),
+    ("server_name, also from the request", names),
+    ("an address is checked as one", by_address),
+    ("client certificates", mutual),
+    ("every way to say whom to trust", pools),
+    ("except_ports", ports),
+    ("a server without TLS, one that hangs, one that leaves", no_tls_there),
+    ("a client that leaves ends a handshake", client_leaves),
+    ("a failed handshake may be tried elsewhere", retried),
+    ("idle connections end with their peers", kept),
+    ("tickets do not end an idle connection", tickets),
+    ("sessions are resumed", resumed),
+    ("a reload of the same configuration keeps connections", reloaded),
+    ("an end that was not said is no end", cut_short),
+    ("50 MiB both ways, memory bounded", large),
+    ("chunks and trailers", chunked),
+    ("event streams leave at once", events),
+    ("back-pressure both ways", slow),
+    ("an answer before the body's end", early),
+    ("several clients at once", many),
+    ("the same from a Caddyfile", caddyfile),
+    ("wrong options are told at load", bad_options),
+]
+
+run_cases(CASES)
