@@ -199,11 +199,11 @@ static void set_keepalive(int fd, const struct http_server *s)
     set_probe(fd, TCP_KEEPCNT, s->keepalive_count, 9, 127);
 }
 
-static const struct http_server *server_of(const struct generation *g, struct slice key)
+static const struct bound *bound_of(const struct generation *g, struct slice key)
 {
     for (size_t i = 0; i < g->bounds_count; i++) {
         if (slice_eq(g->bounds[i].key, key))
-            return g->bounds[i].server;
+            return &g->bounds[i];
     }
     return NULL;
 }
@@ -216,14 +216,16 @@ static void adopt(struct worker *w, const struct worker_order *o)
     LIST_FOR_SAFE(n, &w->sites)
     {
         struct worker_site *site = CONTAINER_OF(n, struct worker_site, node);
-        const struct http_server *server = server_of(o->generation, site->key);
+        const struct bound *bound = bound_of(o->generation, site->key);
         if (site->stopping)
             continue;
-        if (server == NULL)
+        if (bound == NULL) {
             stop_site(site);
-        else
-            set_keepalive(site->fd, server);
-        site->site.server = server != NULL ? server : site->site.server;
+            continue;
+        }
+        set_keepalive(site->fd, bound->server);
+        site->site.server = bound->server;
+        site->site.protocols = bound->protocols;
     }
     w->generation = o->generation;
     LIST_FOR(n, &w->sites)

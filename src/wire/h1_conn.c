@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "loop/await.h"
+#include "wire/h2_conn.h"
 #include "wire/proxy_stage.h"
 
 enum {
@@ -50,6 +51,7 @@ void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worke
     list_init(&w->stages);
     list_init(&w->flushes);
     w->flush.run = on_flush;
+    w->h2 = h2_worker_create(w);
 }
 
 static void free_scratch(struct h1_scratch *s)
@@ -63,6 +65,7 @@ static void free_scratch(struct h1_scratch *s)
 void h1_worker_deinit(struct h1_worker *w)
 {
     ASSERT(w->count == 0);
+    h2_worker_free(w->h2);
     while (w->scratch != NULL) {
         struct h1_scratch *s = w->scratch;
         w->scratch = s->next;
@@ -145,7 +148,7 @@ void h1_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_
     c->op.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_append(&w->conns, &c->node);
-    c->fresh = true;
+    c->fresh = c->first = true;
     wait_bytes(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
     if (h1_draining(c))
         set_deadline(c, FRESH_NS);
@@ -172,19 +175,24 @@ void h1_uncount(struct h1_worker *w, struct h1_site *site)
     check_drained(w, site);
 }
 
-static void close_now(struct h1_conn *c)
+static void free_conn(struct h1_conn *c)
 {
-    struct h1_worker *w = c->worker;
     ASSERT(!c->op.armed && c->fiber == NULL);
     timer_stop(&c->timer);
     if (c->scratch != NULL)
-        give_scratch(w, c->scratch);
-    if (c->fd >= 0)
-        loop_close(w->loop, c->fd);
-    struct h1_site *site = c->site;
+        give_scratch(c->worker, c->scratch);
     list_remove(&c->node);
     mem_free(c->given);
     mem_free(c);
+}
+
+static void close_now(struct h1_conn *c)
+{
+    struct h1_worker *w = c->worker;
+    struct h1_site *site = c->site;
+    if (c->fd >= 0)
+        loop_close(w->loop, c->fd);
+    free_conn(c);
     h1_uncount(w, site);
 }
 
@@ -224,6 +232,7 @@ static void on_timer(struct timer *t)
 static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
 {
     proxy_stage_hurry(w, site, FRESH_NS);
+    h2_drain(w, site);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
@@ -256,6 +265,7 @@ void h1_site_drain(struct h1_worker *w, struct h1_site *site)
 void h1_worker_abort(struct h1_worker *w)
 {
     proxy_stage_abort(w);
+    h2_abort(w);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
@@ -376,11 +386,32 @@ static void on_head(struct h1_conn *c, enum h1_result r, bool begins)
         return;
     }
     c->deadline_ns = UINT64_MAX;
+    c->first = false;
     COUNT(c->worker->busy, 1);
     if (fiber_start(c->worker->loop, serve_all, c) != OK) {
         COUNT(c->worker->busy, -1u);
         refuse(c, 503);
     }
+}
+
+/* It goes on with its socket, what has come and the place among those that are counted. */
+static void become_h2(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    struct h1_addresses *given = c->given;
+    c->given = NULL;
+    h2_conn_begin(c->worker, c->site, c->fd, given, slice_of(s->in, s->len));
+    free_conn(c);
+}
+
+/* Whether the first bytes are those of HTTP/2 "with prior knowledge" (RFC 9113 §3.3). */
+static enum h1_result look_for_h2(const struct h1_conn *c)
+{
+    const struct h1_scratch *s = c->scratch;
+    size_t n = h2_preface_match(slice_of(s->in, s->len));
+    if ((c->site->protocols & HTTP_2_CLEAR) == 0 || !c->first || n == 0)
+        return H1_BAD;
+    return n < H2_PREFACE_LEN ? H1_MORE : H1_DONE;
 }
 
 static void on_bytes(struct op *op, int result)
@@ -408,7 +439,13 @@ static void on_bytes(struct op *op, int result)
     }
     memcpy(s->in + s->len, op->lent.ptr, op->lent.len);
     s->len += op->lent.len;
-    enum h1_result r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
+    enum h1_result r = look_for_h2(c);
+    if (r == H1_DONE) {
+        become_h2(c);
+        return;
+    }
+    if (r == H1_BAD)
+        r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
     on_head(c, r, begins);
 }
 

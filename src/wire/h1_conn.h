@@ -18,6 +18,7 @@ struct h1_worker {
     struct list conns;
     struct list stages;                    /* before h1: wire/proxy_stage.c */
     unsigned count, busy;                  /* all; those with an exchange */
+    struct h2_worker *h2;                  /* wire/h2_conn.h */
     struct h1_scratch *scratch;            /* recycled memory of exchanges */
     unsigned scratch_free;
     struct list flushes;                   /* scratches whose answer leaves at the turn's end */
@@ -35,6 +36,7 @@ struct h1_site {
     const struct http_server *server; /* whom it belongs to now; for a look within one callback */
     const struct http_server *(*current)(struct h1_site *, struct generation **); /* takes a ref */
     void (*done)(struct h1_site *, struct generation *);                          /* gives it back */
+    unsigned protocols;                     /* enum http_protocol: what is spoken at the address */
     unsigned count;                         /* open connections */
     bool draining;                          /* each closes behind the exchange it is in */
     void (*on_empty)(struct h1_site *);     /* draining, and the last one has ended; may be NULL */

@@ -67,6 +67,7 @@ struct h1_conn {
     uint32_t linger_left;       /* bytes that are still taken after the last answer */
     bool closing, lingering;
     bool fresh;                 /* has not asked for anything yet */
+    bool first;                 /* no head of HTTP/1 has been understood yet */
     bool unwatching;            /* the fiber waits for the end of its watch */
     struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
 };

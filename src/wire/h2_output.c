@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a connection sends. Frames are written into one buffer, in the order in which they are made:
+ * heads, small bodies and control frames as they come, what is larger when the buffer leaves, by
+ * urgency (RFC 9218), streams that are alike in turns. The buffer leaves at the end of the loop's
+ * turn, or when it is full.
+ *
+ * What the socket does not take stays in its buffer and is sent by an operation; meanwhile a second
+ * one is gathered, and no third: then fibers wait, and no more frames are read, so a connection
+ * holds two buffers at most whatever its peer does. Bodies are copied into the buffer (or read into
+ * it, from a file), so that nothing that is under way to the kernel belongs to a fiber.
+ */
+#include "wire/h2_internal.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/mem.h"
+
+enum { OUTS_KEPT = 64 };
+
+static void on_written(struct op *op, int result);
+
+/* --- buffers --- */
+
+static struct h2_out *take_out(struct h2_worker *w)
+{
+    struct h2_out *o = w->outs;
+    if (o != NULL) {
+        w->outs = o->next;
+        w->outs_free--;
+    } else {
+        o = mem_alloc(sizeof *o);
+    }
+    o->at = o->len = 0;
+    return o;
+}
+
+static void give_out(struct h2_worker *w, struct h2_out *o)
+{
+    if (w->outs_free >= OUTS_KEPT) {
+        mem_free(o);
+        return;
+    }
+    o->next = w->outs;
+    w->outs = o;
+    w->outs_free++;
+}
+
+void h2_free_outs(struct h2_worker *w)
+{
+    while (w->outs != NULL) {
+        struct h2_out *o = w->outs;
+        w->outs = o->next;
+        mem_free(o);
+    }
+}
+
+void h2_drop_output(struct h2_conn *c)
+{
+    if (c->out != NULL)
+        give_out(c->shared, c->out);
+    c->out = NULL;
+    if (c->sending != NULL && !c->write.armed) {
+        give_out(c->shared, c->sending);
+        c->sending = NULL;
+    }
+}
+
+/* --- room --- */
+
+static size_t room_left(const struct h2_conn *c)
+{
+    return c->out != NULL ? H2_OUT_SIZE - c->out->len : H2_OUT_SIZE;
+}
+
+char *h2_room(struct h2_conn *c, size_t n)
+{
+    if (c->dead)
+        return NULL;
+    if (c->out == NULL)
+        c->out = take_out(c->shared);
+    if (room_left(c) < n) {
+        h2_die(c, "the output is full");
+        return NULL;
+    }
+    h2_schedule(c);
+    return c->out->bytes + c->out->len;
+}
+
+bool h2_make_room(struct h2_conn *c, size_t n)
+{
+    if (room_left(c) >= n + H2_OUT_RESERVE)
+        return true;
+    if (c->sending == NULL)
+        h2_send(c);
+    return !c->dead && room_left(c) >= n + H2_OUT_RESERVE;
+}
+
+/* A wait of the fiber that answers: until told, or its time is up without anything having moved. */
+static enum err await_out(struct h2_stream *s)
+{
+    for (;;) {
+        uint64_t moved = s->writing.bytes;
+        s->out_waiting = true;
+        enum err e = await_wake(&s->out_waiter, h2_write_deadline(s));
+        s->out_waiting = false;
+        if (e == ERR_TIMEOUT && s->writing.bytes != moved && !s->reset)
+            continue;
+        return e == OK && s->reset ? ERR_CLOSED : e;
+    }
+}
+
+static void wake_out(struct h2_stream *s)
+{
+    if (s->out_waiting)
+        waiter_wake(&s->out_waiter, OK);
+}
+
+enum err h2_await_room(struct h2_stream *s, size_t n)
+{
+    struct h2_conn *c = s->conn;
+    if (n + H2_OUT_RESERVE > H2_OUT_SIZE)
+        return ERR_LIMIT;
+    while (!s->reset && !h2_make_room(c, n)) {
+        if (c->dead || s->reset)
+            return ERR_CLOSED;
+        list_append(&c->busy->room, &s->room);
+        waiter_init(&s->out_waiter);
+        enum err e = await_out(s);
+        list_remove(&s->room);
+        TRY(e);
+    }
+    return s->reset ? ERR_CLOSED : OK;
+}
+
+static void wake_for_room(struct h2_conn *c)
+{
+    if (c->busy == NULL)
+        return;
+    for (struct list *n; (n = list_pop(&c->busy->room)) != NULL;)
+        wake_out(CONTAINER_OF(n, struct h2_stream, room));
+}
+
+/* --- frames --- */
+
+char *h2_begin_frame(struct h2_conn *c, enum h2_type type, uint8_t flags, uint32_t id, size_t n)
+{
+    char *at = h2_room(c, H2_FRAME_HEAD + n);
+    if (at == NULL)
+        return NULL;
+    h2_write_head(at, (uint32_t)n, type, flags, id);
+    c->out->len += (uint32_t)(H2_FRAME_HEAD + n);
+    return at + H2_FRAME_HEAD;
+}
+
+bool h2_put_frame(struct h2_conn *c, enum h2_type type, uint8_t flags, uint32_t id,
+                  struct slice payload)
+{
+    char *at = h2_begin_frame(c, type, flags, id, payload.len);
+    if (at != NULL && payload.len > 0)
+        memcpy(at, payload.ptr, payload.len);
+    return at != NULL;
+}
+
+bool h2_put_reset(struct h2_conn *c, uint32_t id, enum h2_error code)
+{
+    char *at = h2_begin_frame(c, H2_RST_STREAM, 0, id, 4);
+    if (at != NULL)
+        h2_write_u32(at, code);
+    return at != NULL;
+}
+
+bool h2_put_window(struct h2_conn *c, uint32_t id, uint32_t n)
+{
+    char *at = h2_begin_frame(c, H2_WINDOW_UPDATE, 0, id, 4);
+    if (at != NULL)
+        h2_write_u32(at, n);
+    return at != NULL;
+}
+
+bool h2_put_goaway(struct h2_conn *c, uint32_t last, enum h2_error code)
+{
+    char *at = h2_begin_frame(c, H2_GOAWAY, 0, 0, 8);
+    if (at == NULL)
+        return false;
+    h2_write_u32(at, last);
+    h2_write_u32(at + 4, code);
+    return true;
+}
+
+static void mark(struct h2_stream *s, char *payload)
+{
+    s->mark_epoch = s->conn->epoch;
+    s->mark_at = (uint32_t)(payload - s->conn->out->bytes) - H2_FRAME_HEAD;
+}
+
+static int64_t window_of(const struct h2_stream *s)
+{
+    int64_t both = s->conn->send_window < s->send_window ? s->conn->send_window : s->send_window;
+    return both > 0 ? both : 0;
+}
+
+/* The window that a frame with n bytes takes; seen as work in earnest. */
+static void spend_window(struct h2_stream *s, size_t n)
+{
+    struct h2_conn *c = s->conn;
+    c->send_window -= (int64_t)n;
+    s->send_window -= (int64_t)n;
+    s->writing.bytes += n;
+    h2_refund(&c->budgets, H2_WINDOWS, 4 + (unsigned)(n / 512));
+    h2_refund(&c->budgets, H2_CONTROL, 2);
+}
+
+bool h2_put_data(struct h2_stream *s, struct slice bytes, bool last)
+{
+    struct h2_conn *c = s->conn;
+    if (bytes.len > H2_COPY_MAX || bytes.len > c->peer_frame_max ||
+        (int64_t)bytes.len > window_of(s) || !h2_make_room(c, H2_FRAME_HEAD + bytes.len))
+        return false;
+    char *at = h2_begin_frame(c, H2_DATA, last ? H2_END_STREAM : 0, s->id, bytes.len);
+    memcpy(at, bytes.ptr, bytes.len);
+    mark(s, at);
+    spend_window(s, bytes.len);
+    return true;
+}
+
+enum err h2_put_end(struct h2_stream *s)
+{
+    struct h2_conn *c = s->conn;
+    if (c->out != NULL && s->mark_epoch == c->epoch) {
+        c->out->bytes[s->mark_at + 4] |= H2_END_STREAM;
+        return OK;
+    }
+    TRY(h2_await_room(s, H2_FRAME_HEAD));
+    (void)h2_begin_frame(c, H2_DATA, H2_END_STREAM, s->id, 0);
+    return OK;
+}
+
+/* --- who is next --- */
+
+static void schedule_stream(struct h2_stream *s)
+{
+    struct h2_busy *b = s->conn->busy;
+    if (!list_empty(&s->ready))
+        return;
+    list_append(&b->ready[s->urgency], &s->ready);
+    b->ready_count++;
+}
+
+void h2_unschedule(struct h2_stream *s)
+{
+    if (list_empty(&s->ready))
+        return;
+    list_remove(&s->ready);
+    s->conn->busy->ready_count--;
+}
+
+void h2_window_grew(struct h2_stream *s)
+{
+    if (s->source.left > 0 && s->send_window > 0) {
+        schedule_stream(s);
+        h2_schedule(s->conn);
+    }
+}
+
+/* The most urgent one; of those that are alike the one that waits longest. */
+static struct h2_stream *pick(struct h2_busy *b)
+{
+    for (int i = 0; b->ready_count > 0 && i < H2_URGENCIES; i++) {
+        if (!list_empty(&b->ready[i]))
+            return CONTAINER_OF(b->ready[i].next, struct h2_stream, ready);
+    }
+    return NULL;
+}
+
+static bool read_file(struct h2_source *f, char *to, size_t n)
+{
+    while (n > 0) {
+        ssize_t got = pread(f->file, to, n, (off_t)f->offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) /* shorter than its head said */
+            return false;
+        to += got;
+        n -= (size_t)got;
+        f->offset += (uint64_t)got;
+    }
+    return true;
+}
+
+static bool take_source(struct h2_source *f, char *to, size_t n)
+{
+    if (f->bytes == NULL)
+        return read_file(f, to, n);
+    memcpy(to, f->bytes, n);
+    f->bytes += n;
+    return true;
+}
+
+/* One frame of the stream. False: what it promised is not there. */
+static bool put_piece(struct h2_stream *s, size_t n)
+{
+    struct h2_conn *c = s->conn;
+    struct h2_source *f = &s->source;
+    bool last = f->last && n == f->left;
+    char *at = h2_begin_frame(c, H2_DATA, last ? H2_END_STREAM : 0, s->id, n);
+    if (!take_source(f, at, n)) {
+        c->out->len -= (uint32_t)(H2_FRAME_HEAD + n);
+        f->failed = true;
+        f->left = 0;
+        return false;
+    }
+    f->left -= n;
+    mark(s, at);
+    spend_window(s, n);
+    return true;
+}
+
+static void go_behind(struct h2_stream *s)
+{
+    if (!s->incremental)
+        return;
+    h2_unschedule(s);
+    schedule_stream(s);
+}
+
+/* Puts DATA of the streams that wait into what is gathered, as long as there is window and room. */
+static void fill(struct h2_conn *c)
+{
+    struct h2_stream *s;
+    while (c->busy != NULL && c->send_window > 0 && (s = pick(c->busy)) != NULL) {
+        size_t room = room_left(c), n = (size_t)window_of(s);
+        if (room <= H2_OUT_RESERVE + H2_FRAME_HEAD)
+            return;
+        room -= H2_OUT_RESERVE + H2_FRAME_HEAD;
+        if (n == 0) { /* SETTINGS took its window away */
+            h2_unschedule(s);
+            continue;
+        }
+        n = n < c->peer_frame_max ? n : c->peer_frame_max;
+        n = n < s->source.left ? n : (size_t)s->source.left;
+        if (n > room && room < H2_COPY_MAX / 2 && n > H2_COPY_MAX / 2)
+            return; /* a frame for the rest of the room would be a small one */
+        n = n < room ? n : room;
+        if (put_piece(s, n) && s->source.left > 0 && s->send_window > 0) {
+            go_behind(s);
+            continue;
+        }
+        h2_unschedule(s);
+        if (s->source.left == 0)
+            wake_out(s);
+    }
+}
+
+enum err h2_send_source(struct h2_stream *s)
+{
+    struct h2_conn *c = s->conn;
+    waiter_init(&s->out_waiter);
+    if (s->send_window > 0)
+        schedule_stream(s);
+    if (c->sending == NULL)
+        h2_send(c);
+    enum err e = OK;
+    while (e == OK && s->source.left > 0 && !s->reset)
+        e = await_out(s);
+    h2_unschedule(s);
+    s->source.left = 0;
+    if (e == OK && s->source.failed)
+        return ERR_IO;
+    return e == OK && s->reset ? ERR_CLOSED : e;
+}
+
+/* --- sending --- */
+
+static void left(struct h2_conn *c, size_t n)
+{
+    if (n > 0)
+        c->unsent = 0;
+    c->epoch++;
+}
+
+static uint64_t stall_ns(const struct h2_conn *c)
+{
+    return (c->site->server->write_idle_timeout_ns + 1) / 2; /* on_timer looks in the middle */
+}
+
+static void go_on_sending(struct h2_conn *c)
+{
+    struct h2_out *o = c->sending;
+    uint64_t ns = stall_ns(c);
+    o->part = (struct iovec){o->bytes + o->at, o->len - o->at};
+    o->message = (struct msghdr){.msg_iov = &o->part, .msg_iovlen = 1};
+    c->write.on_done = on_written;
+    op_send(c->worker->loop, &c->write, c->fd, &o->message, 0);
+    c->write_by = ns > 0 ? loop_now_ns(c->worker->loop) + ns : 0;
+    h2_hurry(c);
+}
+
+void h2_send(struct h2_conn *c)
+{
+    size_t total = 0;
+    while (!c->dead && c->sending == NULL) {
+        fill(c);
+        struct h2_out *o = c->out;
+        if (o == NULL || o->len == 0)
+            break;
+        if (total >= H2_TURN_MAX) { /* let others have their turn */
+            h2_schedule(c);
+            break;
+        }
+        struct iovec part = {o->bytes, o->len};
+        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+        ssize_t n = send_now(c->fd, &m, 0);
+        if (n < 0 && n != -EAGAIN) {
+            h2_die(c, NULL);
+            return;
+        }
+        o->at = n > 0 ? (uint32_t)n : 0;
+        total += o->at;
+        left(c, o->at);
+        if (o->at < o->len) {
+            c->sending = o;
+            c->out = NULL;
+            go_on_sending(c);
+        } else {
+            o->at = o->len = 0;
+        }
+    }
+    if (c->out != NULL && c->out->len == 0) {
+        give_out(c->shared, c->out);
+        c->out = NULL;
+    }
+    if (room_left(c) > H2_OUT_SIZE / 2)
+        wake_for_room(c);
+}
+
+static void on_written(struct op *op, int result)
+{
+    struct h2_conn *c = CONTAINER_OF(op, struct h2_conn, write);
+    struct h2_out *o = c->sending;
+    if (result < 0)
+        h2_die(c, NULL);
+    else
+        o->at += (uint32_t)result;
+    if (!c->dead && o->at < o->len) {
+        c->unsent = 0;
+        go_on_sending(c);
+        return;
+    }
+    give_out(c->shared, o);
+    c->sending = NULL;
+    c->write_by = 0;
+    left(c, 1);
+    h2_send(c);
+    h2_settle(c);
+}
+
+void h2_schedule(struct h2_conn *c)
+{
+    struct h2_worker *w = c->shared;
+    if (!list_empty(&c->flush))
+        return;
+    if (!w->flush_due)
+        loop_defer(w->worker->loop, &w->flush);
+    w->flush_due = true;
+    list_append(&w->flushes, &c->flush);
+}
+
+void h2_on_flush(struct task *t)
+{
+    struct h2_worker *w = CONTAINER_OF(t, struct h2_worker, flush);
+    struct list now;
+    list_init(&now);
+    w->flush_due = false;
+    for (struct list *n; (n = list_pop(&w->flushes)) != NULL;) /* what is scheduled from here on */
+        list_append(&now, n);                                  /* is for the next turn */
+    for (struct list *n; (n = list_pop(&now)) != NULL;) {
+        struct h2_conn *c = CONTAINER_OF(n, struct h2_conn, flush);
+        h2_send(c);
+        h2_settle(c);
+    }
+}

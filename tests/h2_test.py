@@ -1,0 +1,732 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP/2 over clear text (h2c) against the whole program, on both I/O back ends, as TAP: with Python's
+h2, curl, nghttp and h2load as clients, and frames by hand. Usage: h2_test.py PORTICO [CASE]."""
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import hpack
+
+from server import Server, free_port, run_cases, same
+
+PORTICO = sys.argv[1]
+SANITIZED = b"__asan_init" in open(PORTICO, "rb").read()
+CLEAR = {"protocols": ["h1", "h2c"]}
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+(DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE,
+ CONTINUATION) = range(10)
+NO_ERROR, PROTOCOL_ERROR, FLOW, CLOSED, REFUSED, CANCEL, CALM = 0, 1, 3, 5, 7, 8, 11
+FOLDER = tempfile.TemporaryDirectory(prefix="portico-h2-")
+FILES = {"small": b"x" * 100, "10k": os.urandom(10240), "100k": os.urandom(102400),
+         "5m": os.urandom(5 << 20)}
+for name, content in FILES.items():
+    with open(f"{FOLDER.name}/{name}", "wb") as f:
+        f.write(content)
+ECHO = [{"match": [{"path": ["/echo"]}],
+         "handle": [{"handler": "static_response", "body": "{http.request.body}"}]},
+        {"match": [{"path": ["/early"]}],
+         "handle": [{"handler": "static_response", "body": "early"}]},
+        {"match": [{"path": ["/what"]}],
+         "handle": [{"handler": "static_response",
+                     "body": "{http.request.proto} {http.request.method} {http.request.host} "
+                             "{http.request.uri} {http.request.header.Cookie}"}]},
+        {"handle": [{"handler": "file_server", "root": FOLDER.name}]}]
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+class Raw:
+    """Frames by hand."""
+
+    def __init__(self, s, settings=b"", hello=True, room=None):
+        self.c = socket.socket()
+        self.c.settimeout(20)
+        if room:
+            self.c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        self.c.connect(("127.0.0.1", s.port))
+        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
+        self.rest = b""
+        if hello:
+            self.send(PREFACE + frame(SETTINGS, 0, 0, settings))
+
+    def send(self, data):
+        self.c.sendall(data)
+
+    def block(self, path="/", method="GET", more=()):
+        return self.encoder.encode([(":method", method), (":scheme", "http"), (":path", path),
+                                    (":authority", "a"), *more])
+
+    def get(self, stream, path="/", more=(), ends=True, method="GET"):
+        self.send(frame(HEADERS, 4 | ends, stream, self.block(path, method, more)))
+
+    def frames(self):
+        """Each as (kind, flags, stream, payload), until the connection ends."""
+        while True:
+            while len(self.rest) >= 9:
+                n = int.from_bytes(self.rest[:3], "big")
+                if len(self.rest) < 9 + n:
+                    break
+                kind, flags, stream = struct.unpack(">BBI", self.rest[3:9])
+                payload, self.rest = self.rest[9:9 + n], self.rest[9 + n:]
+                if kind == HEADERS:
+                    payload = dict(self.decoder.decode(payload))
+                yield kind, flags, stream, payload
+            try:
+                part = self.c.recv(65536)
+            except ConnectionResetError:
+                return
+            if not part:
+                return
+            self.rest += part
+
+    def until(self, *kinds, stream=None):
+        for f in self.frames():
+            if f[0] in kinds and (stream is None or f[2] == stream):
+                return f
+        raise AssertionError(f"the connection ended before a frame of {kinds}")
+
+    def answer(self, stream):
+        """Status, fields and body of a stream."""
+        fields, body = None, b""
+        for kind, flags, number, payload in self.frames():
+            if number != stream:
+                continue
+            if kind == HEADERS and fields is None:
+                fields = payload
+            elif kind == DATA:
+                body += payload
+            elif kind == RST_STREAM:
+                raise AssertionError(f"reset: {payload!r}")
+            if flags & 1 and kind in (HEADERS, DATA):
+                return fields[":status"], fields, body
+        raise AssertionError("the connection ended")
+
+    def goaway(self):
+        """The code of the GOAWAY that ends the connection."""
+        code = None
+        for kind, _, _, payload in self.frames():
+            if kind == GOAWAY:
+                code = struct.unpack(">II", payload[:8])[1]
+        return code
+
+    def reset_code(self, stream):
+        _, _, _, payload = self.until(RST_STREAM, stream=stream)
+        return struct.unpack(">I", payload)[0]
+
+
+class Client:
+    """Python's h2."""
+
+    def __init__(self, s, window=None):
+        self.c = socket.create_connection(("127.0.0.1", s.port), 20)
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2.initiate_connection()
+        if window:
+            self.h2.update_settings({4: window})
+        self.flush()
+        self.status, self.bodies, self.trailers, self.ended, self.resets = {}, {}, {}, set(), {}
+        self.informed, self.credit = {}, True
+        self.gone = False
+
+    def flush(self):
+        self.c.sendall(self.h2.data_to_send())
+
+    def ask(self, path="/", method="GET", body=None, more=(), authority="a", trailers=None):
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, [(":method", method), (":scheme", "http"),
+                                      (":authority", authority), (":path", path), *more],
+                             end_stream=body is None)
+        self.flush()
+        if body is not None:
+            self.put(stream, body, trailers)
+        return stream
+
+    def put(self, stream, body, trailers=None):
+        while body:
+            n = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size,
+                    len(body))
+            if n == 0:
+                if not self.turn():
+                    return
+                if stream in self.resets or stream in self.ended:
+                    return
+                continue
+            self.h2.send_data(stream, body[:n])
+            body = body[n:]
+            self.flush()
+        if trailers:
+            self.h2.send_headers(stream, trailers, end_stream=True)
+        else:
+            self.h2.end_stream(stream)
+        self.flush()
+
+    def turn(self):
+        data = self.c.recv(1 << 17)
+        if not data:
+            self.gone = True
+            return False
+        for e in self.h2.receive_data(data):
+            stream = getattr(e, "stream_id", None)
+            if isinstance(e, h2.events.ResponseReceived):
+                self.status[stream] = dict(e.headers)
+            elif isinstance(e, h2.events.InformationalResponseReceived):
+                self.informed[stream] = dict(e.headers)
+            elif isinstance(e, h2.events.TrailersReceived):
+                self.trailers[stream] = dict(e.headers)
+            elif isinstance(e, h2.events.DataReceived):
+                self.bodies[stream] = self.bodies.get(stream, b"") + e.data
+                if self.credit and e.flow_controlled_length:
+                    self.h2.acknowledge_received_data(e.flow_controlled_length, stream)
+            elif isinstance(e, h2.events.StreamEnded):
+                self.ended.add(stream)
+            elif isinstance(e, h2.events.StreamReset):
+                self.resets[stream] = e.error_code
+            elif isinstance(e, h2.events.ConnectionTerminated):
+                self.gone = e
+        self.flush()
+        return True
+
+    def wait(self, *streams):
+        while not all(s in self.ended or s in self.resets for s in streams):
+            if not self.turn():
+                raise AssertionError("the connection ended")
+        return [self.bodies.get(s, b"") for s in streams]
+
+    def get(self, path="/", **more):
+        stream = self.ask(path, **more)
+        body, = self.wait(stream)
+        return self.status[stream][":status"], body
+
+
+def served(run, **settings):
+    """A case with a server of its own, from which nothing may be left."""
+    def case(io):
+        others = {k: v for k, v in settings.items() if k != "members"}
+        s = Server(PORTICO, io, members={**CLEAR, **settings.get("members", {})}, **others)
+        try:
+            s.wait(lambda: s.live()["connections"] == 0)
+            before = s.live()
+            run(s)
+            s.wait(lambda: {k: v for k, v in s.live().items() if k != "descriptors"}
+                   == {k: v for k, v in before.items() if k != "descriptors"}, 20)
+        finally:
+            s.end()
+    return case
+
+
+def small(s):
+    c = Client(s)
+    same(c.get(), ("200", b"one"))
+    same(c.status[1]["server"], "portico")
+    same(c.status[1]["content-length"], "3")
+    assert "date" in c.status[1] and "connection" not in c.status[1]
+    for _ in range(100):
+        same(c.get(), ("200", b"one"))
+    c.c.close()
+
+
+def words(s):
+    c = Client(s)
+    same(c.get("/what?a=b", authority="example.com:99",
+               more=[("cookie", "a=1"), ("cookie", "b=2")]),
+         ("200", b"HTTP/2.0 GET example.com /what?a=b a=1; b=2"))
+    stream = c.ask("/10k", method="HEAD")
+    c.wait(stream)
+    same(c.status[stream]["content-length"], "10240")
+    same(c.bodies.get(stream), None)
+    same(c.get("/nothing")[0], "404")
+    c.c.close()
+
+
+def files(s):
+    c = Client(s)
+    for name in FILES:
+        same(c.get("/" + name) == ("200", FILES[name]), True)
+    many = [(name, c.ask("/" + name)) for name in list(FILES) * 8]
+    c.wait(*[stream for _, stream in many])
+    for name, stream in many:
+        same(c.bodies[stream] == FILES[name], True)
+    same(c.get("/10k", more=[("range", "bytes=100-199")]), ("206", FILES["10k"][100:200]))
+    c.c.close()
+
+
+def bodies(s):
+    c = Client(s)
+    for n in (0, 1, 1000, 65535, 65536, 200000, 1000000):
+        data = os.urandom(n // 2).hex().encode()
+        same(c.get("/echo", method="POST", body=data) == ("200", data), True)
+        same(c.get("/echo", method="POST", body=data, more=[("content-length", str(len(data)))])
+             == ("200", data), True)
+    same(c.get("/early", method="POST", body=b"x" * 10)[1], b"early")
+    c.c.close()
+
+
+def early(s):
+    """An answer that does not wait for the body: the rest of it is not wanted, the connection stays."""
+    c = Client(s)
+    for _ in range(20):
+        stream = c.ask("/early", method="POST", body=b"x" * 1000000)
+        c.wait(stream)
+        same(c.bodies[stream], b"early")
+    same(c.get("/small"), ("200", FILES["small"]))
+    c.c.close()
+
+
+def thousands(s):
+    c = Client(s)
+    asked = 0
+    live = []
+    for _ in range(30):
+        live = [c.ask("/10k" if i % 3 == 0 else "/small") for i in range(100)]
+        c.wait(*live)
+        asked += len(live)
+        for i, stream in enumerate(live):
+            same(len(c.bodies[stream]), 10240 if i % 3 == 0 else 100)
+            del c.bodies[stream]
+    same(asked, 3000)
+    c.c.close()
+
+
+def tools(s):
+    url = f"http://127.0.0.1:{s.port}"
+    out = subprocess.run(["curl", "-s", "--http2-prior-knowledge", "--data-binary", "@-", url + "/echo"],
+                         input=b"hello", capture_output=True, check=True, timeout=30).stdout
+    same(out, b"hello")
+    out = subprocess.run(["nghttp", url + "/100k", url + "/10k"], capture_output=True, check=True,
+                         timeout=30).stdout
+    same(out == FILES["100k"] + FILES["10k"] or out == FILES["10k"] + FILES["100k"] or
+         len(out) == 112640, True)
+    out = subprocess.run(["h2load", "-n", "5000", "-c", "10", "-m", "50", url + "/10k"],
+                         capture_output=True, check=True, timeout=60).stdout.decode()
+    assert "5000 succeeded, 0 failed" in out, out
+
+
+def slow_stream(s):
+    """One stream whose window is closed holds back none of the others."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 1000))
+    c.get(1, "/5m")
+    c.until(DATA, stream=1)
+    for i in range(3, 103, 2):
+        c.get(i, "/small")
+        same(c.answer(i)[2], FILES["small"])
+    c.send(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 500)))
+    same(len(c.until(DATA, stream=1)[3]), 500)
+    c.c.close()
+
+
+def windows(s):
+    """SETTINGS change the windows of streams that are there, below zero, too; bytes come one by one."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 100))
+    c.get(1, "/10k")
+    same(len(c.until(DATA)[3]), 100)
+    c.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 50)))
+    c.send(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 51)))
+    same(len(c.until(DATA)[3]), 1)
+    got = 101
+    for _ in range(50):
+        c.send(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1)))
+        same(len(c.until(DATA)[3]), 1)
+        got += 1
+    c.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20)))
+    while got < 10240:
+        _, flags, _, payload = c.until(DATA)
+        got += len(payload)
+    same(flags & 1, 1)
+    c.c.close()
+
+
+def resets(s):
+    """A client that resets at every point."""
+    c = Client(s)
+    for path, body in (("/5m", None), ("/small", None), ("/echo", b"x" * 100000)):
+        for _ in range(10):
+            stream = c.h2.get_next_available_stream_id()
+            c.h2.send_headers(stream, [(":method", "POST" if body else "GET"), (":scheme", "http"),
+                                       (":authority", "a"), (":path", path)], end_stream=not body)
+            if body:
+                c.h2.send_data(stream, body[:16000])
+            c.h2.reset_stream(stream, 8)
+            c.flush()
+            c.turn()
+    for _ in range(10):
+        stream = c.ask("/5m")
+        while len(c.bodies.get(stream, b"")) < 100000:
+            c.turn()
+        c.h2.reset_stream(stream, 8)
+        c.flush()
+    same(c.get("/small"), ("200", FILES["small"]))
+    c.c.close()
+
+
+def leaves(s):
+    """Clients that go in the middle of everything."""
+    for path in ("/5m", "/echo", "/small"):
+        for _ in range(5):
+            c = Raw(s)
+            c.get(1, path, ends=path != "/echo", method="POST" if path == "/echo" else "GET")
+            c.get(3, path)
+            c.c.close()
+            c = Raw(s)
+            c.get(1, path, ends=False)
+            c.until(SETTINGS)
+            c.c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            c.c.close()
+
+
+def byte_by_byte(s):
+    c = Raw(s, hello=False)
+    data = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, 4, 1, c.block("/echo", "POST"))
+    data += frame(DATA, 8, 1, b"\3abc...") + frame(DATA, 0, 1, b"def") + frame(DATA, 1, 1, b"ghi")
+    c.c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for i in range(len(data)):
+        c.send(data[i:i + 1])
+    same(c.answer(1)[2], b"abcdefghi")
+    c.c.close()
+
+
+def continuation(s):
+    c = Raw(s)
+    block = c.block("/what", more=[("x-long", "y" * 9000)])
+    c.send(frame(HEADERS, 1, 1, block[:10]) + frame(CONTINUATION, 0, 1, block[10:5000])
+           + frame(CONTINUATION, 4, 1, block[5000:]))
+    same(c.answer(1)[0], "200")
+    c.get(3, "/small", more=[("x-long", "y" * 17000)])
+    c.send(frame(PING, 0, 0, b"12345678"))
+    c.until(PING)
+    c.c.close()
+
+
+def too_large(s):
+    c = Raw(s)
+    block = c.block("/small", more=[("x-long", "<" * 17000)])
+    c.send(frame(HEADERS, 1, 1, block[:10000]) + frame(CONTINUATION, 0, 1, block[10000:20000])
+           + frame(CONTINUATION, 4, 1, block[20000:]))
+    same(c.answer(1)[0], "431")
+    c.get(3, "/small")
+    same(c.answer(3)[0], "200")
+    c.c.close()
+
+
+def many_at_once(s):
+    """Beyond MAX_CONCURRENT_STREAMS a stream is refused, and can be asked for again."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 0))
+    for i in range(1, 2 * 250, 2):
+        c.get(i, "/small")
+    c.get(501, "/small")
+    same(c.reset_code(501), REFUSED)
+    c.send(frame(RST_STREAM, 0, 1, struct.pack(">I", 8)))
+    c.send(frame(PING, 0, 0, b"12345678"))
+    c.until(PING)
+    time.sleep(0.1)
+    c.get(503, "/small")
+    c.until(HEADERS, stream=503)
+    c.c.close()
+
+
+def length_lies(s):
+    c = Raw(s)
+    c.get(1, "/echo", method="POST", more=[("content-length", "5")], ends=False)
+    c.send(frame(DATA, 1, 1, b"abc"))
+    same(c.reset_code(1), PROTOCOL_ERROR)
+    c.get(3, "/echo", method="POST", more=[("content-length", "2")], ends=False)
+    c.send(frame(DATA, 1, 3, b"abc"))
+    same(c.reset_code(3), PROTOCOL_ERROR)
+    c.get(5, "/small")
+    same(c.answer(5)[0], "200")
+    c.c.close()
+
+
+def upload_windows(s):
+    """A client may not send more than its windows, of the stream and of the connection."""
+    c = Raw(s)
+    c.get(1, "/echo", method="POST", ends=False)
+    for _ in range(5):
+        c.send(frame(DATA, 0, 1, b"x" * 16384))
+    same(c.until(WINDOW_UPDATE, stream=1)[2], 1)
+    c.c.close()
+
+
+def expect(s):
+    c = Client(s)
+    stream = c.h2.get_next_available_stream_id()
+    c.h2.send_headers(stream, [(":method", "POST"), (":scheme", "http"), (":authority", "a"),
+                               (":path", "/echo"), ("expect", "100-continue")])
+    c.flush()
+    while stream not in c.informed:
+        c.turn()
+    same(c.informed[stream][":status"], "100")
+    c.put(stream, b"abc")
+    same(c.wait(stream), [b"abc"])
+    c.c.close()
+
+
+def flood(data, settings=b""):
+    """What is repeated until the server ends the connection: ENHANCE_YOUR_CALM, and a log line."""
+    def run(s):
+        c = Raw(s, settings)
+        try:
+            for _ in range(3000):
+                c.send(data * 10)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert c.goaway() in (CALM, None), "another code"
+        s.wait(lambda: "HTTP/2 connection ended" in s.text())
+        assert re.search(r'"level":"info".*too many', s.text()), s.text()[-2000:]
+    return run
+
+
+def rapid_reset(s):
+    c = Raw(s)
+    block = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":path", "/5m"),
+                                    (":authority", "a")])
+    try:
+        for i in range(1, 20001, 2):
+            c.send(frame(HEADERS, 5, i, block) + frame(RST_STREAM, 0, i, struct.pack(">I", 8)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert c.goaway() in (CALM, None)
+    s.wait(lambda: "too many streams were reset" in s.text())
+
+
+def made_you_reset(s):
+    """Streams that the server resets because of what the client does to them."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 0))
+    block = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":path", "/5m"),
+                                    (":authority", "a")])
+    try:
+        for i in range(1, 20001, 2):
+            c.send(frame(HEADERS, 5, i, block) + frame(WINDOW_UPDATE, 0, i, struct.pack(">I", 0)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert c.goaway() in (CALM, None)
+    s.wait(lambda: "too many streams were reset" in s.text())
+
+
+def continuation_flood(s):
+    c = Raw(s)
+    try:
+        c.send(frame(HEADERS, 1, 1, b""))
+        for _ in range(1000):
+            c.send(frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b"))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert c.goaway() in (CALM, None)
+    s.wait(lambda: "CONTINUATION" in s.text())
+
+
+def no_reader(s):
+    """A client that asks for answers and acknowledgements and reads none of them: bounded, and cut."""
+    before = s.resident_kib()
+    c = Raw(s, room=4096, settings=struct.pack(">HI", 4, 0x7fffffff))
+    c.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 0x7fff0000)))
+    c.get(1, "/5m")
+    c.get(3, "/5m")
+    c.c.settimeout(2)
+    try:
+        for _ in range(100):
+            c.send(frame(PING, 0, 0, b"12345678") * 10)
+    except (socket.timeout, BrokenPipeError, ConnectionResetError):
+        pass
+    s.wait(lambda: "took nothing" in s.text() or "too many" in s.text(), 20)
+    if not SANITIZED:
+        assert s.resident_kib() - before < 4000
+    c.c.close()
+
+
+def stalled_stream(s):
+    """A stream whose window stays closed ends in write_idle_timeout; the connection goes on."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 10))
+    c.get(1, "/10k")
+    same(c.reset_code(1), CANCEL)
+    c.send(frame(PING, 0, 0, b"12345678"))
+    c.until(PING)
+    c.c.close()
+
+
+def slow_body(s):
+    """A body that pauses for too long."""
+    c = Raw(s)
+    c.get(1, "/echo", method="POST", ends=False)
+    c.send(frame(DATA, 0, 1, b"abc"))
+    status, _, _ = c.answer(1)
+    assert status in ("200", "408"), status
+    c.c.close()
+
+
+def idle(s):
+    start = time.monotonic()
+    c = Raw(s)
+    c.get(1, "/small")
+    c.answer(1)
+    same(c.goaway(), NO_ERROR)
+    assert 0.9 < time.monotonic() - start < 6
+    c.c.close()
+
+
+def preface_late(s):
+    c = socket.create_connection(("127.0.0.1", s.port), 20)
+    c.sendall(PREFACE[:10])
+    start = time.monotonic()
+    c.recv(100)
+    assert time.monotonic() - start < 5
+    c.close()
+
+
+def reload_goes_on(s):
+    """A reload that keeps the address keeps the connection, and its next request meets the new one."""
+    c = Client(s)
+    same(c.get(), ("200", b"one"))
+    s.document["apps"]["http"]["servers"]["srv0"]["routes"][0]["handle"][0]["body"] = "two"
+    same(s.api("POST", "/load", s.document)[0], 200)
+    same(c.get(), ("200", b"two"))
+    c.c.close()
+
+
+def reload_goaway(s):
+    """One that takes the address away says GOAWAY twice; what runs is finished."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 10))
+    c.get(1, "/10k")
+    c.until(DATA, stream=1)
+    other = free_port()
+    s.document["apps"]["http"]["servers"]["srv0"]["listen"] = [f"127.0.0.1:{other}"]
+    s.port, old = other, s.port
+    same(s.api("POST", "/load", s.document)[0], 200)
+    kind, _, _, payload = c.until(GOAWAY)
+    same(struct.unpack(">II", payload), (0x7fffffff, 0))
+    c.send(frame(PING, 1, 0, b"goodbye!"))
+    kind, _, _, payload = c.until(GOAWAY)
+    same(struct.unpack(">II", payload), (1, 0))
+    c.send(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 20000)))
+    got = 10
+    for kind, flags, stream, payload in c.frames():
+        got += len(payload) if kind == DATA else 0
+    same(got, 10240)
+    same(old != other, True)
+    c.c.close()
+
+
+def drain(io):
+    """At a stop the same happens: no request that came in time is lost."""
+    s = Server(PORTICO, io, members=CLEAR, routes=ECHO, awaited=False, grace_period="5s")
+    try:
+        s.wait(lambda: s.get("/small")[0] == 200)
+        c = Raw(s)
+        c.get(1, "/echo", method="POST", ends=False)
+        c.until(SETTINGS)
+        time.sleep(0.1)
+        s.process.send_signal(signal.SIGTERM)
+        c.until(GOAWAY)
+        c.get(3, "/small")
+        c.send(frame(DATA, 1, 1, b"abc"))
+        got = list(c.frames())
+        same({f[2]: f[3] for f in got if f[0] == DATA}, {1: b"abc", 3: FILES["small"]})
+        same(got[-1], (GOAWAY, 0, 0, struct.pack(">II", 3, NO_ERROR)))
+        c.c.close()
+    finally:
+        same(s.end(None), 0)
+
+
+def not_asked_for(io):
+    """Without h2c in "protocols" the preface is no request."""
+    s = Server(PORTICO, io)
+    try:
+        c = socket.create_connection(("127.0.0.1", s.port), 20)
+        c.sendall(PREFACE + frame(SETTINGS, 0, 0))
+        answer = c.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 505") or answer.startswith(b"HTTP/1.1 400"), answer
+        c.close()
+    finally:
+        s.end()
+
+
+def access_log(s):
+    c = Client(s)
+    c.get()
+    s.wait(lambda: '"proto":"HTTP/2.0"' in s.text())
+    c.c.close()
+
+
+def memory(io):
+    """Idle connections own little."""
+    s = Server(PORTICO, io, members=CLEAR, workers=1)
+    try:
+        some = [Raw(s) for _ in range(100)]
+        for c in some:
+            c.get(1)
+            c.answer(1)
+        time.sleep(2.5)
+        before = s.resident_kib()
+        more = [Raw(s) for _ in range(1000)]
+        for c in more:
+            c.get(1)
+            c.answer(1)
+        time.sleep(2.5)
+        each = (s.resident_kib() - before) * 1024 / 1000
+        if not SANITIZED:
+            assert each < 2000, f"{each} bytes for an idle connection"
+            print(f"# {each:.0f} bytes for an idle connection ({io})")
+        for c in some + more:
+            c.c.close()
+    finally:
+        s.end()
+
+
+CASES = [
+    ("small answers", served(small)),
+    ("host, uri, cookies, HEAD", served(words, routes=ECHO)),
+    ("files of all sizes", served(files, routes=ECHO)),
+    ("bodies of all sizes", served(bodies, routes=ECHO)),
+    ("an answer before the body", served(early, routes=ECHO)),
+    ("thousands of streams", served(thousands, routes=ECHO)),
+    ("curl, nghttp and h2load", served(tools, routes=ECHO)),
+    ("a slow stream blocks no other", served(slow_stream, routes=ECHO)),
+    ("windows that change", served(windows, routes=ECHO)),
+    ("resets", served(resets, routes=ECHO)),
+    ("clients that leave", served(leaves, routes=ECHO)),
+    ("byte by byte", served(byte_by_byte, routes=ECHO)),
+    ("CONTINUATION", served(continuation, routes=ECHO)),
+    ("too large a head", served(too_large, routes=ECHO)),
+    ("too many streams", served(many_at_once, routes=ECHO)),
+    ("lengths that lie", served(length_lies, routes=ECHO)),
+    ("windows of uploads", served(upload_windows, routes=ECHO)),
+    ("100 Continue", served(expect, routes=ECHO)),
+    ("a flood of PING", served(flood(frame(PING, 0, 0, b"12345678")))),
+    ("a flood of SETTINGS", served(flood(frame(SETTINGS, 0, 0)))),
+    ("a flood of PRIORITY", served(flood(frame(PRIORITY, 0, 1, b"\0\0\0\0\1")))),
+    ("a flood of unknown frames", served(flood(frame(99, 0, 0)))),
+    ("a flood of window updates", served(flood(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1")))),
+    ("rapid reset", served(rapid_reset, routes=ECHO)),
+    ("made to reset", served(made_you_reset, routes=ECHO)),
+    ("a flood of CONTINUATION", served(continuation_flood, routes=ECHO)),
+    ("a client that does not read", served(no_reader, routes=ECHO,
+                                           members={"write_idle_timeout": "3s"})),
+    ("a stream that stands still", served(stalled_stream, routes=ECHO,
+                                          members={"write_idle_timeout": "1s"})),
+    ("a slow body", served(slow_body, routes=ECHO, members={"read_idle_timeout": "1s"})),
+    ("the idle timeout", served(idle, routes=ECHO, members={"idle_timeout": "1s"})),
+    ("a preface that does not come", served(preface_late, members={"read_header_timeout": "1s"})),
+    ("a reload that keeps the address", served(reload_goes_on)),
+    ("a reload that takes it away", served(reload_goaway, routes=ECHO)),
+    ("a drain", drain),
+    ("h2c that is not asked for", not_asked_for),
+    ("the access log", served(access_log, members={"logs": {}})),
+    ("memory of idle connections", memory),
+]
+
+if __name__ == "__main__":
+    run_cases(CASES, at_once=4)
