@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "app/cli_help.h"
+#include "app/program_name.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
 #include "keeper/keeper.h"
@@ -31,7 +32,7 @@ int cli_fail(const char *format, ...)
 
 const char *cli_program(void)
 {
-    return called_caddy ? "caddy" : "portico";
+    return program_name();
 }
 
 const char *cli_program_title(void)
@@ -255,6 +256,7 @@ int cli_main(int argc, char **argv)
     bool helped = false;
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     called_caddy = argc > 0 && strcmp(slash != NULL ? slash + 1 : argv[0], "caddy") == 0;
+    program_name_set(called_caddy);
     if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
         strcmp(argv[1], "-h") == 0)
         return help(argc, argv);

@@ -19,6 +19,7 @@
 #include "app/autosave.h"
 #include "app/config_file.h"
 #include "app/config_source.h"
+#include "app/https.h"
 #include "app/server_rights.h"
 #include "app/worker.h"
 #include "base/check.h"
@@ -379,6 +380,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
         return e;
     }
     publish_logs(g);
+    https_commit(g);
     release_gone(g);
     adopt(g, &opening);
     keep_addresses(opening.addresses);

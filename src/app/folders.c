@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "app/cli.h"
+#include "app/program_name.h"
 
 static const char *variable(const char *name)
 {
@@ -30,11 +30,11 @@ static void below(const char *base, const char *home_folder, char out[FOLDER_MAX
 {
     const char *home = variable("HOME");
     if (base != NULL)
-        snprintf(out, FOLDER_MAX, "%s/%s", base, cli_program());
+        snprintf(out, FOLDER_MAX, "%s/%s", base, program_name());
     else if (home != NULL)
-        snprintf(out, FOLDER_MAX, "%s/%s/%s", home, home_folder, cli_program());
+        snprintf(out, FOLDER_MAX, "%s/%s/%s", home, home_folder, program_name());
     else
-        snprintf(out, FOLDER_MAX, "./%s", cli_program());
+        snprintf(out, FOLDER_MAX, "./%s", program_name());
 }
 
 void folder_config(char out[FOLDER_MAX])

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "admin/document.h"
+#include "app/https.h"
 #include "app/modules.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -120,6 +121,7 @@ static enum err read_server(struct generation *g, const char *name, const json_t
     if (g->metrics != NULL)
         http_metrics_attach(g->metrics, s, json, &g->arena);
     s->shutdown_ns = &g->shutdown_ns;
+    TRY(https_finish_server(g, s));
     TRY(refuse_tls(g, s));
     g->servers_count++;
     return read_listen(g, s);
@@ -145,42 +147,42 @@ static enum err read_metrics(struct generation *g, const json_t *http)
     return http_metrics_provision(&g->metrics, metrics, g->workers, &g->provision);
 }
 
-/* What names and addresses make of themselves; the servers are read from what comes out. */
-static enum err apply_auto_https(struct generation *g, const json_t *http)
+static bool absent(const json_t *v)
+{
+    return v == NULL || json_is_null(v);
+}
+
+static enum err read_ports(struct generation *g, const json_t *http)
 {
     struct provision *p = &g->provision;
-    g->https.http_port = g->http_port;
-    g->https.https_port = p->https_port > 0 ? p->https_port : 443;
-    auto_https_begin(&g->https, http,
-                     json_object_get(json_object_get(g->plain, "apps"), "tls"));
-    return auto_https_apply(&g->https, p);
+    int64_t port, secure_port;
+    p->path = SLICE("apps.http");
+    TRY(provision_int(p, http, "http_port", 0, 0, 65535, &port));
+    TRY(provision_int(p, http, "https_port", 0, 0, 65535, &secure_port));
+    g->http_port = port > 0 ? (uint16_t)port : 80;
+    p->http_port = (uint16_t)port;
+    p->https_port = (uint16_t)secure_port;
+    return OK;
 }
 
 static enum err read_http(struct generation *g, const json_t *http)
 {
     struct provision *p = &g->provision;
-    int64_t port, secure_port, ns;
+    int64_t ns;
     const char *name;
     json_t *server;
     p->path = SLICE("apps.http");
     TRY(provision_members(p, http, http_members));
-    TRY(provision_int(p, http, "http_port", 80, 0, 65535, &port));
-    TRY(provision_int(p, http, "https_port", 443, 0, 65535, &secure_port));
     TRY(provision_duration(p, http, "grace_period", 0, &ns));
     g->grace_ns = ns > 0 ? (uint64_t)ns : 0;
     TRY(provision_duration(p, http, "shutdown_delay", 0, &ns));
     g->shutdown_delay_ns = ns > 0 ? (uint64_t)ns : 0;
-    g->http_port = port > 0 ? (uint16_t)port : 80;
-    p->http_port = (uint16_t)port;
-    p->https_port = (uint16_t)secure_port;
     TRY(read_metrics(g, http));
     json_t *servers = json_object_get(http, "servers");
     if (servers == NULL)
         return OK;
     if (!json_is_object(servers))
         return provision_fail(p, "\"servers\" must be an object");
-    TRY(apply_auto_https(g, http));
-    servers = json_object_get(g->https.http, "servers");
     g->servers = ARENA_ARRAY(&g->arena, struct http_server, json_object_size(servers));
     g->bounds = ARENA_ARRAY(&g->arena, struct bound, BOUNDS_MAX);
     json_object_foreach(servers, name, server)
@@ -214,8 +216,10 @@ static enum err read_document(struct generation *g)
         return OK;
     p->path = SLICE("apps");
     TRY(provision_members(p, apps, app_members));
-    const json_t *http = json_object_get(apps, "http");
-    return http != NULL ? read_http(g, http) : OK;
+    if (!absent(json_object_get(apps, "http")))
+        TRY(read_ports(g, json_object_get(apps, "http")));
+    TRY(https_provision(g, apps));
+    return g->https.http != NULL ? read_http(g, g->https.http) : OK;
 }
 
 enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,

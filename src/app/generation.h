@@ -28,6 +28,14 @@ struct generation_slot { /* one worker's hold */
     bool retired; /* a newer one has come: the last ref lets go */
 } __attribute__((aligned(64)));
 
+struct automation;
+
+struct ticket_options { /* of sessions; 0: the default */
+    uint64_t rotation_ns;
+    unsigned keys;
+    bool never_rotate, disabled;
+};
+
 struct generation {
     struct arena arena;
     struct provision provision;
@@ -40,6 +48,9 @@ struct generation {
     json_t *document; /* as it came; json_null for none */
     json_t *plain;    /* the same without "@id" members */
     struct auto_https https; /* what is provisioned in its place */
+    struct automation *automation; /* of certificates; NULL: there is none to be had */
+    struct ticket_options tickets;
+    struct slice data_folder; /* where the storage is, when the document does not say */
     uint16_t http_port; /* is never encrypted */
     uint64_t grace_ns, shutdown_delay_ns;
     atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */

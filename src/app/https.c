@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The order matters: certificates of the configuration are loaded first, since automatic HTTPS asks
+ * which names they have; it says which names need one; the policies that it adds say from whom.
+ * A configuration of nothing but clear HTTP provisions none of it.
+ */
+#include "app/https.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "app/folders.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "certs/automation.h"
+#include "tls/tls_server.h"
+
+#define ACME SLICE("tls.issuance.acme")
+
+/* --- the storage --- */
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Beside ours, with Caddy's name. */
+static void caddy_folder(const char *own, char out[FOLDER_MAX])
+{
+    const char *slash = strrchr(own, '/');
+    snprintf(out, FOLDER_MAX, "%.*s/caddy", slash != NULL ? (int)(slash - own) : 0, own);
+}
+
+/* Where Caddy was before and this program was not, its folder is taken over as it stands. */
+static struct slice data_folder(struct generation *g)
+{
+    char own[FOLDER_MAX], caddy[FOLDER_MAX];
+    folder_data(own);
+    caddy_folder(own, caddy);
+    bool taken_over = !is_folder(own) && is_folder(caddy);
+    if (taken_over)
+        LOG(LOG_INFO, "storage", "going on with the folder that Caddy left", LOG_CSTR("folder", caddy));
+    return arena_copy(&g->arena, slice_from(taken_over ? caddy : own));
+}
+
+/* --- session tickets --- */
+
+static enum err read_key_source(const json_t *source, struct provision *p)
+{
+    static const char *const known[] = {"provider", NULL};
+    struct slice name;
+    if (source == NULL || json_is_null(source))
+        return OK;
+    TRY(provision_members(p, source, known));
+    TRY(provision_text(p, source, "provider", SLICE("standard"), &name));
+    if (!slice_is(name, "standard"))
+        return provision_fail(p, "keys of session tickets from \"" SLICE_FMT "\" are not supported "
+                              "yet; the provider standard is", SLICE_ARG(slice_take(name, 60)));
+    return OK;
+}
+
+static enum err read_tickets(struct generation *g, const json_t *json)
+{
+    static const char *const known[] = {"key_source", "rotation_interval", "max_keys",
+                                        "disable_rotation", "disabled", NULL};
+    struct provision *p = &g->provision;
+    int64_t keys, ns;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    p->path = SLICE("apps.tls.session_tickets");
+    TRY(provision_members(p, json, known));
+    TRY(read_key_source(json_object_get(json, "key_source"), p));
+    TRY(provision_duration(p, json, "rotation_interval", 0, &ns));
+    TRY(provision_int(p, json, "max_keys", 0, 0, 1000, &keys));
+    TRY(provision_bool(p, json, "disable_rotation", false, &g->tickets.never_rotate));
+    TRY(provision_bool(p, json, "disabled", false, &g->tickets.disabled));
+    g->tickets.rotation_ns = ns > 0 ? (uint64_t)ns : 0;
+    g->tickets.keys = (unsigned)keys;
+    return OK;
+}
+
+/* --- the app "tls" --- */
+
+static enum err read_tls(struct generation *g, const json_t *tls)
+{
+    struct provision *p = &g->provision;
+    struct automation_origin origin = {
+        .tls = tls,
+        .storage = json_object_get(g->plain, "storage"),
+        .data_folder = g->data_folder,
+    };
+    p->path = SLICE("apps.tls");
+    TRY(automation_provision(p, &origin, &g->automation));
+    return read_tickets(g, json_object_get(tls, "session_tickets"));
+}
+
+static bool has_certificate(void *arg, struct slice name)
+{
+    const struct generation *g = arg;
+    return g->automation != NULL && automation_has_manual(g->automation, name);
+}
+
+/* A policy without a word adds nothing to what a name without policy gets. */
+static enum err add_policies(struct generation *g)
+{
+    size_t i;
+    json_t *v;
+    g->provision.path = SLICE("apps.tls.automation.policies");
+    json_array_foreach(g->https.policies, i, v)
+    {
+        if (json_object_size(v) > 0)
+            TRY(automation_add_policy(&g->provision, g->automation, v));
+    }
+    json_array_foreach(g->https.names, i, v)
+        TRY(automation_add_name(&g->provision, g->automation,
+                                slice_of(json_string_value(v), json_string_length(v))));
+    return OK;
+}
+
+static enum err apply_auto_https(struct generation *g, const json_t *http, const json_t *tls)
+{
+    struct auto_https *a = &g->https;
+    a->http_port = g->http_port;
+    a->https_port = g->provision.https_port > 0 ? g->provision.https_port : 443;
+    a->has_certificate = has_certificate;
+    a->arg = g;
+    auto_https_begin(a, http, tls);
+    if (a->tls != NULL)
+        TRY(read_tls(g, a->tls));
+    TRY(auto_https_apply(a, &g->provision));
+    if (json_array_size(a->names) == 0 || provision_find(&g->provision, ACME) == NULL)
+        return OK; /* without issuers, its servers are refused behind this */
+    if (g->automation == NULL)
+        TRY(read_tls(g, NULL));
+    return add_policies(g);
+}
+
+enum err https_provision(struct generation *g, const json_t *apps)
+{
+    struct provision *p = &g->provision;
+    const json_t *tls = json_object_get(apps, "tls"), *http = json_object_get(apps, "http");
+    g->data_folder = data_folder(g);
+    p->path = SLICE("storage");
+    TRY(automation_storage(p, json_object_get(g->plain, "storage"), g->data_folder, &p->storage));
+    if (http != NULL && !json_is_null(http))
+        return apply_auto_https(g, http, tls);
+    return tls != NULL && !json_is_null(tls) ? read_tls(g, tls) : OK;
+}
+
+/* --- servers --- */
+
+static void release_server(void *server)
+{
+    tls_server_release(server);
+}
+
+enum err https_finish_server(struct generation *g, struct http_server *s)
+{
+    struct provision *p = &g->provision;
+    char why[512] = "";
+    if (s->tls == NULL)
+        return OK;
+    s->tls->no_tickets = g->tickets.disabled;
+    if (tls_server_finish(s->tls, why, sizeof why) != OK) {
+        p->path = arena_printf(p->arena, "apps.http.servers." SLICE_FMT, SLICE_ARG(s->name));
+        return provision_fail(p, "%s", why);
+    }
+    provision_on_release(p, release_server, s->tls);
+    return OK;
+}
+
+/* --- taking over --- */
+
+static void publish_manual(const struct automation *a)
+{
+    struct credential **all = mem_zalloc((a->manual_count + 1) * sizeof *all);
+    for (size_t i = 0; i < a->manual_count; i++)
+        all[i] = credential_ref(a->manual[i]);
+    credentials_publish(all, a->manual_count);
+    mem_free(all);
+}
+
+void https_commit(struct generation *g)
+{
+    tls_tickets_configure(g->tickets.rotation_ns, g->tickets.keys, g->tickets.never_rotate);
+    if (g->automation != NULL)
+        publish_manual(g->automation);
+    else
+        credentials_clear();
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What of a configuration is about HTTPS: the app "tls", automatic HTTPS, the servers' contexts.
+ */
+#pragma once
+
+#include "app/generation.h"
+
+/* Opens the storage, provisions the app "tls", and applies automatic HTTPS to the app "http", which
+ * is in g->https.http afterwards. Before any server is provisioned. `apps` may be NULL. */
+enum err https_provision(struct generation *, const json_t *apps);
+
+/* Makes what handshakes of a server need; behind its provisioning. */
+enum err https_finish_server(struct generation *, struct http_server *);
+
+/* When nothing can fail any more, before workers use the generation. */
+void https_commit(struct generation *);
