@@ -95,7 +95,7 @@ struct hpack_encoder {
     struct hpack_table table;
     uint32_t told;       /* the size that the peer's decoder believes in */
     uint32_t low, limit; /* the lowest and the last that its SETTINGS allowed since */
-    uint16_t seen[16];   /* hashes of fields that were not indexed at first sight */
+    uint16_t seen[4][4]; /* hashes of fields that were not indexed at first sight */
 };
 
 void hpack_encoder_init(struct hpack_encoder *);

@@ -203,14 +203,19 @@ static uint32_t mix(enum hpack_name id, struct slice name, struct slice value)
     return (uint32_t)(sum >> 40);
 }
 
+/* The last four of each kind of hash, newest first. */
 static bool seen_before(struct hpack_encoder *e, enum hpack_name id, struct slice name,
                         struct slice value)
 {
     uint32_t hash = mix(id, name, value);
-    uint16_t *seen = &e->seen[hash % 16], mark = (uint16_t)(hash >> 4 | 1);
-    bool before = *seen == mark;
-    *seen = mark;
-    return before;
+    uint16_t *seen = e->seen[hash % 4], mark = (uint16_t)(hash >> 2 | 1);
+    for (unsigned i = 0; i < 4; i++) {
+        if (seen[i] == mark)
+            return true;
+    }
+    memmove(seen + 1, seen, 3 * sizeof *seen);
+    seen[0] = mark;
+    return false;
 }
 
 static bool shall_index(struct hpack_encoder *e, enum hpack_name id, struct slice name,
