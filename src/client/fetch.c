@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/text.h"
 #include "client/client_answer.h"
+#include "client/forward_proxy.h"
 #include "client/url.h"
 #include "loop/await.h"
 #include "net/dial.h"
@@ -35,6 +36,8 @@ struct trip {
     struct slice method;
     struct url url;
     struct url origin;  /* the first one */
+    struct forward_proxy proxy;
+    bool by_proxy;
     struct slice key;   /* of its links */
     struct link *link;
     const char *doing;  /* for the sentence */
@@ -89,25 +92,55 @@ static struct tls_client *tls_of(const struct trip *t)
     return t->q->tls != NULL ? t->q->tls : tls_client_system();
 }
 
+/* Where this server's link ends: at the other one, or at a proxy. */
+static const struct url *first_hop(const struct trip *t)
+{
+    return t->by_proxy ? &t->proxy.url : &t->url;
+}
+
+static enum err choose_proxy(struct trip *t)
+{
+    struct slice text;
+    const char *why;
+    t->by_proxy = false;
+    if (t->q->no_proxy)
+        return OK;
+    enum err e = proxy_rules_choose(proxy_rules_of_process(), t->url.tls, t->url.host,
+                                    t->url.port, &text, &why);
+    if (e == OK && text.len == 0)
+        return OK;
+    if (e == OK)
+        e = forward_proxy_parse(text, &t->proxy, t->arena, &why);
+    if (e != OK)
+        return say(t, e, "proxy of the environment: %s", why);
+    t->by_proxy = true;
+    if (t->proxy.url.tls && t->url.tls)
+        return say(t, ERR_UNSUPPORTED, "https by a proxy that is asked by https is not supported");
+    return OK;
+}
+
 static void make_key(struct trip *t)
 {
     struct slice tls = t->url.tls ? tls_client_id(tls_of(t)) : SLICE_NONE;
-    t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT, SLICE_ARG(tls),
-                          SLICE_ARG(t->url.hostport),
-                          SLICE_ARG(local_text(t->q->local, t->arena)));
+    struct slice proxy = t->by_proxy ? url_text(&t->proxy.url, t->arena) : SLICE_NONE;
+    t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT " " SLICE_FMT
+                          " " SLICE_FMT, SLICE_ARG(tls), SLICE_ARG(t->url.hostport),
+                          SLICE_ARG(local_text(t->q->local, t->arena)), SLICE_ARG(proxy),
+                          SLICE_ARG(t->proxy.credentials));
 }
 
 static enum err dial(struct trip *t, int *fd)
 {
+    const struct url *to_url = first_hop(t);
     struct resolved to;
     struct dialed out;
     struct dial_options options = {.deadline_ns = t->deadline_ns, .local = t->q->local};
     if (options.local != NULL)
         options.local_len = address_size(options.local);
     t->doing = "looking up the host";
-    enum err e = await_resolve(t->url.host, t->url.port, t->deadline_ns, &to);
+    enum err e = await_resolve(to_url->host, to_url->port, t->deadline_ns, &to);
     if (e != OK && e != ERR_TIMEOUT && fiber_self()->cancelled == OK)
-        return say(t, e, "lookup " SLICE_FMT ": %s", SLICE_ARG(t->url.host),
+        return say(t, e, "lookup " SLICE_FMT ": %s", SLICE_ARG(to_url->host),
                    to.why != NULL ? to.why : err_text(e));
     if (e != OK)
         return say_ended(t, e);
@@ -116,7 +149,8 @@ static enum err dial(struct trip *t, int *fd)
     *fd = out.fd;
     if (e == OK || e == ERR_TIMEOUT || fiber_self()->cancelled != OK)
         return e == OK ? OK : say_ended(t, e);
-    return say(t, e, "dial tcp " SLICE_FMT ": connect: %s", SLICE_ARG(t->url.hostport),
+    return say(t, e, "%sdial tcp " SLICE_FMT ": connect: %s", t->by_proxy ? "proxy: " : "",
+               SLICE_ARG(to_url->hostport),
                out.error != 0 ? strerrordesc_np(out.error) : err_text(e));
 }
 
@@ -126,18 +160,39 @@ static void drop_link(struct trip *t)
     t->link = NULL;
 }
 
-static enum err secure(struct trip *t)
+static enum err shake_hands(struct trip *t, struct tls_client *with, struct slice host)
 {
     char why[400];
     t->doing = "shaking hands";
-    enum err e = await_link_tls(t->link, tls_of(t), t->url.host, t->deadline_ns, why, sizeof why);
-    if (e == OK)
-        return OK;
+    enum err e = await_link_tls(t->link, with, host, t->deadline_ns, why, sizeof why);
     if (e == ERR_DENIED)
-        (void)say(t, e, "tls: %s", why);
-    else
-        (void)say_ended(t, e);
-    drop_link(t);
+        return say(t, e, "tls: %s", why);
+    return e == OK ? OK : say_ended(t, e);
+}
+
+static enum err pass_proxy(struct trip *t)
+{
+    char why[400];
+    t->doing = "asking the proxy";
+    enum err e = await_proxy_tunnel(t->link, &t->proxy, t->url.hostport, t->arena, t->deadline_ns,
+                                    why, sizeof why);
+    if (e == OK || e == ERR_TIMEOUT || fiber_self()->cancelled != OK)
+        return e == OK ? OK : say_ended(t, e);
+    return say(t, e, "%s", why);
+}
+
+/* From a TCP connection to one on which HTTP is spoken. */
+static enum err prepare_link(struct trip *t)
+{
+    enum err e = OK;
+    if (t->by_proxy && t->proxy.url.tls)
+        e = shake_hands(t, tls_client_system(), t->proxy.url.host);
+    if (e == OK && t->by_proxy && t->url.tls)
+        e = pass_proxy(t);
+    if (e == OK && t->url.tls)
+        e = shake_hands(t, tls_of(t), t->url.host);
+    if (e != OK)
+        drop_link(t);
     return e;
 }
 
@@ -158,12 +213,13 @@ static enum err open_link(struct trip *t)
 
 static enum err connect_to(struct trip *t, bool fresh)
 {
+    TRY(choose_proxy(t));
     make_key(t);
     t->link = fresh ? NULL : link_take(t->key);
     if (t->link != NULL)
         return OK;
     TRY(open_link(t));
-    return t->url.tls ? secure(t) : OK;
+    return prepare_link(t);
 }
 
 /* --- the request --- */
@@ -232,10 +288,10 @@ static enum err put_own_fields(struct trip *t, struct buffer *b)
 
 static enum err put_head(struct trip *t, struct buffer *b)
 {
-    bool same = url_same_server(&t->url, &t->origin);
+    bool same = url_same_server(&t->url, &t->origin), absolute = t->by_proxy && !t->url.tls;
     (void)!buffer_append(b, t->method);
     (void)!buffer_append_byte(b, ' ');
-    (void)!buffer_append(b, t->url.target);
+    (void)!buffer_append(b, absolute ? url_text(&t->url, t->arena) : t->url.target);
     (void)!BUFFER_PUT(b, " HTTP/1.1\r\n");
     if (own_field(t, SLICE("Host")) == NULL || !same)
         put_field(b, SLICE("Host"), t->url.authority);
@@ -243,6 +299,8 @@ static enum err put_head(struct trip *t, struct buffer *b)
         put_field(b, SLICE("User-Agent"), SLICE("portico/" PORTICO_VERSION));
     if (t->url.has_user && own_field(t, SLICE("Authorization")) == NULL)
         put_credentials(b, "Authorization", &t->url);
+    if (absolute && t->proxy.credentials.len > 0)
+        put_field(b, SLICE("Proxy-Authorization"), t->proxy.credentials);
     TRY(put_own_fields(t, b));
     if (t->q->body.len > 0 || slice_is(t->method, "POST") || slice_is(t->method, "PUT") ||
         slice_is(t->method, "PATCH"))

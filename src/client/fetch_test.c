@@ -25,7 +25,7 @@ struct peer {
 
 static int listener, tls_listener;
 static uint16_t port, tls_port;
-static atomic_int connections;
+static atomic_int connections, live;
 static SSL_CTX *server_ctx;
 static struct slice root_pem;
 
@@ -97,11 +97,29 @@ static void answer_dynamic(const struct peer *p, const char *request, size_t len
         say_all(p, request, len);
 }
 
+/* As a proxy: this server is the target itself, too. */
+static bool answer_connect(struct peer *p, const char *target)
+{
+    static const char refusal[] = "HTTP/1.1 407 Proxy Authentication Required\r\n"
+                                  "Content-Length: 3\r\n\r\nno!";
+    static const char consent[] = "HTTP/1.1 200 Connection established\r\n\r\n";
+    if (strcmp(target, "nowhere.example:443") != 0) {
+        say_all(p, refusal, sizeof refusal - 1);
+        return false;
+    }
+    say_all(p, consent, sizeof consent - 1);
+    p->ssl = SSL_new(server_ctx);
+    SSL_set_fd(p->ssl, p->fd);
+    return SSL_accept(p->ssl) == 1;
+}
+
 /* False: the connection ends. */
-static bool answer(const struct peer *p, const char *request, size_t len, unsigned number)
+static bool answer(struct peer *p, const char *request, size_t len, unsigned number)
 {
     char path[64] = "";
     (void)sscanf(request, "%*s %63s", path);
+    if (strncmp(request, "CONNECT ", 8) == 0)
+        return answer_connect(p, path);
     if (strcmp(path, "/second-closes") == 0) {
         if (number > 0)
             return false;
@@ -141,6 +159,8 @@ static void *serve_connection(void *arg)
     }
     end_connection(p, request);
     mem_free(p);
+    OPENSSL_thread_stop();
+    atomic_fetch_sub(&live, 1);
     return NULL;
 }
 
@@ -156,6 +176,7 @@ static void *serve(void *arg)
             SSL_set_fd(p->ssl, fd);
         }
         atomic_fetch_add(&connections, 1);
+        atomic_fetch_add(&live, 1);
         if (pthread_create(&thread, NULL, serve_connection, p) == 0)
             pthread_detach(thread);
     }
@@ -180,7 +201,7 @@ static void make_server_context(void)
 {
     EVP_PKEY *root_key = testing_key(), *key = testing_key();
     X509 *root = testing_certificate(root_key, NULL, NULL, NULL, true, 1, 10);
-    X509 *leaf = testing_certificate(key, "IP:127.0.0.1", root, root_key, false, 2, 9);
+    X509 *leaf = testing_certificate(key, "IP:127.0.0.1,DNS:nowhere.example", root, root_key, false, 2, 9);
     server_ctx = SSL_CTX_new(TLS_server_method());
     CHECK_INT(SSL_CTX_use_certificate(server_ctx, leaf), 1);
     CHECK_INT(SSL_CTX_use_PrivateKey(server_ctx, key), 1);
@@ -199,6 +220,12 @@ static void start_server(void)
     make_server_context();
     port = start_listener(&listener);
     tls_port = start_listener(&tls_listener);
+    char proxy[64];
+    snprintf(proxy, sizeof proxy, "http://us:er@127.0.0.1:%u", port);
+    setenv("HTTP_PROXY", proxy, 1);
+    snprintf(proxy, sizeof proxy, "127.0.0.1:%u", port);
+    setenv("https_proxy", proxy, 1);
+    setenv("NO_PROXY", "straight.example", 1);
 }
 
 /* --- scenes --- */
@@ -251,6 +278,8 @@ static void run_scene(enum loop_kind kind, void (*function)(void))
     CHECK_INT(fiber_live(loop), 0);
     loop_destroy(loop);
     arena_deinit(&arena);
+    for (int i = 0; i < 2000 && atomic_load(&live) > 0; i++)
+        usleep(1000); /* what they have allocated is theirs to free */
     if (wrong != NULL)
         test_fail(__FILE__, wrong_line, "%s (%s)", wrong, got.why);
 }
@@ -449,7 +478,7 @@ SCENE("a server that cannot show who it is gets no request", denied_tls)
     struct tls_client *c = trusting();
     struct fetch_request q = {.url = https("localhost", "/hello"), .tls = c};
     EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
-           says("tls: certificate is for 127.0.0.1, not localhost"));
+           says("tls: certificate is for 127.0.0.1, nowhere.example, not localhost"));
     q = (struct fetch_request){.url = https("127.0.0.1", "/hello")};
     EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
            says("tls: certificate signed by unknown authority \"Test Root\""));
@@ -477,4 +506,45 @@ SCENE("a redirect does not lead from https to http", downgraded)
     struct fetch_request q = {.url = https("127.0.0.1", "/elsewhere"), .tls = c, .redirects = 3};
     EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("redirected from https"));
     tls_client_unref(c);
+}
+
+/* --- by a proxy --- */
+
+SCENE("a proxy of the environment is asked with the whole URL", by_proxy)
+{
+    struct fetch_request q = {.url = SLICE("http://nowhere.example/x?y")};
+    EXPECT(fetch(&q, &arena, &got) == OK);
+    EXPECT(slice_starts(got.body, SLICE("GET http://nowhere.example/x?y HTTP/1.1\r\n"
+                                        "Host: nowhere.example\r\n")));
+    EXPECT(slice_find_slice(got.body, SLICE("Proxy-Authorization: Basic dXM6ZXI=\r\n")) !=
+           SIZE_MAX);
+    EXPECT(fetch(&q, &arena, &got) == OK);
+    EXPECT(atomic_load(&connections) == 1);
+}
+
+SCENE("https goes through a proxy, which sees nothing of it", through_proxy)
+{
+    struct tls_client *c = trusting();
+    struct fetch_request q = {.url = SLICE("https://nowhere.example/x"), .tls = c};
+    for (int i = 0; i < 2; i++) {
+        EXPECT(fetch(&q, &arena, &got) == OK);
+        EXPECT(slice_starts(got.body, SLICE("GET /x HTTP/1.1\r\nHost: nowhere.example\r\n")));
+        EXPECT(slice_find_slice(got.body, SLICE("Proxy-")) == SIZE_MAX);
+    }
+    EXPECT(atomic_load(&connections) == 1);
+    q.url = SLICE("https://other.example/x");
+    EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
+           says("the proxy answers 407 Proxy Authentication Required"));
+    tls_client_unref(c);
+}
+
+SCENE("who asks for no proxy, or is named in NO_PROXY, gets none", past_proxy)
+{
+    struct fetch_request q = {.url = SLICE("http://a.straight.example/"),
+                              .timeout_ns = 2 * NS_PER_S};
+    EXPECT(fetch(&q, &arena, &got) != OK);
+    q = (struct fetch_request){.url = SLICE("http://nowhere.invalid/"), .no_proxy = true,
+                               .timeout_ns = 2 * NS_PER_S};
+    EXPECT(fetch(&q, &arena, &got) != OK);
+    EXPECT(atomic_load(&connections) == 0);
 }
