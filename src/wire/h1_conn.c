@@ -400,7 +400,7 @@ static void become_h2(struct h1_conn *c)
     struct h1_scratch *s = c->scratch;
     struct h1_addresses *given = c->given;
     c->given = NULL;
-    h2_conn_begin(c->worker, c->site, c->fd, given, slice_of(s->in, s->len));
+    h2_conn_begin(c->worker, c->site, c->fd, given, NULL, slice_of(s->in, s->len));
     free_conn(c);
 }
 

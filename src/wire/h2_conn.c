@@ -64,6 +64,7 @@ void h2_worker_free(struct h2_worker *w)
         mem_free(b);
     }
     arena_deinit(&w->scrap);
+    mem_free(w->plain);
     mem_free(w);
 }
 
@@ -149,6 +150,32 @@ static void on_timer(struct timer *t)
     h2_settle(c);
 }
 
+/* --- TLS --- */
+
+/* Ciphertext, or nothing: what has been kept of it. */
+static void feed_encrypted(struct h2_conn *c, struct slice lent)
+{
+    enum tls_step step = TLS_OK;
+    if (c->shared->plain == NULL)
+        c->shared->plain = mem_alloc(H2_PLAIN_SIZE);
+    if (lent.len > 0)
+        tls_stream_feed(c->tls, lent);
+    while (step == TLS_OK && !c->paused && !c->dead && !c->closing) {
+        size_t n;
+        step = tls_stream_read(c->tls, c->shared->plain, H2_PLAIN_SIZE, &n);
+        if (step == TLS_OK)
+            h2_feed(c, slice_of(c->shared->plain, n));
+    }
+    tls_stream_keep(c->tls);
+    if (step == TLS_END || step == TLS_FAILED) {
+        c->read_ended = true;
+        h2_send(c); /* an alert */
+        h2_die(c, NULL);
+    } else if (tls_stream_out(c->tls).len > 0) {
+        h2_schedule(c);
+    }
+}
+
 /* --- opening --- */
 
 static bool put_settings(struct h2_conn *c)
@@ -174,7 +201,7 @@ static bool put_settings(struct h2_conn *c)
 }
 
 void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given,
-                   struct slice early)
+                   struct tls_stream *tls, struct slice early)
 {
     struct h2_conn *c = NEW(struct h2_conn);
     uint64_t header_ns = site->server->read_header_timeout_ns;
@@ -183,6 +210,7 @@ void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_
     c->site = site;
     c->fd = fd;
     c->given = given;
+    c->tls = tls;
     c->read.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_init(&c->flush);
@@ -201,7 +229,10 @@ void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_
     quiet_for(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
     if (h2_draining(c))
         h2_begin_goaway(c);
-    h2_feed(c, early);
+    if (tls != NULL)
+        feed_encrypted(c, SLICE_NONE);
+    else
+        h2_feed(c, early);
     h2_settle(c);
 }
 
@@ -327,6 +358,7 @@ static void end_now(struct h2_conn *c)
     buffer_deinit(&c->block);
     hpack_decoder_deinit(&c->decoder);
     hpack_encoder_deinit(&c->encoder);
+    tls_stream_free(c->tls);
     loop_close(w->loop, c->fd);
     mem_free(c->given);
     mem_free(c);
@@ -355,11 +387,27 @@ static void go_idle(struct h2_conn *c)
         quiet_for(c, idle_ns > 0 && idle_ns < REST_NS ? idle_ns : REST_NS);
 }
 
+static bool is_quiet(const struct h2_conn *c)
+{
+    return (c->streams == 0 || c->closing) && c->out == NULL && c->sending == NULL;
+}
+
+static void say_end(struct h2_conn *c)
+{
+    if (c->tls == NULL || c->said_end)
+        return;
+    c->said_end = true;
+    tls_stream_shutdown(c->tls);
+    h2_send(c);
+}
+
 void h2_settle(struct h2_conn *c)
 {
-    bool quiet = (c->streams == 0 || c->closing) && c->out == NULL && c->sending == NULL;
-    if (!c->dead && quiet && c->goaway == H2_GOES && !c->lingering)
-        begin_linger(c);
+    if (!c->dead && c->goaway == H2_GOES && !c->lingering && is_quiet(c)) {
+        say_end(c);
+        if (is_quiet(c) && !c->dead)
+            begin_linger(c);
+    }
     if (c->dead) {
         settle_dead(c);
         return;
@@ -367,6 +415,8 @@ void h2_settle(struct h2_conn *c)
     if (c->paused && !c->lingering && h2_make_room(c, 0)) {
         c->paused = false;
         h2_feed(c, SLICE_NONE);
+        if (c->tls != NULL && !c->paused)
+            feed_encrypted(c, SLICE_NONE);
         h2_settle(c); /* once: it is not paused, or has no room */
         return;
     }
@@ -395,7 +445,10 @@ static void on_bytes(struct op *op, int result)
     } else if (c->lingering) {
         go_on_lingering(c, (size_t)result);
     } else if (!c->dead && !c->closing) {
-        h2_feed(c, op->lent);
+        if (c->tls != NULL)
+            feed_encrypted(c, op->lent);
+        else
+            h2_feed(c, op->lent);
     }
     h2_settle(c);
 }

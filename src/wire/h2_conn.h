@@ -11,16 +11,17 @@
 struct h1_addresses;
 struct h1_head;
 struct h2_worker;
+struct tls_stream;
 
 /* What such connections of one worker share. */
 struct h2_worker *h2_worker_create(struct h1_worker *);
 void h2_worker_free(struct h2_worker *); /* no connection may be left */
 
-/* A connection that is counted already (h1_conn_open) begins to speak HTTP/2, and owns the socket;
- * `given` as h1_conn_begin's. `early`: what has been read already, which begins with the client's
- * preface. */
+/* A connection that is counted already (h1_conn_open) begins to speak HTTP/2, and owns the socket,
+ * the addresses `given` by a PROXY header, and the stream that has done its handshake; both may be
+ * NULL. `early`, in clear text: what has been read already, with the client's preface. */
 void h2_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given,
-                   struct slice early);
+                   struct tls_stream *, struct slice early);
 
 /* Says goodbye to all connections, or to those of one site: what is running ends in peace. */
 void h2_drain(struct h1_worker *, const struct h1_site *);

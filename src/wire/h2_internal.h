@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "http/exchange.h"
 #include "loop/await.h"
+#include "tls/tls_stream.h"
 #include "wire/h2_budget.h"
 #include "wire/h2_conn.h"
 #include "wire/h2_frame.h"
@@ -108,6 +109,8 @@ struct h2_busy {
     unsigned ready_count;
 };
 
+enum { H2_PLAIN_SIZE = TLS_RECORD_MAX };
+
 enum h2_goaway { H2_STAYS, H2_WARNED, H2_GOES };
 
 struct h2_conn {
@@ -148,7 +151,8 @@ struct h2_conn {
     uint32_t linger_left;
     struct sockaddr_in peer_four;
     int fd;
-    bool tls;
+    struct tls_stream *tls; /* NULL: clear text */
+    bool said_end;          /* close_notify */
     bool settled;           /* the client's first SETTINGS has come */
     bool data_ends;         /* the DATA frame in hand has END_STREAM */
     bool paused;            /* nothing is read until more has been sent */
@@ -169,6 +173,7 @@ struct h2_worker {
     struct h2_busy *busies;
     unsigned streams_free, outs_free, busies_free;
     struct h2_date date;
+    char *plain;        /* what TLS has decrypted, until it is dealt with; NULL before the first */
     struct arena scrap; /* of header blocks that nobody wants */
 };
 

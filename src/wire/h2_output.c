@@ -3,7 +3,7 @@
  * What a connection sends. Frames are written into one buffer, in the order in which they are made:
  * heads, small bodies and control frames as they come, what is larger when the buffer leaves, by
  * urgency (RFC 9218), streams that are alike in turns. The buffer leaves at the end of the loop's
- * turn, or when it is full.
+ * turn, or when it is full; with TLS it is encrypted then.
  *
  * What the socket does not take stays in its buffer and is sent by an operation; meanwhile a second
  * one is gathered, and no third: then fibers wait, and no more frames are read, so a connection
@@ -391,7 +391,9 @@ static void go_on_sending(struct h2_conn *c)
 {
     struct h2_out *o = c->sending;
     uint64_t ns = stall_ns(c);
-    o->part = (struct iovec){o->bytes + o->at, o->len - o->at};
+    struct slice rest = c->tls != NULL ? tls_stream_out(c->tls)
+                                       : slice_of(o->bytes + o->at, o->len - o->at);
+    o->part = (struct iovec){(char *)(uintptr_t)rest.ptr, rest.len};
     o->message = (struct msghdr){.msg_iov = &o->part, .msg_iovlen = 1};
     c->write.on_done = on_written;
     op_send(c->worker->loop, &c->write, c->fd, &o->message, 0);
@@ -399,35 +401,89 @@ static void go_on_sending(struct h2_conn *c)
     h2_hurry(c);
 }
 
+/* How many bytes the socket takes now; below 0: the connection is dead. */
+static ssize_t send_part(struct h2_conn *c, const char *bytes, size_t len)
+{
+    struct iovec part = {(char *)(uintptr_t)bytes, len};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+    ssize_t n = send_now(c->fd, &m, 0);
+    if (n < 0 && n != -EAGAIN) {
+        h2_die(c, NULL);
+        return -1;
+    }
+    return n > 0 ? n : 0;
+}
+
+static ssize_t send_clear(struct h2_conn *c)
+{
+    struct h2_out *o = c->out;
+    ssize_t n = send_part(c, o->bytes, o->len);
+    if (n < 0)
+        return n;
+    o->at = (uint32_t)n;
+    left(c, o->at);
+    if (o->at < o->len) {
+        c->sending = o;
+        c->out = NULL;
+        go_on_sending(c);
+    } else {
+        o->at = o->len = 0;
+    }
+    return n;
+}
+
+/* Encrypts what there is room for. */
+static bool encrypt(struct h2_conn *c)
+{
+    struct h2_out *o = c->out;
+    if (o == NULL || o->len == 0)
+        return true;
+    struct iovec part = {o->bytes + o->at, o->len - o->at};
+    o->at += (uint32_t)tls_stream_write(c->tls, &part, 1);
+    left(c, 0);
+    if (o->at == o->len)
+        o->at = o->len = 0;
+    return !tls_stream_failed(c->tls);
+}
+
+static ssize_t send_encrypted(struct h2_conn *c)
+{
+    if (!encrypt(c)) {
+        h2_die(c, NULL);
+        return -1;
+    }
+    struct slice out = tls_stream_out(c->tls);
+    ssize_t n = send_part(c, out.ptr, out.len);
+    if (n < 0)
+        return n;
+    tls_stream_sent(c->tls, (size_t)n);
+    left(c, (size_t)n);
+    if ((size_t)n < out.len) {
+        c->sending = take_out(c->shared); /* what the operation needs */
+        go_on_sending(c);
+    }
+    return n;
+}
+
+static bool has_output(const struct h2_conn *c)
+{
+    return (c->out != NULL && c->out->len > 0) ||
+           (c->tls != NULL && tls_stream_out(c->tls).len > 0);
+}
+
 void h2_send(struct h2_conn *c)
 {
     size_t total = 0;
     while (!c->dead && c->sending == NULL) {
         fill(c);
-        struct h2_out *o = c->out;
-        if (o == NULL || o->len == 0)
+        if (!has_output(c))
             break;
         if (total >= H2_TURN_MAX) { /* let others have their turn */
             h2_schedule(c);
             break;
         }
-        struct iovec part = {o->bytes, o->len};
-        struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
-        ssize_t n = send_now(c->fd, &m, 0);
-        if (n < 0 && n != -EAGAIN) {
-            h2_die(c, NULL);
-            return;
-        }
-        o->at = n > 0 ? (uint32_t)n : 0;
-        total += o->at;
-        left(c, o->at);
-        if (o->at < o->len) {
-            c->sending = o;
-            c->out = NULL;
-            go_on_sending(c);
-        } else {
-            o->at = o->len = 0;
-        }
+        ssize_t n = c->tls != NULL ? send_encrypted(c) : send_clear(c);
+        total += n > 0 ? (size_t)n : 0;
     }
     if (c->out != NULL && c->out->len == 0) {
         give_out(c->shared, c->out);
@@ -443,9 +499,11 @@ static void on_written(struct op *op, int result)
     struct h2_out *o = c->sending;
     if (result < 0)
         h2_die(c, NULL);
+    else if (c->tls != NULL)
+        tls_stream_sent(c->tls, (size_t)result);
     else
         o->at += (uint32_t)result;
-    if (!c->dead && o->at < o->len) {
+    if (!c->dead && (c->tls != NULL ? tls_stream_out(c->tls).len > 0 : o->at < o->len)) {
         c->unsent = 0;
         go_on_sending(c);
         return;

@@ -279,7 +279,7 @@ static void prepare(struct h2_stream *s, bool ends)
 static struct h2_block block_of(const struct h2_conn *c, struct arena *arena, bool ends,
                                 struct slice bytes)
 {
-    return (struct h2_block){.bytes = bytes, .arena = arena, .ends = ends, .tls = c->tls,
+    return (struct h2_block){.bytes = bytes, .arena = arena, .ends = ends, .tls = c->tls != NULL,
                              .list_max = c->site->server->max_header_bytes};
 }
 
