@@ -316,6 +316,32 @@ def tools(s):
     assert "5000 succeeded, 0 failed" in out, out
 
 
+def upgrade(s):
+    """curl asks in HTTP/1.1; a request with a body, or one with other words, is answered there."""
+    url = f"http://127.0.0.1:{s.port}"
+    def curl(*words):
+        return subprocess.run(["curl", "-s", "--http2", "-w", "|%{http_version}", *words],
+                              capture_output=True, check=True, timeout=30).stdout
+    same(curl(url + "/what?x"), b"HTTP/2.0 GET 127.0.0.1 /what?x |2")
+    same(curl(url + "/10k", url + "/10k"), (FILES["10k"] + b"|2") * 2)
+    assert curl("-d", "abc", url + "/echo") in (b"abc|1.1", b"abc|2")
+    c = socket.create_connection(("127.0.0.1", s.port), 20)
+    c.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+              b"Upgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n")
+    assert c.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    c.close()
+    raw = Raw(s, hello=False)
+    raw.send(b"GET /10k HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+             b"Upgrade: h2c\r\nHTTP2-Settings: AAQAAAAK\r\n\r\n" + PREFACE + frame(SETTINGS, 0, 0))
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += raw.c.recv(1)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    same(len(raw.until(DATA, stream=1)[3]), 10)
+    raw.get(3, "/echo", method="POST", ends=False)
+    raw.c.close()
+
+
 def slow_stream(s):
     """One stream whose window is closed holds back none of the others."""
     c = Raw(s, settings=struct.pack(">HI", 4, 1000))
@@ -694,6 +720,7 @@ CASES = [
     ("an answer before the body", served(early, routes=ECHO)),
     ("thousands of streams", served(thousands, routes=ECHO)),
     ("curl, nghttp and h2load", served(tools, routes=ECHO)),
+    ("an upgrade from HTTP/1.1", served(upgrade, routes=ECHO)),
     ("a slow stream blocks no other", served(slow_stream, routes=ECHO)),
     ("windows that change", served(windows, routes=ECHO)),
     ("resets", served(resets, routes=ECHO)),

@@ -365,6 +365,23 @@ static int refusal_of(const struct h1_conn *c, enum h1_result r)
     return r == H1_MORE || r == H1_DONE ? 0 : refusal_status(r);
 }
 
+/* RFC 7540 §3.2. True: the connection has gone on without this one. */
+static bool upgrade_to_h2(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    struct h1_addresses *given = c->given;
+    char room[H2_SETTINGS_ROOM];
+    struct buffer settings = {.ptr = room, .cap = sizeof room, .max = sizeof room};
+    if (s->head.upgrade.len == 0 || (c->site->protocols & HTTP_2_CLEAR) == 0 ||
+        !h2_upgrade_asked(&s->head, &settings))
+        return false;
+    c->given = NULL;
+    h2_conn_upgrade(c->worker, c->site, c->fd, given, &s->head, buffer_slice(&settings),
+                    slice_of(s->in + s->head_len, s->len - s->head_len));
+    free_conn(c);
+    return true;
+}
+
 /* How long a head may take: read_timeout counts from its first byte, too. */
 static uint64_t head_timeout(const struct http_server *server)
 {
@@ -385,6 +402,8 @@ static void on_head(struct h1_conn *c, enum h1_result r, bool begins)
             set_deadline(c, head_timeout(c->site->server));
         return;
     }
+    if (upgrade_to_h2(c))
+        return;
     c->deadline_ns = UINT64_MAX;
     c->first = false;
     COUNT(c->worker->busy, 1);

@@ -200,24 +200,23 @@ static bool put_settings(struct h2_conn *c)
     return h2_put_window(c, 0, H2_CONN_WINDOW - H2_WINDOW_DEFAULT);
 }
 
-void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given,
-                   struct tls_stream *tls, struct slice early)
+static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int fd,
+                                 struct h1_addresses *given)
 {
     struct h2_conn *c = NEW(struct h2_conn);
     uint64_t header_ns = site->server->read_header_timeout_ns;
+    uint32_t head_max = site->server->max_header_bytes;
     c->worker = w;
     c->shared = w->h2;
     c->site = site;
     c->fd = fd;
     c->given = given;
-    c->tls = tls;
     c->read.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_init(&c->flush);
     list_append(&c->shared->conns, &c->node);
     buffer_init(&c->in, H2_INPUT_MAX);
-    buffer_init(&c->block, site->server->max_header_bytes > H2_BLOCK_MAX / 2
-                               ? site->server->max_header_bytes * (size_t)2 : H2_BLOCK_MAX);
+    buffer_init(&c->block, head_max > H2_BLOCK_MAX / 2 ? head_max * (size_t)2 : H2_BLOCK_MAX);
     hpack_decoder_init(&c->decoder);
     hpack_encoder_init(&c->encoder);
     h2_budgets_init(&c->budgets, loop_now_ns(w->loop));
@@ -225,14 +224,46 @@ void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_
     c->peer_frame_max = H2_FRAME_MAX_DEFAULT;
     c->in_left = H2_CONN_WINDOW;
     c->epoch = 1;
-    (void)put_settings(c);
     quiet_for(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
+    return c;
+}
+
+void h2_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given,
+                   struct tls_stream *tls, struct slice early)
+{
+    struct h2_conn *c = open_conn(w, site, fd, given);
+    c->tls = tls;
+    (void)put_settings(c);
     if (h2_draining(c))
         h2_begin_goaway(c);
     if (tls != NULL)
         feed_encrypted(c, SLICE_NONE);
     else
         h2_feed(c, early);
+    h2_settle(c);
+}
+
+static void put_switching(struct h2_conn *c)
+{
+    static const char text[] = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                               "Upgrade: h2c\r\n\r\n";
+    char *at = h2_room(c, sizeof text - 1);
+    memcpy(at, text, sizeof text - 1);
+    c->out->len += (uint32_t)(sizeof text - 1);
+}
+
+void h2_conn_upgrade(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given,
+                     const struct h1_head *head, struct slice settings, struct slice early)
+{
+    struct h2_conn *c = open_conn(w, site, fd, given);
+    put_switching(c);
+    (void)put_settings(c);
+    h2_apply_settings(c, settings);
+    if (!c->closing)
+        h2_open_upgraded(c, head);
+    if (h2_draining(c))
+        h2_begin_goaway(c);
+    h2_feed(c, early);
     h2_settle(c);
 }
 

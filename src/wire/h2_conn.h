@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/buffer.h"
 #include "wire/h1_conn.h"
 
 struct h1_addresses;
@@ -22,6 +23,15 @@ void h2_worker_free(struct h2_worker *); /* no connection may be left */
  * NULL. `early`, in clear text: what has been read already, with the client's preface. */
 void h2_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given,
                    struct tls_stream *, struct slice early);
+
+/* Whether a request of HTTP/1 wants to go on in HTTP/2 (RFC 7540 §3.2); its settings then, for which
+ * the buffer has H2_SETTINGS_ROOM. */
+enum { H2_SETTINGS_ROOM = 64 * 6 };
+bool h2_upgrade_asked(const struct h1_head *, struct buffer *settings);
+
+/* The same from that request on, which is stream 1; `early`: what has come behind it. */
+void h2_conn_upgrade(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given,
+                     const struct h1_head *, struct slice settings, struct slice early);
 
 /* Says goodbye to all connections, or to those of one site: what is running ends in peace. */
 void h2_drain(struct h1_worker *, const struct h1_site *);

@@ -266,6 +266,13 @@ static void on_setting(struct h2_conn *c, unsigned id, uint32_t v)
     }
 }
 
+void h2_apply_settings(struct h2_conn *c, struct slice p)
+{
+    for (size_t i = 0; i + 6 <= p.len && !c->closing; i += 6)
+        on_setting(c, (unsigned)(unsigned char)p.ptr[i] << 8 | (unsigned char)p.ptr[i + 1],
+                   h2_read_u32(p.ptr + i + 2));
+}
+
 static void on_settings(struct h2_conn *c, const struct h2_frame_head *h, struct slice p)
 {
     bool ack = (h->flags & H2_ACK) != 0;
@@ -279,9 +286,7 @@ static void on_settings(struct h2_conn *c, const struct h2_frame_head *h, struct
     }
     if (!spend(c, H2_CONTROL) || ack)
         return;
-    for (size_t i = 0; i < p.len && !c->closing; i += 6)
-        on_setting(c, (unsigned char)p.ptr[i] << 8 | (unsigned char)p.ptr[i + 1],
-                   h2_read_u32(p.ptr + i + 2));
+    h2_apply_settings(c, p);
     c->settled = true;
     if (!c->closing)
         (void)h2_put_frame(c, H2_SETTINGS, H2_ACK, 0, SLICE_NONE);

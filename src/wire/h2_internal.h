@@ -208,7 +208,17 @@ void h2_hurry(struct h2_conn *);      /* the timer looks at the deadlines again 
 /* Deals with bytes from the client; keeps what it cannot deal with yet. */
 void h2_feed(struct h2_conn *, struct slice bytes);
 
+/* The payload of SETTINGS. */
+void h2_apply_settings(struct h2_conn *, struct slice payload);
+
+/* --- h2_upgrade.c --- */
+
+void h2_fill_upgraded(struct h2_stream *, const struct h1_head *);
+
 /* --- h2_stream.c --- */
+
+/* Stream 1, of an upgrade. */
+void h2_open_upgraded(struct h2_conn *, const struct h1_head *);
 
 struct h2_stream *h2_find(const struct h2_conn *, uint32_t id);
 void h2_on_block(struct h2_conn *, uint32_t id, bool ends, struct slice block);

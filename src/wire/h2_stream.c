@@ -361,6 +361,15 @@ static void open_stream(struct h2_conn *c, uint32_t id, bool ends, struct slice 
     }
 }
 
+void h2_open_upgraded(struct h2_conn *c, const struct h1_head *h)
+{
+    struct h2_stream *s = take_stream(c, 1);
+    c->last_id = 1;
+    prepare(s, true);
+    h2_fill_upgraded(s, h);
+    begin_stream(s);
+}
+
 static void end_with_trailers(struct h2_stream *s)
 {
     s->has_trailers = s->trailers.count > 0;
