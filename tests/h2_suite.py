@@ -7,6 +7,7 @@ It runs against Debian's caddy as well."""
 import concurrent.futures
 import json
 import os
+import socket
 import ssl
 import struct
 import subprocess
@@ -26,6 +27,7 @@ SANITIZED = b"__asan_init" in open(PORTICO, "rb").read() or b"__tsan_init" in op
 HELLO = "hello, world!"
 BIG = 1 << 20
 ROWS = []
+SILENT = socket.create_server(("127.0.0.1", 0), backlog=100)  # an upstream that never says a word
 
 
 def row(section, sentence):
@@ -379,6 +381,47 @@ def skipped_streams(new):
     c = new()
     answers(c, c.ask(stream=101))
     answers(c, c.ask(stream=0x7fffffff))
+
+
+for name, what in [("DATA", frame(DATA, 1, 2, b"x")), ("RST_STREAM", frame(RST_STREAM, 0, 2, b"\0\0\0\x08")),
+                   ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 2, b"\0\0\0\x01"))]:
+    @row("9113 5.1.1", f"{name} on a stream that only the server could have opened ends the connection")
+    def on_even(new, what=what):
+        c = new()
+        answers(c, c.ask(stream=5))
+        c.send(what)
+        ends(c, "PROTOCOL_ERROR")
+
+
+@row("9113 5.1", "bodies that are still coming behind early answers do not end the connection")
+def late_bodies(new):
+    c = new()
+    assert c.alive()
+    streams = [c.ask(request("POST", "/never-read"), end=False) for _ in range(200)]
+    for s in streams:
+        answers(c, s, 200, HELLO)
+    for _ in range(3):
+        for s in streams:
+            c.data(s, b"x" * 1000)
+        assert c.alive(), c.frames[-3:]
+    c.frame(HEADERS, END_HEADERS | END_STREAM, streams[-1], block([("x-sum", "1")]))
+    for s in streams[:-1]:
+        c.data(s, b"x", True)
+    lives(c)
+
+
+@row("9113 6.9", "padding counts against the stream's window and is given back")
+def padding_and_windows(new):
+    c = new()
+    stream = c.ask(request("POST", "/echo"), end=False)
+    for _ in range(4):
+        for _ in range(200):
+            c.frame(DATA, PADDED, stream, b"\xff" + b"\0" * 255)
+        c.data(stream, b"x")
+        time.sleep(0.05)
+        assert c.alive()
+    c.data(stream, b"y", True)
+    answers(c, stream, 200, "xxxxy")
 
 
 @row("9113 5.1.2", "more streams at a time than MAX_CONCURRENT_STREAMS are refused one by one")
@@ -1256,6 +1299,51 @@ def extended_connect(new):
     malformed(new(), fields)
 
 
+# --- §10.5: what a hostile peer may not have for nothing ---
+
+def grown_kib(new, attack):
+    before = new.server.resident_kib()
+    attack()
+    return new.server.resident_kib() - before
+
+
+@row("9113 10.5", "header blocks on a stream that was reset cost no memory")
+def blocks_of_reset(new):
+    c = new()
+    stream = c.ask(request("GET", "/slow"))
+    c.frame(HEADERS, 5, stream, literal("x-large", "v" * 4000, 0x40, 6))
+    c.rst(stream)
+    more = frame(HEADERS, 5, stream, b"\xbe" * 4)
+
+    def attack():
+        for _ in range(100):
+            c.send(more * 50)
+        try:
+            c.alive()
+        except TimeoutError:
+            pass
+    grown = grown_kib(new, attack)
+    assert grown < 20000, f"{grown} KiB"
+
+
+@row("9113 10.5", "a SETTINGS frame full of window sizes is no lever")
+def settings_lever(new):
+    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    for _ in range(200):
+        half_closed(c)
+    assert c.alive()
+    before = new.server.cpu_seconds()
+    pairs = c.settings_frame([(h2.INITIAL_WINDOW_SIZE, i % 2) for i in range(2730)])
+    for _ in range(50):
+        c.send(pairs)
+    try:
+        c.alive()
+    except TimeoutError:
+        pass
+    used = new.server.cpu_seconds() - before
+    assert used < (8 if SANITIZED else 1), f"{used} s of processor time for 50 frames"
+
+
 # --- the servers and the run ---
 
 def answer(body, path=None, **more):
@@ -1284,6 +1372,8 @@ def routes(folder):
             answer("", "/204", status_code=204), answer("", "/304", status_code=304),
             answer("", "/odd", headers=odd),
             answer("wide", "/wide", headers={f"X-Wide-{i}": ["w" * 3000] for i in range(10)}),
+            {"match": [{"path": ["/slow"]}], "terminal": True, "handle": [
+                {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{SILENT.getsockname()[1]}"}]}]},
             {"match": [{"path": ["/big"]}], "handle": [{"handler": "file_server", "root": folder}], "terminal": True},
             answer(HELLO)]
 
@@ -1318,13 +1408,14 @@ def encrypted(io, folder):
     return s, lambda **more: h2.Client(s.port, tls=context, **more)
 
 
-def run_row(check, new):
+def run_row(check, new, server):
     opened = []
 
     def client(**more):
         c = new(**more)
         opened.append(c)
         return c
+    client.server = server
     try:
         check(client)
     except Exception as e:  # every failure is a line, the others still run
@@ -1346,7 +1437,7 @@ def run_transport(name, start, io, number):
             print(f"ok {number + 1} - {name} ({io}) # SKIP {new}", flush=True)
             return number + 1, 0
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            results = [pool.submit(run_row, check, new) for _, _, check in chosen]
+            results = [pool.submit(run_row, check, new, s) for _, _, check in chosen]
             for (section, sentence, _), result in zip(chosen, results):
                 number += 1
                 why = result.result()

@@ -34,6 +34,12 @@ static void blame(struct h2_conn *c, uint32_t id, enum h2_error code)
         (void)h2_put_reset(c, id, code);
 }
 
+/* RFC 9113 §5.1.1: those of even numbers are the server's, which opens none. */
+static bool was_never_open(const struct h2_conn *c, uint32_t id)
+{
+    return id == 0 || id > c->last_id || id % 2 == 0;
+}
+
 /* --- DATA --- */
 
 static void take_data(struct h2_conn *c, struct slice piece)
@@ -56,7 +62,7 @@ static void end_data(struct h2_conn *c)
 static bool check_data(struct h2_conn *c, const struct h2_frame_head *h)
 {
     struct h2_stream *s = h2_find(c, h->stream);
-    if (h->stream == 0 || h->stream > c->last_id) {
+    if (was_never_open(c, h->stream)) {
         h2_fail(c, H2_PROTOCOL_ERROR, "DATA on a stream that was not opened");
         return false;
     }
@@ -67,7 +73,7 @@ static bool check_data(struct h2_conn *c, const struct h2_frame_head *h)
     if (h->len == 0 && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
         return false;
     c->in_left -= h->len;
-    if (s == NULL && !h2_was_reset(c, h->stream)) {
+    if (s == NULL && h2_was_closed(c, h->stream)) { /* else it was answered early, and forgotten */
         blame(c, h->stream, H2_STREAM_CLOSED);
     } else if (s != NULL && s->in_ended && !s->reset) {
         blame(c, h->stream, H2_STREAM_CLOSED);
@@ -208,7 +214,7 @@ static void on_priority(struct h2_conn *c, const struct h2_frame_head *h)
 static void on_rst_stream(struct h2_conn *c, const struct h2_frame_head *h)
 {
     struct h2_stream *s = h2_find(c, h->stream);
-    if (h->stream == 0 || h->stream > c->last_id) {
+    if (was_never_open(c, h->stream)) {
         h2_fail(c, H2_PROTOCOL_ERROR, "RST_STREAM on a stream that was not opened");
         return;
     }
@@ -322,7 +328,7 @@ static void grow_connection(struct h2_conn *c, uint32_t n)
 static void grow_stream(struct h2_conn *c, uint32_t id, uint32_t n)
 {
     struct h2_stream *s = h2_find(c, id);
-    if (id > c->last_id) {
+    if (was_never_open(c, id)) {
         h2_fail(c, H2_PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that was not opened");
         return;
     }

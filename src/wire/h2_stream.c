@@ -386,30 +386,38 @@ static void on_trailers(struct h2_stream *s, bool ends, struct slice block)
     enum h2_verdict v = h2_trailers_decode(&c->decoder, &trailers, &s->trailers, &bad);
     if (v == H2_VERDICT_BROKEN)
         h2_fail(c, H2_COMPRESSION_ERROR, "trailers that cannot be decoded");
-    else if (s->reset)
-        return;
-    else if (s->in_ended)
-        h2_stream_fail(s, H2_STREAM_CLOSED);
     else if (v != H2_VERDICT_OK || !ends)
         h2_stream_fail(s, H2_PROTOCOL_ERROR);
     else
         end_with_trailers(s);
 }
 
+/* On a stream that was reset, or (`s` is there and was not) that the client had ended. */
+static void on_late_block(struct h2_conn *c, struct h2_stream *s, struct slice block)
+{
+    const char *bad = NULL;
+    bool ended = s != NULL && !s->reset;
+    enum h2_budget kind = ended ? H2_RESETS : H2_CONTROL;
+    if (!h2_block_skip(&c->decoder, block, &c->shared->scrap, &bad))
+        h2_fail(c, H2_COMPRESSION_ERROR, "a header block that cannot be decoded");
+    else if (!h2_spend(&c->budgets, kind, loop_now_ns(c->worker->loop)))
+        h2_calm(c, h2_budget_name(kind));
+    else if (ended)
+        h2_stream_fail(s, H2_STREAM_CLOSED);
+    arena_reset(&c->shared->scrap);
+}
+
 void h2_on_block(struct h2_conn *c, uint32_t id, bool ends, struct slice block)
 {
     struct h2_stream *s = h2_find(c, id);
-    const char *bad = NULL;
     if (id % 2 == 0) {
         h2_fail(c, H2_PROTOCOL_ERROR, "HEADERS on a stream that is not the client's");
-    } else if (s != NULL) {
+    } else if (s != NULL && !s->reset && !s->in_ended) {
         on_trailers(s, ends, block);
     } else if (id > c->last_id) {
         open_stream(c, id, ends, block);
-    } else if (h2_was_reset(c, id)) {
-        if (!h2_block_skip(&c->decoder, block, &c->shared->scrap, &bad))
-            h2_fail(c, H2_COMPRESSION_ERROR, "a header block that cannot be decoded");
-        arena_reset(&c->shared->scrap);
+    } else if (s != NULL || h2_was_reset(c, id)) {
+        on_late_block(c, s, block);
     } else {
         h2_fail(c, h2_was_closed(c, id) ? H2_STREAM_CLOSED : H2_PROTOCOL_ERROR,
                 "HEADERS on a stream that was closed");
