@@ -141,7 +141,10 @@ def ended_early(io):
 
 
 def refused(io):
-    for wrappers, want in (([{"wrapper": "http_redirect"}], "http_redirect"),
+    for wrappers, want in (([{"wrapper": "http_redirect", "x": 1}], "listener_wrappers[0]"),
+                           ([{"wrapper": "tls"}], "is unnecessary"),
+                           ([{"wrapper": "proxy_protocol"}, {"wrapper": "tls"},
+                             {"wrapper": "http_redirect"}], "no meaning behind tls"),
                            ([{"wrapper": "nonsense"}], "caddy.listeners.nonsense"),
                            ([{"wrapper": "proxy_protocol", "allow": ["x"]}], "range of addresses"),
                            ([{"wrapper": "proxy_protocol", "fallback_policy": "x"}], "IGNORE"),

@@ -46,6 +46,7 @@ const struct module *const all_modules[] = {
     &handler_subroute,
     &handler_vars,
     &ip_source_static,
+    &listener_http_redirect,
     &listener_proxy_protocol,
     &listener_tls,
     &matcher_client_ip,

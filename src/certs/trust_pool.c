@@ -116,9 +116,6 @@ const struct module trust_system = {.id = "tls.ca_pool.source.system",
 const struct module trust_combined = {.id = "tls.ca_pool.source.combined",
                                       .cfg_size = sizeof(struct certificate_list),
                                       .provision = provision_combined};
-const struct module trust_http = {.id = "tls.ca_pool.source.http",
-                                  .cfg_size = sizeof(struct certificate_list),
-                                  .provision = provision_later};
 const struct module trust_pki_root = {.id = "tls.ca_pool.source.pki_root",
                                       .cfg_size = sizeof(struct certificate_list),
                                       .provision = provision_later};

@@ -2,8 +2,10 @@
 /*
  *   "listener_wrappers": [{"wrapper": "proxy_protocol", "timeout": "5s", "allow": ["10.0.0.0/8"],
  *                          "deny": ["192.0.2.0/24"], "fallback_policy": "REQUIRE"},
+ *                         {"wrapper": "http_redirect", "max_header_bytes": 65536},
  *                         {"wrapper": "tls"}]
  *
+ * Without "tls" among them all stand behind it, as in Caddy; these two make no sense there.
  * "deny" comes before "allow", and both before "fallback_policy" (IGNORE when nothing is said). Peers
  * on Unix sockets are believed. The policy is the listener's, so it is asked once a connection.
  */
@@ -13,7 +15,7 @@
 
 #include "base/clock.h"
 
-enum { RANGES_MAX = 4096 };
+enum { RANGES_MAX = 4096, REDIRECT_HEAD_MAX = 64 << 10 };
 
 static enum err read_set(struct provision *p, const json_t *json, const char *key, struct ip_set *out)
 {
@@ -80,29 +82,57 @@ const struct module listener_tls = {
     .provision = provision_tls,
 };
 
-static enum err read_wrapper(const struct proxy_policy **out, const json_t *json, struct provision *p)
+struct http_redirect {
+    uint32_t max;
+};
+
+static enum err provision_redirect(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const known[] = {"wrapper", "max_header_bytes", NULL};
+    int64_t max;
+    TRY(provision_members(p, json, known));
+    TRY(provision_int(p, json, "max_header_bytes", 0, 0, 1 << 30, &max));
+    ((struct http_redirect *)cfg)->max = max > 0 ? (uint32_t)max : REDIRECT_HEAD_MAX;
+    return OK;
+}
+
+const struct module listener_http_redirect = {
+    .id = "caddy.listeners.http_redirect",
+    .cfg_size = sizeof(struct http_redirect),
+    .provision = provision_redirect,
+};
+
+static enum err read_wrapper(struct listener_wrappers *out, const json_t *json, bool *tls, size_t i,
+                             struct provision *p)
 {
     const struct module *m;
     void *cfg;
     const char *name = json_string_value(json_object_get(json, "wrapper"));
     if (name == NULL)
         return provision_fail(p, "\"wrapper\" must name the listener wrapper");
-    if (strcmp(name, "http_redirect") == 0)
-        return provision_fail(p, "http_redirect stands before TLS, which this version of portico "
-                              "does not serve yet");
     TRY(provision_module(p, "caddy.listeners", name, json, &m, &cfg));
-    if (m != &listener_proxy_protocol)
-        return OK;
-    if (*out != NULL)
+    if (m == &listener_tls && i == 0)
+        return provision_fail(p, "it is unnecessary to specify the TLS listener wrapper in the first "
+                              "position because that is the default");
+    if (m == &listener_tls && *tls)
+        return provision_fail(p, "TLS listener wrapper can only be specified once");
+    if (m != &listener_tls && *tls)
+        return provision_fail(p, "%s has no meaning behind tls: put it before", name);
+    if (m == &listener_proxy_protocol && out->proxy != NULL)
         return provision_fail(p, "proxy_protocol is there twice");
-    *out = cfg;
+    *tls |= m == &listener_tls;
+    if (m == &listener_proxy_protocol)
+        out->proxy = cfg;
+    if (m == &listener_http_redirect)
+        out->redirect_max = ((const struct http_redirect *)cfg)->max;
     return OK;
 }
 
-enum err listener_wrappers_provision(const struct proxy_policy **out, const json_t *server,
-                                     struct provision *p)
+enum err listener_wrappers_provision(struct listener_wrappers *out, const json_t *server,
+                                     bool encrypted, struct provision *p)
 {
     const json_t *list = json_object_get(server, "listener_wrappers"), *one;
+    bool tls = false;
     size_t i;
     if (list == NULL || json_is_null(list))
         return OK;
@@ -112,9 +142,13 @@ enum err listener_wrappers_provision(const struct proxy_policy **out, const json
     json_array_foreach(list, i, one)
     {
         p->path = arena_printf(p->arena, SLICE_FMT ".listener_wrappers[%zu]", SLICE_ARG(outer), i);
-        TRY(read_wrapper(out, one, p));
+        TRY(read_wrapper(out, one, &tls, i, p));
     }
     p->path = outer;
+    if (encrypted && !tls && (out->proxy != NULL || out->redirect_max > 0))
+        return provision_fail(p, "\"listener_wrappers\": without the wrapper \"tls\" behind them they "
+                              "would stand inside of TLS, where nobody speaks to them: add tls as the "
+                              "last one");
     return OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * "listener_wrappers" of a server: today the PROXY protocol, and the mark of where TLS would stand.
+ * "listener_wrappers" of a server: what happens to a connection before TLS: the PROXY protocol, and
+ * a redirect for those who speak HTTP where TLS is spoken.
  */
 #pragma once
 
@@ -22,11 +23,17 @@ struct proxy_policy {
     uint64_t timeout_ns; /* for the header; 0: none */
 };
 
-extern const struct module listener_proxy_protocol, listener_tls;
+struct listener_wrappers {
+    const struct proxy_policy *proxy; /* NULL: none */
+    uint32_t redirect_max; /* http_redirect: bytes of the request's head; 0: no redirect. Of encrypted
+                            * addresses only. */
+};
 
-/* *out stays NULL when the server has no such wrapper. */
-enum err listener_wrappers_provision(const struct proxy_policy **out, const json_t *server,
-                                     struct provision *);
+extern const struct module listener_http_redirect, listener_proxy_protocol, listener_tls;
+
+/* `encrypted`: the server has TLS, and what stands behind the wrapper "tls" would be inside of it. */
+enum err listener_wrappers_provision(struct listener_wrappers *, const json_t *server,
+                                     bool encrypted, struct provision *);
 
 /* For a connection from that address; an IPv4 address that came in on an IPv6 socket is IPv4. */
 enum proxy_use proxy_policy_for(const struct proxy_policy *, const struct sockaddr_storage *peer);

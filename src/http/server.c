@@ -108,6 +108,15 @@ static enum err read_logs(struct http_server *s, const json_t *json, struct prov
     return OK;
 }
 
+static enum err read_wrappers(struct http_server *s, const json_t *json, struct provision *p)
+{
+    struct listener_wrappers w = {0};
+    TRY(listener_wrappers_provision(&w, json, s->tls != NULL, p));
+    s->proxy = w.proxy;
+    s->redirect_max = w.redirect_max;
+    return OK;
+}
+
 enum err http_server_provision(struct http_server *s, struct slice name, const json_t *json,
                                struct provision *p)
 {
@@ -132,7 +141,7 @@ enum err http_server_provision(struct http_server *s, struct slice name, const j
     if (e == OK)
         e = client_ip_provision(&s->client_ip, json, p);
     if (e == OK)
-        e = listener_wrappers_provision(&s->proxy, json, p);
+        e = read_wrappers(s, json, p);
     if (e == OK)
         e = provision_bool(p, json, "enable_full_duplex", false, &s->full_duplex);
     if (e == OK)

@@ -40,6 +40,7 @@ struct http_server {
     bool strict_sni_host;       /* a request for another host than the handshake's is refused: 421 */
     struct client_ip_policy client_ip;
     const struct proxy_policy *proxy; /* whose PROXY headers count; NULL: none is looked for */
+    uint32_t redirect_max; /* HTTP spoken to an encrypted address is redirected; its head's bytes; 0: no */
     struct slice *underscore_headers, *dot_headers; /* names with '_' or '.' that are let through */
     size_t underscore_count, dot_count;
 };
