@@ -1239,7 +1239,6 @@ def refused(s):
     for options, text in (({"transport": {"protocol": "http", "proxy_protocol": "v1"}}, "proxy_protocol"),
                           ({"transport": {"protocol": "http", "versions": ["h2c"]}}, "h2c"),
                           ({"transport": {"protocol": "http", "versions": ["9"]}}, "unsupported HTTP version"),
-                          ({"transport": {"protocol": "http", "network_proxy": {}}}, "network_proxy"),
                           ({"transport": {"protocol": "fastcgi"}}, "fastcgi"),
                           ({"transport": {"protocol": "http", "nonsense": 1}}, "nonsense"),
                           ({"health_checks": {"active": {"uri": "/"}}}, "active health checks"),

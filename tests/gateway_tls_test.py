@@ -157,9 +157,10 @@ class Gateway(Server):
                  **members):
         dials = [u if isinstance(u, str) else f"localhost:{u.port}" for u in upstreams]
         self.handler = {"handler": "reverse_proxy", "upstreams": [{"dial": d} for d in dials],
-                        "transport": {"protocol": "http",
-                                      "tls": trusting() if tls is None else tls,
+                        "transport": {"protocol": "http", "tls": trusting() if tls is None else tls,
                                       **(transport or {})}, **members}
+        if tls is False:
+            del self.handler["transport"]["tls"]
         super().__init__(PORTICO, io, workers=workers, routes=[{"handle": [self.handler]}],
                          top={"logging": {"logs": {"default": {"level": "DEBUG"}}}},
                          environment=environment, awaited=False)
@@ -627,6 +628,148 @@ def many(io):
         assert up.accepted < 30, up.accepted
 
 
+# ---- proxies ---------------------------------------------------------------
+
+class Proxy(Upstream):
+    """Answers CONNECT by joining it to `target`, wherever it was to go; echoes other requests."""
+
+    def __init__(self, target=None, ctx=None, refusal=None):
+        self.target, self.refusal, self.heads = target, refusal, []
+        super().__init__(self.proxy, ctx, plain=ctx is None)
+
+    def proxy(self, peer):
+        while True:
+            head = peer.head()
+            self.heads.append(head)
+            if self.refusal:
+                peer.send(self.refusal)
+                return
+            if not head.startswith(b"CONNECT "):
+                peer.send(answer(head))
+                continue
+            far = socket.create_connection(("127.0.0.1", self.target.port))
+            peer.send(b"HTTP/1.1 200 Go on\r\n\r\n")
+            threading.Thread(target=self.copy, args=(far, peer.sock), daemon=True).start()
+            self.copy(peer.sock, far)
+            return
+
+    @staticmethod
+    def copy(a, b):
+        with contextlib.suppress(OSError):
+            while piece := a.recv(65536):
+                b.sendall(piece)
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_WR)
+
+
+def by_url(proxy, user="us:er@", scheme="http"):
+    return {"network_proxy": {"from": "url", "url": f"{scheme}://{user}localhost:{proxy.port}"}}
+
+
+def proxied(io):
+    """A plain upstream is asked for by its URL, on kept connections."""
+    proxy = Proxy()
+    with gateway(io, "nowhere.example:8080", tls=False, transport=by_url(proxy), workers=1) as s:
+        for _ in range(3):
+            status, _, body = s.ask("/a?b", Host="site.example")
+            same(status, 200)
+            assert body.startswith(b"GET http://nowhere.example:8080/a?b HTTP/1.1\r\n"
+                                   b"Host: nowhere.example:8080\r\n"), body
+            assert b"Proxy-Authorization: Basic dXM6ZXI=\r\n" in body, body
+            assert b"X-Forwarded-Host: site.example\r\n" in body, body
+        same(proxy.accepted, 1)
+    with gateway(io, "nowhere.example:80", tls=False, transport={
+            "forward_proxy_url": f"http://localhost:{proxy.port}"}) as s:
+        same(s.ask()[0], 200)
+    proxy.close()
+
+
+def tunnelled(io):
+    """One with TLS is reached by CONNECT, and the proxy sees nothing of what is said."""
+    up = Upstream(echo)
+    proxy = Proxy(up)
+    with gateway(io, up, transport=by_url(proxy), workers=1) as s:
+        for _ in range(3):
+            same(s.ask("/secret")[0], 200)
+        body = pattern(1 << 20)
+        assert s.ask("/", "POST", body)[2].endswith(body)
+        same(up.accepted, 1)
+        same(proxy.heads, [b"CONNECT localhost:%d HTTP/1.1\r\nHost: localhost:%d\r\n"
+                           b"Proxy-Authorization: Basic dXM6ZXI=\r\n\r\n" % (up.port, up.port)])
+    proxy.close()
+
+
+def proxy_by_tls(io):
+    """A proxy that is itself asked by TLS."""
+    proxy = Proxy(ctx=context())
+    with gateway(io, "nowhere.example:80", tls=False, transport=by_url(proxy, scheme="https"),
+                 environment={"SSL_CERT_FILE": CA.root}) as s:
+        same(s.ask()[0], 200)
+    with gateway(io, "nowhere.example:80", tls=False,
+                 transport=by_url(proxy, scheme="https")) as s:
+        same(s.ask()[0], 502)
+        s.logged("proxy: certificate signed by unknown authority")
+    proxy.close()
+
+
+def proxy_of_request(io):
+    """The URL may hold placeholders."""
+    first, second = Proxy(), Proxy()
+    with gateway(io, "nowhere.example:80", tls=False, transport={"network_proxy": {
+            "from": "url", "url": "http://localhost:{http.request.header.X-Port}"}}) as s:
+        same(s.ask(X_Port=str(first.port))[0], 200)
+        same(s.ask(X_Port=str(second.port))[0], 200)
+        same((len(first.heads), len(second.heads)), (1, 1))
+        same(s.ask(X_Port="nonsense")[0], 502)
+        s.logged("invalid port")
+    first.close()
+    second.close()
+
+
+def proxy_refuses(io):
+    """What the proxy says is in the log; nothing was sent, so another one may be asked."""
+    up = Upstream(echo)
+    proxy = Proxy(up, refusal=b"HTTP/1.1 407 Who are you\r\nContent-Length: 3\r\n\r\nno!")
+    with gateway(io, up, transport=by_url(proxy, user="")) as s:
+        same(s.ask()[0], 502)
+        s.logged(f"dial tcp localhost:{up.port} by proxy localhost:{proxy.port}: "
+                 "proxy: the proxy answers 407 Who are you")
+    proxy.close()
+    with gateway(io, "nowhere.example:443", transport=by_url(proxy)) as s:
+        same(s.ask()[0], 502)
+        s.logged("connection refused")
+    hangs = Upstream(lambda p: time.sleep(2), plain=True)
+    with gateway(io, "nowhere.example:443",
+                 transport={**by_url(hangs), "dial_timeout": 200_000_000}) as s:
+        same(s.ask()[0], 504)
+        s.logged("proxy: i/o timeout")
+    hangs.close()
+
+
+def environment(io):
+    """HTTP_PROXY, HTTPS_PROXY, NO_PROXY; never for this machine; network_proxy none."""
+    up, proxy = Upstream(echo, context(CA.leaf("far", "DNS:far.example"))), None
+    proxy = Proxy(up)
+    says = {"HTTP_PROXY": f"localhost:{proxy.port}", "https_proxy": f"localhost:{proxy.port}",
+            "NO_PROXY": "near.invalid"}
+    with gateway(io, "far.example:80", tls=False, environment=says) as s:
+        same(s.ask()[0], 200)
+    with gateway(io, "far.example:443", environment=says) as s:
+        same(s.ask()[0], 200)
+    same(len(proxy.heads), 2)
+    for dial, more in (("near.invalid:80", {}),
+                       ("far.invalid:80", {"network_proxy": {"from": "none"}})):
+        with gateway(io, dial, tls=False, transport=more, environment=says) as s:
+            same(s.ask()[0], 502)
+            s.logged("lookup " + dial.split(":")[0])
+    here = Upstream(echo, plain=True)
+    with gateway(io, here, tls=False, environment=says) as s:
+        same(s.ask()[0], 200)
+    same(len(proxy.heads), 2)
+    up.close()
+    proxy.close()
+
+
 # ---- configuration ---------------------------------------------------------
 
 def caddyfile(io):
@@ -697,8 +840,16 @@ def bad_options(io):
                 ({"renegotiation": "sometimes"}, "invalid TLS renegotiation level: sometimes"),
                 ({"curves": ["x25519", "nope"]}, "unknown curve"),
                 ({"except_ports": ["http"]}, "invalid port"),
-                ({"handshake_timeout": "soon"}, "handshake_timeout")):
-            s.handler["transport"]["tls"] = tls
+                ({"handshake_timeout": "soon"}, "handshake_timeout"),
+                ({"network_proxy": {"from": "url"}}, "has no"),
+                ({"network_proxy": {"from": "nowhere"}}, "caddy.network_proxy.nowhere"),
+                ({"network_proxy": {"from": "none", "url": "x"}}, "unknown member"),
+                ({"network_proxy": {"from": "url", "url": "socks5://h:1"}}, "SOCKS"),
+                ({"network_proxy": {"from": "url", "url": "http://h:x"}}, "invalid port"),
+                ({"tls": {}, "network_proxy": {"from": "url", "url": "https://h"}},
+                 "by a proxy that is asked by TLS")):
+            s.handler["transport"] = {"protocol": "http", **({"tls": tls} if not
+                                      {"network_proxy"} & set(tls) else tls)}
             status, text = s.api("POST", "/load", s.document)
             same(status, 400)
             assert words in json.loads(text)["error"], (tls, text)
@@ -729,6 +880,12 @@ CASES = [
     ("back-pressure both ways", slow),
     ("an answer before the body's end", early),
     ("several clients at once", many),
+    ("an upstream by a proxy", proxied),
+    ("one with TLS through a proxy", tunnelled),
+    ("a proxy that is asked by TLS", proxy_by_tls),
+    ("a proxy that the request names", proxy_of_request),
+    ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
+    ("proxies of the environment", environment),
     ("the same from a Caddyfile", caddyfile),
     ("wrong options are told at load", bad_options),
 ]

@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "client/client_answer.h"
+#include "client/forward_proxy.h"
 #include "http/field_ops.h"
 #include "http/response_match.h"
 #include "http/route.h"
@@ -42,6 +43,9 @@ struct http_transport {
     uint16_t *tls_except;     /* ports of upstreams without TLS */
     size_t tls_except_count;
     uint64_t handshake_ns;    /* 0: no limit */
+    struct template proxy_text;
+    struct forward_proxy *proxy; /* of all upstreams; NULL: none, or that depends */
+    bool no_proxy, proxy_by_url; /* neither: the environment says */
 };
 
 /* Where an upstream is. */
@@ -50,6 +54,7 @@ struct dial_address {
     struct slice key;               /* of its links */
     struct slice text, host, port, hostport; /* of the placeholders */
     bool is_unix, tls;
+    const struct forward_proxy *proxy; /* by which it is reached; NULL: straight */
 };
 
 struct dial_target {
@@ -172,6 +177,19 @@ void transport_tls_name(struct round *);
 
 /* As await_link_tls on the round's fresh link. */
 enum err transport_tls_handshake(struct round *, char *why, size_t cap);
+
+/* --- transport_proxy.c --- */
+enum err transport_proxy_provision(struct http_transport *, const json_t *, struct provision *);
+
+/* Sets the address's proxy, and its key accordingly. */
+enum err transport_proxy_choose(const struct http_transport *, struct dial_address *,
+                                struct arena *, const char **why);
+
+/* The same where a request says which it is. */
+enum err transport_proxy_ask(struct round *);
+
+/* On a fresh link to the round's proxy: until it leads to the upstream. */
+enum err transport_proxy_pass(struct round *, uint64_t deadline_ns, char *why, size_t cap);
 
 /* --- gateway_request.c --- */
 

@@ -77,7 +77,11 @@ enum err dial_address_read(struct dial_address *d, struct slice text, const stru
                     : arena_join(arena, (struct slice[]){d->at.network, SLICE("/"), d->hostport},
                                  3);
     make_key(d, t, arena);
-    return OK;
+    const char *trouble = "";
+    if (transport_proxy_choose(t, d, arena, &trouble) == OK)
+        return OK;
+    snprintf(why->text, sizeof why->text, "network proxy: %s", trouble);
+    return ERR_INVALID;
 }
 
 static enum err read_upstream(struct gateway *g, const json_t *json, unsigned request_limit,

@@ -366,11 +366,12 @@ static size_t size_of_fields(const struct fields *fs)
 }
 
 /* The fields of this attempt: the configuration's changes may depend on the upstream. A server with
- * TLS is asked by its own name, as in Caddy. What could split the request never leaves. */
+ * TLS, or behind a proxy, is asked by its own name. What could split the request never leaves. */
 static struct fields attempt_fields(struct round *r)
 {
     struct fields fs = r->fields;
-    bool own_name = r->g->transport->tls != NULL && !r->address.is_unix;
+    bool own_name = (r->g->transport->tls != NULL || r->address.proxy != NULL) &&
+                    !r->address.is_unix;
     if (!r->g->has_request_ops && !own_name)
         return fs;
     fields_init(&fs, r->x->arena);
@@ -412,16 +413,25 @@ static char *put_framing(char *at, const struct round *r)
                      slice_of(digits + left, sizeof digits - left));
 }
 
+/* The proxy is then asked for the whole URL, by its own words (RFC 9112 §3.2.2). */
+static bool by_plain_proxy(const struct round *r)
+{
+    return r->address.proxy != NULL && !r->address.tls;
+}
+
 /* The whole head in one piece of the arena, with a small body behind it. */
 static struct slice write_head(struct round *r, bool with_body)
 {
     struct fields fs = attempt_fields(r);
-    bool host = fields_has(&fs, SLICE("Host"));
-    size_t size = r->method.len + r->target.len + size_of_fields(&fs) + 128 +
-                  r->address.hostport.len + (with_body ? r->body.len : 0);
+    bool host = fields_has(&fs, SLICE("Host")), absolute = by_plain_proxy(r);
+    struct slice secret = absolute ? r->address.proxy->credentials : SLICE_NONE;
+    size_t size = r->method.len + r->target.len + size_of_fields(&fs) + 192 + secret.len +
+                  2 * r->address.hostport.len + (with_body ? r->body.len : 0);
     char *start = arena_alloc(r->x->arena, size), *at = start;
     at = put(at, r->method);
     *at++ = ' ';
+    if (absolute)
+        at = put(put(at, SLICE("http://")), r->address.hostport);
     at = put(at, r->target);
     at = put(at, SLICE(" HTTP/1.1\r\n"));
     if (!host) /* HTTP/1.0 without one */
@@ -429,6 +439,8 @@ static struct slice write_head(struct round *r, bool with_body)
                        r->address.is_unix ? SLICE("localhost") : r->address.hostport);
     for (uint32_t i = 0; i < fs.count; i++)
         at = put_field(at, fs.items[i].name, fs.items[i].value);
+    if (secret.len > 0)
+        at = put_field(at, SLICE("Proxy-Authorization"), secret);
     at = put_framing(at, r);
     if (!r->g->transport->keep_alive && !r->upgrade)
         at = put(at, SLICE("Connection: close\r\n"));

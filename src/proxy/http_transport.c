@@ -134,8 +134,7 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
 
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"resolver", "proxy_protocol",
-                                             "forward_proxy_url", "network_proxy", NULL};
+    static const char *const unfinished[] = {"resolver", "proxy_protocol", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         const json_t *v = json_object_get(json, *name);
         if (v != NULL && !json_is_null(v))
@@ -156,6 +155,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_versions(json, p));
     TRY(read_local(t, json, p));
     TRY(transport_tls_provision(t, json_object_get(json, "tls"), p));
+    TRY(transport_proxy_provision(t, json, p));
     return read_keep_alive(t, json_object_get(json, "keep_alive"), p);
 }
 
@@ -188,10 +188,13 @@ static enum err fail_dial(struct round *r, enum err e, const char *why)
         return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
     }
     if (e == ERR_TIMEOUT)
-        why = slice_starts(slice_from(why), SLICE("tls: ")) ? "tls: handshake timeout"
-                                                            : "i/o timeout";
-    struct slice text = arena_printf(r->x->arena, "dial " SLICE_FMT " " SLICE_FMT ": %s%c",
-                                     SLICE_ARG(network), SLICE_ARG(r->address.hostport), why, 0);
+        why = slice_starts(slice_from(why), SLICE("tls: "))     ? "tls: handshake timeout"
+              : slice_starts(slice_from(why), SLICE("proxy: ")) ? "proxy: i/o timeout"
+                                                                : "i/o timeout";
+    struct slice by = r->address.proxy != NULL ? r->address.proxy->url.hostport : SLICE_NONE;
+    struct slice text = arena_printf(r->x->arena, "dial " SLICE_FMT " " SLICE_FMT "%s" SLICE_FMT
+                                     ": %s%c", SLICE_ARG(network), SLICE_ARG(r->address.hostport),
+                                     by.len > 0 ? " by proxy " : "", SLICE_ARG(by), why, 0);
     return gateway_round_error(r, FAILURE_DIAL, e == ERR_TIMEOUT ? 504 : 502, text.ptr);
 }
 
@@ -220,23 +223,25 @@ static enum err await_room(struct round *r)
 static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
 {
     char text[200];
-    enum err e = r->address.is_unix
-                     ? resolved_unix(r->address.host, to)
-                     : await_resolve(r->address.host, r->address.at.first_port, deadline, to);
+    const struct forward_proxy *p = r->address.proxy;
+    struct slice host = p != NULL ? p->url.host : r->address.host;
+    uint16_t port = p != NULL ? p->url.port : r->address.at.first_port;
+    enum err e = r->address.is_unix ? resolved_unix(r->address.host, to)
+                                    : await_resolve(host, port, deadline, to);
     if (e == OK)
         return OK;
-    snprintf(text, sizeof text, "lookup " SLICE_FMT ": %s", SLICE_ARG(r->address.host),
+    snprintf(text, sizeof text, "lookup " SLICE_FMT ": %s", SLICE_ARG(host),
              to->why != NULL ? to->why : err_text(e));
     return fail_dial(r, e, text);
 }
 
-static enum err dial(struct round *r)
+static enum err dial(struct round *r, uint64_t deadline)
 {
     const struct http_transport *t = r->g->transport;
     struct resolved to;
     struct dialed out;
     struct dial_options options = {
-        .deadline_ns = t->dial_ns > 0 ? loop_now_ns(loop_self()) + t->dial_ns : 0,
+        .deadline_ns = deadline,
         .fallback_ms = t->fallback_ms,
         .local = t->local_len > 0 && !r->address.is_unix ? (const struct sockaddr *)&t->local
                                                          : NULL,
@@ -253,16 +258,28 @@ static enum err dial(struct round *r)
     return OK;
 }
 
-/* Nothing of the request has been sent when it fails: that is a failure of the dial. */
-static enum err secure(struct round *r)
+static enum err drop_fresh(struct round *r, enum err e, const char *why)
 {
-    char text[400] = "tls: ";
-    enum err e = transport_tls_handshake(r, text + 5, sizeof text - 5);
-    if (e == OK)
-        return OK;
     link_close(r->link);
     r->link = NULL;
-    return fail_dial(r, e, text);
+    return fail_dial(r, e, why);
+}
+
+/* Proxy and TLS. Nothing of the request has been sent when they fail: as a failure of the dial. */
+static enum err prepare_link(struct round *r, uint64_t deadline)
+{
+    char proxy[400] = "proxy: ", tls[400] = "tls: ";
+    if (r->address.proxy != NULL) {
+        enum err e = transport_proxy_pass(r, deadline, proxy + 7, sizeof proxy - 7);
+        if (e != OK)
+            return drop_fresh(r, e, proxy);
+    }
+    if (r->address.tls) {
+        enum err e = transport_tls_handshake(r, tls + 5, sizeof tls - 5);
+        if (e != OK)
+            return drop_fresh(r, e, tls);
+    }
+    return OK;
 }
 
 enum err gateway_connect(struct round *r, bool fresh)
@@ -273,8 +290,10 @@ enum err gateway_connect(struct round *r, bool fresh)
     TRY(await_room(r));
     if (r->link != NULL)
         return OK;
-    enum err e = dial(r);
+    uint64_t limit = r->g->transport->dial_ns;
+    uint64_t deadline = limit > 0 ? loop_now_ns(loop_self()) + limit : 0;
+    enum err e = dial(r, deadline);
     if (e != OK)
         link_unreserve(r->upstream->endpoint);
-    return e == OK && r->address.tls ? secure(r) : e;
+    return e == OK ? prepare_link(r, deadline) : e;
 }

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Upstreams behind a proxy: the transport's "network_proxy" (or the older "forward_proxy_url"), else
+ * HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment, as in Caddy. An upstream with TLS is
+ * reached by CONNECT; one without is asked for by its whole URL. The addresses of most upstreams are
+ * known at load, and so is whether a proxy stands before them; nothing is looked at per request then.
+ *
+ *     {"network_proxy": {"from": "url", "url": "http://user:password@proxy.example:3128"}}
+ *     {"network_proxy": {"from": "none"}}
+ */
+#include "proxy/gateway.h"
+
+static const char *const url_members[] = {"from", "url", NULL};
+static const char *const none_members[] = {"from", NULL};
+
+static enum err read_url(struct http_transport *t, struct slice text, struct provision *p)
+{
+    const char *why;
+    template_compile(&t->proxy_text, text, p->arena);
+    t->proxy_by_url = true;
+    if (!t->proxy_text.constant)
+        return OK;
+    t->proxy = ARENA_NEW(p->arena, struct forward_proxy);
+    if (forward_proxy_parse(text, t->proxy, p->arena, &why) != OK)
+        return provision_fail(p, "network proxy \"" SLICE_FMT "\": %s", SLICE_ARG(text), why);
+    return OK;
+}
+
+enum err transport_proxy_provision(struct http_transport *t, const json_t *json,
+                                   struct provision *p)
+{
+    struct slice text, from;
+    const json_t *proxy = json_object_get(json, "network_proxy");
+    TRY(provision_text(p, json, "forward_proxy_url", SLICE(""), &text));
+    if (text.len > 0)
+        return read_url(t, text, p);
+    if (proxy == NULL || json_is_null(proxy))
+        return OK;
+    TRY(provision_text(p, proxy, "from", SLICE(""), &from));
+    if (slice_is(from, "none")) {
+        t->no_proxy = true;
+        return provision_members(p, proxy, none_members);
+    }
+    if (!slice_is(from, "url"))
+        return provision_fail(p, "unknown module: caddy.network_proxy." SLICE_FMT,
+                              SLICE_ARG(from));
+    TRY(provision_members(p, proxy, url_members));
+    TRY(provision_text(p, proxy, "url", SLICE(""), &text));
+    return text.len > 0 ? read_url(t, text, p)
+                        : provision_fail(p, "\"network_proxy\" has no \"url\"");
+}
+
+static enum err settle(struct dial_address *d, struct forward_proxy *proxy, struct arena *arena,
+                       const char **why)
+{
+    d->proxy = proxy;
+    d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\nproxy "),
+                                                url_text(&proxy->url, arena), SLICE(" "),
+                                                proxy->credentials}, 5);
+    if (!proxy->url.tls || !d->tls)
+        return OK;
+    *why = "TLS to an upstream by a proxy that is asked by TLS is not supported";
+    return ERR_UNSUPPORTED;
+}
+
+static enum err settle_text(struct dial_address *d, struct slice text, struct arena *arena,
+                            const char **why)
+{
+    struct forward_proxy *proxy = ARENA_NEW(arena, struct forward_proxy);
+    TRY(forward_proxy_parse(text, proxy, arena, why));
+    return settle(d, proxy, arena, why);
+}
+
+static enum err by_environment(struct dial_address *d, struct arena *arena, const char **why)
+{
+    struct slice text, host;
+    char *lower = arena_str(arena, d->host);
+    for (size_t i = 0; i < d->host.len; i++)
+        lower[i] = ascii_lower(lower[i]);
+    host = slice_of(lower, d->host.len);
+    TRY(proxy_rules_choose(proxy_rules_of_process(), d->tls, host, d->at.first_port, &text, why));
+    return text.len > 0 ? settle_text(d, text, arena, why) : OK;
+}
+
+enum err transport_proxy_choose(const struct http_transport *t, struct dial_address *d,
+                                struct arena *arena, const char **why)
+{
+    d->proxy = NULL;
+    if (t->no_proxy || d->is_unix)
+        return OK;
+    if (!t->proxy_by_url)
+        return by_environment(d, arena, why);
+    return t->proxy != NULL ? settle(d, t->proxy, arena, why) : OK; /* else the request says */
+}
+
+enum err transport_proxy_ask(struct round *r)
+{
+    const struct http_transport *t = r->g->transport;
+    const char *why = "";
+    if (!t->proxy_by_url || t->proxy != NULL || r->address.is_unix)
+        return OK;
+    struct slice text = template_expand(&t->proxy_text, r->x);
+    if (settle_text(&r->address, text, r->x->arena, &why) == OK)
+        return OK;
+    r->error = exchange_fail_f(r->x, 502, "network proxy \"" SLICE_FMT "\": %s", SLICE_ARG(text),
+                               why);
+    return gateway_round_error(r, FAILURE_HANDLED, 0, "no network proxy");
+}
+
+enum err transport_proxy_pass(struct round *r, uint64_t deadline_ns, char *why, size_t cap)
+{
+    const struct forward_proxy *p = r->address.proxy;
+    if (p->url.tls)
+        TRY(await_link_tls(r->link, tls_client_system(), p->url.host, deadline_ns, why, cap));
+    if (!r->address.tls)
+        return OK;
+    return await_proxy_tunnel(r->link, p, r->address.hostport, r->x->arena, deadline_ns, why, cap);
+}
