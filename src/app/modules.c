@@ -62,6 +62,7 @@ const struct module *const all_modules[] = {
     &matcher_protocol,
     &matcher_query,
     &matcher_remote_ip,
+    &matcher_url_pattern,
     &matcher_vars,
     &matcher_vars_regexp,
     &log_encoder_append,

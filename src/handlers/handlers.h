@@ -29,4 +29,4 @@ extern const struct module auth_provider_http_basic, auth_hash_bcrypt, auth_hash
 extern const struct module matcher_client_ip, matcher_expression, matcher_file, matcher_header,
     matcher_header_regexp, matcher_host, matcher_method, matcher_not, matcher_path,
     matcher_path_regexp, matcher_protocol, matcher_query, matcher_remote_ip, matcher_vars,
-    matcher_vars_regexp;
+    matcher_url_pattern, matcher_vars_regexp;

@@ -17,7 +17,7 @@ static const struct module handler_note; /* notes its number and calls on */
 static const struct module *const modules[] = {
     &matcher_client_ip, &matcher_header, &matcher_header_regexp, &matcher_host, &matcher_method, &matcher_not,
     &matcher_path, &matcher_path_regexp, &matcher_protocol, &matcher_query, &matcher_remote_ip,
-    &matcher_vars, &matcher_vars_regexp, &handler_note, NULL};
+    &matcher_url_pattern, &matcher_vars, &matcher_vars_regexp, &handler_note, NULL};
 
 static enum err note_visit(const void *cfg, struct exchange *e, const struct chain *next);
 
@@ -253,6 +253,95 @@ TEST("queries match as the table says")
         end();
     }
     json_decref(cases);
+}
+
+static bool refused(const char *name, const json_t *config)
+{
+    struct matcher_set *sets;
+    uint32_t count;
+    json_t *set = json_pack("[{s:O}]", name, config);
+    enum err e = matcher_sets_provision(&sets, &count, set, &provision);
+    json_decref(set);
+    return e == ERR_INVALID;
+}
+
+TEST("URL patterns match as the table says")
+{
+    size_t i;
+    json_t *row, *cases = rows("match-url-pattern");
+    json_array_foreach(cases, i, row)
+    {
+        const json_t *match = json_object_get(row, "match");
+        bool fails = json_is_true(json_object_get(row, "error"));
+        begin(fails ? SLICE("/") : text(row, "input"));
+        x.req.host = text(row, "host");
+        if (json_is_true(json_object_get(row, "tls")))
+            x.req.scheme = SLICE("https");
+        if (fails)
+            CHECK(refused("url_pattern", match));
+        else
+            expect(row, ask("url_pattern", match), i);
+        end();
+    }
+    json_decref(cases);
+}
+
+/* `want`: NULL for no match, else what the placeholder after '=' must be, "pathname.id=7". */
+static void try_pattern(const char *pattern, const char *host, const char *target, const char *want)
+{
+    struct slice name, value, got;
+    json_t *config = json_pack("{s:s}", "pattern", pattern);
+    begin(slice_from(target));
+    x.req.host = slice_from(host);
+    bool matches = ask("url_pattern", config);
+    if (matches != (want != NULL))
+        test_fail(__FILE__, __LINE__, "%s gives %d for %s%s", pattern, matches, host, target);
+    if (want != NULL && slice_cut(slice_from(want), '=', &name, &value)) {
+        name = arena_join(&arena, (struct slice[]){SLICE("http.url_pattern."), name}, 2);
+        if (!exchange_get_var(&x, name, &got) || !slice_eq(got, value))
+            test_fail(__FILE__, __LINE__, "%s %s: " SLICE_FMT, pattern, want, SLICE_ARG(got));
+    }
+    end();
+    json_decref(config);
+}
+
+TEST("URL patterns have names, groups, expressions and repetitions")
+{
+    try_pattern("/books/:id", "a", "/books/7", "pathname.id=7");
+    try_pattern("/books/:id", "a", "/books/7/8", NULL);
+    try_pattern("/books/:id(\\d+)", "a", "/books/x", NULL);
+    try_pattern("/books/:id(\\d+)/*", "a", "/books/12/a/b", "pathname.0=a/b");
+    try_pattern("/a/:b?", "a", "/a", "");
+    try_pattern("/a/:b?", "a", "/a/c", "pathname.b=c");
+    try_pattern("/a/:rest+", "a", "/a/b/c", "pathname.rest=b/c");
+    try_pattern("/a/:rest+", "a", "/a", NULL);
+    try_pattern("/a{/}?", "a", "/a/", "");
+    try_pattern("/a{/}?", "a", "/a", "");
+    try_pattern("/img{-:size}?.png", "a", "/img-large.png", "pathname.size=large");
+    try_pattern("/img{-:size}?.png", "a", "/img.png", "");
+    try_pattern("/(a|b)/c", "a", "/b/c", "pathname.0=b");
+    try_pattern("/a?q=:q", "a", "/a?q=x", "search.q=x");
+    try_pattern("/:a?q", "a", "/?q", NULL); /* the '?' makes the name optional */
+    try_pattern("/:a\\?q", "a", "/b?q", "pathname.a=b");
+    try_pattern("/search?q=*", "a", "/search?q=x", "search.0=x");
+    try_pattern("http://:sub.example.com/x", "www.example.com", "/x", "hostname.sub=www");
+    try_pattern("http://*.example.com:8080/*", "a.b.example.com:8080", "/", "hostname.0=a.b");
+    try_pattern("http://*.example.com/*", "a.example.com:8080", "/", NULL);
+    try_pattern("http{s}?://EXAMPLE.com/", "Example.COM:80", "/", "");
+    try_pattern("/caf\303\251", "a", "/caf%C3%A9", "");
+}
+
+TEST("URL patterns that are none are refused")
+{
+    static const char *const bad[] = {"/:a/:a", "/{a", "/a}", "/+", "/{:a:b}", "https://a b/"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        json_t *config = json_pack("{s:s}", "pattern", bad[i]);
+        begin(SLICE("/"));
+        if (!refused("url_pattern", config))
+            test_fail(__FILE__, __LINE__, "%s", bad[i]);
+        end();
+        json_decref(config);
+    }
 }
 
 static void put_vars(const json_t *vars)

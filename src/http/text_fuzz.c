@@ -9,6 +9,7 @@
 #include "http/regexp.h"
 #include "http/template.h"
 #include "http/uri.h"
+#include "http/url_pattern.h"
 #include "net/address.h"
 #include "net/ip_set.h"
 
@@ -100,6 +101,23 @@ static void try_regexp(struct slice in)
     regexp_free(re);
 }
 
+static void try_url_pattern(struct slice in)
+{
+    struct provision p = {.arena = &arena};
+    struct url_pattern u;
+    struct url_groups groups;
+    struct slice pattern, subject;
+    bool matches;
+    slice_cut(in, '\n', &pattern, &subject);
+    if (url_pattern_compile(&p, pattern, SLICE("https://a.example:1/b/c"), false, &u) != OK)
+        ASSERT(p.error[0] != '\0');
+    for (unsigned i = 0; p.error[0] == '\0' && i < URL_PARTS; i++) {
+        if (url_component_match(&u, (enum url_part)i, subject, &groups, &matches) == OK && matches)
+            ASSERT(groups.count <= (u.parts[i].all ? 1 : u.parts[i].groups_count));
+    }
+    url_pattern_release(&u);
+}
+
 static void try_queries(struct slice in)
 {
     struct slice rest = in, key, value, out;
@@ -127,6 +145,7 @@ static void try_ranges(struct slice in)
 
 static void (*const parsers[])(struct slice) = {
     try_address, try_numbers, try_env_file, try_template, try_regexp, try_queries, try_ranges,
+    try_url_pattern,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
