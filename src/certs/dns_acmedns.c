@@ -121,6 +121,7 @@ static enum err append(const void *cfg, const struct dns_record *r, struct arena
     static const struct slice prefix = {"_acme-challenge.", 16};
     struct dns_answer answer;
     struct slice domain = dns_record_fqdn(r, a);
+    TRY(dns_text_only(r, "acme-dns", why));
     if (slice_starts(domain, prefix))
         domain = slice_skip(domain, prefix.len);
     const struct account *c = find(cfg, domain);

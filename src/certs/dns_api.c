@@ -35,6 +35,29 @@ struct slice dns_record_fqdn(const struct dns_record *r, struct arena *a)
     return arena_join(a, (struct slice[]){r->name, SLICE("."), r->zone}, 3);
 }
 
+struct slice dns_record_type(const struct dns_record *r)
+{
+    return r->type.len > 0 ? r->type : SLICE("TXT");
+}
+
+bool dns_record_is_text(const struct dns_record *r)
+{
+    return slice_is(dns_record_type(r), "TXT");
+}
+
+struct slice dns_content(const struct dns_record *r, const char *quote, const char *dot,
+                         struct arena *a)
+{
+    struct slice around = slice_from(dns_record_is_text(r) ? quote : "");
+    return arena_join(a, (struct slice[]){around, r->text, around,
+                                          slice_from(dns_record_is_text(r) ? "" : dot)}, 4);
+}
+
+enum err dns_text_only(const struct dns_record *r, const char *provider, struct dns_why *why)
+{
+    return dns_record_is_text(r) ? OK : dns_fail(why, "%s has TXT records only", provider);
+}
+
 enum err dns_secret(struct provision *p, const json_t *json, const char *key, struct slice *out)
 {
     struct slice raw;
@@ -78,11 +101,6 @@ struct slice dns_escape(struct slice s, struct arena *a)
         }
     }
     return slice_of(out, n);
-}
-
-struct slice dns_quoted(struct slice s, struct arena *a)
-{
-    return arena_join(a, (struct slice[]){SLICE("\""), s, SLICE("\"")}, 3);
 }
 
 /* --- JSON on the loop's stack --- */

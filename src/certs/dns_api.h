@@ -37,7 +37,9 @@ struct field dns_bearer(struct slice token, struct arena *);
 /* `a/b c` as a part of a path or of a query. */
 struct slice dns_escape(struct slice, struct arena *);
 
-/* The text of a TXT record within quotes, as zone files hold it. */
-struct slice dns_quoted(struct slice, struct arena *);
+/* What the record holds as an API has it: a text within `quote`, a name with `dot` behind it. */
+struct slice dns_content(const struct dns_record *, const char *quote, const char *dot,
+                         struct arena *);
+enum err dns_text_only(const struct dns_record *, const char *provider, struct dns_why *);
 
 enum err dns_fail(struct dns_why *, const char *format, ...) __attribute__((format(printf, 2, 3)));

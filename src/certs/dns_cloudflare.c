@@ -68,9 +68,10 @@ static enum err append(const void *cfg, const struct dns_record *r, struct arena
     const struct cloudflare *c = cfg;
     TRY(find_zone(c, r, a, &zone, why));
     struct field token = dns_bearer(c->api_token, a);
-    struct slice name = dns_record_fqdn(r, a), text = dns_quoted(r->text, a);
-    json_t *body = json_pack("{s:s, s:s%, s:s%, s:i}", "type", "TXT", "name", name.ptr, name.len,
-                             "content", text.ptr, text.len, "ttl",
+    struct slice name = dns_record_fqdn(r, a), text = dns_content(r, "\"", "", a);
+    struct slice kind = dns_record_type(r);
+    json_t *body = json_pack("{s:s%, s:s%, s:s%, s:i}", "type", kind.ptr, kind.len, "name", name.ptr,
+                             name.len, "content", text.ptr, text.len, "ttl",
                              r->ttl_s > 0 ? (int)r->ttl_s : TTL_S);
     struct slice url = arena_join(a, (struct slice[]){c->endpoint, SLICE("/zones/"), zone,
                                                       SLICE("/dns_records")}, 4);
@@ -109,8 +110,8 @@ static enum err remove_record(const void *cfg, const struct dns_record *r, struc
     TRY(find_zone(c, r, a, &zone, why));
     struct field token = dns_bearer(c->api_token, a);
     struct slice url = arena_join(a, (struct slice[]){
-        c->endpoint, SLICE("/zones/"), zone, SLICE("/dns_records?type=TXT&name="),
-        dns_escape(dns_record_fqdn(r, a), a)}, 5);
+        c->endpoint, SLICE("/zones/"), zone, SLICE("/dns_records?type="), dns_record_type(r),
+        SLICE("&name="), dns_escape(dns_record_fqdn(r, a), a)}, 7);
     TRY(dns_call(&(struct dns_call){.url = url, .fields = &token, .fields_count = 1}, a, &answer,
                  why));
     json_array_foreach(json_object_get(answer.json, "result"), i, v)
@@ -118,7 +119,8 @@ static enum err remove_record(const void *cfg, const struct dns_record *r, struc
         const char *content = json_string_value(json_object_get(v, "content"));
         const char *id = json_string_value(json_object_get(v, "id"));
         struct slice text = slice_from(content);
-        if (e == OK && id != NULL && (slice_eq(text, r->text) || slice_eq(text, dns_quoted(r->text, a))))
+        bool same = slice_eq(text, r->text) || slice_eq(text, dns_content(r, "\"", "", a));
+        if (e == OK && id != NULL && same)
             e = remove_one(c, zone, id, a, why);
     }
     json_decref(answer.json);

@@ -37,8 +37,9 @@ static enum err append(const void *cfg, const struct dns_record *r, struct arena
     struct dns_answer answer;
     const struct digitalocean *c = cfg;
     struct field token = dns_bearer(c->token, a);
-    json_t *body = json_pack("{s:s, s:s%, s:s%, s:i}", "type", "TXT", "name", r->name.ptr,
-                             r->name.len, "data", r->text.ptr, r->text.len, "ttl",
+    struct slice text = dns_content(r, "", ".", a), kind = dns_record_type(r);
+    json_t *body = json_pack("{s:s%, s:s%, s:s%, s:i}", "type", kind.ptr, kind.len, "name",
+                             r->name.ptr, r->name.len, "data", text.ptr, text.len, "ttl",
                              r->ttl_s > 0 ? (int)r->ttl_s : TTL_S);
     enum err e = dns_call(&(struct dns_call){.method = "POST", .fields = &token, .fields_count = 1,
                                              .url = records_url(c, r, SLICE(""), a), .body = body},
@@ -70,7 +71,8 @@ static enum err remove_record(const void *cfg, const struct dns_record *r, struc
     enum err e = OK;
     struct field token = dns_bearer(c->token, a);
     struct slice query = arena_join(a, (struct slice[]){
-        SLICE("?type=TXT&per_page=200&name="), dns_escape(dns_record_fqdn(r, a), a)}, 2);
+        SLICE("?type="), dns_record_type(r), SLICE("&per_page=200&name="),
+        dns_escape(dns_record_fqdn(r, a), a)}, 4);
     TRY(dns_call(&(struct dns_call){.url = records_url(c, r, query, a), .fields = &token,
                                     .fields_count = 1, .missing_is_ok = true}, a, &answer, why));
     json_array_foreach(json_object_get(answer.json, "domain_records"), i, v)
@@ -78,7 +80,8 @@ static enum err remove_record(const void *cfg, const struct dns_record *r, struc
         const json_t *id = json_object_get(v, "id");
         struct slice data = slice_from(json_string_value(json_object_get(v, "data")));
         struct slice name = slice_from(json_string_value(json_object_get(v, "name")));
-        if (e == OK && json_is_integer(id) && slice_eq(data, r->text) && slice_eq(name, r->name))
+        bool same = slice_eq(data, r->text) || slice_eq(data, dns_content(r, "", ".", a));
+        if (e == OK && json_is_integer(id) && same && slice_eq(name, r->name))
             e = remove_one(c, r, json_integer_value(id), a, why);
     }
     json_decref(answer.json);

@@ -52,6 +52,7 @@ static enum err set(const struct duckdns *c, const struct dns_record *r, bool cl
         c->endpoint, SLICE("?domains="), dns_escape(domain, a), SLICE("&token="),
         dns_escape(c->token, a), SLICE("&txt="), dns_escape(r->text, a), SLICE("&verbose=true"),
         clear ? SLICE("&clear=true") : SLICE("")}, 9);
+    TRY(dns_text_only(r, "Duck DNS", why));
     TRY(dns_call(&(struct dns_call){.url = url, .text = true}, a, &answer, why));
     slice_cut(answer.text, '\n', &first, &answer.text);
     if (slice_is(slice_trim(first), "OK"))

@@ -2,7 +2,8 @@
 /*
  * A program of the operator's own that changes his zone, of portico only: started without a shell
  * as COMMAND [ARGS…] present|cleanup FQDN TEXT, where FQDN ends in a dot. Status 0 is success; of
- * what it writes, the end is told when it is not. ACME_ZONE and ACME_TTL are in its environment.
+ * what it writes, the end is told when it is not. ACME_ZONE, ACME_TTL and ACME_TYPE (TXT or CNAME) are
+ * in its environment.
  *
  *     {"name": "exec", "command": ["/etc/portico/dns-hook", "…"], "timeout": "2m"}
  *
@@ -151,11 +152,13 @@ static char **environment(const struct dns_record *record, struct arena *a)
     size_t n = 0, out = 0;
     while (environ[n] != NULL)
         n++;
-    char **env = ARENA_ARRAY(a, char *, n + 3);
+    char **env = ARENA_ARRAY(a, char *, n + 4);
     for (size_t i = 0; i < n; i++)
         env[out++] = environ[i];
     env[out++] = arena_str(a, arena_join(a, (struct slice[]){SLICE("ACME_ZONE="), record->zone}, 2));
     env[out++] = arena_str(a, arena_printf(a, "ACME_TTL=%u", record->ttl_s));
+    env[out++] = arena_str(a, arena_join(a, (struct slice[]){SLICE("ACME_TYPE="),
+                                                             dns_record_type(record)}, 2));
     return env;
 }
 

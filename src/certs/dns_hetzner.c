@@ -44,14 +44,14 @@ static enum err change_set(const struct hetzner *c, const struct dns_record *r, 
                            struct arena *a, struct dns_why *why)
 {
     struct dns_answer answer;
-    struct slice text = dns_quoted(r->text, a);
+    struct slice text = dns_content(r, "\"", ".", a);
     json_t *body = json_pack("{s:[{s:s%}]}", "records", "value", text.ptr, text.len);
     if (add)
         json_object_set_new(body, "ttl", json_integer(r->ttl_s > TTL_S ? r->ttl_s : TTL_S));
     struct slice url = arena_join(a, (struct slice[]){
         c->endpoint, SLICE("/zones/"), dns_escape(r->zone, a), SLICE("/rrsets/"),
-        dns_escape(r->name, a), SLICE("/TXT/actions/"),
-        add ? SLICE("add_records") : SLICE("remove_records")}, 7);
+        dns_escape(r->name, a), SLICE("/"), dns_record_type(r), SLICE("/actions/"),
+        add ? SLICE("add_records") : SLICE("remove_records")}, 9);
     enum err e = call(c, "POST", url, body, !add, a, &answer, why);
     json_decref(answer.json);
     return e;
@@ -80,18 +80,19 @@ static enum err old_append(const struct hetzner *c, const struct dns_record *r, 
     struct slice zone;
     struct dns_answer answer;
     TRY(old_zone(c, r, a, &zone, why));
-    json_t *body = json_pack("{s:s%, s:s, s:s%, s:s%, s:i}", "zone_id", zone.ptr, zone.len, "type",
-                             "TXT", "name", r->name.ptr, r->name.len, "value", r->text.ptr,
-                             r->text.len, "ttl", r->ttl_s > 0 ? (int)r->ttl_s : TTL_S);
+    struct slice text = dns_content(r, "", ".", a), kind = dns_record_type(r);
+    json_t *body = json_pack("{s:s%, s:s%, s:s%, s:s%, s:i}", "zone_id", zone.ptr, zone.len, "type",
+                             kind.ptr, kind.len, "name", r->name.ptr, r->name.len, "value",
+                             text.ptr, text.len, "ttl", r->ttl_s > 0 ? (int)r->ttl_s : TTL_S);
     struct slice url = arena_join(a, (struct slice[]){c->endpoint, SLICE("/records")}, 2);
     enum err e = call(c, "POST", url, body, false, a, &answer, why);
     json_decref(answer.json);
     return e;
 }
 
-static bool is_text(struct slice value, const struct dns_record *r, struct arena *a)
+static bool holds(struct slice value, const struct dns_record *r, struct arena *a)
 {
-    return slice_eq(value, r->text) || slice_eq(value, dns_quoted(r->text, a));
+    return slice_eq(value, r->text) || slice_eq(value, dns_content(r, "\"", ".", a));
 }
 
 static enum err old_remove(const struct hetzner *c, const struct dns_record *r, struct arena *a,
@@ -112,8 +113,8 @@ static enum err old_remove(const struct hetzner *c, const struct dns_record *r, 
         struct slice type = slice_from(json_string_value(json_object_get(v, "type")));
         struct slice name = slice_from(json_string_value(json_object_get(v, "name")));
         struct slice value = slice_from(json_string_value(json_object_get(v, "value")));
-        if (e != OK || id == NULL || !slice_is(type, "TXT") || !slice_eq(name, r->name) ||
-            !is_text(value, r, a))
+        if (e != OK || id == NULL || !slice_eq(type, dns_record_type(r)) ||
+            !slice_eq(name, r->name) || !holds(value, r, a))
             continue;
         url = arena_join(a, (struct slice[]){c->endpoint, SLICE("/records/"),
                                              dns_escape(slice_from(id), a)}, 3);

@@ -12,7 +12,8 @@ enum { DNS_TEXT_MAX = 255 }; /* bytes of a record's text: one character string *
 struct dns_record {
     struct slice zone;  /* "example.com", without a dot at its end */
     struct slice name;  /* within the zone, "_acme-challenge.www"; "@" is the zone itself */
-    struct slice text;  /* of a TXT record */
+    struct slice type;  /* "TXT", which is the same as none, or "CNAME" */
+    struct slice text;  /* what it holds; of a CNAME a name without a dot at its end */
     uint32_t ttl_s;     /* 0: the provider's own choice */
 };
 
@@ -25,6 +26,10 @@ struct dns_provider_type {
     enum err (*append)(const void *cfg, const struct dns_record *, struct arena *, struct dns_why *);
     enum err (*remove)(const void *cfg, const struct dns_record *, struct arena *, struct dns_why *);
 };
+
+/* "TXT" or "CNAME". */
+struct slice dns_record_type(const struct dns_record *);
+bool dns_record_is_text(const struct dns_record *);
 
 /* "_acme-challenge.www.example.com", without a dot at its end. */
 struct slice dns_record_fqdn(const struct dns_record *, struct arena *);

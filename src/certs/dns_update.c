@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 
-enum { HEADER = 12, NAME_MAX_BYTES = 255, LABEL_MAX = 63, TYPE_SOA = 6, TYPE_TXT = 16,
+enum { HEADER = 12, NAME_MAX_BYTES = 255, LABEL_MAX = 63, TYPE_CNAME = 5, TYPE_SOA = 6, TYPE_TXT = 16,
        TYPE_TSIG = 250, CLASS_IN = 1, CLASS_NONE = 254, CLASS_ANY = 255, OPCODE_UPDATE = 5,
        ADDITIONAL = 10 };
 
@@ -114,10 +114,13 @@ static enum err put_record(struct buffer *b, const struct dns_record *r, bool re
         e = put_name(b, buffer_slice(&name));
     buffer_deinit(&name);
     TRY(e);
-    put_16(b, TYPE_TXT);
+    bool text = dns_record_is_text(r);
+    put_16(b, text ? TYPE_TXT : TYPE_CNAME);
     put_16(b, remove ? CLASS_NONE : CLASS_IN);
     put_32(b, remove ? 0 : r->ttl_s);
-    put_16(b, (unsigned)r->text.len + 1);
+    put_16(b, (unsigned)(text ? r->text.len + 1 : without_dot(r->text).len + 2));
+    if (!text)
+        return put_name(b, r->text);
     (void)!buffer_append_byte(b, (char)r->text.len);
     return buffer_append(b, r->text);
 }
