@@ -104,7 +104,8 @@ void *arena_alloc_slow(struct arena *a, size_t size)
 
 void *arena_zalloc(struct arena *a, size_t size)
 {
-    return memset(arena_alloc(a, size), 0, size);
+    void *p = arena_alloc(a, size);
+    return size > 0 ? memset(p, 0, size) : p; /* of nothing, p may be NULL */
 }
 
 void *arena_alloc_array(struct arena *a, size_t count, size_t size)
