@@ -27,19 +27,8 @@
 #include "loop/offload.h"
 #include "net/resolver.h"
 #include "pki/certificate.h"
-#include "tls/credential.h"
 #include "tls/stream.h"
-
-/* Until tls/ has them. */
-__attribute__((weak)) enum err credential_create(const struct credential_spec *spec, struct credential **c,
-                                                 char *why, size_t cap)
-{
-    *c = NULL;
-    return OK;
-}
-__attribute__((weak)) void credentials_challenge(struct slice name, struct credential *c)
-{
-}
+#include "tls/tls_server.h"
 
 static const struct module *const modules[] = {&issuer_acme, &dns_provider_exec, NULL};
 
@@ -290,6 +279,7 @@ int main(int argc, char **argv)
     fetch_thread_deinit();
     resolver_thread_deinit();
     loop_settle(loop);
+    tls_server_thread_deinit();
     stream_thread_deinit();
     loop_destroy(loop);
     offload_stop();

@@ -52,6 +52,10 @@ class Problem(Exception):
         return doc
 
 
+class Raw(Exception):
+    """An answer as it stands."""
+
+
 class Fault:
     """What goes wrong at a resource: a problem, other bytes, a delay, or the connection's end before
     ("cut") or after ("swallow") the request was carried out."""
@@ -182,7 +186,7 @@ class Authority:
                 if fault.raw is None:
                     raise Problem(fault.status, fault.kind, fault.detail, fault.headers,
                                   fault.subproblems)
-                return self.send(h, fault.status, fault.raw, fault.media, fault.headers)
+                raise Raw(fault.status, fault.raw, fault.media, fault.headers)
             status, answer, headers, media = self.serve(h, path, resource, body)
             if fault and fault.swallow:
                 return self.cut(h)
@@ -192,11 +196,15 @@ class Authority:
                 answer, media = fault.raw, fault.media or media
             if fault:
                 headers = dict(headers, **fault.headers)
-            self.send(h, status, answer, media, headers)
+            answer = (status, answer, media, headers)
+        except Raw as r:
+            answer = r.args
         except Problem as p:
-            self.send(h, p.status, p.document(), "application/problem+json", p.headers)
+            answer = (p.status, p.document(), "application/problem+json", p.headers)
+        try:
+            self.send(h, *answer)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
-            pass
+            h.close_connection = True
 
     @staticmethod
     def cut(h):

@@ -40,7 +40,7 @@ struct acme_issuer {
     struct slice configured_ca; /* as it is written: the folder's name is made of it */
     struct slice email, account_key, binding_id, binding_key, profile;
     int64_t lifetime_ns, timeout_ns;
-    struct solver_options solvers; /* storage and prefix are each request's */
+    struct solver_options solvers; /* storage and key are each request's */
     struct dns_solver_options dns;
     struct chain_preference preference;
     struct tls_client *tls; /* NULL: the system's roots */
@@ -384,7 +384,7 @@ static enum err issue_now(struct undertaking *u, const struct issue_request *r, 
     struct acme_chains *chains = ARENA_NEW(u->acme.arena, struct acme_chains);
     bool uses_test = slice_eq(u->options.directory, c->test_ca);
     solvers.storage = r->storage;
-    solvers.prefix = acme_storage_prefix(u->options.directory, u->acme.arena);
+    solvers.issuer_key = acme_issuer_key(u->options.directory, u->acme.arena);
     /* Once it is tried without, in case it is that which the authority does not like. */
     struct acme_wish wish = {.names = r->names, .names_count = r->names_count, .csr_der = r->csr_der,
                              .profile = c->profile, .solvers = &solvers,

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "certs/challenge_listener.h"
 #include "config/jsonx.h"
 #include "loop/await.h"
 #include "pki/alpn_certificate.h"
@@ -55,10 +54,11 @@ struct slice solving_name(const struct acme_identifier *id, bool tls_alpn, struc
 
 /* --- the storage --- */
 
-static struct slice shared_place(struct slice prefix, struct slice name, struct arena *a)
+static struct slice shared_place(struct slice issuer_key, struct slice name, struct arena *a)
 {
-    return arena_join(a, (struct slice[]){prefix, SLICE("/challenge_tokens/"),
-                                          storage_safe(a, name), SLICE(".json")}, 4);
+    return arena_join(a, (struct slice[]){SLICE("acme/"), storage_safe(a, issuer_key),
+                                          SLICE("/challenge_tokens/"), storage_safe(a, name),
+                                          SLICE(".json")}, 5);
 }
 
 static struct slice name_of(struct solving *s)
@@ -95,7 +95,7 @@ static enum err share(struct solving *s)
     buffer_init(&b, SHARED_MAX);
     enum err e = put_shared(&b, s);
     if (e == OK)
-        e = o->storage->type->store(o->storage, shared_place(o->prefix, name_of(s), s->arena),
+        e = o->storage->type->store(o->storage, shared_place(o->issuer_key, name_of(s), s->arena),
                                     buffer_slice(&b), &why);
     buffer_deinit(&b);
     s->shared = e == OK;
@@ -111,7 +111,7 @@ static void unshare(struct solving *s)
     if (!s->shared)
         return;
     s->shared = false;
-    if (o->storage->type->remove(o->storage, shared_place(o->prefix, name_of(s), s->arena), &why) !=
+    if (o->storage->type->remove(o->storage, shared_place(o->issuer_key, name_of(s), s->arena), &why) !=
         OK)
         LOG(LOG_ERROR, logger, "cleaning up solver", LOG_STR("identifier", s->identifier.value),
             LOG_STR("challenge_type", s->challenge->type), LOG_CSTR("error", why.text));
@@ -121,10 +121,9 @@ enum err challenge_load(struct storage *storage, struct slice issuer_key, struct
                         struct slice token, struct arena *a, struct slice *key_authorization)
 {
     struct storage_why why;
-    struct slice json, prefix = arena_join(a, (struct slice[]){SLICE("acme/"),
-                                                               storage_safe(a, issuer_key)}, 2);
+    struct slice json;
     struct diag *diag = ARENA_NEW(a, struct diag);
-    TRY(storage->type->load(storage, shared_place(prefix, name, a), a, &json, &why));
+    TRY(storage->type->load(storage, shared_place(issuer_key, name, a), a, &json, &why));
     if (json.len > SHARED_MAX || jsonx_too_deep(json, 8))
         return ERR_INVALID;
     json_t *j = jsonx_load(SLICE(""), json, diag);
@@ -142,16 +141,11 @@ enum err challenge_load(struct storage *storage, struct slice issuer_key, struct
 
 static enum err open_listener(struct solving *s, enum challenge_kind kind, uint16_t port)
 {
-    enum err e = challenge_listener_open(kind, s->options->bind_host, port, s->why, sizeof s->why);
-    s->opened = e == OK;
-    return e;
-}
-
-static void close_listener(struct solving *s, enum challenge_kind kind, uint16_t port)
-{
-    if (s->opened)
-        challenge_listener_close(kind, s->options->bind_host, port);
-    s->opened = false;
+    const struct solver_options *o = s->options;
+    s->user = (struct challenge_user){.kind = kind, .host = o->bind_host, .port = port,
+                                      .storage = o->distributed ? o->storage : NULL,
+                                      .issuer_key = o->issuer_key};
+    return challenge_listener_open(&s->user, s->why, sizeof s->why);
 }
 
 /* --- HTTP-01 --- */
@@ -170,7 +164,7 @@ static enum err http_present(struct solving *s)
 
 static void http_cleanup(struct solving *s)
 {
-    close_listener(s, CHALLENGE_HTTP, s->options->http_port);
+    challenge_listener_close(&s->user);
     challenge_http_remove(s->challenge->token);
     unshare(s);
 }
@@ -223,7 +217,7 @@ static enum err alpn_present(struct solving *s)
 
 static void alpn_cleanup(struct solving *s)
 {
-    close_listener(s, CHALLENGE_TLS_ALPN, s->options->tls_alpn_port);
+    challenge_listener_close(&s->user);
     credentials_challenge(name_of(s), NULL);
     unshare(s);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "certs/acme_objects.h"
+#include "certs/challenge_listener.h"
 #include "certs/dns_solver.h"
 #include "pki/storage.h"
 
@@ -14,7 +15,7 @@ struct solver_options {
     const struct dns_solver_options *dns; /* NULL: none */
     bool distributed;         /* what is presented is also written to the storage */
     struct storage *storage;
-    struct slice prefix;      /* of the storage: "acme/…" */
+    struct slice issuer_key;  /* of the storage's folders */
     struct slice bind_host;   /* of a temporary listener; empty: all addresses */
     uint16_t http_port, tls_alpn_port;
 };
@@ -26,7 +27,7 @@ struct solving {
     const struct acme_challenge *challenge;
     struct slice key_authorization;
     bool shared;              /* written to the storage */
-    bool opened;              /* a listener was asked for */
+    struct challenge_user user; /* of a listener's port */
     struct dns_presented dns; /* what DNS-01 has to take away */
     char why[512];
 };
