@@ -101,17 +101,18 @@ static enum err read_listen(struct generation *g, const struct http_server *s)
     return OK;
 }
 
-/* Nothing that ought to be encrypted is ever served in the clear. */
+/* Names that need a certificate, and nobody to issue it. */
 static enum err refuse_tls(struct generation *g, const struct http_server *s)
 {
     struct provision *p = &g->provision;
-    if (s->tls == NULL)
+    if (s->tls == NULL || json_array_size(g->https.names) == 0 ||
+        provision_find(p, SLICE("tls.issuance.acme")) != NULL)
         return OK;
     const char *name = json_string_value(json_array_get(g->https.names, 0));
     p->path = arena_join(&g->arena, (struct slice[]){SLICE("apps.http.servers."), s->name}, 2);
-    return provision_fail(p, "%s needs HTTPS, which this version of portico does not serve "
-                          "yet; to serve it without encryption, write http:// before the site's "
-                          "address or turn auto_https off", name != NULL ? name : "the server");
+    return provision_fail(p, "%s needs a certificate, which this version of portico does not "
+                          "obtain yet; give one with \"tls CERTIFICATE KEY\", or write http:// "
+                          "before the site's address", name != NULL ? name : "the server");
 }
 
 static enum err read_server(struct generation *g, const char *name, const json_t *json)

@@ -24,6 +24,7 @@
 #include "net/resolver.h"
 #include "proxy/proxy.h"
 #include "tls/stream.h"
+#include "tls/tls_server.h"
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define SAY_AGAIN_NS (60 * NS_PER_S)
@@ -226,6 +227,7 @@ static void adopt(struct worker *w, const struct worker_order *o)
         set_keepalive(site->fd, bound->server);
         site->site.server = bound->server;
         site->site.protocols = bound->protocols;
+        site->site.tls = bound->tls ? bound->server->tls : NULL;
     }
     w->generation = o->generation;
     LIST_FOR(n, &w->sites)
@@ -318,6 +320,7 @@ static void *run(void *arg)
     h1_worker_deinit(&w->h1);
     proxy_thread_deinit();
     resolver_thread_deinit();
+    tls_server_thread_deinit();
     stream_thread_deinit();
     loop_settle(w->loop);
     loop_destroy(w->loop);

@@ -18,6 +18,8 @@ struct exchange;
 struct log_field;
 struct generation;
 struct http_server;
+struct stream;
+struct tls_stream;
 
 enum method { METHOD_OTHER, METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_DELETE,
               METHOD_OPTIONS, METHOD_PATCH, METHOD_CONNECT, METHOD_TRACE };
@@ -61,10 +63,10 @@ struct carrier_type {
     enum err (*read_body)(struct exchange *, char *buf, size_t cap, size_t *n);
     /* Trailers that came behind a chunked body, NULL before its end or without any. */
     const struct fields *(*trailers)(struct exchange *);
-    /* Hands over the connection's stream after a 101 head: the descriptor and bytes already read.
-     * ERR_UNSUPPORTED where there is no such thing. The caller owns the descriptor until it
-     * returns from its handler; the wire closes the connection then. */
-    enum err (*take_over)(struct exchange *, int *fd, struct slice *already_read);
+    /* Hands over the connection's stream (tls/stream.h) after a 101 head, and bytes already read.
+     * ERR_UNSUPPORTED where there is no such thing. The caller has the stream until it returns
+     * from its handler; the wire closes the connection then. */
+    enum err (*take_over)(struct exchange *, struct stream **, struct slice *already_read);
     /* Bytes of the body that have come already; a read of so many does not wait. */
     size_t (*body_ready)(struct exchange *);
     /* While on, the client's leaving cancels the exchange's fiber with ERR_CLOSED. Nothing else may
@@ -119,6 +121,7 @@ struct exchange {
     struct response res;
     struct sink *sink; /* the top of the stack */
     const struct carrier_type *carrier;
+    struct tls_stream *tls;           /* tls/tls_stream.h; NULL: clear text */
     const struct http_server *server; /* of the generation below */
     struct generation *generation;
     struct worker *worker;

@@ -13,7 +13,7 @@
 #include "tls/policy.h"
 
 enum http_protocol { HTTP_1 = 1, HTTP_2 = 2, HTTP_2_CLEAR = 4, HTTP_3 = 8 };
-enum { HTTP_2_IS_THERE = 0 }; /* of the protocols that are asked for, h2 is offered */
+enum { HTTP_2_IS_THERE = 1 }; /* of the protocols that are asked for, h2 is offered */
 
 struct http_server {
     struct slice name;

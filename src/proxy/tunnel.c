@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Upgraded connections: after a 101 the two sockets are joined, a fiber for each direction. A
+ * Upgraded connections: after a 101 the two streams are joined, a fiber for each direction. A
  * direction reads only when what it read last has been taken, so that a slow side slows the other;
  * while nothing comes it owns no buffer. When one side says its end, the other is told and has some
  * seconds to finish what it is saying.
@@ -8,8 +8,6 @@
  * A tunnel lives longer than the configuration that made it only for stream_close_delay. Then, as at
  * a drain, WebSockets are told 1001 (going away) on both sides (RFC 6455 §5.5.1) and all are cut.
  */
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <sys/random.h>
 
@@ -17,6 +15,7 @@
 #include "base/log.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
+#include "tls/stream.h"
 #include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
@@ -29,7 +28,7 @@ struct tunnel {
     struct fiber *down_fiber, *up_fiber; /* NULL: has ended */
     struct waiter *waiter;               /* of the first, for the end of the second */
     uint64_t close_delay_ns;
-    int client, upstream;
+    struct stream *client, *upstream;
     bool websocket, going;
 };
 
@@ -44,7 +43,7 @@ static void cut(struct tunnel *t)
 }
 
 /* A WebSocket's Close frame with 1001; a client's (towards the upstream) is masked. */
-static void say_going_away(int fd, bool masked)
+static void say_going_away(struct stream *to, bool masked)
 {
     unsigned char frame[8] = {0x88, 0x02, 0x03, 0xe9}, key[4];
     size_t len = 4;
@@ -55,15 +54,14 @@ static void say_going_away(int fd, bool masked)
         frame[7] = 0xe9 ^ key[1];
         len = 8;
     }
-    struct iovec part = {frame, len};
-    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
-    (void)send_now(fd, &m, 0);
+    stream_send_now(to, slice_of((const char *)frame, len));
 }
 
 static void end_now(struct tunnel *t)
 {
     if (t->going && t->websocket) {
-        say_going_away(t->client, false);
+        if (t->client != NULL)
+            say_going_away(t->client, false);
         say_going_away(t->upstream, true);
     }
     cut(t);
@@ -99,37 +97,35 @@ void tunnels_retire(const struct generation *g)
 }
 
 /* What can be read now goes over, as long as there is more. */
-static enum err move(int from, int to, char *buf, bool *end)
+static enum err move(struct stream *from, struct stream *to, char *buf, bool *end)
 {
     for (;;) {
-        size_t sent;
-        ssize_t n = recv(from, buf, IOBUF_SIZE, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? OK : err_from_errno(errno);
+        size_t n, sent;
+        enum err e;
+        if (!stream_recv_now(from, buf, IOBUF_SIZE, &n, &e))
+            return OK;
+        TRY(e);
         *end = n == 0;
         if (n == 0)
             return OK;
-        struct iovec part = {buf, (size_t)n};
-        TRY(await_send(to, &part, 1, 0, 0, &sent));
+        struct iovec part = {buf, n};
+        TRY(stream_send(to, &part, 1, 0, 0, &sent));
         if (n < IOBUF_SIZE / 2)
             return OK;
     }
 }
 
-static enum err pump(int from, int to)
+static enum err pump(struct stream *from, struct stream *to)
 {
     bool end = false;
     while (!end) {
-        unsigned ready;
-        TRY(await_poll(from, POLLIN | POLLRDHUP, 0, &ready));
+        TRY(stream_await_readable(from, 0));
         char *buf = iobuf_take();
         enum err e = move(from, to, buf, &end);
         iobuf_give(buf);
         TRY(e);
     }
-    shutdown(to, SHUT_WR);
+    stream_shutdown(to);
     return OK;
 }
 
@@ -182,11 +178,11 @@ static bool is_websocket(const struct round *r)
     return slice_eq_nocase(r->x->req.upgrade, SLICE("websocket"));
 }
 
-static enum err send_slice(int fd, struct slice s)
+static enum err send_slice(struct stream *to, struct slice s)
 {
     struct iovec part = {(char *)(uintptr_t)s.ptr, s.len};
     size_t sent;
-    return s.len > 0 ? await_send(fd, &part, 1, 0, 0, &sent) : OK;
+    return s.len > 0 ? stream_send(to, &part, 1, 0, 0, &sent) : OK;
 }
 
 /* The head, then what either side has said already. */
@@ -219,10 +215,6 @@ enum err gateway_upgrade(struct round *r)
 {
     struct exchange *x = r->x;
     struct slice upgrade;
-    if (r->link->stream.tls != NULL) {
-        r->error = exchange_fail(x, 502, "upgrades over TLS to an upstream are not supported yet");
-        return gateway_round_error(r, FAILURE_HANDLED, 0, "upgrade over TLS");
-    }
     fields_get(&r->answer_fields, SLICE("Upgrade"), &upgrade);
     if (x->req.upgrade.len == 0 || !slice_eq_nocase(upgrade, x->req.upgrade)) {
         r->error = exchange_fail(x, 502, "backend tried to switch to unexpected protocol");
@@ -232,7 +224,7 @@ enum err gateway_upgrade(struct round *r)
         x->carrier->watch(x, false);
     r->watching = false;
     TRY(set_head(r, upgrade));
-    struct tunnel t = {.generation = x->generation, .upstream = r->link->stream.fd, .client = -1,
+    struct tunnel t = {.generation = x->generation, .upstream = &r->link->stream,
                        .close_delay_ns = r->g->stream_close_ns, .websocket = is_websocket(r),
                        .down_fiber = fiber_self()};
     timer_init(&t.timer, on_timer);

@@ -80,7 +80,7 @@ static enum err send_ahead(struct stream *s, int flags, uint64_t deadline_ns, si
     return OK;
 }
 
-static void push_control(struct stream *s)
+void stream_push(struct stream *s)
 {
     struct slice out = tls_stream_out(s->tls);
     struct iovec part = {(char *)(uintptr_t)out.ptr, out.len};
@@ -95,6 +95,8 @@ static void push_control(struct stream *s)
 enum err stream_send_some(struct stream *s, struct msghdr *m, int flags, uint64_t deadline_ns,
                           size_t *sent)
 {
+    if (s->type != NULL)
+        return s->type->send_some(s, m, deadline_ns, sent);
     if (s->tls == NULL)
         return await_send_some(s->fd, m, flags, deadline_ns, sent);
     struct tls_flight *f = tls_stream_flight(s->tls);
@@ -124,21 +126,26 @@ enum err stream_send(struct stream *s, struct iovec *parts, size_t count, int fl
     return OK;
 }
 
-static enum err encrypt_file(struct stream *s, int file, uint64_t offset, uint64_t len)
+static enum err encrypt_file(struct stream *s, struct slice head, int file, uint64_t offset,
+                             uint64_t len)
 {
     ssize_t n;
+    char *to = take_piece() + head.len;
+    size_t room = PIECE - head.len;
+    if (head.len > 0)
+        memcpy(piece, head.ptr, head.len);
     do
-        n = pread(file, take_piece(), len < PIECE ? (size_t)len : PIECE, (off_t)offset);
+        n = pread(file, to, len < room ? (size_t)len : room, (off_t)offset);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
         return ERR_IO; /* it has become shorter */
-    struct iovec part = {piece, (size_t)n};
+    struct iovec part = {piece, head.len + (size_t)n};
     tls_stream_flight(s->tls)->ahead = tls_stream_write(s->tls, &part, 1);
     return OK;
 }
 
-enum err stream_sendfile_some(struct stream *s, int file, uint64_t offset, uint64_t len,
-                              uint64_t deadline_ns, uint64_t *sent)
+enum err stream_sendfile_some(struct stream *s, struct slice *head, int file, uint64_t offset,
+                              uint64_t len, uint64_t deadline_ns, uint64_t *sent)
 {
     if (s->tls == NULL)
         return await_sendfile_some(s->fd, file, offset, len, deadline_ns, sent);
@@ -148,11 +155,13 @@ enum err stream_sendfile_some(struct stream *s, int file, uint64_t offset, uint6
         return OK;
     TRY(fiber_self()->cancelled);
     if (tls_stream_flight(s->tls)->ahead == 0)
-        TRY(encrypt_file(s, file, offset, len));
+        TRY(encrypt_file(s, slice_take(*head, PIECE / 2), file, offset, len));
     if (tls_stream_failed(s->tls))
         return ERR_IO;
     TRY(send_ahead(s, 0, deadline_ns, &n));
-    *sent = n;
+    size_t of_head = n < head->len ? n : head->len;
+    *head = slice_skip(*head, of_head);
+    *sent = n - of_head;
     return OK;
 }
 
@@ -160,19 +169,27 @@ void stream_send_now(struct stream *s, struct slice bytes)
 {
     struct iovec part = {(char *)(uintptr_t)bytes.ptr, bytes.len};
     struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+    if (s->type != NULL) {
+        s->type->send_now(s, bytes);
+        return;
+    }
     if (s->tls == NULL) {
         (void)send_now(s->fd, &m, 0);
         return;
     }
     (void)tls_stream_write(s->tls, &part, 1);
-    push_control(s);
+    stream_push(s);
 }
 
 void stream_shutdown(struct stream *s)
 {
+    if (s->type != NULL) {
+        s->type->shutdown(s);
+        return;
+    }
     if (s->tls != NULL) {
         tls_stream_shutdown(s->tls);
-        push_control(s);
+        stream_push(s);
     }
     (void)shutdown(s->fd, SHUT_WR);
 }
@@ -184,7 +201,7 @@ static bool decrypt(struct stream *s, char *buf, size_t len, size_t *n, enum err
 {
     enum tls_step step = tls_stream_read(s->tls, buf, len, n);
     tls_stream_keep(s->tls); /* the loan ends */
-    push_control(s);
+    stream_push(s);
     *e = step == TLS_FAILED ? ERR_INVALID : OK;
     return step != TLS_MORE;
 }
@@ -196,7 +213,7 @@ enum tls_step stream_decrypt(struct stream *s, struct slice ciphertext, char *bu
         tls_stream_feed(s->tls, ciphertext);
     enum tls_step step = tls_stream_read(s->tls, buf, cap, n);
     tls_stream_keep(s->tls);
-    push_control(s);
+    stream_push(s);
     return step;
 }
 
@@ -217,6 +234,8 @@ static bool take_some(struct stream *s, size_t wanted, enum err *e)
 bool stream_recv_now(struct stream *s, char *buf, size_t len, size_t *n, enum err *e)
 {
     *n = 0;
+    if (s->type != NULL)
+        return s->type->recv_now(s, buf, len, n, e);
     if (s->tls == NULL) {
         ssize_t got;
         do
@@ -248,6 +267,8 @@ static enum err wait_for_some(struct stream *s, uint64_t deadline_ns)
 enum err stream_recv(struct stream *s, char *buf, size_t len, uint64_t deadline_ns, size_t *n)
 {
     enum err e;
+    if (s->type != NULL)
+        return s->type->recv(s, buf, len, deadline_ns, n);
     if (s->tls == NULL)
         return await_recv(s->fd, buf, len, deadline_ns, n);
     while (!stream_recv_now(s, buf, len, n, &e))
@@ -258,6 +279,8 @@ enum err stream_recv(struct stream *s, char *buf, size_t len, uint64_t deadline_
 enum err stream_await_readable(struct stream *s, uint64_t deadline_ns)
 {
     unsigned ready;
+    if (s->type != NULL)
+        return s->type->await_readable(s, deadline_ns);
     if (s->tls != NULL && tls_stream_ready(s->tls))
         return fiber_self()->cancelled;
     return await_poll(s->fd, POLLIN | POLLRDHUP, deadline_ns, &ready);
@@ -308,5 +331,13 @@ enum err stream_handshake(struct stream *s, uint64_t deadline_ns)
             e = wait_for_some(s, deadline_ns);
         TRY(e);
     }
+    return send_all_out(s, deadline_ns);
+}
+
+enum err stream_say_end(struct stream *s, uint64_t deadline_ns)
+{
+    if (s->tls == NULL || tls_stream_failed(s->tls))
+        return OK;
+    tls_stream_shutdown(s->tls);
     return send_all_out(s, deadline_ns);
 }

@@ -11,9 +11,22 @@
 #include "loop/await.h"
 #include "tls/tls_stream.h"
 
+struct stream;
+
+/* A stream that is no socket of its own, such as one of HTTP/2: the waits below are its functions. */
+struct stream_type {
+    enum err (*recv)(struct stream *, char *buf, size_t len, uint64_t deadline_ns, size_t *n);
+    enum err (*await_readable)(struct stream *, uint64_t deadline_ns);
+    bool (*recv_now)(struct stream *, char *buf, size_t len, size_t *n, enum err *);
+    enum err (*send_some)(struct stream *, struct msghdr *, uint64_t deadline_ns, size_t *sent);
+    void (*send_now)(struct stream *, struct slice);
+    void (*shutdown)(struct stream *);
+};
+
 struct stream {
     int fd;
-    struct tls_stream *tls; /* NULL: plain */
+    struct tls_stream *tls;         /* NULL: plain */
+    const struct stream_type *type; /* NULL: fd and tls are what it is */
 };
 
 /* The handshake. ERR_INVALID when it fails: tls_stream_why. ERR_CLOSED when the peer leaves. */
@@ -40,14 +53,22 @@ enum err stream_send(struct stream *, struct iovec *parts, size_t count, int fla
  * taken something all the same. */
 enum err stream_send_some(struct stream *, struct msghdr *, int flags, uint64_t deadline_ns,
                           size_t *sent);
-enum err stream_sendfile_some(struct stream *, int file, uint64_t offset, uint64_t len,
-                              uint64_t deadline_ns, uint64_t *sent);
+/* `head`, where there is one, goes before the file and is taken off as it leaves; *sent counts bytes
+ * of the file. Sockets only, and without TLS no head. */
+enum err stream_sendfile_some(struct stream *, struct slice *head, int file, uint64_t offset,
+                              uint64_t len, uint64_t deadline_ns, uint64_t *sent);
+
+/* Sends what TLS itself has to say, as far as the socket takes it at once. */
+void stream_push(struct stream *);
 
 /* Without waiting, from anywhere: what the socket takes at once of these few bytes. */
 void stream_send_now(struct stream *, struct slice);
 
 /* Says the end of what is sent: close_notify, if the socket takes it at once, and FIN. */
 void stream_shutdown(struct stream *);
+
+/* On a fiber, before that: waits until close_notify has left, too. Nothing to do without TLS. */
+enum err stream_say_end(struct stream *, uint64_t deadline_ns);
 
 /* Buffers that this thread keeps; at its end. */
 void stream_thread_deinit(void);

@@ -416,7 +416,8 @@ size_t tls_stream_write(struct tls_stream *t, const struct iovec *parts, size_t 
 
 void tls_stream_shutdown(struct tls_stream *t)
 {
-    if (t->failed || !SSL_is_init_finished(t->ssl))
+    if (t->failed || !SSL_is_init_finished(t->ssl) ||
+        (SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN) != 0)
         return;
     ERR_clear_error();
     if (SSL_shutdown(t->ssl) < 0)

@@ -347,14 +347,16 @@ static void file_server(void *arg)
 {
     struct stream s = {fds[0], server};
     int file = memfd_create("file", MFD_CLOEXEC);
-    size_t at = 0;
+    enum { HEAD = 1000 };
+    size_t at = HEAD;
     uint64_t n;
+    struct slice head = slice_of(big, HEAD); /* the file's first bytes come from memory */
     server_result = write(file, big, BIG) == BIG ? stream_handshake(&s, 0) : ERR_IO;
     while (server_result == OK && at < BIG) {
-        server_result = stream_sendfile_some(&s, file, at, BIG - at, 0, &n);
+        server_result = stream_sendfile_some(&s, &head, file, at, BIG - at, 0, &n);
         at += n;
     }
-    if (server_result == OK && stream_sendfile_some(&s, file, at, 1, 0, &n) != ERR_IO)
+    if (server_result == OK && stream_sendfile_some(&s, &head, file, at, 1, 0, &n) != ERR_IO)
         server_result = ERR_FAILED; /* there is no more */
     close(file);
     shutdown(fds[0], SHUT_WR); /* and the end is not said */

@@ -18,6 +18,7 @@
 enum {
     GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
     DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
+    HEAD_JOINS = 8 * 1024, /* of a head that is encrypted with what follows it */
     CORK_MIN = 256 * 1024, /* bytes of a file from which on two more system calls pay */
     TURN_MAX = 256 * 1024, /* bytes that one connection sends before others get their turn */
 };
@@ -35,7 +36,7 @@ bool h1_still_takes(struct h1_scratch *s, enum err e)
     int unsent;
     bool hard = s->hard_write_ns > 0 && loop_now_ns(s->conn->worker->loop) >= s->hard_write_ns;
     if (e != ERR_TIMEOUT || hard || s->x.server->write_min_rate > 0 ||
-        ioctl(s->conn->fd, SIOCOUTQ, &unsent) != 0)
+        ioctl(s->conn->stream.fd, SIOCOUTQ, &unsent) != 0)
         return false;
     bool takes = s->unsent == 0 || unsent < s->unsent;
     s->unsent = unsent;
@@ -67,7 +68,7 @@ static enum err send_parts(struct h1_scratch *s, struct iovec *parts, size_t cou
         return ERR_CLOSED;
     while (m.msg_iovlen > 0) {
         size_t sent;
-        enum err e = await_send_some(s->conn->fd, &m, flags, h1_write_deadline(s), &sent);
+        enum err e = stream_send_some(&s->conn->stream, &m, flags, h1_write_deadline(s), &sent);
         if (e != OK && !h1_still_takes(s, e))
             return h1_broken(s, e);
         h1_wrote(s, sent);
@@ -99,6 +100,18 @@ void h1_gather(struct h1_scratch *s)
     s->flush_parts[1] = part_of(s->pending);
     s->flush_message = (struct msghdr){.msg_iov = s->flush_parts,
                                        .msg_iovlen = s->pending.len > 0 ? 2 : 1};
+}
+
+bool h1_encrypt(struct h1_scratch *s)
+{
+    struct tls_stream *tls = s->conn->stream.tls;
+    struct msghdr *m = &s->flush_message;
+    size_t total = s->out.len + s->pending.len;
+    if (tls_stream_write(tls, m->msg_iov, m->msg_iovlen) != total)
+        return false;
+    s->flush_parts[0] = part_of(tls_stream_out(tls));
+    m->msg_iovlen = 1;
+    return true;
 }
 
 /* Sends what is gathered: the head or a chunk's line, pending bytes, `more`. */
@@ -283,12 +296,16 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
     TRY(over_length(s, len));
     if (s->chunked_out)
         return sink_file_as_data(sink, fd, offset, len);
-    cork(s->conn->fd, len, 1);
-    enum err e = send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE);
+    struct stream *stream = &s->conn->stream;
+    struct slice head = SLICE_NONE;
+    cork(stream->fd, len, 1);
+    if (stream->tls != NULL && len > 0 && s->pending.len == 0 && s->out.len <= HEAD_JOINS)
+        head = buffer_slice(&s->out); /* it shares a record with the file */
+    enum err e = head.len > 0 ? OK : send_gathered(s, SLICE_NONE, SLICE_NONE, MSG_MORE);
     while (e == OK && sent < len) {
         uint64_t n;
-        e = await_sendfile_some(s->conn->fd, fd, offset + sent, len - sent, h1_write_deadline(s),
-                                &n);
+        e = stream_sendfile_some(stream, &head, fd, offset + sent, len - sent,
+                                 h1_write_deadline(s), &n);
         sent += n;
         h1_wrote(s, n);
         if (h1_still_takes(s, e))
@@ -297,7 +314,8 @@ static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_
             e = take_turns(s, n);
     }
     s->x.bytes_sent += sent;
-    cork(s->conn->fd, len, 0);
+    cork(stream->fd, len, 0);
+    buffer_clear(&s->out);
     return e == OK ? OK : h1_broken(s, e);
 }
 

@@ -49,12 +49,12 @@ static enum err say_continue(struct h1_scratch *s)
     s->expect_continue = false;
     if (s->x.res.head_sent)
         return OK;
-    return await_send(s->conn->fd, &v, 1, 0, h1_write_deadline(s), &sent);
+    return stream_send(&s->conn->stream, &v, 1, 0, h1_write_deadline(s), &sent);
 }
 
 static enum err receive(struct h1_scratch *s, char *buf, size_t cap, size_t *n)
 {
-    TRY(await_recv(s->conn->fd, buf, cap, h1_read_deadline(s), n));
+    TRY(stream_recv(&s->conn->stream, buf, cap, h1_read_deadline(s), n));
     s->reading.bytes += *n;
     return *n > 0 ? OK : ERR_CLOSED;
 }
@@ -173,14 +173,14 @@ const struct fields *h1_trailers(struct exchange *x)
     return s->has_trailers ? &s->trailers : NULL;
 }
 
-enum err h1_take_over(struct exchange *x, int *fd, struct slice *already_read)
+enum err h1_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
 {
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
     if (!s->body_done)
         return ERR_UNSUPPORTED;
     s->taken_over = true;
     x->close_after = true;
-    *fd = s->conn->fd;
+    *stream = &s->conn->stream;
     *already_read = slice_of(s->in + s->at, s->len - s->at);
     return OK;
 }

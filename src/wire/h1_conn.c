@@ -26,6 +26,7 @@
 #include "loop/await.h"
 #include "wire/h2_conn.h"
 #include "wire/proxy_stage.h"
+#include "wire/tls_stage.h"
 
 enum {
     ARENA_CHUNK = 8192,
@@ -36,6 +37,7 @@ enum {
 #define FRESH_NS NS_PER_S         /* what a drain gives a client that has just connected */
 
 static void on_bytes(struct op *op, int result);
+static void on_early_bytes(struct h1_conn *c, uint64_t timeout_ns);
 static void on_timer(struct timer *t);
 static void serve_all(void *arg);
 static void on_flush(struct task *t);
@@ -49,7 +51,9 @@ void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worke
     *w = (struct h1_worker){.loop = loop, .worker = worker, .date_s = -1};
     list_init(&w->conns);
     list_init(&w->stages);
+    list_init(&w->handshakes);
     list_init(&w->flushes);
+    list_init(&w->flush.node);
     w->flush.run = on_flush;
     w->h2 = h2_worker_create(w);
 }
@@ -133,25 +137,43 @@ static void set_deadline(struct h1_conn *c, uint64_t timeout_ns)
 
 static void wait_bytes(struct h1_conn *c, uint64_t timeout_ns)
 {
-    op_recv_lent(c->worker->loop, &c->op, c->fd);
+    op_recv_lent(c->worker->loop, &c->op, c->stream.fd);
     set_deadline(c, timeout_ns);
 }
 
-void h1_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given)
+void h1_conn_begin(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given,
+                   struct tls_stream *tls)
 {
     uint64_t header_ns = site->server->read_header_timeout_ns;
     struct h1_conn *c = NEW(struct h1_conn);
     c->worker = w;
     c->site = site;
-    c->fd = fd;
+    c->stream = (struct stream){.fd = fd, .tls = tls};
     c->given = given;
     c->op.on_done = on_bytes;
     timer_init(&c->timer, on_timer);
     list_append(&w->conns, &c->node);
     c->fresh = c->first = true;
-    wait_bytes(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
+    uint64_t first_ns = header_ns > 0 ? header_ns : site->server->idle_timeout_ns;
     if (h1_draining(c))
-        set_deadline(c, FRESH_NS);
+        first_ns = FRESH_NS;
+    if (tls != NULL && tls_stream_ready(tls))
+        on_early_bytes(c, first_ns);
+    else
+        wait_bytes(c, first_ns);
+}
+
+bool h1_site_hurries(const struct h1_worker *w, const struct h1_site *site)
+{
+    return w->draining || site->draining;
+}
+
+void h1_conn_go_on(struct h1_worker *w, struct h1_site *site, int fd, struct h1_addresses *given)
+{
+    if (site->tls != NULL)
+        tls_stage_open(w, site, fd, given, h1_site_hurries(w, site) ? FRESH_NS : 0);
+    else
+        h1_conn_begin(w, site, fd, given, NULL);
 }
 
 void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
@@ -159,10 +181,10 @@ void h1_conn_open(struct h1_worker *w, struct h1_site *site, int fd)
     COUNT(w->count, 1);
     site->count++;
     if (site->server->proxy == NULL) {
-        h1_conn_begin(w, site, fd, NULL);
+        h1_conn_go_on(w, site, fd, NULL);
         return;
     }
-    bool draining = w->draining || site->draining;
+    bool draining = h1_site_hurries(w, site);
     proxy_stage_open(w, site, site->server->proxy, fd); /* the site may be gone behind this */
     if (draining)
         proxy_stage_hurry(w, site, FRESH_NS);
@@ -190,8 +212,9 @@ static void close_now(struct h1_conn *c)
 {
     struct h1_worker *w = c->worker;
     struct h1_site *site = c->site;
-    if (c->fd >= 0)
-        loop_close(w->loop, c->fd);
+    tls_stream_free(c->stream.tls);
+    if (c->stream.fd >= 0)
+        loop_close(w->loop, c->stream.fd);
     free_conn(c);
     h1_uncount(w, site);
 }
@@ -200,6 +223,8 @@ static void close_now(struct h1_conn *c)
 static void close_idle(struct h1_conn *c)
 {
     c->closing = true;
+    if (c->scratch == NULL && c->stream.tls != NULL && !c->lingering)
+        stream_shutdown(&c->stream); /* nothing is cut: the end is said */
     if (c->op.armed)
         op_cancel(c->worker->loop, &c->op);
     else if (c->scratch == NULL || !c->scratch->deferred) /* else on_flush closes it */
@@ -233,6 +258,7 @@ static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
 {
     proxy_stage_hurry(w, site, FRESH_NS);
     h2_drain(w, site);
+    tls_stage_hurry(w, site, FRESH_NS);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
@@ -266,6 +292,7 @@ void h1_worker_abort(struct h1_worker *w)
 {
     proxy_stage_abort(w);
     h2_abort(w);
+    tls_stage_abort(w);
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
@@ -283,7 +310,11 @@ void h1_worker_abort(struct h1_worker *w)
 static void begin_linger(struct h1_conn *c)
 {
     char piece[4096];
-    ssize_t n = shutdown(c->fd, SHUT_WR);
+    ssize_t n = 0;
+    if (c->stream.tls != NULL)
+        stream_shutdown(&c->stream);
+    else
+        n = shutdown(c->stream.fd, SHUT_WR);
     if (c->scratch != NULL)
         give_scratch(c->worker, c->scratch);
     c->scratch = NULL;
@@ -291,7 +322,7 @@ static void begin_linger(struct h1_conn *c)
     c->linger_left = DISCARD_MAX;
     if (n == 0 && !c->op.armed) { /* most have said their end already */
         do
-            n = recv(c->fd, piece, sizeof piece, MSG_DONTWAIT);
+            n = recv(c->stream.fd, piece, sizeof piece, MSG_DONTWAIT);
         while (n < 0 && errno == EINTR);
         if (n > 0 || (n < 0 && errno == EAGAIN)) {
             wait_bytes(c, LINGER_NS);
@@ -311,7 +342,7 @@ static void go_on_lingering(struct h1_conn *c, size_t n)
         return;
     }
     c->linger_left -= (uint32_t)n;
-    op_recv_lent(c->worker->loop, &c->op, c->fd);
+    op_recv_lent(c->worker->loop, &c->op, c->stream.fd);
 }
 
 /* --- heads --- */
@@ -350,7 +381,7 @@ static void refuse(struct h1_conn *c, int status)
             LOG_CSTR("reason", status == 400 && c->scratch->head.bad != NULL ? c->scratch->head.bad
                                                                              : status_text(status)));
     h1_put_refusal(out, status);
-    (void)!send(c->fd, out->ptr, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    stream_send_now(&c->stream, buffer_slice(out));
     begin_linger(c);
 }
 
@@ -372,11 +403,12 @@ static bool upgrade_to_h2(struct h1_conn *c)
     struct h1_addresses *given = c->given;
     char room[H2_SETTINGS_ROOM];
     struct buffer settings = {.ptr = room, .cap = sizeof room, .max = sizeof room};
-    if (s->head.upgrade.len == 0 || (c->site->protocols & HTTP_2_CLEAR) == 0 ||
+    if (s->head.upgrade.len == 0 || c->stream.tls != NULL ||
+        (c->site->protocols & HTTP_2_CLEAR) == 0 ||
         !h2_upgrade_asked(&s->head, &settings))
         return false;
     c->given = NULL;
-    h2_conn_upgrade(c->worker, c->site, c->fd, given, &s->head, buffer_slice(&settings),
+    h2_conn_upgrade(c->worker, c->site, c->stream.fd, given, &s->head, buffer_slice(&settings),
                     slice_of(s->in + s->head_len, s->len - s->head_len));
     free_conn(c);
     return true;
@@ -397,7 +429,9 @@ static void on_head(struct h1_conn *c, enum h1_result r, bool begins)
         return;
     }
     if (r == H1_MORE) { /* the deadline counts from the head's first byte */
-        op_recv_lent(c->worker->loop, &c->op, c->fd);
+        if (c->stream.tls != NULL)
+            stream_push(&c->stream);
+        op_recv_lent(c->worker->loop, &c->op, c->stream.fd);
         if (begins)
             set_deadline(c, head_timeout(c->site->server));
         return;
@@ -419,7 +453,7 @@ static void become_h2(struct h1_conn *c)
     struct h1_scratch *s = c->scratch;
     struct h1_addresses *given = c->given;
     c->given = NULL;
-    h2_conn_begin(c->worker, c->site, c->fd, given, NULL, slice_of(s->in, s->len));
+    h2_conn_begin(c->worker, c->site, c->stream.fd, given, NULL, slice_of(s->in, s->len));
     free_conn(c);
 }
 
@@ -431,6 +465,89 @@ static enum h1_result look_for_h2(const struct h1_conn *c)
     if ((c->site->protocols & HTTP_2_CLEAR) == 0 || !c->first || n == 0)
         return H1_BAD;
     return n < H2_PREFACE_LEN ? H1_MORE : H1_DONE;
+}
+
+static void take_scratch_for(struct h1_conn *c)
+{
+    c->scratch = take_scratch(c->worker,
+                              (size_t)c->site->server->max_header_bytes + BODY_ROOM + 1024);
+    c->scratch->begun_ns = loop_now_ns(c->worker->loop);
+}
+
+/* Behind new bytes in the input: a head, perhaps. */
+static void look_for_head(struct h1_conn *c, bool begins)
+{
+    struct h1_scratch *s = c->scratch;
+    enum h1_result r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
+    on_head(c, r, begins);
+}
+
+/* Of clear text. */
+static void look_for_protocol(struct h1_conn *c, bool begins)
+{
+    switch (look_for_h2(c)) {
+    case H1_DONE:
+        become_h2(c);
+        break;
+    case H1_MORE:
+        on_head(c, H1_MORE, begins);
+        break;
+    default:
+        look_for_head(c, begins);
+    }
+}
+
+/* Plaintext from ciphertext that has just come, or from what was there. Not OK: none. */
+static enum tls_step decrypt(struct h1_conn *c, struct slice ciphertext)
+{
+    struct h1_scratch *s = c->scratch;
+    struct tls_stream *tls = c->stream.tls;
+    size_t n;
+    if (ciphertext.len > 0)
+        tls_stream_feed(tls, ciphertext);
+    enum tls_step step = tls_stream_read(tls, s->in + s->len, s->in_cap - s->len, &n);
+    tls_stream_keep(tls);
+    s->len += n;
+    if (step != TLS_OK) /* else it leaves with the answer */
+        stream_push(&c->stream);
+    return step;
+}
+
+/* The peer has said its end, or nothing that it says can be read any more. */
+static void end_encrypted(struct h1_conn *c, enum tls_step step)
+{
+    if (step == TLS_END)
+        stream_shutdown(&c->stream);
+    close_now(c);
+}
+
+static void on_encrypted(struct h1_conn *c, struct slice ciphertext, bool begins)
+{
+    if (begins)
+        take_scratch_for(c);
+    enum tls_step step = decrypt(c, ciphertext);
+    if (step == TLS_OK && c->scratch->len == c->scratch->in_cap &&
+        refusal_of(c, H1_MORE) > 0) { /* a head beyond its limit by far */
+        refuse(c, too_large(c->scratch, c->site->server->max_header_bytes));
+    } else if (step == TLS_OK) {
+        look_for_head(c, begins);
+    } else if (step == TLS_MORE) { /* the rest of a record is to come */
+        if (begins) {
+            give_scratch(c->worker, c->scratch);
+            c->scratch = NULL;
+        }
+        op_recv_lent(c->worker->loop, &c->op, c->stream.fd);
+    } else {
+        end_encrypted(c, step);
+    }
+}
+
+/* What came with the handshake, or behind the last request, off fibers. */
+static void on_early_bytes(struct h1_conn *c, uint64_t timeout_ns)
+{
+    set_deadline(c, timeout_ns);
+    c->fresh = false;
+    on_encrypted(c, SLICE_NONE, c->scratch == NULL);
 }
 
 static void on_bytes(struct op *op, int result)
@@ -446,11 +563,12 @@ static void on_bytes(struct op *op, int result)
         return;
     }
     c->fresh = false;
-    if (begins) {
-        c->scratch = take_scratch(c->worker,
-                                  (size_t)c->site->server->max_header_bytes + BODY_ROOM + 1024);
-        c->scratch->begun_ns = loop_now_ns(c->worker->loop);
+    if (c->stream.tls != NULL) {
+        on_encrypted(c, op->lent, begins);
+        return;
     }
+    if (begins)
+        take_scratch_for(c);
     struct h1_scratch *s = c->scratch;
     if (op->lent.len > s->in_cap - s->len) { /* a head beyond its limit by far */
         refuse(c, too_large(s, c->site->server->max_header_bytes));
@@ -458,14 +576,7 @@ static void on_bytes(struct op *op, int result)
     }
     memcpy(s->in + s->len, op->lent.ptr, op->lent.len);
     s->len += op->lent.len;
-    enum h1_result r = look_for_h2(c);
-    if (r == H1_DONE) {
-        become_h2(c);
-        return;
-    }
-    if (r == H1_BAD)
-        r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
-    on_head(c, r, begins);
+    look_for_protocol(c, begins);
 }
 
 /* --- one exchange --- */
@@ -483,7 +594,7 @@ static void fill_request(struct h1_scratch *s, const struct http_server *server)
     q->method_id = method_parse(h->method);
     q->target = h->target;
     q->host = q->original_host = h->host;
-    q->scheme = SLICE("http");
+    q->scheme = s->x.tls != NULL ? SLICE("https") : SLICE("http");
     q->major = 1;
     q->minor = h->minor;
     q->upgrade = h->upgrade;
@@ -500,6 +611,7 @@ static void begin_exchange(struct h1_conn *c, const struct http_server *server,
     memset(x, 0, sizeof *x);
     x->arena = &s->arena;
     x->carrier = &wire_carrier;
+    x->tls = c->stream.tls;
     x->server = server;
     x->generation = g;
     x->worker = c->worker->worker;
@@ -562,7 +674,7 @@ static const struct sockaddr_storage *peer_of(struct h1_conn *c, struct sockaddr
         return a;
     }
     memset(a, 0, sizeof *a);
-    (void)!getpeername(c->fd, (struct sockaddr *)a, &len);
+    (void)!getpeername(c->stream.fd, (struct sockaddr *)a, &len);
     if (a->ss_family == AF_INET)
         c->peer_four = *four;
     return a;
@@ -585,7 +697,7 @@ static void on_local_addresses(struct exchange *x)
     if (s->conn->given != NULL)
         a = s->conn->given->local;
     else
-        (void)!getsockname(s->conn->fd, (struct sockaddr *)&a, &len);
+        (void)!getsockname(s->conn->stream.fd, (struct sockaddr *)&a, &len);
     peer_text(&a, s->local_text, sizeof s->local_text, s->local_port);
     x->local_host = slice_from(s->local_text);
     x->local_port = slice_from(s->local_port);
@@ -610,10 +722,11 @@ static void on_watch(struct exchange *x, bool on)
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
     struct h1_conn *c = s->conn;
     if (on) {
-        if (c->op.armed || s->at < s->len || !s->body_done)
+        if (c->op.armed || s->at < s->len || !s->body_done ||
+            (c->stream.tls != NULL && tls_stream_ready(c->stream.tls)))
             return;
         c->op.on_done = on_left;
-        op_poll(c->worker->loop, &c->op, c->fd, POLLRDHUP);
+        op_poll(c->worker->loop, &c->op, c->stream.fd, POLLRDHUP);
     } else if (c->op.armed) {
         c->unwatching = true;
         op_cancel(c->worker->loop, &c->op);
@@ -689,7 +802,11 @@ static void go_idle(struct h1_conn *c)
         c->scratch = NULL;
         give_scratch(c->worker, s);
     }
-    wait_bytes(c, c->scratch == NULL ? server->idle_timeout_ns : head_timeout(server));
+    uint64_t timeout_ns = c->scratch == NULL ? server->idle_timeout_ns : head_timeout(server);
+    if (c->stream.tls != NULL && fiber_self() == NULL && tls_stream_ready(c->stream.tls))
+        on_early_bytes(c, timeout_ns); /* it was pipelined */
+    else
+        wait_bytes(c, timeout_ns);
 }
 
 /* --- answers that leave at the turn's end --- */
@@ -718,6 +835,8 @@ static void finish_flush(struct h1_conn *c, bool sent)
 static bool skip_flushed(struct h1_scratch *s, size_t n)
 {
     struct msghdr *m = &s->flush_message;
+    if (s->conn->stream.tls != NULL)
+        tls_stream_sent(s->conn->stream.tls, n);
     h1_wrote(s, n);
     for (; m->msg_iovlen > 0 && n >= m->msg_iov->iov_len; m->msg_iov++, m->msg_iovlen--)
         n -= m->msg_iov->iov_len;
@@ -730,7 +849,7 @@ static bool skip_flushed(struct h1_scratch *s, size_t n)
 
 static void go_on_flushing(struct h1_conn *c)
 {
-    op_send(c->worker->loop, &c->op, c->fd, &c->scratch->flush_message, 0);
+    op_send(c->worker->loop, &c->op, c->stream.fd, &c->scratch->flush_message, 0);
     set_deadline(c, write_pause(c));
 }
 
@@ -750,7 +869,8 @@ static void flush_answer(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
     h1_gather(s);
-    ssize_t n = c->closing ? -ECANCELED : send_now(c->fd, &s->flush_message, 0);
+    bool broken = c->closing || (c->stream.tls != NULL && !h1_encrypt(s));
+    ssize_t n = broken ? -ECANCELED : send_now(c->stream.fd, &s->flush_message, 0);
     if (n < 0 && n != -EAGAIN) {
         finish_flush(c, false);
         return;
@@ -774,9 +894,20 @@ static void defer_flush(struct h1_conn *c)
 {
     struct h1_worker *w = c->worker;
     c->fiber = NULL;
-    if (list_empty(&w->flushes))
+    if (list_empty(&w->flush.node))
         loop_defer(w->loop, &w->flush);
     list_append(&w->flushes, &c->scratch->flush);
+}
+
+/* Behind an exchange, on its fiber: the next head in what has come already. */
+static enum h1_result find_next(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    enum h1_result r = next_head(s);
+    while (r == H1_MORE && c->stream.tls != NULL && tls_stream_ready(c->stream.tls) &&
+           s->len < s->in_cap && decrypt(c, SLICE_NONE) == TLS_OK)
+        r = h1_parse_request(&s->head, slice_of(s->in, s->len), &s->head_len);
+    return r;
 }
 
 static void serve_all(void *arg)
@@ -795,10 +926,12 @@ static void serve_all(void *arg)
         end_exchange(c);
         fate = finish_exchange(c);
         if (fate == FATE_KEEP) {
-            r = next_head(c->scratch);
+            r = find_next(c);
             status = refusal_of(c, r);
         }
     } while (fate == FATE_KEEP && r == H1_DONE && status == 0);
+    if (fate == FATE_GOODBYE)
+        (void)!stream_say_end(&c->stream, loop_now_ns(c->worker->loop) + LINGER_NS);
     c->fiber = NULL;
     COUNT(c->worker->busy, -1u);
     if (fate == FATE_CUT)

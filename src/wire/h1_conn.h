@@ -17,6 +17,9 @@ struct h1_worker {
     struct worker *worker;                 /* handed to exchanges */
     struct list conns;
     struct list stages;                    /* before h1: wire/proxy_stage.c */
+    struct list handshakes;                /* likewise: wire/tls_stage.c */
+    unsigned handshakes_count, asks_count;
+    uint64_t flood_said_ns;                /* when it was last said that there are too many */
     unsigned count, busy;                  /* all; those with an exchange */
     struct h2_worker *h2;                  /* wire/h2_conn.h */
     struct h1_scratch *scratch;            /* recycled memory of exchanges */
@@ -37,6 +40,7 @@ struct h1_site {
     const struct http_server *(*current)(struct h1_site *, struct generation **); /* takes a ref */
     void (*done)(struct h1_site *, struct generation *);                          /* gives it back */
     unsigned protocols;                     /* enum http_protocol: what is spoken at the address */
+    const struct tls_server *tls; /* how its connections are encrypted; NULL: they are not */
     unsigned count;                         /* open connections */
     bool draining;                          /* each closes behind the exchange it is in */
     void (*on_empty)(struct h1_site *);     /* draining, and the last one has ended; may be NULL */

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/buffer.h"
+#include "tls/stream.h"
 #include "wire/peer_text.h"
 #include "wire/chunked.h"
 #include "wire/h1_conn.h"
@@ -63,7 +64,7 @@ struct h1_conn {
     struct fiber *fiber;        /* the one that serves, or NULL */
     struct h1_addresses *given; /* NULL: the socket's own */
     uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
-    int fd;
+    struct stream stream;
     uint32_t linger_left;       /* bytes that are still taken after the last answer */
     bool closing, lingering;
     bool fresh;                 /* has not asked for anything yet */
@@ -72,8 +73,16 @@ struct h1_conn {
     struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
 };
 
-/* A connection that is counted already, by h1_conn_open, begins to speak HTTP; `given` is its own. */
-void h1_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given);
+/* A connection that is counted already, by h1_conn_open, begins to speak HTTP; `given` and `tls` are
+ * its own. Off fibers. */
+void h1_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given,
+                   struct tls_stream *tls);
+
+/* One whose PROXY header has been read: on to TLS, or to HTTP. */
+void h1_conn_go_on(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given);
+
+/* Whether a connection that begins now has only a moment: a drain has begun. */
+bool h1_site_hurries(const struct h1_worker *, const struct h1_site *);
 
 /* One that was counted ended before it began. */
 void h1_uncount(struct h1_worker *, struct h1_site *);
@@ -93,13 +102,16 @@ void h1_wrote(struct h1_scratch *, uint64_t n);
 enum err h1_read_body(struct exchange *, char *buf, size_t cap, size_t *n);
 const struct fields *h1_trailers(struct exchange *);
 size_t h1_body_ready(struct exchange *);
-enum err h1_take_over(struct exchange *, int *fd, struct slice *already_read);
+enum err h1_take_over(struct exchange *, struct stream **, struct slice *already_read);
 
 /* The sink at the bottom of every stack. */
 extern const struct sink_type h1_sink;
 
 /* Makes of a whole answer that is put off the one message that sends it. */
 void h1_gather(struct h1_scratch *);
+
+/* With TLS: that message becomes its ciphertext. False: the stream is broken. */
+bool h1_encrypt(struct h1_scratch *);
 
 /* Closes behind what it is doing. */
 bool h1_draining(const struct h1_conn *);

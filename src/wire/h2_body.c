@@ -195,10 +195,10 @@ static void on_watch(struct exchange *x, bool on)
         fiber_cancel(s->fiber, ERR_CLOSED); /* it has left already */
 }
 
-static enum err on_take_over(struct exchange *x, int *fd, struct slice *already_read)
+static enum err on_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
 {
     (void)x;
-    *fd = -1;
+    *stream = NULL;
     *already_read = SLICE_NONE;
     return ERR_UNSUPPORTED;
 }

@@ -79,7 +79,7 @@ static void hand_over(struct stage *s, const struct proxy_header *h)
     struct h1_site *site = s->site;
     int fd = s->fd;
     leave(s);
-    h1_conn_begin(w, site, fd, given);
+    h1_conn_go_on(w, site, fd, given);
 }
 
 static void without_header(struct stage *s)
@@ -189,7 +189,7 @@ void proxy_stage_open(struct h1_worker *w, struct h1_site *site, const struct pr
     (void)!getpeername(fd, (struct sockaddr *)&peer, &len);
     enum proxy_use use = proxy_policy_for(policy, &peer);
     if (use == PROXY_SKIP) {
-        h1_conn_begin(w, site, fd, NULL);
+        h1_conn_go_on(w, site, fd, NULL);
         return;
     }
     struct stage *s = mem_alloc(sizeof *s);
