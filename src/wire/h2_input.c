@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 
+enum { SETTINGS_AT_ONCE = 8 }; /* for one unit of the budget: each may change all windows */
 enum { ANSWER_MAX = 64 }; /* bytes of control frames that one frame calls forth at most */
 
 static bool spend(struct h2_conn *c, enum h2_budget kind)
@@ -70,8 +71,6 @@ static bool check_data(struct h2_conn *c, const struct h2_frame_head *h)
         h2_fail(c, H2_FLOW_CONTROL_ERROR, "more DATA than the connection's window");
         return false;
     }
-    if (h->len == 0 && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
-        return false;
     c->in_left -= h->len;
     if (s == NULL && h2_was_closed(c, h->stream)) { /* else it was answered early, and forgotten */
         blame(c, h->stream, H2_STREAM_CLOSED);
@@ -108,6 +107,8 @@ static void begin_data(struct h2_conn *c, const struct h2_frame_head *h, const c
         if (s != NULL)
             s->in_due += 1 + pad;
     }
+    if (len == pad && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
+        return;
     c->data_id = h->stream;
     c->data_left = len - pad;
     c->pad_left = pad;
@@ -274,9 +275,12 @@ static void on_setting(struct h2_conn *c, unsigned id, uint32_t v)
 
 void h2_apply_settings(struct h2_conn *c, struct slice p)
 {
-    for (size_t i = 0; i + 6 <= p.len && !c->closing; i += 6)
+    for (size_t i = 0; i + 6 <= p.len && !c->closing; i += 6) {
+        if (i % (6 * SETTINGS_AT_ONCE) == 0 && !spend(c, H2_CONTROL))
+            return;
         on_setting(c, (unsigned)(unsigned char)p.ptr[i] << 8 | (unsigned char)p.ptr[i + 1],
                    h2_read_u32(p.ptr + i + 2));
+    }
 }
 
 static void on_settings(struct h2_conn *c, const struct h2_frame_head *h, struct slice p)
