@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The failure sweep. One scenario (accept, request with a body, pipelined requests, a file, a large
- * answer, a half head, an idle connection, drain) runs again and again on a real worker, and each
- * time another call of the worker's thread fails: the n-th recv, send, accept, open, mmap … with
- * each error that it may give, shortened, or interrupted; and the n-th completion of an operation.
- * Whatever failed, at the end no operation, fiber, connection or descriptor may be left.
+ * answer, a half head, an idle connection, one of HTTP/2 with several streams, drain) runs again and
+ * again on a real worker, and each time another call of the worker's thread fails: the n-th recv,
+ * send, accept, open, mmap … with each error that it may give, shortened, or interrupted; and the
+ * n-th completion of an operation. Whatever failed, at the end no operation, fiber, connection or
+ * descriptor may be left.
  *
  * The calls are replaced by this program's own functions of the same names, which come before the C
  * library's. Only calls of the worker's thread are counted.
@@ -266,8 +267,8 @@ static void say(int fd, const char *text)
     (void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
 }
 
-/* Until `count` bytes have come, the end, or the time limit. */
-static void hear(int fd, size_t count)
+/* Until `count` bytes have come, the end, or the time limit; true in the first case. */
+static bool hear(int fd, size_t count)
 {
     char buf[65536];
     for (ssize_t n; count > 0; count -= (size_t)n) {
@@ -275,16 +276,38 @@ static void hear(int fd, size_t count)
         if (n < 0 && errno == EINTR)
             n = 0;
         else if (n <= 0)
-            break;
+            return false;
     }
+    return true;
+}
+
+/* Requests of HTTP/2: a word, a file, a body, the gateway; their answers come in any order. */
+static void say_h2(int fd)
+{
+#define H2_GET "\x82\x86\x41\x01""a"
+#define H2_POST "\x83\x86\x41\x01""a"
+    static const char text[] =
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        "\0\0\6\4\0\0\0\0\0" "\0\4\0\x10\0\0"           /* SETTINGS: windows of 1 MiB */
+        "\0\0\4\x8\0\0\0\0\0" "\0\x10\0\0"             /* … and the connection's */
+        "\0\0\6\1\5\0\0\0\1" H2_GET "\x84"                /* / */
+        "\0\0\xc\1\5\0\0\0\3" H2_GET "\x44\5/file"
+        "\0\0\6\1\4\0\0\0\5" H2_POST "\x84" "\0\0\3\0\1\0\0\0\5" "abc"
+        "\0\0\xa\1\5\0\0\0\7" H2_GET "\x44\3/up"
+        "\0\0\xa\1\4\0\0\0\x9" H2_POST "\x44\3/up"          /* reset in the middle */
+        "\0\0\4\3\0\0\0\0\x9" "\0\0\0\x8";
+    (void)!send(fd, text, sizeof text - 1, MSG_NOSIGNAL);
 }
 
 #define TO_A " HTTP/1.1\r\nHost: a\r\n"
 
-static void clients(int fd[4])
+enum { CLIENTS = 5 };
+
+static void clients(int fd[CLIENTS])
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CLIENTS; i++)
         fd[i] = dial();
+    say_h2(fd[4]);
     say(fd[0], "POST /" TO_A "Content-Length: 5\r\n\r\nab");
     say(fd[1], "GET /" TO_A "\r\nGET /" TO_A "\r\nGET /none" TO_A "\r\n");
     say(fd[2], "GET /fi");
@@ -301,6 +324,8 @@ static void clients(int fd[4])
     hear(fd[0], 200);
     say(fd[0], "bad\r\n\r\n");
     hear(fd[0], 100);
+    bool all = hear(fd[4], 500400);
+    CHECK(all || sweep.call != CALLS);
 }
 
 /* Answers what comes, a request at a time, until the peer leaves; every second one closes. */
@@ -371,9 +396,9 @@ static json_t *document(void)
 {
     char dial[32];
     snprintf(dial, sizeof dial, "127.0.0.1:%u", upstream_port);
-    return json_pack("{s:{s:{s:{s:{s:[s],s:s,s:[{s:[{s:[s]}],s:[{s:s,s:s}]},{s:[{s:[s]}],s:[{s:s,"
+    return json_pack("{s:{s:{s:{s:{s:[s],s:[s,s],s:s,s:[{s:[{s:[s]}],s:[{s:s,s:s}]},{s:[{s:[s]}],s:[{s:s,"
                      "s:[{s:s}]}]},{s:[{s:s,s:s}]}]}}}}}",
-                     "apps", "http", "servers", "srv0", "listen", "tcp/127.0.0.1:1",
+                     "apps", "http", "servers", "srv0", "listen", "tcp/127.0.0.1:1", "protocols", "h1", "h2c",
                      "read_header_timeout", "300ms", "routes", "match", "path", "/file", "handle",
                      "handler", "file_server", "root", folder, "match", "path", "/up",
                      "handle", "handler", "reverse_proxy", "upstreams", "dial", dial, "handle",
@@ -387,7 +412,7 @@ static void run_scenario(enum loop_kind kind)
     struct loop *loop;
     struct generation *g;
     char error[500];
-    int fd[4];
+    int fd[CLIENTS];
     json_t *json = document();
     static bool warm; /* the first run opens what the process keeps, such as the files' watch */
     unsigned before = open_descriptors();
@@ -411,8 +436,10 @@ static void run_scenario(enum loop_kind kind)
     timer_init(&limit, on_limit);
     timer_start(loop, &limit, clock_mono_ns() + 60 * NS_PER_S);
     worker_tell(&w, &drain);
-    for (int i = 0; i < 3; i++)
-        close(fd[i]);
+    for (int i = 0; i < CLIENTS; i++) {
+        if (i != 3)
+            close(fd[i]);
+    }
     loop_run(loop);
     timer_stop(&limit);
     atomic_store(&sweep.on, false);

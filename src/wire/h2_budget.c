@@ -14,7 +14,7 @@ static const struct {
     [H2_RESETS] = {"too many streams were reset", 1000, 100},
     [H2_CONTROL] = {"too many control frames", 2000, 200},
     [H2_WINDOWS] = {"too many window updates", 4000, 400},
-    [H2_EMPTY] = {"too many empty frames", 200, 50},
+    [H2_EMPTY] = {"too many empty frames", 1000, 100},
 };
 
 void h2_budgets_init(struct h2_budgets *b, uint64_t now_ns)
