@@ -19,15 +19,14 @@ enum {
 };
 
 struct hpack_entry {
-    uint32_t at;                  /* in the table's bytes: the name, if it has no number; the value */
+    uint32_t at;                  /* in the table's bytes: the name if it has no number, the value */
     uint16_t name_len, value_len;
     uint8_t id, marks;
 };
 
-/* Entries in a ring, oldest first; their bytes behind one another. 48 bytes, and the heap's. */
+/* Entries in a ring, oldest first, and behind the ring their bytes, of which [begin, end) is in use. */
 struct hpack_table {
-    struct hpack_entry *entries;
-    char *bytes;                  /* [begin, end) is in use */
+    struct hpack_entry *entries;  /* NULL: no memory at all */
     uint32_t begin, end, cap;
     uint32_t size, max;           /* as RFC 7541 §4.1 counts */
     uint16_t first, count, slots; /* slots: 0 or a power of two */
@@ -92,9 +91,13 @@ enum hpack_event hpack_next(struct hpack_reader *, struct hpack_field *);
 /* Indexes what is likely to come again: at once where the name says so, else what has been seen
  * before. Never references what it has forgotten, so it may forget at any time without telling. */
 struct hpack_encoder {
+    struct hpack_memory *memory; /* NULL: nothing is remembered */
+    uint32_t told;               /* the size that the peer's decoder believes in */
+    uint32_t low, limit;         /* the lowest and the last that its SETTINGS allowed since */
+};
+
+struct hpack_memory {
     struct hpack_table table;
-    uint32_t told;       /* the size that the peer's decoder believes in */
-    uint32_t low, limit; /* the lowest and the last that its SETTINGS allowed since */
     uint16_t seen[4][4]; /* hashes of fields that were not indexed at first sight */
 };
 
@@ -104,7 +107,7 @@ void hpack_encoder_deinit(struct hpack_encoder *);
 /* The peer's SETTINGS_HEADER_TABLE_SIZE. */
 void hpack_encoder_limit(struct hpack_encoder *, uint32_t limit);
 
-/* Forgets all and frees the table's memory: for a connection that becomes idle. */
+/* Forgets all and frees its memory: for a connection that becomes idle. */
 void hpack_encoder_rest(struct hpack_encoder *);
 
 enum { HPACK_BEGIN_MAX = 12, HPACK_STATUS_MAX = 5 };

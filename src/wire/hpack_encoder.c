@@ -11,6 +11,7 @@
  */
 #include <string.h>
 
+#include "base/mem.h"
 #include "wire/hpack_table.h"
 #include "wire/huffman.h"
 
@@ -48,18 +49,19 @@ void hpack_encoder_init(struct hpack_encoder *e)
 {
     *e = (struct hpack_encoder){.told = HPACK_TABLE_DEFAULT, .low = HPACK_TABLE_DEFAULT,
                                 .limit = HPACK_TABLE_DEFAULT};
-    e->table.max = HPACK_TABLE_DEFAULT;
-}
-
-void hpack_encoder_deinit(struct hpack_encoder *e)
-{
-    hpack_table_deinit(&e->table);
 }
 
 void hpack_encoder_rest(struct hpack_encoder *e)
 {
-    hpack_table_deinit(&e->table);
-    memset(e->seen, 0, sizeof e->seen);
+    if (e->memory != NULL)
+        hpack_table_deinit(&e->memory->table);
+    mem_free(e->memory);
+    e->memory = NULL;
+}
+
+void hpack_encoder_deinit(struct hpack_encoder *e)
+{
+    hpack_encoder_rest(e);
 }
 
 void hpack_encoder_limit(struct hpack_encoder *e, uint32_t limit)
@@ -67,8 +69,19 @@ void hpack_encoder_limit(struct hpack_encoder *e, uint32_t limit)
     e->limit = limit < HPACK_TABLE_DEFAULT ? limit : HPACK_TABLE_DEFAULT;
     if (e->limit < e->low)
         e->low = e->limit;
-    hpack_table_resize(&e->table, e->low);
-    e->table.max = e->limit;
+    if (e->memory == NULL)
+        return;
+    hpack_table_resize(&e->memory->table, e->low);
+    e->memory->table.max = e->limit;
+}
+
+static struct hpack_memory *memory_of(struct hpack_encoder *e)
+{
+    if (e->memory == NULL) {
+        e->memory = NEW(struct hpack_memory);
+        e->memory->table.max = e->limit;
+    }
+    return e->memory;
 }
 
 /* --- names --- */
@@ -208,7 +221,7 @@ static bool seen_before(struct hpack_encoder *e, enum hpack_name id, struct slic
                         struct slice value)
 {
     uint32_t hash = mix(id, name, value);
-    uint16_t *seen = e->seen[hash % 4], mark = (uint16_t)(hash >> 2 | 1);
+    uint16_t *seen = memory_of(e)->seen[hash % 4], mark = (uint16_t)(hash >> 2 | 1);
     for (unsigned i = 0; i < 4; i++) {
         if (seen[i] == mark)
             return true;
@@ -222,7 +235,7 @@ static bool shall_index(struct hpack_encoder *e, enum hpack_name id, struct slic
                         struct slice value, enum hpack_how how)
 {
     if (how != HPACK_AUTO || policies[id] == NOT_AT_ALL ||
-        name.len + value.len + HPACK_ENTRY_OVERHEAD > e->table.max / 2)
+        name.len + value.len + HPACK_ENTRY_OVERHEAD > e->limit / 2)
         return false;
     return policies[id] == AT_FIRST_SIGHT || seen_before(e, id, name, value);
 }
@@ -242,13 +255,13 @@ static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id, st
     if (policies[id] == SECRET)
         how = HPACK_SENSITIVE;
     find_static(id, value, &p);
-    if (p.whole == 0)
-        find(&e->table, id, name, value, &p);
+    if (p.whole == 0 && e->memory != NULL)
+        find(&e->memory->table, id, name, value, &p);
     if (p.whole > 0 && how != HPACK_SENSITIVE)
         return put_number(at, 0x80, 7, p.whole);
     if (shall_index(e, id, name, value, how)) {
         at = put_number(at, 0x40, 6, p.name);
-        remember(&e->table, id, name, value);
+        remember(&memory_of(e)->table, id, name, value);
     } else {
         at = put_number(at, how == HPACK_SENSITIVE ? 0x10 : 0, 4, p.name);
     }

@@ -4,8 +4,7 @@
  * end and added at the new one, so the bytes move through their memory like a caterpillar: when the
  * end is reached, what lives is moved to the front, or to larger memory when that would happen too
  * often. A name that has a number is not stored, though its length counts as the RFC says. Memory is
- * taken at the first entry: at most some four times the table's size, given back by
- * hpack_table_trim.
+ * taken at the first entry, in one piece; hpack_table_trim gives back what is not in use.
  */
 #include "wire/hpack_table.h"
 
@@ -17,7 +16,6 @@ enum { SLOTS_MIN = 4, BYTES_MIN = 128 };
 void hpack_table_deinit(struct hpack_table *t)
 {
     mem_free(t->entries);
-    mem_free(t->bytes);
     *t = (struct hpack_table){.max = t->max};
 }
 
@@ -31,37 +29,29 @@ static void drop_oldest(struct hpack_table *t)
         t->begin = t->end = 0;
 }
 
-/* Of [begin, end) and the entries: `slots` must hold them. */
-static void move(struct hpack_table *t, char *bytes, struct hpack_entry *entries, unsigned slots)
+/* Into memory of that size, where all must have room. */
+static void resize(struct hpack_table *t, uint32_t cap, unsigned slots)
 {
     uint32_t live = t->end - t->begin;
+    struct hpack_entry *entries = mem_alloc(slots * sizeof *entries + cap);
     if (live > 0)
-        memmove(bytes, t->bytes + t->begin, live);
+        memcpy(entries + slots, hpack_table_bytes(t) + t->begin, live);
     for (unsigned i = 0; i < t->count; i++) {
         entries[i] = t->entries[(t->first + i) & (t->slots - 1)];
         entries[i].at -= t->begin;
     }
+    mem_free(t->entries);
+    t->entries = entries;
     t->first = 0;
     t->slots = (uint16_t)slots;
     t->begin = 0;
     t->end = live;
-}
-
-static void resize(struct hpack_table *t, uint32_t cap, unsigned slots)
-{
-    char *bytes = mem_alloc(cap);
-    struct hpack_entry *entries = mem_alloc(slots * sizeof *entries);
-    move(t, bytes, entries, slots);
-    mem_free(t->bytes);
-    mem_free(t->entries);
-    t->bytes = bytes;
-    t->entries = entries;
     t->cap = cap;
 }
 
 static void slide(struct hpack_table *t)
 {
-    memmove(t->bytes, t->bytes + t->begin, t->end - t->begin);
+    memmove(hpack_table_bytes(t), hpack_table_bytes(t) + t->begin, t->end - t->begin);
     for (unsigned i = 0; i < t->count; i++)
         t->entries[(t->first + i) & (t->slots - 1)].at -= t->begin;
     t->end -= t->begin;
@@ -102,7 +92,7 @@ char *hpack_table_add(struct hpack_table *t, const struct hpack_field *f)
     if (t->end + need > t->cap || t->count == t->slots)
         make_room(t, need);
     e.at = t->end;
-    char *at = t->bytes + e.at;
+    char *at = hpack_table_bytes(t) + e.at;
     if (f->id == NAME_OTHER)
         memcpy(at, f->name.ptr, f->name.len);
     if (f->value.len > 0)
@@ -116,7 +106,7 @@ char *hpack_table_add(struct hpack_table *t, const struct hpack_field *f)
 void hpack_table_trim(struct hpack_table *t)
 {
     unsigned slots = 1;
-    uint32_t cap = t->end > t->begin ? t->end - t->begin : 1;
+    uint32_t cap = t->end - t->begin;
     if (t->count == 0) {
         hpack_table_deinit(t);
         return;

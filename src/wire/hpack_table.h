@@ -32,14 +32,22 @@ static inline const struct hpack_entry *hpack_table_at(const struct hpack_table 
     return &t->entries[(t->first + t->count - 1u - index) & (t->slots - 1u)];
 }
 
+/* Only while there is memory. */
+static inline char *hpack_table_bytes(const struct hpack_table *t)
+{
+    return (char *)(t->entries + t->slots);
+}
+
 static inline struct slice hpack_entry_name(const struct hpack_table *t,
                                             const struct hpack_entry *e)
 {
-    return e->id != NAME_OTHER ? hpack_names[e->id] : slice_of(t->bytes + e->at, e->name_len);
+    return e->id != NAME_OTHER ? hpack_names[e->id]
+                               : slice_of(hpack_table_bytes(t) + e->at, e->name_len);
 }
 
 static inline struct slice hpack_entry_value(const struct hpack_table *t,
                                              const struct hpack_entry *e)
 {
-    return slice_of(t->bytes + e->at + (e->id == NAME_OTHER ? e->name_len : 0), e->value_len);
+    size_t skip = e->id == NAME_OTHER ? e->name_len : 0;
+    return slice_of(hpack_table_bytes(t) + e->at + skip, e->value_len);
 }
