@@ -1236,7 +1236,7 @@ def addresses(s):
 
 def refused(s):
     """What is for later is refused by name; what is wrong, with a sentence."""
-    for options, text in (({"transport": {"protocol": "http", "proxy_protocol": "v1"}}, "proxy_protocol"),
+    for options, text in (({"transport": {"protocol": "http", "proxy_protocol": "v3"}}, "proxy protocol version"),
                           ({"transport": {"protocol": "http", "versions": ["h2c"]}}, "h2c"),
                           ({"transport": {"protocol": "http", "versions": ["9"]}}, "unsupported HTTP version"),
                           ({"transport": {"protocol": "fastcgi"}}, "fastcgi"),

@@ -154,16 +154,16 @@ class Gateway(Server):
     """One portico with one reverse_proxy."""
 
     def __init__(self, io, *upstreams, tls=None, transport=None, workers=2, environment=None,
-                 **members):
+                 members=None, **options):
         dials = [u if isinstance(u, str) else f"localhost:{u.port}" for u in upstreams]
         self.handler = {"handler": "reverse_proxy", "upstreams": [{"dial": d} for d in dials],
                         "transport": {"protocol": "http", "tls": trusting() if tls is None else tls,
-                                      **(transport or {})}, **members}
+                                      **(transport or {})}, **options}
         if tls is False:
             del self.handler["transport"]["tls"]
         super().__init__(PORTICO, io, workers=workers, routes=[{"handle": [self.handler]}],
                          top={"logging": {"logs": {"default": {"level": "DEBUG"}}}},
-                         environment=environment, awaited=False)
+                         environment=environment, members=members, awaited=False)
         self.wait(lambda: socket.create_connection(("127.0.0.1", self.admin), 1).close() or True)
 
     def ask(self, path="/", method="GET", body=None, **fields):
@@ -770,6 +770,45 @@ def environment(io):
     proxy.close()
 
 
+def headed(io):
+    """Connections begin with a PROXY header, below the TLS, and are kept for one client each."""
+    seen = []
+
+    def play(sock):
+        sock.settimeout(20)
+        first = sock.recv(13, socket.MSG_WAITALL)
+        if first.startswith(b"PROXY "):
+            while not first.endswith(b"\r\n"):
+                first += sock.recv(1)
+        else:
+            first += sock.recv(3, socket.MSG_WAITALL)
+            first += sock.recv(first[15], socket.MSG_WAITALL)
+        seen.append(first)
+
+    class Headed(Upstream):
+        def run(self, sock):
+            play(sock)
+            super().run(sock)
+
+    trusted = {"trusted_proxies": {"source": "static", "ranges": ["127.0.0.1"]}}
+    v2 = b"\r\n\r\n\0\r\nQUIT\n"
+    for version, plain, tells in (
+            ("v1", True, lambda a: b"PROXY TCP4 %s 0.0.0.0 0 0\r\n" % a),
+            ("v2", False, lambda a: v2 + b"\x21\x11\0\x0c" + socket.inet_aton(a.decode()) + b"\0" * 8)):
+        seen.clear()
+        up = Headed(echo, plain=plain)
+        with gateway(io, up, tls=False if plain else None, workers=1, members=trusted,
+                     transport={"proxy_protocol": version}) as s:
+            for client in ("10.1.1.1", "10.1.1.1", "10.2.2.2", "10.1.1.1"):
+                same(s.ask(X_Forwarded_For=client)[0], 200)
+            same(seen, [tells(b"10.1.1.1"), tells(b"10.2.2.2")])
+    seen.clear()
+    up = Headed(echo, plain=True)
+    with gateway(io, up, tls=False, members=trusted, transport={"proxy_protocol": "v1"}) as s:
+        same(s.ask(X_Forwarded_For="2001:db8::1")[0], 200)
+        same(seen, [b"PROXY TCP6 2001:db8::1 :: 0 0\r\n"])
+
+
 # ---- configuration ---------------------------------------------------------
 
 def caddyfile(io):
@@ -886,6 +925,7 @@ CASES = [
     ("a proxy that the request names", proxy_of_request),
     ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
     ("proxies of the environment", environment),
+    ("connections that begin with a PROXY header", headed),
     ("the same from a Caddyfile", caddyfile),
     ("wrong options are told at load", bad_options),
 ]

@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 
 enum { LINE_MAX_LEN = 107, FIXED = 16 };
 
@@ -129,4 +130,39 @@ enum proxy_result proxy_header_parse(struct slice s, struct proxy_header *h)
     if (s.len < (line ? line_signature.len : binary_signature.len))
         return PROXY_UNSURE;
     return line ? read_line(s, h) : read_binary(s, h);
+}
+
+/* --- the other way --- */
+
+static size_t put_line(const struct ip_address *from, uint16_t port, char *out)
+{
+    char text[IP_TEXT_MAX];
+    if (from == NULL)
+        return (size_t)snprintf(out, PROXY_PUT_MAX, "PROXY UNKNOWN\r\n");
+    return (size_t)snprintf(out, PROXY_PUT_MAX, "PROXY TCP%d %.*s %s %u 0\r\n",
+                            from->is_six ? 6 : 4, (int)ip_text(from, text), text,
+                            from->is_six ? "::" : "0.0.0.0", port);
+}
+
+static size_t put_binary(const struct ip_address *from, uint16_t port, char *out)
+{
+    size_t each = from == NULL ? 0 : from->is_six ? 16 : 4;
+    uint16_t len = (uint16_t)(from != NULL ? 2 * each + 4 : 0);
+    memset(out, 0, PROXY_PUT_MAX);
+    memcpy(out, binary_signature.ptr, binary_signature.len);
+    out[12] = from != NULL ? 0x21 : 0x20;
+    out[13] = from == NULL ? 0 : from->is_six ? 0x21 : 0x11;
+    out[15] = (char)len;
+    if (from != NULL) {
+        memcpy(out + FIXED, from->bytes, each);
+        out[FIXED + 2 * each] = (char)(port >> 8);
+        out[FIXED + 2 * each + 1] = (char)port;
+    }
+    return FIXED + len;
+}
+
+size_t proxy_header_put(unsigned version, const struct ip_address *from, uint16_t port,
+                        char out[PROXY_PUT_MAX])
+{
+    return version == 1 ? put_line(from, port, out) : put_binary(from, port, out);
 }

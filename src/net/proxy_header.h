@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The PROXY protocol's header, versions 1 and 2: how a load balancer tells whose connection it passes
- * on. Pure: bytes in, addresses out. Source: HAProxy's proxy-protocol.txt.
+ * on. Pure: bytes in, addresses out, and the other way. Source: HAProxy's proxy-protocol.txt.
  */
 #pragma once
 
 #include <sys/socket.h>
 
 #include "base/slice.h"
+#include "net/ip_set.h"
 
 enum proxy_result {
     PROXY_NONE,   /* these bytes do not begin a header */
@@ -27,3 +28,10 @@ struct proxy_header {
 };
 
 enum proxy_result proxy_header_parse(struct slice, struct proxy_header *);
+
+enum { PROXY_PUT_MAX = 108 };
+
+/* A header of version 1 or 2 for a connection of `from`, or of nobody who can be told (NULL); returns
+ * its length. Where that client had connected to is not told: the address is zero, as Caddy's is. */
+size_t proxy_header_put(unsigned version, const struct ip_address *from, uint16_t port,
+                        char out[PROXY_PUT_MAX]);

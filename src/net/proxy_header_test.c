@@ -98,3 +98,29 @@ TEST("what begins otherwise is no header, what begins well and goes wrong is a b
     CHECK_INT(proxy_header_parse(slice_of(line, 107), &h), PROXY_BAD);
     CHECK_INT(proxy_header_parse(slice_of(line, 106), &h), PROXY_MORE);
 }
+
+TEST("what is written is what is read")
+{
+    static const char *const texts[] = {"192.0.2.1", "2001:db8::1",
+                                        "abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd"};
+    char out[PROXY_PUT_MAX];
+    struct proxy_header h;
+    struct ip_address ip;
+    for (unsigned version = 1; version <= 2; version++) {
+        for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+            CHECK(ip_parse(slice_from(texts[i]), &ip));
+            size_t len = proxy_header_put(version, &ip, 65535, out);
+            CHECK(len <= sizeof out);
+            CHECK_INT(proxy_header_parse(slice_of(out, len), &h), PROXY_DONE);
+            CHECK(h.given && h.len == len);
+            CHECK_INT(h.from.ss_family, ip.is_six ? AF_INET6 : AF_INET);
+            CHECK_INT(ntohs(((struct sockaddr_in *)&h.from)->sin_port), 65535);
+            CHECK(memcmp(ip.is_six ? (void *)&((struct sockaddr_in6 *)&h.from)->sin6_addr
+                                   : (void *)&((struct sockaddr_in *)&h.from)->sin_addr,
+                         ip.bytes, ip.is_six ? 16 : 4) == 0);
+        }
+        size_t len = proxy_header_put(version, NULL, 0, out);
+        CHECK_INT(proxy_header_parse(slice_of(out, len), &h), PROXY_DONE);
+        CHECK(!h.given && h.len == len);
+    }
+}

@@ -46,6 +46,7 @@ struct http_transport {
     struct template proxy_text;
     struct forward_proxy *proxy; /* of all upstreams; NULL: none, or that depends */
     bool no_proxy, proxy_by_url; /* neither: the environment says */
+    unsigned proxy_header;       /* version of the PROXY protocol that a connection begins with, or 0 */
 };
 
 /* Where an upstream is. */
@@ -178,7 +179,7 @@ void transport_tls_name(struct round *);
 /* As await_link_tls on the round's fresh link. */
 enum err transport_tls_handshake(struct round *, char *why, size_t cap);
 
-/* --- transport_proxy.c --- */
+/* --- transport_proxy.c: proxies, and headers of the PROXY protocol --- */
 enum err transport_proxy_provision(struct http_transport *, const json_t *, struct provision *);
 
 /* Sets the address's proxy, and its key accordingly. */
@@ -187,6 +188,12 @@ enum err transport_proxy_choose(const struct http_transport *, struct dial_addre
 
 /* The same where a request says which it is. */
 enum err transport_proxy_ask(struct round *);
+
+/* A connection that begins with a PROXY header is of one client only: its key. */
+void transport_header_key(struct round *);
+
+/* Sends that header on the round's fresh link. */
+enum err transport_header_send(struct round *, uint64_t deadline_ns, char *why, size_t cap);
 
 /* On a fresh link to the round's proxy: until it leads to the upstream. */
 enum err transport_proxy_pass(struct round *, uint64_t deadline_ns, char *why, size_t cap);

@@ -73,6 +73,7 @@ static enum err choose(struct round *r)
     if (t->constant ||
         dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK) {
         transport_tls_name(r);
+        transport_header_key(r);
         return transport_proxy_ask(r);
     }
     r->error = exchange_fail_f(x, 502, "making dial info: upstream " SLICE_FMT ": invalid dial "

@@ -134,7 +134,7 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
 
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"resolver", "proxy_protocol", NULL};
+    static const char *const unfinished[] = {"resolver", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         const json_t *v = json_object_get(json, *name);
         if (v != NULL && !json_is_null(v))
@@ -269,6 +269,11 @@ static enum err drop_fresh(struct round *r, enum err e, const char *why)
 static enum err prepare_link(struct round *r, uint64_t deadline)
 {
     char proxy[400] = "proxy: ", tls[400] = "tls: ";
+    if (r->g->transport->proxy_header > 0) {
+        enum err e = transport_header_send(r, deadline, proxy + 7, sizeof proxy - 7);
+        if (e != OK)
+            return drop_fresh(r, e, proxy + 7);
+    }
     if (r->address.proxy != NULL) {
         enum err e = transport_proxy_pass(r, deadline, proxy + 7, sizeof proxy - 7);
         if (e != OK)

@@ -7,7 +7,11 @@
  *
  *     {"network_proxy": {"from": "url", "url": "http://user:password@proxy.example:3128"}}
  *     {"network_proxy": {"from": "none"}}
+ *
+ * The PROXY protocol is the other thing of that name: with "proxy_protocol" a connection begins by
+ * saying whose it is, {"proxy_protocol": "v1"} or "v2". It is then kept for that client only.
  */
+#include "net/proxy_header.h"
 #include "proxy/gateway.h"
 
 static const char *const url_members[] = {"from", "url", NULL};
@@ -26,10 +30,22 @@ static enum err read_url(struct http_transport *t, struct slice text, struct pro
     return OK;
 }
 
+static enum err read_header(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    struct slice version;
+    TRY(provision_text(p, json, "proxy_protocol", SLICE(""), &version));
+    t->proxy_header = slice_is(version, "v1") ? 1 : slice_is(version, "v2") ? 2 : 0;
+    return t->proxy_header > 0 || version.len == 0
+               ? OK
+               : provision_fail(p, "invalid proxy protocol version '" SLICE_FMT "'",
+                                SLICE_ARG(version));
+}
+
 enum err transport_proxy_provision(struct http_transport *t, const json_t *json,
                                    struct provision *p)
 {
     struct slice text, from;
+    TRY(read_header(t, json, p));
     const json_t *proxy = json_object_get(json, "network_proxy");
     TRY(provision_text(p, json, "forward_proxy_url", SLICE(""), &text));
     if (text.len > 0)
@@ -115,4 +131,32 @@ enum err transport_proxy_pass(struct round *r, uint64_t deadline_ns, char *why, 
     if (!r->address.tls)
         return OK;
     return await_proxy_tunnel(r->link, p, r->address.hostport, r->x->arena, deadline_ns, why, cap);
+}
+
+/* --- the PROXY protocol --- */
+
+void transport_header_key(struct round *r)
+{
+    if (r->g->transport->proxy_header == 0)
+        return;
+    exchange_addresses(r->x);
+    r->address.key = arena_join(r->x->arena, (struct slice[]){r->address.key, SLICE("\nfor "),
+                                                              r->x->client_ip}, 3);
+}
+
+enum err transport_header_send(struct round *r, uint64_t deadline_ns, char *why, size_t cap)
+{
+    char header[PROXY_PUT_MAX];
+    struct slice host, zone;
+    struct ip_address ip;
+    size_t sent;
+    exchange_addresses(r->x);
+    slice_cut(r->x->client_ip, '%', &host, &zone);
+    bool known = ip_parse(host, &ip);
+    struct iovec part = {header, proxy_header_put(r->g->transport->proxy_header,
+                                                  known ? &ip : NULL, 0, header)};
+    enum err e = stream_send(&r->link->stream, &part, 1, 0, deadline_ns, &sent);
+    if (e != OK)
+        snprintf(why, cap, "sending the PROXY header: %s", err_text(e));
+    return e;
 }
