@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /load /config/ /id/ /stop /adapt /metrics. Before any of it, the checks that keep a web page which
+ * /load /config/ /id/ /stop /adapt /metrics /pki/. Before any of it, the checks that keep a web page which
  * a person has open in a browser from talking to the API of their machine: the Host must be the
  * listener's, an Origin must be allowed, no-cors requests and the null origin are refused. Every
  * error is {"error": "…"} with Caddy's status.
@@ -16,6 +16,7 @@
 #include "admin/document.h"
 #include "base/log_encode.h"
 #include "base/mem.h"
+#include "certs/pki_app.h"
 #include "config/jsonx.h"
 #include "http/route.h"
 #include "loop/await.h"
@@ -510,6 +511,76 @@ static enum err serve_id(struct exchange *x)
     return serve_config(x);
 }
 
+/* --- certificate authorities; on the fiber, since they may have to be made --- */
+
+static enum err refuse_pki(struct exchange *x, int status, const char *before, struct slice what)
+{
+    return answer_error(x, status, arena_str(x->arena, arena_printf(x->arena, "%s" SLICE_FMT, before,
+                        SLICE_ARG(slice_take(what, 300)))));
+}
+
+static enum err put_member(struct buffer *b, const char *key, struct slice value)
+{
+    TRY(buffer_append_f(b, "%s\"%s\":", b->len > 0 ? "," : "{", key));
+    return jsonx_put_string(b, value);
+}
+
+static enum err put_authority(struct buffer *b, const struct authority *a, struct arena *arena)
+{
+    const struct authority_options *o = authority_options(a);
+    TRY(put_member(b, "id", o->id));
+    TRY(put_member(b, "name", o->name));
+    TRY(put_member(b, "root_common_name", pki_expand(o->root_common_name, o->name, arena)));
+    TRY(put_member(b, "intermediate_common_name",
+                   pki_expand(o->intermediate_common_name, o->name, arena)));
+    TRY(put_member(b, "root_certificate", authority_root_pem(a)));
+    TRY(put_member(b, "intermediate_certificate", authority_chain_pem(a)));
+    return BUFFER_PUT(b, "}");
+}
+
+static enum err put_chain(struct buffer *b, const struct authority *a, struct arena *arena)
+{
+    (void)arena;
+    TRY(buffer_append(b, authority_chain_pem(a)));
+    return buffer_append(b, authority_root_pem(a));
+}
+
+static enum err serve_authority(struct exchange *x, struct slice id, const char *type,
+                                enum err (*put)(struct buffer *, const struct authority *,
+                                                struct arena *))
+{
+    struct storage_why *why = arena_alloc(x->arena, sizeof *why);
+    struct authority *a;
+    struct buffer b;
+    if (x->req.method_id != METHOD_GET)
+        return refuse_pki(x, 405, "method not allowed: ", x->req.method);
+    enum err e = pki_running(id, &a, why);
+    if (e == ERR_NOT_FOUND)
+        return answer_error(x, 404, why->text);
+    if (e != OK)
+        return refuse_pki(x, 500, "failed to provision CA: ", slice_from(why->text));
+    buffer_init(&b, 4 << 20);
+    e = put(&b, a, x->arena);
+    struct slice body = arena_copy(x->arena, buffer_slice(&b));
+    buffer_deinit(&b);
+    authority_unref(a);
+    return e == OK ? answer(x, 200, type, body) : answer_error(x, 500, err_text(e));
+}
+
+/* /pki/ca/ID, /pki/ca/ID/certificates. */
+static enum err serve_pki(struct exchange *x)
+{
+    struct slice id, behind, rest = slice_skip(x->req.uri.path, sizeof "/pki/ca/" - 1);
+    bool more = slice_cut(rest, '/', &id, &behind);
+    if (slice_starts(x->req.uri.path, SLICE("/pki/ca/")) && id.len > 0) {
+        if (!more)
+            return serve_authority(x, id, "application/json", put_authority);
+        if (slice_is(behind, "certificates"))
+            return serve_authority(x, id, "application/pem-certificate-chain", put_chain);
+    }
+    return refuse_pki(x, 404, "resource not found: ", x->req.uri.path);
+}
+
 static void run_call(void *arg)
 {
     call = arg;
@@ -531,7 +602,8 @@ static enum err serve_call(struct exchange *x, enum err (*serve)(struct exchange
 static const struct {
     const char *path, *handler; /* the last: as metrics name it */
     enum err (*serve)(struct exchange *);
-    bool below; /* what lies below the path, too */
+    bool below;    /* what lies below the path, too */
+    bool on_fiber; /* it may wait */
 } paths[] = {
     {"/load", "load", serve_load, false},
     {"/adapt", "load", serve_adapt, false},
@@ -539,6 +611,7 @@ static const struct {
     {"/metrics", "metrics", serve_metrics, false},
     {"/config/", "admin", serve_config, true},
     {"/id/", "admin", serve_id, true},
+    {"/pki/", "pki", serve_pki, true, true},
 };
 
 static enum err serve_path(struct exchange *x)
@@ -550,7 +623,7 @@ static enum err serve_path(struct exchange *x)
         if (!slice_is(path, paths[i].path) &&
             !(paths[i].below && slice_starts(path, slice_from(paths[i].path))))
             continue;
-        enum err e = serve_call(x, paths[i].serve);
+        enum err e = paths[i].on_fiber ? paths[i].serve(x) : serve_call(x, paths[i].serve);
         admin_count(x, paths[i].path, paths[i].handler);
         return e;
     }

@@ -182,7 +182,7 @@ static enum err read_answer(int fd, struct buffer *b)
 }
 
 /* "HTTP/1.1 400 Bad Request", fields, an empty line, the body. */
-static enum err judge(struct slice answer, char *error, size_t cap)
+static enum err judge(struct slice answer, const struct admin_call *c, char *error, size_t cap)
 {
     uint64_t status;
     size_t end = slice_find_slice(answer, SLICE("\r\n\r\n"));
@@ -192,7 +192,7 @@ static enum err judge(struct slice answer, char *error, size_t cap)
         return ERR_INVALID;
     }
     if (status < 400)
-        return OK;
+        return c->answer == NULL ? OK : buffer_append(c->answer, slice_skip(answer, end + 4));
     snprintf(error, cap, "%s responded with error: HTTP %u: " SLICE_FMT, cli_program(),
              (unsigned)status, SLICE_ARG(slice_take(slice_trim(slice_skip(answer, end + 4)), 1500)));
     return ERR_INVALID;
@@ -211,7 +211,7 @@ static enum err exchange(struct link *l, const struct admin_call *c, char *error
         snprintf(error, cap, "performing request: %s \"%s%s\": the connection was closed without an "
                  "answer", c->method, l->origin, c->path);
     else
-        e = judge(buffer_slice(&answer), error, cap);
+        e = judge(buffer_slice(&answer), c, error, cap);
     buffer_deinit(&answer);
     return e;
 }

@@ -7,13 +7,14 @@
 
 #include <jansson.h>
 
-#include "base/slice.h"
+#include "base/buffer.h"
 
 struct admin_call {
     const char *address; /* "localhost:2019", "unix//run/x.sock" */
     const char *method, *path;
     struct slice fields; /* more header lines, each with its CR LF */
     struct slice body;   /* JSON; ptr NULL: none */
+    struct buffer *answer; /* gets the body of the answer; NULL: nobody wants it */
 };
 
 /* ERR_INVALID for a status of 400 and more. `error`: a sentence that names what went wrong, with

@@ -21,5 +21,7 @@ extern const struct command command_reverse_proxy;
 extern const struct command command_run;
 extern const struct command command_start;
 extern const struct command command_stop;
+extern const struct command command_trust;
+extern const struct command command_untrust;
 extern const struct command command_validate;
 extern const struct command command_version;

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
+#include "certs/pki_app.h"
 #include "http/http_metrics.h"
 #include "keeper/keeper.h"
 #include "keeper/keeper_wire.h"
@@ -846,6 +847,7 @@ static void tear_down(void)
     timer_stop(&control.watch_timer);
     json_decref(control.watched);
     end_workers();
+    pki_stop();
     offload_stop();
     LOG(LOG_INFO, "", "shutdown complete");
     end_logs();

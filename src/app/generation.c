@@ -213,8 +213,8 @@ static enum err read_document(struct generation *g)
     TRY(read_portico(g, json_object_get(g->plain, "portico")));
     TRY(read_admin(g, json_object_get(g->plain, "admin")));
     const json_t *apps = json_object_get(g->plain, "apps");
-    if (apps == NULL || json_is_null(apps))
-        return OK;
+    if (absent(apps))
+        return https_provision(g, NULL);
     p->path = SLICE("apps");
     TRY(provision_members(p, apps, app_members));
     if (!absent(json_object_get(apps, "http")))

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "certs/automation.h"
+#include "certs/pki_app.h"
 #include "tls/tls_server.h"
 
 #define ACME SLICE("tls.issuance.acme")
@@ -143,6 +144,7 @@ enum err https_provision(struct generation *g, const json_t *apps)
     g->data_folder = data_folder(g);
     p->path = SLICE("storage");
     TRY(automation_storage(p, json_object_get(g->plain, "storage"), g->data_folder, &p->storage));
+    TRY(pki_provision(p, json_object_get(apps, "pki")));
     if (http != NULL && !json_is_null(http))
         return apply_auto_https(g, http, tls);
     return tls != NULL && !json_is_null(tls) ? read_tls(g, tls) : OK;
@@ -183,6 +185,7 @@ static void publish_manual(const struct automation *a)
 
 void https_commit(struct generation *g)
 {
+    pki_start(g->provision.pki);
     tls_tickets_configure(g->tickets.rotation_ns, g->tickets.keys, g->tickets.never_rotate);
     if (g->automation != NULL)
         publish_manual(g->automation);

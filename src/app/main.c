@@ -20,6 +20,8 @@ const struct command *const commands[] = {
     &command_run,
     &command_start,
     &command_stop,
+    &command_trust,
+    &command_untrust,
     &command_validate,
     &command_version,
     NULL,

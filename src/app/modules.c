@@ -4,6 +4,7 @@
  */
 #include "app/modules.h"
 
+#include "certs/certs_modules.h"
 #include "certs/dns_provider.h"
 #include "handlers/encoder.h"
 #include "handlers/handlers.h"
@@ -46,6 +47,7 @@ const struct module *const all_modules[] = {
     &handler_subroute,
     &handler_vars,
     &ip_source_static,
+    &issuer_internal,
     &listener_http_redirect,
     &listener_proxy_protocol,
     &listener_tls,

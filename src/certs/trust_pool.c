@@ -94,13 +94,6 @@ static enum err provision_combined(void *cfg, const json_t *json, struct provisi
     return OK;
 }
 
-static enum err provision_later(void *cfg, const json_t *json, struct provision *p)
-{
-    (void)cfg;
-    (void)json;
-    return provision_fail(p, "this source of trusted certificates is not supported yet");
-}
-
 const struct module trust_inline = {.id = "tls.ca_pool.source.inline",
                                     .cfg_size = sizeof(struct certificate_list),
                                     .provision = provision_inline};
@@ -116,9 +109,3 @@ const struct module trust_system = {.id = "tls.ca_pool.source.system",
 const struct module trust_combined = {.id = "tls.ca_pool.source.combined",
                                       .cfg_size = sizeof(struct certificate_list),
                                       .provision = provision_combined};
-const struct module trust_pki_root = {.id = "tls.ca_pool.source.pki_root",
-                                      .cfg_size = sizeof(struct certificate_list),
-                                      .provision = provision_later};
-const struct module trust_pki_intermediate = {.id = "tls.ca_pool.source.pki_intermediate",
-                                              .cfg_size = sizeof(struct certificate_list),
-                                              .provision = provision_later};

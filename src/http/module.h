@@ -14,6 +14,7 @@
 
 struct chain;
 struct named_route;
+struct pki;
 struct provision;
 struct storage;
 
@@ -51,6 +52,7 @@ struct provision {
     struct slice server_name;
     const json_t *server; /* the server in hand, for handlers that look at it */
     struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
+    struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *tls; /* the app: issuers look for "dns" and "resolvers" there; NULL: none */
 };

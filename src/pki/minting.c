@@ -33,10 +33,25 @@ static bool set_times(X509 *x, const struct minting *m)
            ASN1_TIME_set(X509_getm_notAfter(x), (time_t)m->to_s) != NULL;
 }
 
+/* X.520's PrintableString, which Go prefers. */
+static bool is_printable(struct slice text)
+{
+    static const char others[] = " '()+,-./:=?";
+    for (size_t i = 0; i < text.len; i++) {
+        char c = ascii_lower(text.ptr[i]);
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') &&
+            memchr(others, c, sizeof others - 1) == NULL)
+            return false;
+    }
+    return true;
+}
+
 static bool add_common_name(X509_NAME *to, struct slice text)
 {
-    return X509_NAME_add_entry_by_NID(to, NID_commonName, MBSTRING_UTF8,
-                                      (const unsigned char *)text.ptr, (int)text.len, -1, 0) == 1;
+    int form = is_printable(text) ? V_ASN1_PRINTABLESTRING : MBSTRING_UTF8;
+    return text.len > 0 && text.len <= COMMON_NAME_MAX &&
+           X509_NAME_add_entry_by_NID(to, NID_commonName, form, (const unsigned char *)text.ptr,
+                                      (int)text.len, -1, 0) == 1;
 }
 
 static bool add_usage(X509 *x, const int *bits, size_t count)
