@@ -91,7 +91,7 @@ static int run(const struct command_line *l)
                                quick_route(handlers, slice_from(has_domain ? domain : "")));
     if (flag_on(l, "access-log"))
         json_object_set_new(server, "logs", json_object());
-    return quick_keep(l, json_pack("{s:o}", "static", server), flag_on(l, "debug"));
+    return quick_keep(l, json_pack("{s:o}", "static", server), NULL, flag_on(l, "debug"));
 }
 
 static void tell_address(struct slice network, struct slice host, unsigned port)

@@ -176,7 +176,7 @@ static int run(const struct command_line *l)
     json_decref(a.fields);
     mem_free(piped);
     if (good)
-        return quick_keep(l, servers, flag_on(l, "debug"));
+        return quick_keep(l, servers, NULL, flag_on(l, "debug"));
     json_decref(servers);
     return EXIT_STARTUP;
 }

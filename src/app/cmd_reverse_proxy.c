@@ -139,11 +139,21 @@ static bool read_from(const char *from, struct site_address *a)
     return true;
 }
 
-static json_t *make_server(const struct command_line *l, struct arena *arena)
+/* Of the local authority, whatever the name. */
+static json_t *internal_certificates(struct slice host)
+{
+    return json_pack("{s:{s:[{s:[o],s:[{s:s}]}]}}", "automation", "policies", "subjects",
+                     quick_text(host), "issuers", "module", "internal");
+}
+
+/* *tls stays NULL where nothing is to be said about certificates. */
+static json_t *make_server(const struct command_line *l, json_t **tls, struct arena *arena)
 {
     struct site_address from;
     if (!read_from(flag_value(l, "from"), &from))
         return NULL;
+    if (flag_on(l, "internal-certs") && from.host.len > 0)
+        *tls = internal_certificates(from.host);
     json_t *handler = make_handler(l, arena);
     if (handler == NULL)
         return NULL;
@@ -162,14 +172,14 @@ static json_t *make_server(const struct command_line *l, struct arena *arena)
 static int run(const struct command_line *l)
 {
     struct arena arena;
-    if (flag_on(l, "internal-certs"))
-        return cli_fail("--internal-certs: HTTPS is not served yet");
+    json_t *tls = NULL;
     arena_init(&arena, 16384);
-    json_t *server = make_server(l, &arena);
+    json_t *server = make_server(l, &tls, &arena);
     arena_deinit(&arena);
-    if (server == NULL)
-        return EXIT_STARTUP;
-    return quick_keep(l, json_pack("{s:o}", "proxy", server), flag_on(l, "debug"));
+    if (server != NULL)
+        return quick_keep(l, json_pack("{s:o}", "proxy", server), tls, flag_on(l, "debug"));
+    json_decref(tls);
+    return EXIT_STARTUP;
 }
 
 static void tell_address(struct slice network, struct slice host, unsigned port)

@@ -39,10 +39,12 @@ bool quick_fields(const struct command_line *l, const char *flag, const char *wh
     return true;
 }
 
-int quick_keep(const struct command_line *l, json_t *servers, bool debug)
+int quick_keep(const struct command_line *l, json_t *servers, json_t *tls, bool debug)
 {
     json_t *document = json_pack("{s:{s:b,s:{s:b}},s:{s:{s:o}}}", "admin", "disabled", 1, "config",
                                  "persist", 0, "apps", "http", "servers", servers);
+    if (tls != NULL)
+        json_object_set_new(json_object_get(document, "apps"), "tls", tls);
     if (debug)
         json_object_set_new(document, "logging",
                             json_pack("{s:{s:{s:s}}}", "logs", "default", "level", "DEBUG"));

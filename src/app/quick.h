@@ -7,9 +7,9 @@
 
 #include "app/cli.h"
 
-/* Gives `servers` (an object, name → server; the reference passes on) to a new server process and
- * keeps it. `debug`: the log tells more. The exit status. */
-int quick_keep(const struct command_line *, json_t *servers, bool debug);
+/* Gives `servers` (an object, name → server) and the app "tls" (NULL: none) to a new server process
+ * and keeps it; the references pass on. `debug`: the log tells more. The exit status. */
+int quick_keep(const struct command_line *, json_t *servers, json_t *tls, bool debug);
 
 /* In the server process. `started`: once, when it runs; may be NULL. */
 int quick_serve(void (*started)(void));
