@@ -15,8 +15,9 @@
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "http/tls_placeholder.h"
 
-enum { HOST_MAX = 256, NAMES_MAX = 16 };
+enum { HOST_MAX = 256, NAMES_MAX = 16, REQUEST_FIELDS = 10 };
 
 struct access_logger {
     struct slice name;
@@ -364,7 +365,28 @@ static struct slice proto_of(const struct exchange *x)
     }
 }
 
-/* Up to nine fields at `out`. */
+/* What the handshake agreed on, and who the client is by its certificate. */
+static struct log_field put_tls(struct exchange *x)
+{
+    struct tls_facts f;
+    struct peer_certificate peer;
+    struct log_field *out = ARENA_ARRAY(x->arena, struct log_field, 8);
+    size_t n = 0;
+    tls_stream_facts(x->tls, &f);
+    out[n++] = LOG_BOOLEAN("resumed", f.resumed);
+    out[n++] = LOG_NUM("version", f.version);
+    out[n++] = LOG_NUM("cipher_suite", f.cipher);
+    out[n++] = LOG_STR("proto", f.alpn);
+    out[n++] = LOG_STR("server_name", f.server_name);
+    out[n++] = LOG_BOOLEAN("ech", false);
+    if (f.peer_certificate && tls_peer(x, &peer)) {
+        out[n++] = LOG_STR("client_common_name", peer.common_name);
+        out[n++] = LOG_STR("client_serial", peer.serial);
+    }
+    return LOG_GROUP("tls", out, n);
+}
+
+/* Up to REQUEST_FIELDS at `out`. */
 static size_t put_request(struct log_field *out, struct exchange *x, const struct access_entry *e,
                           bool credentials)
 {
@@ -381,6 +403,8 @@ static size_t put_request(struct log_field *out, struct exchange *x, const struc
     out[n++] = put_header("headers", &e->fields, true, credentials, x->arena);
     if (x->req.has_body && x->req.content_length < 0 && x->req.major == 1)
         out[n++] = LOG_LIST("transfer_encoding", &chunked, 1);
+    if (x->tls != NULL)
+        out[n++] = put_tls(x);
     return n;
 }
 
@@ -432,7 +456,7 @@ static bool wanted_by_any(const struct access_names *names, enum log_level level
 void access_log_end(const struct access_log *l, struct exchange *x, const struct access_entry *e,
                     int status)
 {
-    struct log_field request[9];
+    struct log_field request[REQUEST_FIELDS];
     enum log_level level = status >= 500 ? LOG_ERROR : LOG_INFO;
     if (is_skipped(x))
         return;
@@ -462,7 +486,7 @@ void access_log_end(const struct access_log *l, struct exchange *x, const struct
 void access_log_error(const struct access_log *l, struct exchange *x, enum log_level level,
                       const char *message, const struct log_field *more, size_t count)
 {
-    struct log_field request[9], fields[16];
+    struct log_field request[REQUEST_FIELDS], fields[16];
     struct access_entry now = entry_now(x);
     struct access_names names = {0};
     size_t n = 0;

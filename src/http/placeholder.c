@@ -17,6 +17,7 @@
 #include "http/placeholder_file.h"
 #include "http/server.h"
 #include "http/template.h"
+#include "http/tls_placeholder.h"
 #include "http/uri.h"
 
 typedef struct slice fixed_value(struct exchange *);
@@ -641,6 +642,7 @@ static const struct {
     {{"http.request.orig_uri.path.", 27}, orig_path_part},
     {{"http.request.host.labels.", 25}, host_label},
     {{"http.request.remote.host/", 25}, remote_network},
+    {{"http.request.tls.", 17}, tls_placeholder},
     {{"http.response.header.", 21}, response_header},
     {{"http.reverse_proxy.", 19}, reverse_proxy},
 };

@@ -211,6 +211,8 @@ static enum err serve(const struct http_server *s, struct exchange *x, bool *unh
     struct sink *bottom = x->sink;
     enum err e = OK;
     if (!challenge_asked(x) || !challenge_answer(x, &e))
+        e = server_check_host(s, x);
+    if (e == OK && !exchange_answered(x))
         e = route_list_run(&s->routes, x, NULL);
     if (e == ERR_FAILED && !exchange_answered(x) && x->error.status > 0) {
         x->sink = bottom; /* what wrapped the response ended with its handler, as in Caddy */

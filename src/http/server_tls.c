@@ -7,6 +7,8 @@
 
 #include "base/log.h"
 #include "http/tls_policies.h"
+#include "http/uri.h"
+#include "tls/tls_stream.h"
 
 enum { PROTOCOLS_BY_DEFAULT = HTTP_1 | HTTP_2 | HTTP_3 };
 
@@ -82,4 +84,21 @@ enum err server_tls_provision(struct http_server *s, const json_t *json, struct 
             "enabling strict SNI-Host enforcement because TLS client auth is configured",
             LOG_STR("server_id", s->name));
     return OK;
+}
+
+enum err server_check_host(const struct http_server *s, struct exchange *x)
+{
+    struct tls_facts facts;
+    struct slice host, port;
+    if (!s->strict_sni_host || x->tls == NULL)
+        return OK;
+    tls_stream_facts(x->tls, &facts);
+    host_split(x->req.host, &host, &port);
+    if (slice_eq_nocase(host, facts.server_name))
+        return OK;
+    x->close_after = true;
+    return exchange_fail_f(x, 421, "strict host matching: TLS ServerName (" SLICE_FMT ") and HTTP "
+                           "Host (" SLICE_FMT ") values differ",
+                           SLICE_ARG(slice_take(facts.server_name, 255)),
+                           SLICE_ARG(slice_take(host, 255)));
 }

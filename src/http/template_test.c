@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/pem.h"
 #include "base/test.h"
 #include "base/text.h"
 #include "http/template.h"
+#include "http/tls_placeholder.h"
 #include "http/uri.h"
 
 static struct arena arena;
@@ -90,7 +92,7 @@ TEST("the placeholders of a request have the values that the table says")
     {
         struct slice name = member(row, "get"), value, want = member(row, "expect");
         if (slice_starts(name, SLICE("http.request.tls.")))
-            continue; /* HTTPS is not there yet */
+            continue; /* below */
         if (slice_is(name, "http.request.scheme"))
             want = SLICE("http"); /* the table's request came by TLS */
         if (!placeholder_get(&x, name, &value))
@@ -100,6 +102,53 @@ TEST("the placeholders of a request have the values that the table says")
         checked++;
     }
     CHECK_INT(checked, 28);
+    json_decref(t);
+    arena_deinit(&arena);
+}
+
+static struct slice client_der(const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    struct slice pem = SLICE(""), der = SLICE("");
+    struct pem_block block;
+    json_array_foreach(rows, i, row)
+    {
+        if (slice_is(member(row, "get"), "http.request.tls.client.certificate_pem"))
+            pem = member(row, "expect");
+    }
+    CHECK(pem_next(&pem, &block));
+    CHECK_OK(pem_decode(&block, &arena, &der));
+    return der;
+}
+
+TEST("those of TLS have the values that the table says")
+{
+    json_t *t = table("http-placeholders"), *row, *rows = json_object_get(t, "cases");
+    struct tls_facts facts = {.version = 0x0304, .cipher_name = "TLS_AES_256_GCM_SHA384",
+                              .alpn = SLICE("h2"), .server_name = SLICE("example.com")};
+    struct peer_certificate peer;
+    struct slice value;
+    size_t i, checked = 0;
+    begin();
+    CHECK_OK(peer_certificate_read(client_der(rows), &arena, &peer));
+    json_array_foreach(rows, i, row)
+    {
+        struct slice name = member(row, "get");
+        if (!slice_starts(name, SLICE("http.request.tls.")))
+            continue;
+        CHECK(tls_placeholder_of(&facts, &peer, slice_skip(name, 17), &arena, &value));
+        if (!slice_eq(value, member(row, "expect")))
+            test_fail(__FILE__, __LINE__, "%.*s is \"%.*s\"", SLICE_ARG(name), SLICE_ARG(value));
+        checked++;
+    }
+    CHECK_INT(checked, 16);
+    CHECK(!tls_placeholder_of(&facts, &peer, SLICE("client.san.x"), &arena, &value));
+    CHECK(!tls_placeholder_of(&facts, &peer, SLICE("client.san.ips.x"), &arena, &value));
+    CHECK(!tls_placeholder_of(&facts, &peer, SLICE("nothing"), &arena, &value));
+    CHECK(tls_placeholder_of(&facts, NULL, SLICE("client.subject"), &arena, &value));
+    CHECK_INT(value.len, 0);
+    CHECK(!placeholder_get(&x, SLICE("http.request.tls.version"), &value)); /* clear text */
     json_decref(t);
     arena_deinit(&arena);
 }
