@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/2 over clear text (h2c) against the whole program, on both I/O back ends, as TAP: with Python's
-h2, curl, nghttp and h2load as clients, and frames by hand. Usage: h2_test.py PORTICO [CASE]."""
+"""HTTP/2 against the whole program, over clear text (h2c) and TLS, on both I/O back ends, as TAP: with
+Python's h2, curl, nghttp and h2load as clients, and frames by hand. Usage: h2_test.py PORTICO [CASE]."""
 import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import h2.events
 import h2.exceptions
 import hpack
 
+from certificates import Authority
 from server import Server, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
@@ -27,6 +29,7 @@ CLEAR = {"protocols": ["h1", "h2c"]}
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 (DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE,
  CONTINUATION) = range(10)
+BROKEN = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 NO_ERROR, PROTOCOL_ERROR, FLOW, CLOSED, REFUSED, CANCEL, CALM = 0, 1, 3, 5, 7, 8, 11
 FOLDER = tempfile.TemporaryDirectory(prefix="portico-h2-")
 FILES = {"small": b"x" * 100, "10k": os.urandom(10240), "100k": os.urandom(102400),
@@ -45,6 +48,45 @@ ECHO = [{"match": [{"path": ["/echo"]}],
         {"handle": [{"handler": "file_server", "root": FOLDER.name}]}]
 
 
+CERTIFICATE, KEY = (AUTHORITY := Authority()).leaf("a.example", "DNS:a.example")
+
+
+def dial(s, room=None):
+    c = socket.socket()
+    c.settimeout(20)
+    if room:
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    secure = getattr(s, "secure", None)
+    c.connect(("127.0.0.1", secure or s.port))
+    if not secure:
+        return c
+    context = ssl.create_default_context(cafile=AUTHORITY.root)
+    context.set_alpn_protocols(["h2"])
+    c = context.wrap_socket(c, server_hostname="a.example")
+    same(c.selected_alpn_protocol(), "h2")
+    return c
+
+
+def secure_server(io, members=None, routes=None, body="one"):
+    """With TLS on an address of its own; s.port is in clear text."""
+    port, secure = free_port(), free_port()
+    server = {"listen": [f"127.0.0.1:{port}", f"127.0.0.1:{secure}"],
+              "automatic_https": {"disable": True}, "tls_connection_policies": [{}],
+              "routes": routes or [{"handle": [{"handler": "static_response", "body": body}]}],
+              **(members or {})}
+    files = [{"certificate": CERTIFICATE, "key": KEY}]
+    s = Server(PORTICO, io, awaited=False, top={"apps": {
+        "http": {"http_port": port, "servers": {"srv0": server}},
+        "tls": {"certificates": {"load_files": files}}}})
+    s.port, s.secure = port, secure
+    try:
+        s.wait(lambda: s.get("/small") is not None)
+    except AssertionError:
+        s.end()
+        raise
+    return s
+
+
 def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
@@ -53,11 +95,7 @@ class Raw:
     """Frames by hand."""
 
     def __init__(self, s, settings=b"", hello=True, room=None):
-        self.c = socket.socket()
-        self.c.settimeout(20)
-        if room:
-            self.c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-        self.c.connect(("127.0.0.1", s.port))
+        self.c = dial(s, room)
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.rest = b""
         if hello:
@@ -87,7 +125,7 @@ class Raw:
                 yield kind, flags, stream, payload
             try:
                 part = self.c.recv(65536)
-            except ConnectionResetError:
+            except (ConnectionResetError, ssl.SSLError):
                 return
             if not part:
                 return
@@ -132,7 +170,7 @@ class Client:
     """Python's h2."""
 
     def __init__(self, s, window=None):
-        self.c = socket.create_connection(("127.0.0.1", s.port), 20)
+        self.c = dial(s)
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.h2.initiate_connection()
@@ -213,11 +251,15 @@ class Client:
         return self.status[stream][":status"], body
 
 
-def served(run, **settings):
+def served(run, secure=False, **settings):
     """A case with a server of its own, from which nothing may be left."""
     def case(io):
         others = {k: v for k, v in settings.items() if k != "members"}
-        s = Server(PORTICO, io, members={**CLEAR, **settings.get("members", {})}, **others)
+        members = settings.get("members", {})
+        if secure:
+            s = secure_server(io, members=members, **others)
+        else:
+            s = Server(PORTICO, io, members={**CLEAR, **members}, **others)
         try:
             s.wait(lambda: s.live()["connections"] == 0)
             before = s.live()
@@ -508,7 +550,7 @@ def flood(data, settings=b""):
         try:
             for _ in range(3000):
                 c.send(data * 10)
-        except (BrokenPipeError, ConnectionResetError):
+        except BROKEN:
             pass
         assert c.goaway() in (CALM, None), "another code"
         s.wait(lambda: "HTTP/2 connection ended" in s.text())
@@ -523,7 +565,7 @@ def rapid_reset(s):
     try:
         for i in range(1, 20001, 2):
             c.send(frame(HEADERS, 5, i, block) + frame(RST_STREAM, 0, i, struct.pack(">I", 8)))
-    except (BrokenPipeError, ConnectionResetError):
+    except BROKEN:
         pass
     assert c.goaway() in (CALM, None)
     s.wait(lambda: "too many streams were reset" in s.text())
@@ -537,7 +579,7 @@ def made_you_reset(s):
     try:
         for i in range(1, 20001, 2):
             c.send(frame(HEADERS, 5, i, block) + frame(WINDOW_UPDATE, 0, i, struct.pack(">I", 0)))
-    except (BrokenPipeError, ConnectionResetError):
+    except BROKEN:
         pass
     assert c.goaway() in (CALM, None)
     s.wait(lambda: "too many streams were reset" in s.text())
@@ -549,7 +591,7 @@ def continuation_flood(s):
         c.send(frame(HEADERS, 1, 1, b""))
         for _ in range(1000):
             c.send(frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b"))
-    except (BrokenPipeError, ConnectionResetError):
+    except BROKEN:
         pass
     assert c.goaway() in (CALM, None)
     s.wait(lambda: "CONTINUATION" in s.text())
@@ -566,7 +608,7 @@ def no_reader(s):
     try:
         for _ in range(100):
             c.send(frame(PING, 0, 0, b"12345678") * 10)
-    except (socket.timeout, BrokenPipeError, ConnectionResetError):
+    except (socket.timeout, *BROKEN):
         pass
     s.wait(lambda: "took nothing" in s.text() or "too many" in s.text(), 20)
     if not SANITIZED:
@@ -754,6 +796,28 @@ CASES = [
     ("the access log", served(access_log, members={"logs": {}})),
     ("memory of idle connections", memory),
 ]
+
+SECURE = [
+    ("small answers", small, {}),
+    ("files of all sizes", files, {"routes": ECHO}),
+    ("bodies of all sizes", bodies, {"routes": ECHO}),
+    ("an answer before the body", early, {"routes": ECHO}),
+    ("thousands of streams", thousands, {"routes": ECHO}),
+    ("a slow stream blocks no other", slow_stream, {"routes": ECHO}),
+    ("windows that change", windows, {"routes": ECHO}),
+    ("resets", resets, {"routes": ECHO}),
+    ("clients that leave", leaves, {"routes": ECHO}),
+    ("byte by byte", byte_by_byte, {"routes": ECHO}),
+    ("too large a head", too_large, {"routes": ECHO}),
+    ("rapid reset", rapid_reset, {"routes": ECHO}),
+    ("a client that does not read", no_reader,
+     {"routes": ECHO, "members": {"write_idle_timeout": "3s"}}),
+    ("a stream that stands still", stalled_stream,
+     {"routes": ECHO, "members": {"write_idle_timeout": "1s"}}),
+    ("the idle timeout", idle, {"routes": ECHO, "members": {"idle_timeout": "1s"}}),
+]
+CASES += [(f"{name}, over TLS", served(run, secure=True, **settings))
+          for name, run, settings in SECURE]
 
 if __name__ == "__main__":
     run_cases(CASES, at_once=4)
