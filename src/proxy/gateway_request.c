@@ -8,7 +8,10 @@
  * the head and can be sent again. Any other is sent by a fiber of its own, so that the answer may
  * come down while the body still goes up; that fiber reads no faster than the upstream takes.
  */
+#include <sys/random.h>
+
 #include "base/check.h"
+#include "base/text.h"
 #include "http/uri.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
@@ -148,6 +151,31 @@ static struct slice lower(struct slice s, struct arena *arena)
     return slice_of(copy, s.len);
 }
 
+static bool is_tunnel(const struct exchange *x)
+{
+    return x->req.method_id == METHOD_CONNECT && x->req.upgrade.len > 0;
+}
+
+/* A WebSocket over HTTP/2 (RFC 8441) has no key; over HTTP/1 it must have one. */
+static void add_websocket_key(struct fields *fs, struct arena *arena)
+{
+    char nonce[16], text[25];
+    struct buffer b = {.ptr = text, .cap = sizeof text, .max = sizeof text};
+    if (fields_has(fs, SLICE("Sec-WebSocket-Key")))
+        return;
+    if (getrandom(nonce, sizeof nonce, GRND_NONBLOCK) != (ssize_t)sizeof nonce)
+        memset(nonce, 0, sizeof nonce); /* it is no secret: RFC 6455 §10.3 */
+    (void)!base64_encode(&b, slice_of(nonce, sizeof nonce));
+    fields_add(fs, SLICE("Sec-WebSocket-Key"), arena_copy(arena, buffer_slice(&b)));
+}
+
+static struct slice via(const struct request *q)
+{
+    if (q->major == 2)
+        return SLICE("2.0 portico");
+    return q->minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico");
+}
+
 static void prepare_fields(struct round *r)
 {
     struct exchange *x = r->x;
@@ -172,8 +200,10 @@ static void prepare_fields(struct round *r)
         fields_add(fs, SLICE("Upgrade"), lower(x->req.upgrade, x->arena));
         r->upgrade = true;
     }
+    if (is_tunnel(x) && slice_eq_nocase(x->req.upgrade, SLICE("websocket")))
+        add_websocket_key(fs, x->arena);
     add_forwarded(r);
-    fields_add(fs, SLICE("Via"), x->req.minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico"));
+    fields_add(fs, SLICE("Via"), via(&x->req));
     if (r->chunked_up && fields_has(from, SLICE("Trailer")))
         fields_add(fs, SLICE("Trailer"), fields_joined(from, SLICE("Trailer"), x->arena));
 }
@@ -183,7 +213,7 @@ static void prepare_fields(struct round *r)
 static void take_target(struct round *r)
 {
     const struct request *q = &r->x->req;
-    r->method = q->method;
+    r->method = is_tunnel(r->x) ? SLICE("GET") : q->method;
     r->to_head = q->method_id == METHOD_HEAD;
     r->target = uri_text(&q->uri, r->x->arena);
     if (r->target.len == 0 || r->target.ptr[0] != '/') /* what a rewrite left is a path, and not an

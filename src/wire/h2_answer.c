@@ -108,10 +108,20 @@ static enum err put_interim(struct sink *sink, struct response *res)
     return OK;
 }
 
+/* RFC 8441 §5: what is 101 in HTTP/1 is 200 here, and its fields are HTTP/1's. */
+static void accept_tunnel(struct response *res)
+{
+    res->status = 200;
+    res->content_length = -1;
+    fields_remove(&res->fields, SLICE("Sec-WebSocket-Accept"));
+}
+
 static enum err on_sink_head(struct sink *sink, struct response *res)
 {
     struct h2_stream *s = of_sink(sink);
     struct h2_conn *c = s->conn;
+    if (res->status == 101 && s->x.req.upgrade.len > 0)
+        accept_tunnel(res);
     if (res->status / 100 == 1)
         TRY(put_interim(sink, res));
     size_t room = h2_block_room(&res->fields);
@@ -159,7 +169,7 @@ static bool put_at_once(struct h2_stream *s, struct slice bytes, bool last)
     return true;
 }
 
-static enum err send_bytes(struct h2_stream *s, struct slice bytes, bool last)
+enum err h2_send_bytes(struct h2_stream *s, struct slice bytes, bool last)
 {
     if (put_at_once(s, bytes, last))
         return OK;
@@ -170,7 +180,7 @@ static enum err send_pending(struct h2_stream *s, bool last)
 {
     struct slice bytes = s->pending;
     s->pending = SLICE_NONE;
-    return bytes.len > 0 ? send_bytes(s, bytes, last) : OK;
+    return bytes.len > 0 ? h2_send_bytes(s, bytes, last) : OK;
 }
 
 static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend lend)
@@ -186,7 +196,7 @@ static enum err on_sink_data(struct sink *sink, struct slice bytes, enum lend le
         s->pending = bytes; /* whether it is the last will be known soon */
         return OK;
     }
-    return send_bytes(s, bytes, false);
+    return h2_send_bytes(s, bytes, false);
 }
 
 static enum err on_sink_file(struct sink *sink, int fd, uint64_t offset, uint64_t len)
@@ -229,6 +239,8 @@ static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
         return OK;
     if (s->reset)
         return ERR_CLOSED;
+    if (s->taken_over)
+        return cut(s, ERR_CLOSED, H2_CANCEL); /* a tunnel ends by its two sides */
     if (!bodiless && s->x.res.content_length >= 0 &&
         s->x.bytes_sent + s->pending.len < (uint64_t)s->x.res.content_length)
         return cut(s, ERR_INVALID, H2_INTERNAL_ERROR); /* less than announced */

@@ -105,7 +105,7 @@ void h2_on_input_end(struct h2_stream *s)
 
 /* --- reading --- */
 
-uint64_t h2_read_deadline(struct h2_stream *s)
+static uint64_t read_deadline(struct h2_stream *s)
 {
     const struct http_server *server = s->x.server;
     return pace_deadline(&s->reading, loop_now_ns(s->conn->worker->loop),
@@ -116,6 +116,8 @@ uint64_t h2_read_deadline(struct h2_stream *s)
 uint64_t h2_write_deadline(struct h2_stream *s)
 {
     const struct http_server *server = s->x.server;
+    if (s->taken_over)
+        return s->hard_write_ns;
     return pace_deadline(&s->writing, loop_now_ns(s->conn->worker->loop),
                          server->write_idle_timeout_ns, server->write_min_rate,
                          earlier_ns(s->hard_write_ns, s->x.answer_by_ns));
@@ -128,20 +130,18 @@ static enum err say_continue(struct h2_stream *s)
     return s->head_out ? OK : h2_sink.inform(&s->sink, 100, &none);
 }
 
-static enum err await_data(struct h2_stream *s)
+enum err h2_await_data(struct h2_stream *s, uint64_t deadline_ns)
 {
-    if (s->expect_continue && s->in_seen == 0)
-        TRY(say_continue(s));
     widen(s);
     give_stream_back(s);
     waiter_init(&s->in_waiter);
     s->in_waiting = true;
-    enum err e = await_wake(&s->in_waiter, h2_read_deadline(s));
+    enum err e = await_wake(&s->in_waiter, deadline_ns);
     s->in_waiting = false;
     return e;
 }
 
-static size_t take_data(struct h2_stream *s, char *buf, size_t cap)
+size_t h2_take_data(struct h2_stream *s, char *buf, size_t cap)
 {
     size_t n = s->in.len - s->in_at < cap ? s->in.len - s->in_at : cap;
     memcpy(buf, s->in.ptr + s->in_at, n);
@@ -162,14 +162,16 @@ static enum err on_read_body(struct exchange *x, char *buf, size_t cap, size_t *
     *n = 0;
     if (cap == 0)
         return OK;
-    while (s->in_at == s->in.len) {
+    while (!h2_has_data(s)) {
         if (s->in_ended)
             return OK;
         if (s->reset)
             return ERR_CLOSED;
-        TRY(await_data(s));
+        if (s->expect_continue && s->in_seen == 0)
+            TRY(say_continue(s));
+        TRY(h2_await_data(s, read_deadline(s)));
     }
-    *n = take_data(s, buf, cap);
+    *n = h2_take_data(s, buf, cap);
     return OK;
 }
 
@@ -193,14 +195,6 @@ static void on_watch(struct exchange *x, bool on)
     s->watched = on;
     if (on && s->reset)
         fiber_cancel(s->fiber, ERR_CLOSED); /* it has left already */
-}
-
-static enum err on_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
-{
-    (void)x;
-    *stream = NULL;
-    *already_read = SLICE_NONE;
-    return ERR_UNSUPPORTED;
 }
 
 /* The peer's address stays what it is as long as the connection: asked for once, kept in binary. */
@@ -248,7 +242,7 @@ static void on_local_addresses(struct exchange *x)
 const struct carrier_type h2_carrier = {
     .read_body = on_read_body,
     .trailers = on_trailers,
-    .take_over = on_take_over,
+    .take_over = h2_take_over,
     .body_ready = on_body_ready,
     .watch = on_watch,
     .addresses = on_addresses,

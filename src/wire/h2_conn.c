@@ -186,6 +186,7 @@ static bool put_settings(struct h2_conn *c)
     } all[] = {
         {H2_SET_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
         {H2_SET_MAX_HEADER_LIST_SIZE, c->site->server->max_header_bytes},
+        {H2_SET_ENABLE_CONNECT_PROTOCOL, 1},
         {H2_SET_NO_RFC7540_PRIORITIES, 1},
     };
     size_t count = sizeof all / sizeof all[0];

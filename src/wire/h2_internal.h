@@ -13,7 +13,7 @@
 #include "base/buffer.h"
 #include "http/exchange.h"
 #include "loop/await.h"
-#include "tls/tls_stream.h"
+#include "tls/stream.h"
 #include "wire/h2_budget.h"
 #include "wire/h2_conn.h"
 #include "wire/h2_frame.h"
@@ -96,6 +96,8 @@ struct h2_stream {
     bool head_out, out_ended; /* frames have been made */
     bool reset;             /* RST_STREAM went or came, or the connection broke: nothing is sent */
     bool watched;
+    bool taken_over;        /* it is a tunnel: bytes, without deadlines of its own */
+    struct stream pipe;
     char remote_text[ADDRESS_TEXT], local_text[ADDRESS_TEXT];
     char remote_port[8], local_port[8];
 };
@@ -243,12 +245,29 @@ void h2_on_input_end(struct h2_stream *);
 /* So many bytes of DATA are dealt with: the peer may send more. */
 void h2_give_back(struct h2_conn *, uint32_t n);
 
-uint64_t h2_read_deadline(struct h2_stream *);
 uint64_t h2_write_deadline(struct h2_stream *);
+
+static inline bool h2_has_data(const struct h2_stream *s)
+{
+    return s->in_at < s->in.len;
+}
+
+/* Waits for DATA, or the end, or less: look again. */
+enum err h2_await_data(struct h2_stream *, uint64_t deadline_ns);
+
+/* Some of what is there. */
+size_t h2_take_data(struct h2_stream *, char *buf, size_t cap);
+
+/* --- h2_tunnel.c --- */
+
+enum err h2_take_over(struct exchange *, struct stream **, struct slice *already_read);
 
 /* --- h2_answer.c --- */
 
 extern const struct sink_type h2_sink;
+
+/* Sends all of it; may wait. `last`: the stream ends behind it. */
+enum err h2_send_bytes(struct h2_stream *, struct slice, bool last);
 
 /* An answer without a handler: a status and its words. */
 void h2_answer_alone(struct h2_conn *, uint32_t id, int status);

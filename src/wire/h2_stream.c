@@ -270,6 +270,7 @@ static void prepare(struct h2_stream *s, bool ends)
     s->source = (struct h2_source){.left = 0};
     s->pending = SLICE_NONE;
     s->out_waiting = s->head_out = s->out_ended = s->reset = s->watched = false;
+    s->taken_over = false;
     s->urgency = 3;
     s->incremental = true; /* who says nothing gets of all streams alike */
     s->mark_epoch = 0;
@@ -279,8 +280,17 @@ static void prepare(struct h2_stream *s, bool ends)
 static struct h2_block block_of(const struct h2_conn *c, struct arena *arena, bool ends,
                                 struct slice bytes)
 {
-    return (struct h2_block){.bytes = bytes, .arena = arena, .ends = ends, .tls = c->tls != NULL,
+    return (struct h2_block){.bytes = bytes, .arena = arena, .ends = ends, .connect_allowed = true,
+                             .tls = c->tls != NULL,
                              .list_max = c->site->server->max_header_bytes};
+}
+
+/* RFC 8441 §4. What follows is no body: it belongs to whoever takes the stream over. */
+static void want_tunnel(struct h2_stream *s, struct slice protocol)
+{
+    s->x.req.upgrade = protocol;
+    s->x.req.has_body = false;
+    s->x.req.content_length = 0;
 }
 
 static enum h2_verdict read_request(struct h2_stream *s, struct slice bytes)
@@ -291,6 +301,8 @@ static enum h2_verdict read_request(struct h2_stream *s, struct slice bytes)
     enum h2_verdict v = h2_request_decode(&c->decoder, &block, c->site->server, &s->x.req, &head);
     s->in_length = head.length;
     s->expect_continue = head.expect_continue;
+    if (head.protocol.len > 0)
+        want_tunnel(s, head.protocol);
     if (head.priority.len > 0)
         h2_set_priority(s, head.priority);
     if (v == H2_VERDICT_MALFORMED && head.bad != NULL && log_wants(LOG_DEBUG))

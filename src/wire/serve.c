@@ -68,7 +68,8 @@ static enum err serve_alone(struct exchange *x)
 enum err serve_exchange(struct exchange *x)
 {
     struct slice authority;
-    if (x->req.method_id == METHOD_CONNECT ||
+    bool tunnel = x->req.major == 2 && x->req.upgrade.len > 0; /* RFC 8441 */
+    if ((x->req.method_id == METHOD_CONNECT && !tunnel) ||
         (x->req.method_id == METHOD_OPTIONS && slice_is(x->req.target, "*")) ||
         uri_parse(x->req.target, &x->req.uri, &authority, x->arena) != OK)
         return serve_alone(x);

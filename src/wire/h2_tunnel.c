@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A stream as a tunnel: what an extended CONNECT (RFC 8441) becomes when its handler takes it over,
+ * such as a WebSocket. DATA of either side are bytes of it, END_STREAM is the end of one direction.
+ * One fiber may read while another one writes.
+ */
+#include "wire/h2_internal.h"
+
+static struct h2_stream *of_pipe(struct stream *pipe)
+{
+    return CONTAINER_OF(pipe, struct h2_stream, pipe);
+}
+
+static enum err on_await_readable(struct stream *pipe, uint64_t deadline_ns)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    while (!h2_has_data(s) && !s->in_ended) {
+        if (s->reset)
+            return ERR_CLOSED;
+        TRY(h2_await_data(s, deadline_ns));
+    }
+    return OK;
+}
+
+static enum err on_recv(struct stream *pipe, char *buf, size_t len, uint64_t deadline_ns, size_t *n)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    *n = 0;
+    TRY(on_await_readable(pipe, deadline_ns));
+    if (h2_has_data(s))
+        *n = h2_take_data(s, buf, len);
+    return OK;
+}
+
+static bool on_recv_now(struct stream *pipe, char *buf, size_t len, size_t *n, enum err *e)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    *n = 0;
+    *e = OK;
+    if (h2_has_data(s))
+        *n = h2_take_data(s, buf, len);
+    else if (!s->in_ended && !s->reset)
+        return false;
+    else if (!s->in_ended)
+        *e = ERR_CLOSED;
+    return true;
+}
+
+static enum err on_send_some(struct stream *pipe, struct msghdr *m, uint64_t deadline_ns,
+                             size_t *sent)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    *sent = 0;
+    while (m->msg_iovlen > 0 && m->msg_iov->iov_len == 0) {
+        m->msg_iov++;
+        m->msg_iovlen--;
+    }
+    if (m->msg_iovlen == 0)
+        return OK;
+    s->hard_write_ns = deadline_ns;
+    TRY(h2_send_bytes(s, slice_of(m->msg_iov->iov_base, m->msg_iov->iov_len), false));
+    *sent = m->msg_iov->iov_len;
+    m->msg_iov++;
+    m->msg_iovlen--;
+    return OK;
+}
+
+static void on_send_now(struct stream *pipe, struct slice bytes)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    if (!s->reset && !s->out_ended)
+        (void)h2_put_data(s, bytes, false);
+}
+
+static void on_shutdown(struct stream *pipe)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    if (!s->reset && !s->out_ended && h2_put_end(s) == OK)
+        s->out_ended = true;
+}
+
+static const struct stream_type pipe_type = {
+    .recv = on_recv,
+    .await_readable = on_await_readable,
+    .recv_now = on_recv_now,
+    .send_some = on_send_some,
+    .send_now = on_send_now,
+    .shutdown = on_shutdown,
+};
+
+enum err h2_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
+{
+    struct h2_stream *s = h2_of(x);
+    if (x->req.upgrade.len == 0 || !s->head_out || s->taken_over)
+        return ERR_UNSUPPORTED;
+    s->taken_over = true;
+    s->pipe = (struct stream){.fd = -1, .type = &pipe_type};
+    *stream = &s->pipe;
+    *already_read = SLICE_NONE;
+    return OK;
+}
