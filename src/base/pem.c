@@ -35,16 +35,14 @@ static size_t find_at_line(struct slice text, struct slice mark)
     }
 }
 
-static int value_of(char c)
-{
-    const char *at = c != '\0' ? memchr(alphabet, c, sizeof alphabet - 1) : NULL;
-    return at != NULL ? (int)(at - alphabet) : -1;
-}
-
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
+/* Of a digit its value and one; 0 is none. */
+enum { SPACE = 65 };
+static const uint8_t values[256] = {
+    ['A'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+    ['a'] = 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49,
+    50, 51, 52, ['0'] = 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, ['+'] = 63, ['/'] = 64,
+    [' '] = SPACE, ['\t'] = SPACE, ['\r'] = SPACE, ['\n'] = SPACE,
+};
 
 /* Writes body.len / 4 * 3 + 3 bytes at most; `out` NULL: it is only looked at. */
 static bool decode(struct slice body, char *out, size_t *len)
@@ -53,15 +51,12 @@ static bool decode(struct slice body, char *out, size_t *len)
     size_t digits = 0, pads = 0, at = 0;
     char bin[3];
     for (size_t i = 0; i < body.len; i++) {
-        char c = body.ptr[i];
-        if (is_space(c))
+        uint8_t v = values[(unsigned char)body.ptr[i]];
+        if (v == SPACE || (body.ptr[i] == '=' && ++pads <= 2))
             continue;
-        int v = value_of(c);
-        if (c == '=' && ++pads <= 2)
-            continue;
-        if (v < 0 || pads > 0)
+        if (v == 0 || pads > 0)
             return false;
-        bits = bits << 6 | (uint32_t)v;
+        bits = bits << 6 | (v - 1U);
         if (++digits % 4 == 0) {
             char *to = out != NULL ? out + at : bin;
             to[0] = (char)(bits >> 16);

@@ -14,10 +14,10 @@ struct certificate_facts {
     struct slice *names; /* as certmagic collects them: the subject's common name, if any, then DNS
                           * names, addresses as text, mail addresses, URIs; in lower case */
     size_t names_count;
-    struct slice subject, issuer; /* as RFC 2253 text */
-    struct slice common_name;     /* of the subject, as it is written; may be empty */
-    struct slice organization;    /* of the issuer's subject, the first; may be empty */
-    struct slice serial;          /* decimal, as Caddy's selectors compare it */
+    struct slice common_name;        /* of the subject, as it is written; may be empty */
+    struct slice issuer_common_name; /* may be empty */
+    struct slice organization;       /* of the issuer, the first; may be empty */
+    struct slice serial;             /* decimal, as Caddy's selectors compare it */
     int64_t not_before_s, not_after_s;
     int key_algorithm; /* Go's numbers: 1 RSA, 3 ECDSA, 4 Ed25519; 0: another */
     bool must_staple, is_ca;
@@ -27,7 +27,7 @@ struct certificate_facts {
     unsigned chain;      /* certificates in the text */
 };
 
-/* Of the first certificate in a PEM text. */
+/* Of the first certificate in a PEM text. Its form is checked, neither its signature nor its key. */
 enum err certificate_read(struct slice pem, struct arena *, struct certificate_facts *, char *why,
                           size_t cap);
 

@@ -18,6 +18,7 @@
 
 #include "base/pem.h"
 #include "loop/await.h"
+#include "pki/der.h"
 
 enum { RSA_BITS_MIN = 1024, RSA_BITS_MAX = 16384, KEY_PEM_MAX = 64 << 10 };
 
@@ -179,10 +180,48 @@ static bool holds_key(const struct pem_block *block)
            slice_ends(block->type, SLICE(" PRIVATE KEY"));
 }
 
+/* PKCS#8 around something that is read faster without it; NULL: something else. */
+static EVP_PKEY *unwrap(struct slice algorithm, struct slice rest)
+{
+    static const struct slice rsa = {"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", 9},
+                              ed25519 = {"\x2b\x65\x70", 3};
+    struct slice oid, key, raw;
+    if (!der_take(&algorithm, DER_OID, &oid) || !der_take(&rest, DER_OCTET_STRING, &key))
+        return NULL;
+    const unsigned char *at = (const unsigned char *)key.ptr;
+    if (slice_eq(oid, rsa))
+        return d2i_PrivateKey(EVP_PKEY_RSA, NULL, &at, (long)key.len);
+    if (!slice_eq(oid, ed25519) || !der_take(&key, DER_OCTET_STRING, &raw) || key.len > 0)
+        return NULL;
+    return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, (const unsigned char *)raw.ptr, raw.len);
+}
+
+/* The label says little; the first values say which form it is: a version and a number (PKCS#1), a
+ * version and bytes (SEC 1), a version and an algorithm (PKCS#8). The library's way of finding out is
+ * to try them all. */
+static EVP_PKEY *decode(struct slice der)
+{
+    struct slice rest = der, inside, version, second;
+    const unsigned char *at = (const unsigned char *)der.ptr;
+    int tag;
+    if (!der_take(&rest, DER_SEQUENCE, &inside) || !der_take(&inside, DER_INTEGER, &version) ||
+        !der_next(&inside, &tag, &second))
+        return NULL;
+    if (tag != DER_SEQUENCE)
+        return d2i_PrivateKey(tag == DER_INTEGER ? EVP_PKEY_RSA : EVP_PKEY_EC, NULL, &at,
+                              (long)der.len);
+    EVP_PKEY *fast = unwrap(second, inside);
+    if (fast != NULL)
+        return fast;
+    PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, (long)der.len);
+    EVP_PKEY *k = info != NULL ? EVP_PKCS82PKEY(info) : NULL;
+    PKCS8_PRIV_KEY_INFO_free(info);
+    return k;
+}
+
 static enum err key_from_der(struct slice der, EVP_PKEY **key, char *why, size_t cap)
 {
-    const unsigned char *at = (const unsigned char *)der.ptr;
-    EVP_PKEY *k = d2i_AutoPrivateKey(NULL, &at, (long)der.len);
+    EVP_PKEY *k = decode(der);
     ERR_clear_error();
     if (k == NULL)
         return refuse(why, cap, "the private key is not PKCS#1, SEC 1 or PKCS#8, or damaged");

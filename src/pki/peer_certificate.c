@@ -54,6 +54,19 @@ static void read_names(struct peer_certificate *p, const X509 *x, struct arena *
     GENERAL_NAMES_free(all);
 }
 
+static struct slice name_text(const X509_NAME *name, struct arena *arena)
+{
+    BIO *out = BIO_new(BIO_s_mem());
+    char *text = NULL;
+    if (out == NULL)
+        return SLICE_NONE;
+    X509_NAME_print_ex(out, name, 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB);
+    long len = BIO_get_mem_data(out, &text);
+    struct slice copy = len > 0 ? arena_copy(arena, slice_of(text, (size_t)len)) : SLICE_NONE;
+    BIO_free(out);
+    return copy;
+}
+
 /* What certificates of our own are asked, too. */
 static enum err read_facts(struct peer_certificate *p, struct arena *arena)
 {
@@ -67,8 +80,6 @@ static enum err read_facts(struct peer_certificate *p, struct arena *arena)
     buffer_deinit(&pem);
     if (e != OK)
         return e;
-    p->subject = f.subject;
-    p->issuer = f.issuer;
     p->common_name = f.common_name;
     p->serial = f.serial;
     memcpy(p->sha256, f.sha256, sizeof p->sha256);
@@ -84,6 +95,8 @@ enum err peer_certificate_read(struct slice der, struct arena *arena, struct pee
         return ERR_INVALID;
     read_names(p, x, arena);
     p->public_key = arena_copy(arena, string_of(X509_get0_pubkey_bitstr(x)));
+    p->subject = name_text(X509_get_subject_name(x), arena);
+    p->issuer = name_text(X509_get_issuer_name(x), arena);
     X509_free(x);
     return read_facts(p, arena);
 }

@@ -33,6 +33,19 @@ static void try_pem(struct slice text)
     buffer_deinit(&copy);
 }
 
+/* Where the library reads it, too, both read the same. */
+static void compare(struct slice text, const struct certificate_facts *f)
+{
+    struct x509_st *x;
+    char why[256];
+    int64_t from, to;
+    if (certificate_from_pem(text, &x, why, sizeof why) != OK)
+        return;
+    if (certificate_validity(x, &from, &to))
+        ASSERT(from == f->not_before_s && to == f->not_after_s);
+    certificate_free(x);
+}
+
 static void try_certificate(struct slice text)
 {
     struct arena arena;
@@ -43,6 +56,7 @@ static void try_certificate(struct slice text)
         ASSERT(f.chain > 0 && f.serial.len > 0);
         for (size_t i = 0; i < f.names_count; i++)
             ASSERT(f.names[i].len > 0);
+        compare(text, &f);
     } else {
         ASSERT(why[0] != '\0');
     }
