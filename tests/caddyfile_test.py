@@ -174,12 +174,6 @@ def imports(io):
         same(s.get(), (200, "hello world"))
 
 
-def https_is_refused(io):
-    status, _, said = command("validate", text="example.com {\n\trespond hi\n}\n")
-    same(status, 1)
-    assert "example.com" in said, said
-
-
 def errors_show_the_place(io):
     status, out, said = command("adapt", text=":80 {\n\thandle {\n\t\trespond a b c\n\t}\n}\n")
     same((status, out), (1, ""))
@@ -205,7 +199,6 @@ run_cases([
     ("the admin API adapts and loads Caddyfiles", admin, BOTH),
     ("variables of a file are there unless the environment has them", environment_file, ONE),
     ("snippets of another file are imported with arguments", imports, ONE),
-    ("a site that needs HTTPS is refused by name", https_is_refused, ONE),
     ("an error shows file, line, column, the line and a mark", errors_show_the_place, ONE),
     ("adapt tells warnings on stderr and validates when asked", warnings_are_told, ONE),
 ])

@@ -420,8 +420,7 @@ def serves_files():
         p.end(process)
         for arguments, text in ((["--templates"], "not supported yet"),
                                 (["--precompressed", "gzip,lzma"], "http.precompressed.lzma"),
-                                (["--file-limit", "0"], "--file-limit"),
-                                (["--domain", "example.com"], "needs HTTPS")):
+                                (["--file-limit", "0"], "--file-limit")):
             has(p.run("file-server", *arguments, status=1)[1], text)
 
 
@@ -456,7 +455,6 @@ def proxies_not():
     with Place() as p:
         for arguments, text in (([], "--to is required"),
                                 (["--to", ":1", "--from", "http://a/b"], "paths are not allowed"),
-                                (["--to", ":1", "--internal-certs"], "HTTPS"),
                                 (["--to", ":1", "--header-up", "x"], "header-up 0: invalid format"),
                                 (["--to", "http://a/b"], "invalid upstream address")):
             has(p.run("reverse-proxy", *arguments, status=1)[1], text)

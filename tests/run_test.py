@@ -276,19 +276,6 @@ def admin_guards(io):
         same(s.end(), 0)
 
 
-def wants_tls(io):
-    with tempfile.TemporaryDirectory() as folder:
-        doc = document(free_port(), free_port(), "x")
-        doc["apps"]["http"]["servers"]["srv0"]["tls_connection_policies"] = [{}]
-        with open(f"{folder}/c.json", "w", encoding="utf-8") as f:
-            json.dump(doc, f)
-        for command in ("run", "validate"):
-            done = subprocess.run([PORTICO, command, "--config", f"{folder}/c.json"], timeout=20,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            same(done.returncode, 1)
-            assert "needs HTTPS" in done.stdout, done.stdout
-
-
 def says_what_is_wrong(io):
     for arguments, want in ((["nonsense"], "unknown command"), (["run", "--nonsense"],
                             "unknown flag"), (["run", "--config"], "needs an argument"),
@@ -434,7 +421,6 @@ CASES = [
     ("a stop waits for the request that is under way", drains, True),
     ("/stop ends it with status 0", stops_by_api, True),
     ("the admin API refuses foreign hosts and origins, and changes parts", admin_guards, False),
-    ("a server that needs TLS is refused by name", wants_tls, False),
     ("bad arguments are told and end with status 1", says_what_is_wrong, False),
     ("a Unix socket answers, has its mode, and is removed at the end", unix_socket, True),
 ]

@@ -338,12 +338,30 @@ static void publish_logs(const struct generation *g)
     logging_commit(&g->logging);
 }
 
+/* HTTP/3 is asked for by default: that it is left out is said once a configuration. */
+static void tell_left_out(const struct generation *g)
+{
+    for (size_t i = 0; i < g->servers_count; i++) {
+        if (g->servers[i].tls != NULL && (g->servers[i].protocols & HTTP_3) != 0) {
+            LOG(LOG_INFO, "http", "HTTP/3 is not spoken yet: it is left out of the protocols");
+            return;
+        }
+    }
+}
+
 static void tell_running(const struct generation *g)
 {
-    static const struct slice protocols[] = {{"h1", 2}};
-    for (size_t i = 0; i < g->servers_count; i++)
+    static const struct slice names[] = {{"h1", 2}, {"h2", 2}, {"h2c", 3}};
+    tell_left_out(g);
+    for (size_t i = 0; i < g->servers_count; i++) {
+        struct slice spoken[3];
+        size_t n = 0;
+        for (unsigned p = 0; p < 3; p++)
+            if ((g->servers[i].protocols & 1u << p) != 0)
+                spoken[n++] = names[p];
         LOG(LOG_INFO, "http.log", "server running", LOG_STR("name", g->servers[i].name),
-            LOG_LIST("protocols", protocols, 1));
+            LOG_LIST("protocols", spoken, n));
+    }
 }
 
 /* Privileges that were given up are not to be had again. */
