@@ -9,14 +9,17 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 from certificates import Authority
-from server import Server, free_port, run_cases, same
+from server import Server, Skip, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
 CA = Authority()
@@ -628,6 +631,119 @@ def many(io):
         assert up.accepted < 30, up.accepted
 
 
+def upgraded(io):
+    """A tunnel through TLS: what was said early, both ways at once, large pieces, both ends."""
+    def play(peer):
+        head = peer.head()
+        assert b"Upgrade: echo\r\n" in head and b"Connection: Upgrade\r\n" in head, head
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                  b"Upgrade: echo\r\n\r\nwelcome")
+        while piece := peer.seen or peer.sock.recv(65536):
+            peer.seen = b""
+            peer.send(piece)
+
+    def open_tunnel(s, early=b""):
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n" + early)
+        assert c.head().startswith(b"HTTP/1.1 101 "), c.seen
+        same(c.take(7), b"welcome")
+        return c
+
+    up = Upstream(play)
+    with gateway(io, up) as s:
+        c = open_tunnel(s, b"early")
+        same(c.take(5), b"early")
+        data = pattern(5 << 20)
+        sender = threading.Thread(target=c.send, args=(data,))
+        sender.start()
+        assert c.take(len(data)) == data
+        sender.join()
+        time.sleep(0.3)
+        c.send(b"again")
+        same(c.take(5), b"again")
+        c.sock.shutdown(socket.SHUT_WR)  # the upstream hears it, says its end, and so does the tunnel
+        same(c.sock.recv(1), b"")
+        c.close()
+        c = open_tunnel(s)
+        c.close()
+        for say_end in (Peer.close, Peer.cut):
+            c = open_tunnel(s)
+            say_end(up.peers[-1])
+            same(c.sock.recv(1), b"")
+            c.close()
+
+
+def tunnel_of_old(io):
+    """A tunnel ends with its configuration, and a WebSocket is told on both sides."""
+    heard = []
+
+    def play(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                  b"Upgrade: websocket\r\n\r\n")
+        heard.append(peer.sock.recv(100))
+
+    with gateway(io, Upstream(play)) as s:
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        c.head()
+        same(s.api("POST", "/load", s.document, {"Cache-Control": "must-revalidate"})[0], 200)
+        same(c.take(4), b"\x88\x02\x03\xe9")
+        same(c.sock.recv(1), b"")
+        s.wait(lambda: heard)
+        same((heard[0][:2], len(heard[0])), (b"\x88\x82", 8))
+        c.close()
+
+
+def nginx(io):
+    """A real server behind: files, uploads, kept connections, TLS 1.2 and 1.3, a client certificate."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    if not os.path.exists(program):
+        raise Skip("nginx is not installed")
+    folder, port = tempfile.mkdtemp(dir=CA.folder), free_port()
+    os.chmod(CA.folder, 0o755)
+    os.chmod(folder, 0o777)
+    data = pattern(5_000_000)
+    with open(f"{folder}/file", "wb") as f:
+        f.write(data)
+    with open(f"{folder}/conf", "w", encoding="ascii") as f:
+        f.write(f"""
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;
+events {{ }}
+http {{
+    log_format x "$ssl_protocol $ssl_session_reused $ssl_client_verify $http_host $connection";
+    access_log {folder}/access x;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    client_max_body_size 100m;
+    server {{
+        listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_certificate {GOOD[0]}; ssl_certificate_key {GOOD[1]};
+        ssl_client_certificate {CA.root}; ssl_verify_client on;
+        root {folder};
+    }}
+}}
+""")
+    p = subprocess.Popen([program, "-e", f"{folder}/error", "-c", f"{folder}/conf"])
+    try:
+        with gateway(io, f"localhost:{port}", workers=1, tls=trusting(
+                client_certificate_file=CLIENT[0], client_certificate_key_file=CLIENT[1])) as s:
+            s.wait(lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
+            for _ in range(3):
+                assert s.ask("/file")[2] == data
+            same(s.ask("/nothing")[0], 404)
+            same(s.ask("/file", "POST", b"abc")[0], 405)
+            assert s.ask("/file", Range="bytes=100-199")[2] == data[100:200]
+        with open(f"{folder}/access", encoding="ascii") as f:
+            lines = f.read().split("\n")[:-1]
+        same(len(lines), 6)
+        same({x.rsplit(" ", 1)[0] for x in lines}, {f"TLSv1.3 . SUCCESS localhost:{port}"})
+        assert len({x.rsplit(" ", 1)[1] for x in lines}) <= 2, lines
+    finally:
+        p.terminate()
+        p.wait()
+
+
 # ---- proxies ---------------------------------------------------------------
 
 class Proxy(Upstream):
@@ -919,6 +1035,9 @@ CASES = [
     ("back-pressure both ways", slow),
     ("an answer before the body's end", early),
     ("several clients at once", many),
+    ("nginx as the upstream", nginx),
+    ("tunnels through TLS", upgraded),
+    ("tunnels through TLS end with their configuration", tunnel_of_old),
     ("an upstream by a proxy", proxied),
     ("one with TLS through a proxy", tunnelled),
     ("a proxy that is asked by TLS", proxy_by_tls),

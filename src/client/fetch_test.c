@@ -113,6 +113,29 @@ static bool answer_connect(struct peer *p, const char *target)
     return SSL_accept(p->ssl) == 1;
 }
 
+/* Shakes hands again, in TLS 1.2, and waits for the client to have done its part. */
+static void shake_again(const struct peer *p)
+{
+    struct timeval soon = {.tv_usec = 200000}, never = {0};
+    char byte;
+    SSL_renegotiate(p->ssl);
+    SSL_do_handshake(p->ssl);
+    setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
+    (void)SSL_peek(p->ssl, &byte, 1);
+    setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof never);
+}
+
+/* The same while a body is on its way, which fibers read. */
+static bool answer_amid(const struct peer *p)
+{
+    static char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 80000\r\n\r\n", half[40000];
+    say_all(p, head, sizeof head - 1);
+    say_all(p, half, sizeof half);
+    shake_again(p);
+    say_all(p, half, sizeof half);
+    return true;
+}
+
 /* False: the connection ends. */
 static bool answer(struct peer *p, const char *request, size_t len, unsigned number)
 {
@@ -120,6 +143,12 @@ static bool answer(struct peer *p, const char *request, size_t len, unsigned num
     (void)sscanf(request, "%*s %63s", path);
     if (strncmp(request, "CONNECT ", 8) == 0)
         return answer_connect(p, path);
+    if (strcmp(path, "/again-amid") == 0)
+        return answer_amid(p);
+    if (strncmp(path, "/again", 6) == 0) { /* "/again/2": twice */
+        for (int n = path[7] - '0'; n > 0; n--)
+            shake_again(p);
+    }
     if (strcmp(path, "/second-closes") == 0) {
         if (number > 0)
             return false;
@@ -506,6 +535,30 @@ SCENE("a redirect does not lead from https to http", downgraded)
     struct fetch_request q = {.url = https("127.0.0.1", "/elsewhere"), .tls = c, .redirects = 3};
     EXPECT(fetch(&q, &arena, &got) == ERR_INVALID && says("redirected from https"));
     tls_client_unref(c);
+}
+
+static enum err ask_again(bool once, bool freely, const char *path)
+{
+    struct tls_client *c = NULL;
+    struct tls_client_options o = {.roots_pem = &root_pem, .roots_count = 1, .max_version = 0x0303,
+                                   .renegotiate_once = once, .renegotiate_freely = freely};
+    char why[256];
+    EXPECT(tls_client_create(&o, &c, why, sizeof why) == OK);
+    struct fetch_request q = {.url = https("127.0.0.1", path), .tls = c};
+    enum err e = fetch(&q, &arena, &got);
+    tls_client_unref(c);
+    return e;
+}
+
+SCENE("a server may shake hands again as often as the client allows", renegotiated)
+{
+    EXPECT(ask_again(false, false, "/again/0") == OK);
+    EXPECT(ask_again(true, false, "/again/1") == OK);
+    EXPECT(ask_again(false, true, "/again/3") == OK);
+    EXPECT(ask_again(false, true, "/again-amid") == OK && got.body.len == 80000);
+    EXPECT(fiber_stack_used(fiber_self()) < FIBER_STACK - FIBER_RESERVE);
+    EXPECT(ask_again(false, false, "/again/1") != OK);
+    EXPECT(ask_again(true, false, "/again/2") != OK);
 }
 
 /* --- by a proxy --- */
