@@ -11,6 +11,13 @@
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 static const char days[] = "SunMonTueWedThuFriSat";
 
+#ifdef LOOP_FAULTS
+_Atomic int64_t clock_shift_ns;
+#define SHIFT atomic_load_explicit(&clock_shift_ns, memory_order_relaxed)
+#else
+#define SHIFT 0
+#endif
+
 uint64_t clock_mono_ns(void)
 {
     struct timespec t;
@@ -22,7 +29,7 @@ int64_t clock_wall_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec;
+    return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec + SHIFT;
 }
 
 struct civil {

@@ -13,6 +13,11 @@
 uint64_t clock_mono_ns(void);
 int64_t clock_wall_ns(void);
 
+#ifdef LOOP_FAULTS /* debug builds: tests move the wall clock */
+#include <stdatomic.h>
+extern _Atomic int64_t clock_shift_ns;
+#endif
+
 enum { HTTP_DATE_LEN = 29 };
 
 /* IMF-fixdate (RFC 9110 §5.6.7), `Sun, 06 Nov 1994 08:49:37 GMT`; exactly HTTP_DATE_LEN bytes, no

@@ -154,12 +154,13 @@ enum err automation_add_name(struct provision *p, struct automation *a, struct s
 
 bool automation_has_manual(const struct automation *a, struct slice name)
 {
-    for (size_t i = 0; i < a->manual_count; i++) {
-        const struct certificate_facts *f = credential_facts(a->manual[i]);
-        for (size_t n = 0; n < f->names_count; n++) {
-            if (subject_matches(name, f->names[n]))
-                return true;
-        }
+    char text[SUBJECT_MAX + 1];
+    struct slice wildcard;
+    if (map_get(a->manual_names, name) != NULL)
+        return true;
+    for (size_t stars = 1; subject_wildcard(name, stars, text, &wildcard); stars++) {
+        if (map_get(a->manual_names, wildcard) != NULL)
+            return true;
     }
     return false;
 }
@@ -220,6 +221,11 @@ static enum err read_loaders(struct provision *p, struct automation *a, const js
     }
     a->manual = l->all;
     a->manual_count = l->count;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct certificate_facts *f = credential_facts(l->all[i]);
+        for (size_t n = 0; n < f->names_count; n++)
+            map_put(a->manual_names, f->names[n], a);
+    }
     return OK;
 }
 
@@ -384,10 +390,10 @@ static void free_map(void *map)
     map_deinit(map);
 }
 
-static struct map *new_map(struct provision *p)
+static struct map *new_map(struct provision *p, bool nocase)
 {
     struct map *m = ARENA_NEW(p->arena, struct map);
-    map_init(m, false);
+    map_init(m, nocase);
     provision_on_release(p, free_map, m);
     return m;
 }
@@ -397,8 +403,9 @@ enum err automation_provision(struct provision *p, const struct automation_origi
 {
     struct automation *a = ARENA_NEW(p->arena, struct automation);
     const json_t *tls = json_is_null(o->tls) ? NULL : o->tls;
-    a->names_set = new_map(p);
-    a->forced = new_map(p);
+    a->names_set = new_map(p, false);
+    a->forced = new_map(p, false);
+    a->manual_names = new_map(p, true);
     a->data_folder = arena_copy(p->arena, o->data_folder);
     p->path = SLICE("storage");
     TRY(automation_storage(p, o->storage, o->data_folder, &a->storage));

@@ -72,6 +72,7 @@ struct automation {
     struct map *forced;                  /* certificates.automate: managed even below a wildcard */
     struct credential **manual;          /* files, folders, PEM, storage: held by the generation */
     size_t manual_count;
+    struct map *manual_names;
     const struct permission_type *permission; /* NULL: none */
     const void *permission_cfg;
     uint64_t ocsp_interval_ns, renew_interval_ns, clean_interval_ns;

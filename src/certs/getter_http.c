@@ -35,7 +35,11 @@ static enum err get(const void *cfg, const struct credential_ask *ask, struct ar
 {
     const struct http_getter *c = cfg;
     struct fetch_answer answer = {.status = 0};
-    const struct question_pair pairs[] = {{SLICE("server_name"), slice_from(ask->name)}};
+    const struct question_pair pairs[] = {
+        {SLICE("cipher_suites"), slice_from(ask->ciphers)},
+        {SLICE("local_ip"), slice_from(ask->local)},
+        {SLICE("server_name"), slice_from(ask->name)},
+        {SLICE("signature_schemes"), slice_from(ask->schemes)}};
     struct fetch_request request = {
         .url = question_url(arena, c->url, pairs, sizeof pairs / sizeof pairs[0]),
         .answer_max = GETTER_ANSWER_MAX};

@@ -127,3 +127,23 @@ bool subject_matches(struct slice name, struct slice pattern)
     }
     return false;
 }
+
+bool subject_wildcard(struct slice name, size_t stars, char out[SUBJECT_MAX + 1], struct slice *result)
+{
+    size_t len = 0;
+    if (name.len > SUBJECT_MAX || name.len == 0)
+        return false;
+    for (size_t i = 0; i < stars; i++) {
+        size_t dot = slice_find(name, '.');
+        if (dot == 0 || (dot == SIZE_MAX && i + 1 < stars))
+            return false;
+        out[len++] = '*';
+        if (dot != SIZE_MAX)
+            out[len++] = '.';
+        name = dot == SIZE_MAX ? SLICE_NONE : slice_skip(name, dot + 1);
+    }
+    if (name.len > 0)
+        memcpy(out + len, name.ptr, name.len);
+    *result = slice_of(out, len + name.len);
+    return true;
+}

@@ -15,3 +15,8 @@ bool subject_is_tailscale(struct slice);
 /* Whether a name is meant by a pattern: itself, or one with "*" for any of its first labels, all
  * labels before that one being "*", too. Case is ignored. */
 bool subject_matches(struct slice name, struct slice pattern);
+
+/* The name with its first `stars` labels replaced by "*"; false when it has not so many, or is longer
+ * than a name may be. */
+enum { SUBJECT_MAX = 255 };
+bool subject_wildcard(struct slice name, size_t stars, char out[SUBJECT_MAX + 1], struct slice *);

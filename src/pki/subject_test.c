@@ -27,3 +27,19 @@ TEST("a wildcard stands for one label, more of them for as many from the left")
     CHECK(!subject_matches(SLICE("a.b"), SLICE("*")));
     CHECK(!subject_matches(SLICE(".b"), SLICE("*.b")));
 }
+
+TEST("a name has wildcards for as many labels as it has")
+{
+    char out[SUBJECT_MAX + 1];
+    struct slice got;
+    CHECK(subject_wildcard(SLICE("a.b.c"), 1, out, &got));
+    CHECK_TEXT(got, "*.b.c");
+    CHECK(subject_wildcard(SLICE("a.b.c"), 2, out, &got));
+    CHECK_TEXT(got, "*.*.c");
+    CHECK(subject_wildcard(SLICE("a.b.c"), 3, out, &got));
+    CHECK_TEXT(got, "*.*.*");
+    CHECK(!subject_wildcard(SLICE("a.b.c"), 4, out, &got));
+    CHECK(!subject_wildcard(SLICE(".b"), 1, out, &got));
+    CHECK(subject_wildcard(SLICE("localhost"), 1, out, &got));
+    CHECK_TEXT(got, "*");
+}
