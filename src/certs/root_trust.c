@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * As Caddy, a server that may change the system's trust store adds its root to it, unless the
- * configuration says no (install_trust, skip_install_trust). Most may not: they have given up what
- * they do not need, or never were root. Then one line says how it is done by hand; nothing here asks
- * for rights.
+ * configuration says no (install_trust, skip_install_trust), or the environment does, for tests and
+ * images (PORTICO_SKIP_INSTALL_TRUST). Most may not: they have given up what they do not need, or never
+ * were root. Then one line says how it is done by hand; nothing here asks for rights.
  */
 #include "certs/root_trust.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "loop/await.h"
@@ -54,7 +55,7 @@ void root_trust_begin(struct root_trust *t, const struct authority *a, bool want
     arena_init(&t->arena, 1024);
     t->path = authority_root_path(a, &t->arena);
     t->pem = arena_copy(&t->arena, authority_root_pem(a)); /* it may be read anew meanwhile */
-    if (!wanted)
+    if (!wanted || getenv("PORTICO_SKIP_INSTALL_TRUST") != NULL)
         LOG(LOG_INFO, "pki", "root certificate trust store installation disabled; unconfigured "
             "clients may show warnings", LOG_STR("ca", id), LOG_STR("path", t->path));
     else if (await_offload_slow(trust_now, t) == OK)

@@ -429,6 +429,117 @@ TEST("killed at any moment while it is made and renewed, it is whole: 100 rounds
     end();
 }
 
+/* --- with Debian's Caddy on the same folder --- */
+
+static pid_t caddy;
+
+static void start_caddy(void)
+{
+    static const char config[] =
+        "{\"admin\":{\"disabled\":true,\"config\":{\"persist\":false}},"
+        "\"storage\":{\"module\":\"file_system\",\"root\":\"%s\"},\"apps\":{"
+        "\"pki\":{\"certificate_authorities\":{\"local\":{\"install_trust\":false}}},"
+        "\"tls\":{\"certificates\":{\"automate\":[\"a.localhost\"]},\"automation\":"
+        "{\"policies\":[{\"issuers\":[{\"module\":\"internal\"}]}]}}}}";
+    char text[1024];
+    if (access("/usr/bin/caddy", X_OK) != 0)
+        test_skip("there is no /usr/bin/caddy");
+    snprintf(text, sizeof text, config, folder);
+    write_file("caddy.json", slice_from(text));
+    char *path = strdup(path_of("caddy.json")), *log = strdup(path_of("caddy.log"));
+    caddy = fork();
+    if (caddy == 0) {
+        setenv("HOME", folder, 1);
+        setenv("XDG_CONFIG_HOME", folder, 1);
+        setenv("XDG_DATA_HOME", folder, 1);
+        int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl("/usr/bin/caddy", "caddy", "run", "--config", path, NULL);
+        _exit(127);
+    }
+    free(path);
+    free(log);
+}
+
+static void stop_caddy(void)
+{
+    kill(caddy, SIGTERM);
+    waitpid(caddy, NULL, 0);
+}
+
+#define CADDYS_LEAF "certificates/local/a.localhost/a.localhost.crt"
+
+static bool leaf_comes(unsigned tenths)
+{
+    for (unsigned i = 0; i < tenths; i++) {
+        if (access(path_of(CADDYS_LEAF), F_OK) == 0)
+            return true;
+        usleep(100000);
+    }
+    return false;
+}
+
+TEST("Caddy goes on with our authority")
+{
+    begin();
+    struct authority *a = open_it();
+    struct slice root = arena_copy(&arena, authority_root_pem(a));
+    struct slice chain = arena_copy(&arena, authority_chain_pem(a));
+    authority_unref(a);
+    start_caddy();
+    bool came = leaf_comes(200);
+    stop_caddy();
+    CHECK(came);
+    shell("openssl verify -CAfile " PAIR "root.crt -untrusted " PAIR "intermediate.crt " CADDYS_LEAF);
+    a = open_it();
+    CHECK_SLICE(authority_root_pem(a), root);
+    CHECK_SLICE(authority_chain_pem(a), chain);
+    authority_unref(a);
+    end();
+}
+
+TEST("we go on with Caddy's authority")
+{
+    struct slice names[] = {SLICE("b.localhost")};
+    bool clamped;
+    begin();
+    start_caddy();
+    bool came = leaf_comes(200);
+    stop_caddy();
+    CHECK(came);
+    struct slice root = shell("cat " PAIR "root.crt"), inter = shell("cat " PAIR "intermediate.crt");
+    struct authority *a = open_it();
+    CHECK_SLICE(authority_root_pem(a), root);
+    CHECK_SLICE(authority_chain_pem(a), inter);
+    struct slice csr = make_csr(KEY_P256, names, 1);
+    write_file("chain.crt", issue(a, (struct authority_leaf){.csr_der = csr}, &clamped));
+    shell("openssl verify -CAfile " PAIR "root.crt -untrusted chain.crt chain.crt");
+    write_file("chain.crt", issue(a, (struct authority_leaf){.csr_der = csr, .sign_with_root = true},
+                                  &clamped));
+    shell("openssl verify -CAfile " PAIR "root.crt chain.crt");
+    struct evp_pkey_st *key;
+    CHECK_OK(key_from_pem(shell("cat certificates/local/a.localhost/a.localhost.key"), &key, why_key,
+                          sizeof why_key));
+    key_free(key);
+    authority_unref(a);
+    end();
+}
+
+TEST("Caddy waits for a lock that we hold, and goes on when it is given back")
+{
+    begin();
+    CHECK_OK(storage->type->lock(storage, SLICE("issue_cert_a.localhost"), 0, &why));
+    start_caddy();
+    bool early = leaf_comes(120); /* longer than a lock is fresh */
+    CHECK_OK(storage->type->unlock(storage, SLICE("issue_cert_a.localhost"), &why));
+    bool came = leaf_comes(100);
+    stop_caddy();
+    CHECK(!early);
+    CHECK(came);
+    end();
+}
+
 /* --- on a fiber --- */
 
 static size_t stack_used;
