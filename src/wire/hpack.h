@@ -94,6 +94,7 @@ struct hpack_encoder {
     struct hpack_memory *memory; /* NULL: nothing is remembered */
     uint32_t told;               /* the size that the peer's decoder believes in */
     uint32_t low, limit;         /* the lowest and the last that its SETTINGS allowed since */
+    uint8_t blocks;              /* since the last rest, up to 2: the first one indexes nothing */
 };
 
 struct hpack_memory {

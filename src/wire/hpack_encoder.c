@@ -7,7 +7,7 @@
  *
  * Indexes count from the newest entry, so what this side has dropped may live on in the peer's table
  * without harm: nothing has to be told but what the peer's SETTINGS ask for (RFC 7541 §4.2). An idle
- * connection keeps no table.
+ * connection keeps no table, and one that has asked once only never had any.
  */
 #include <string.h>
 
@@ -57,6 +57,7 @@ void hpack_encoder_rest(struct hpack_encoder *e)
         hpack_table_deinit(&e->memory->table);
     mem_free(e->memory);
     e->memory = NULL;
+    e->blocks = 0;
 }
 
 void hpack_encoder_deinit(struct hpack_encoder *e)
@@ -234,7 +235,7 @@ static bool seen_before(struct hpack_encoder *e, enum hpack_name id, struct slic
 static bool shall_index(struct hpack_encoder *e, enum hpack_name id, struct slice name,
                         struct slice value, enum hpack_how how)
 {
-    if (how != HPACK_AUTO || policies[id] == NOT_AT_ALL ||
+    if (how != HPACK_AUTO || e->blocks < 2 || policies[id] == NOT_AT_ALL ||
         name.len + value.len + HPACK_ENTRY_OVERHEAD > e->limit / 2)
         return false;
     return policies[id] == AT_FIRST_SIGHT || seen_before(e, id, name, value);
@@ -274,6 +275,7 @@ static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id, st
 
 char *hpack_begin(struct hpack_encoder *e, char *at)
 {
+    e->blocks += e->blocks < 2;
     if (e->low >= e->told && e->limit == e->told)
         return at;
     if (e->low < e->told && e->low < e->limit)
