@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
-enum { SLOTS_MIN = 4, BYTES_MIN = 128 };
+enum { SLOTS_MIN = 2, BYTES_MIN = 32 };
 
 void hpack_table_deinit(struct hpack_table *t)
 {
