@@ -13,7 +13,12 @@
 #include "base/mem.h"
 #include "upstream/iobuf.h"
 
-enum { ANSWERS_KEPT = 64, GATHERED_KEPT = 65536, READ_MAX = 16384 };
+enum {
+    ANSWERS_KEPT = 512,   /* free ones; as many as a few connections of HTTP/2 ask for at once */
+    BUFFERS_KEPT = 64,    /* … of which so many keep their buffer */
+    GATHERED_KEPT = 65536,
+    READ_MAX = 16384,
+};
 
 static _Thread_local struct {
     struct client_answer *first;
@@ -53,10 +58,12 @@ void client_answer_end(struct client_answer *a)
     if (a->piece != NULL)
         iobuf_give(a->piece);
     buffer_clear(&a->gathered);
-    if (kept.count == ANSWERS_KEPT || a->gathered.cap > GATHERED_KEPT) {
+    if (kept.count == ANSWERS_KEPT) {
         free_answer(a);
         return;
     }
+    if (kept.count >= BUFFERS_KEPT || a->gathered.cap > GATHERED_KEPT)
+        buffer_deinit(&a->gathered);
     a->next = kept.first;
     kept.first = a;
     kept.count++;

@@ -16,7 +16,7 @@ enum {
     FIBER_STACK = 64 * 1024, /* usable bytes; a guard page lies below */
     FIBER_RESERVE = 8 * 1024, /* no fiber may come nearer to its guard: debug builds assert it */
     FIBER_SLAB = 16,         /* stacks mapped at a time */
-    FIBER_KEEP_HOT = 64,     /* free stacks that keep their pages */
+    FIBER_KEEP_HOT = 512,    /* free stacks that keep their pages */
     FIBER_MAX = 8192,        /* per loop, unless fiber_set_max says otherwise */
 };
 

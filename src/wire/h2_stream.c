@@ -18,7 +18,7 @@
 #include "wire/h1_head.h"
 #include "wire/h1_internal.h"
 
-enum { ARENA_CHUNK = 8192, STREAMS_KEPT = 256, IN_KEPT = 32768 };
+enum { ARENA_CHUNK = 8192, STREAMS_KEPT = 512, IN_KEPT = 32768 };
 
 /* Read by the control thread, written by this one only. */
 #define COUNT(counter, step) __atomic_store_n(&(counter), (counter) + (step), __ATOMIC_RELAXED)
