@@ -106,15 +106,23 @@ static bool is_due(uint64_t deadline, uint64_t now)
     return deadline > 0 && now >= deadline;
 }
 
+static void free_kept(struct h2_conn *c)
+{
+    if (c->kept == NULL)
+        return;
+    buffer_deinit(&c->kept->in);
+    buffer_deinit(&c->kept->block);
+    mem_free(c->kept);
+    c->kept = NULL;
+}
+
 /* It has been idle for a while: what only requests need goes back. */
 static void rest(struct h2_conn *c)
 {
     uint64_t idle_ns = c->site->server->idle_timeout_ns;
     c->rested = true;
-    if (c->in.len == 0)
-        buffer_deinit(&c->in);
-    if (c->block_id == 0)
-        buffer_deinit(&c->block);
+    if (h2_kept_len(c) == 0 && c->block_id == 0)
+        free_kept(c);
     hpack_decoder_trim(&c->decoder);
     hpack_encoder_rest(&c->encoder);
     quiet_for(c, idle_ns > REST_NS ? idle_ns - REST_NS : idle_ns > 0 ? 1 : 0);
@@ -206,7 +214,6 @@ static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int 
 {
     struct h2_conn *c = NEW(struct h2_conn);
     uint64_t header_ns = site->server->read_header_timeout_ns;
-    uint32_t head_max = site->server->max_header_bytes;
     c->worker = w;
     c->shared = w->h2;
     c->site = site;
@@ -216,8 +223,6 @@ static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int 
     timer_init(&c->timer, on_timer);
     list_init(&c->flush);
     list_append(&c->shared->conns, &c->node);
-    buffer_init(&c->in, H2_INPUT_MAX);
-    buffer_init(&c->block, head_max > H2_BLOCK_MAX / 2 ? head_max * (size_t)2 : H2_BLOCK_MAX);
     hpack_decoder_init(&c->decoder);
     hpack_encoder_init(&c->encoder);
     h2_budgets_init(&c->budgets, loop_now_ns(w->loop));
@@ -386,8 +391,7 @@ static void end_now(struct h2_conn *c)
     list_remove(&c->node);
     h2_drop_output(c);
     give_busy(c);
-    buffer_deinit(&c->in);
-    buffer_deinit(&c->block);
+    free_kept(c);
     hpack_decoder_deinit(&c->decoder);
     hpack_encoder_deinit(&c->encoder);
     tls_stream_free(c->tls);
@@ -444,7 +448,7 @@ void h2_settle(struct h2_conn *c)
         settle_dead(c);
         return;
     }
-    if (c->paused && !c->lingering && h2_make_room(c, 0)) {
+    if (c->paused && !c->lingering && h2_make_room(c, H2_ANSWER_MAX)) {
         c->paused = false;
         h2_feed(c, SLICE_NONE);
         if (c->tls != NULL && !c->paused)

@@ -11,9 +11,9 @@
 #include "wire/h2_internal.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 
 enum { SETTINGS_AT_ONCE = 8 }; /* for one unit of the budget: each may change all windows */
-enum { ANSWER_MAX = 64 }; /* bytes of control frames that one frame calls forth at most */
 
 static bool spend(struct h2_conn *c, enum h2_budget kind)
 {
@@ -137,9 +137,21 @@ static size_t go_on_with_data(struct h2_conn *c, struct slice bytes)
 
 /* --- HEADERS and CONTINUATION --- */
 
+static struct h2_kept *kept_of(struct h2_conn *c)
+{
+    uint32_t head_max = c->site->server->max_header_bytes;
+    if (c->kept != NULL)
+        return c->kept;
+    c->kept = NEW(struct h2_kept);
+    buffer_init(&c->kept->in, H2_INPUT_MAX);
+    buffer_init(&c->kept->block,
+                head_max > H2_BLOCK_MAX / 2 ? head_max * (size_t)2 : H2_BLOCK_MAX);
+    return c->kept;
+}
+
 static void gather_block(struct h2_conn *c, struct slice piece)
 {
-    if (buffer_append(&c->block, piece) != OK)
+    if (buffer_append(&kept_of(c)->block, piece) != OK)
         h2_calm(c, "a header block is too long");
 }
 
@@ -148,8 +160,8 @@ static void end_block(struct h2_conn *c)
     uint32_t id = c->block_id;
     c->block_id = 0;
     c->head_by = 0;
-    h2_on_block(c, id, (c->block_flags & H2_END_STREAM) != 0, buffer_slice(&c->block));
-    buffer_clear(&c->block);
+    h2_on_block(c, id, (c->block_flags & H2_END_STREAM) != 0, buffer_slice(&c->kept->block));
+    buffer_clear(&c->kept->block);
 }
 
 static void on_headers(struct h2_conn *c, const struct h2_frame_head *h, struct slice p)
@@ -472,7 +484,7 @@ static size_t take_frame(struct h2_conn *c, struct slice in)
     size_t n = wanted(in, &h);
     if (in.len < n)
         return 0;
-    if (!h2_make_room(c, ANSWER_MAX)) {
+    if (!h2_make_room(c, H2_ANSWER_MAX)) {
         c->paused = true;
         return 0;
     }
@@ -511,38 +523,44 @@ static struct slice take_frames(struct h2_conn *c, struct slice bytes)
 /* A frame that began in an earlier piece is made whole with as little copying as may be. */
 static struct slice complete_frame(struct h2_conn *c, struct slice bytes)
 {
-    while (c->in.len > 0 && bytes.len > 0 && !c->paused && !c->dead && !c->closing) {
-        struct slice in = buffer_slice(&c->in);
+    while (h2_kept_len(c) > 0 && bytes.len > 0 && !c->paused && !c->dead && !c->closing) {
+        struct buffer *kept = &c->kept->in;
+        struct slice in = buffer_slice(kept);
         struct h2_frame_head h = {0};
         if (in.len >= H2_FRAME_HEAD)
             h = h2_read_head(in.ptr);
         size_t want = wanted(in, &h), n = want > in.len ? want - in.len : 0;
         n = n < bytes.len ? n : bytes.len;
-        (void)!buffer_append(&c->in, slice_of(bytes.ptr, n)); /* at most a frame */
+        (void)!buffer_append(kept, slice_of(bytes.ptr, n)); /* at most a frame */
         bytes = slice_skip(bytes, n);
-        in = take_frames(c, buffer_slice(&c->in));
-        buffer_consume(&c->in, c->in.len - in.len);
+        in = take_frames(c, buffer_slice(kept));
+        buffer_consume(kept, kept->len - in.len);
     }
     return bytes;
+}
+
+/* What had no room for its answers. */
+static void feed_again(struct h2_conn *c)
+{
+    struct buffer kept = c->kept->in;
+    c->kept->in = (struct buffer){.max = kept.max};
+    struct slice rest = take_frames(c, buffer_slice(&kept));
+    (void)!buffer_append(&c->kept->in, rest);
+    buffer_deinit(&kept);
 }
 
 void h2_feed(struct h2_conn *c, struct slice bytes)
 {
     if (c->preface_at < H2_PREFACE_LEN && (bytes.len == 0 || !take_preface(c, &bytes)))
         return;
-    if (bytes.len == 0 && c->in.len > 0) { /* what had no room for its answers */
-        struct buffer kept = c->in;
-        c->in = (struct buffer){.max = kept.max};
-        struct slice rest = take_frames(c, buffer_slice(&kept));
-        if (rest.len > 0)
-            (void)!buffer_append(&c->in, rest);
-        buffer_deinit(&kept);
+    if (bytes.len == 0 && h2_kept_len(c) > 0) {
+        feed_again(c);
         return;
     }
     bytes = complete_frame(c, bytes);
-    if (c->in.len == 0)
+    if (h2_kept_len(c) == 0)
         bytes = take_frames(c, bytes);
     if (bytes.len > 0 && !c->dead && !c->closing &&
-        buffer_append(&c->in, bytes) != OK)
+        buffer_append(&kept_of(c)->in, bytes) != OK)
         h2_die(c, "the input is full");
 }

@@ -32,11 +32,12 @@ enum {
     H2_CONTINUATIONS_MAX = 32,     /* … of which so many may be CONTINUATION */
     H2_OUT_SIZE = 64 * 1024 - 64,  /* what is gathered before it is sent */
     H2_OUT_RESERVE = 6 * 1024,     /* … of which streams leave so much to control frames */
+    H2_ANSWER_MAX = 64,            /* of them, what one frame of the client calls forth at most */
     H2_COPY_MAX = 16 * 1024,       /* bytes of a body that are put into a frame at once */
     H2_TURN_MAX = 256 * 1024,      /* bytes that one connection sends before others get their turn */
     H2_TABLE = 64,
     H2_URGENCIES = 8,
-    H2_CLOSED_KEPT = 32,           /* numbers of streams that ended last */
+    H2_CLOSED_KEPT = 24,           /* numbers of streams that ended last */
 };
 
 struct h2_out { /* frames on their way out */
@@ -111,6 +112,11 @@ struct h2_busy {
     unsigned ready_count;
 };
 
+struct h2_kept {
+    struct buffer in;    /* a frame in part, or frames for whose answers there was no room */
+    struct buffer block; /* a header block in several frames */
+};
+
 enum { H2_PLAIN_SIZE = TLS_RECORD_MAX };
 
 enum h2_goaway { H2_STAYS, H2_WARNED, H2_GOES };
@@ -127,8 +133,7 @@ struct h2_conn {
     struct h2_busy *busy;   /* NULL: no stream */
     struct h2_out *out;     /* NULL: nothing gathered */
     struct h2_out *sending; /* what the socket did not take */
-    struct buffer in;       /* a frame, or input that could not be dealt with, in part */
-    struct buffer block;    /* a header block in several frames */
+    struct h2_kept *kept;   /* input that could not be dealt with yet; NULL: none has been */
     struct hpack_decoder decoder;
     struct hpack_encoder encoder;
     uint64_t quiet_by, write_by, head_by; /* 0: none */
@@ -206,6 +211,11 @@ void h2_end_goaway(struct h2_conn *); /* the client has heard the warning */
 void h2_hurry(struct h2_conn *);      /* the timer looks at the deadlines again */
 
 /* --- h2_input.c --- */
+
+static inline size_t h2_kept_len(const struct h2_conn *c)
+{
+    return c->kept != NULL ? c->kept->in.len : 0;
+}
 
 /* Deals with bytes from the client; keeps what it cannot deal with yet. */
 void h2_feed(struct h2_conn *, struct slice bytes);
