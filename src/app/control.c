@@ -26,13 +26,16 @@
 #include "base/clock.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
+#include "certs/challenge_listener.h"
 #include "certs/pki_app.h"
+#include "client/fetch.h"
 #include "http/http_metrics.h"
 #include "keeper/keeper.h"
 #include "keeper/keeper_wire.h"
 #include "loop/await.h"
 #include "loop/offload.h"
 #include "net/address.h"
+#include "net/resolver.h"
 #include "version.h"
 
 #define LOG_FLUSH_NS (5 * NS_PER_S) /* at the end, for what is not written yet */
@@ -61,7 +64,7 @@ static struct {
     bool watch_failed;
     struct worker_order *drain_orders, *abort_orders;
     struct mail *drained_mails;
-    bool stopping, applying;
+    bool stopping, applying, https_stopped;
     bool reload_asked, stop_asked; /* orders that came while a configuration is applied */
     struct task orders;
     int status;
@@ -322,6 +325,29 @@ static void release_admin_socket(const struct network_address *a)
     release_address(new_address(SLICE("admin"), a->network, a->host, a->first_port));
 }
 
+/* A port that is open for as long as an authority looks for an answer there; the keeper keeps none of
+ * it. Where one of our servers listens, that one answers. */
+static enum err bind_challenge_port(struct slice host, uint16_t port, int *fd, char *why, size_t cap)
+{
+    int fds[KEEPER_FDS];
+    unsigned got;
+    const struct generation *g = control.generation;
+    for (size_t i = 0; g != NULL && i < g->bounds_count; i++) {
+        if (g->bounds[i].port == port && !network_is_unix(g->bounds[i].network))
+            return ERR_EXISTS;
+    }
+    struct used_address *used = new_address(SLICE("challenge"), SLICE("tcp"), host, port);
+    enum err e = ask_sockets(used, 1, fds, &got, why, cap);
+    if (e == OK) {
+        *fd = fds[0];
+        release_address(used);
+        return OK;
+    }
+    mem_free((void *)(uintptr_t)used->key.ptr);
+    mem_free(used);
+    return e;
+}
+
 static const struct admin_host admin_host = {open_admin_socket, release_admin_socket};
 
 /* --- applying --- */
@@ -567,16 +593,23 @@ void control_each_address(void (*visit)(struct slice network, struct slice host,
 
 /* --- the end --- */
 
-static void finish(void)
+static void check_finished(void)
 {
-    loop_stop(control.loop);
+    if (control.drained == control.workers_count && control.https_stopped)
+        loop_stop(control.loop);
 }
 
 static void on_worker_drained(struct mail *m)
 {
     (void)m;
-    if (++control.drained == control.workers_count)
-        finish();
+    control.drained++;
+    check_finished();
+}
+
+static void on_https_stopped(void)
+{
+    control.https_stopped = true;
+    check_finished();
 }
 
 static void tell_all(struct worker_order *orders, int kind)
@@ -631,6 +664,7 @@ static void drain_all(void)
     }
     if (grace > 0)
         timer_start(control.loop, &control.grace_timer, loop_now_ns(control.loop) + grace);
+    https_stop(on_https_stopped);
 }
 
 /* SIGUSR1: the file that the running configuration came from, anew. */
@@ -851,6 +885,8 @@ static enum err prepare(char *error, size_t cap)
     admin_set_face(&face);
     metrics_set_source(put_metrics);
     admin_site_init(control.loop, &control.admin_worker, &admin_host);
+    challenge_bind_hook = bind_challenge_port;
+    https_start(control.loop);
     enum err e = start_workers(error, cap);
     if (e != OK && error[0] == '\0')
         snprintf(error, cap, "starting the workers: %s", err_text(e));
@@ -866,6 +902,8 @@ static void tear_down(void)
     json_decref(control.watched);
     end_workers();
     pki_stop();
+    fetch_thread_deinit();
+    resolver_thread_deinit();
     offload_stop();
     LOG(LOG_INFO, "", "shutdown complete");
     end_logs();

@@ -101,20 +101,6 @@ static enum err read_listen(struct generation *g, const struct http_server *s)
     return OK;
 }
 
-/* Names that need a certificate, and nobody to issue it. */
-static enum err refuse_tls(struct generation *g, const struct http_server *s)
-{
-    struct provision *p = &g->provision;
-    if (s->tls == NULL || json_array_size(g->https.names) == 0 ||
-        provision_find(p, SLICE("tls.issuance.acme")) != NULL)
-        return OK;
-    const char *name = json_string_value(json_array_get(g->https.names, 0));
-    p->path = arena_join(&g->arena, (struct slice[]){SLICE("apps.http.servers."), s->name}, 2);
-    return provision_fail(p, "%s needs a certificate, which this version of portico does not "
-                          "obtain yet; give one with \"tls CERTIFICATE KEY\", or write http:// "
-                          "before the site's address", name != NULL ? name : "the server");
-}
-
 static enum err read_server(struct generation *g, const char *name, const json_t *json)
 {
     struct http_server *s = &g->servers[g->servers_count];
@@ -123,7 +109,6 @@ static enum err read_server(struct generation *g, const char *name, const json_t
         http_metrics_attach(g->metrics, s, json, &g->arena);
     s->shutdown_ns = &g->shutdown_ns;
     TRY(https_finish_server(g, s));
-    TRY(refuse_tls(g, s));
     g->servers_count++;
     return read_listen(g, s);
 }
@@ -267,7 +252,12 @@ static void on_freed(struct mail *m)
     generation_free(CONTAINER_OF(m, struct generation, freed));
 }
 
-static void let_go(struct generation *g)
+void generation_keep(struct generation *g)
+{
+    atomic_fetch_add_explicit(&g->holders, 1, memory_order_relaxed);
+}
+
+void generation_let_go(struct generation *g)
 {
     if (atomic_fetch_sub_explicit(&g->holders, 1, memory_order_acq_rel) != 1)
         return;
@@ -279,7 +269,7 @@ void generation_release(struct generation *g, unsigned worker)
 {
     struct generation_slot *s = &g->slots[worker];
     if (--s->refs == 0 && s->retired)
-        let_go(g);
+        generation_let_go(g);
 }
 
 void generation_retire(struct generation *g, unsigned worker)
@@ -287,5 +277,5 @@ void generation_retire(struct generation *g, unsigned worker)
     struct generation_slot *s = &g->slots[worker];
     s->retired = true;
     if (s->refs == 0)
-        let_go(g);
+        generation_let_go(g);
 }

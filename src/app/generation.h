@@ -62,7 +62,7 @@ struct generation {
     struct slice *admin_origins;
     size_t admin_origins_count;
     unsigned workers;
-    atomic_uint holders; /* workers that have not let go */
+    atomic_uint holders; /* workers, and others, that have not let go */
     struct loop *control;
     struct mail freed;
     struct generation_slot *slots; /* one per worker */
@@ -75,6 +75,10 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
 
 /* On the control thread, when nobody holds it. */
 void generation_free(struct generation *);
+
+/* Somebody else who holds it, until generation_let_go; from any thread that has it. */
+void generation_keep(struct generation *);
+void generation_let_go(struct generation *);
 
 /* A worker's holds; on its own thread. */
 static inline void generation_hold(struct generation *g, unsigned worker)

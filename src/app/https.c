@@ -11,12 +11,13 @@
 
 #include "app/folders.h"
 #include "base/log.h"
-#include "base/mem.h"
-#include "certs/automation.h"
+#include "certs/manager.h"
 #include "certs/pki_app.h"
+#include "certs/solver.h"
+#include "http/challenge_answer.h"
 #include "tls/tls_server.h"
 
-#define ACME SLICE("tls.issuance.acme")
+enum { NAMES_TOLD = 1000 }; /* in one line of the log */
 
 /* --- the storage --- */
 
@@ -130,8 +131,8 @@ static enum err apply_auto_https(struct generation *g, const json_t *http, const
     if (a->tls != NULL)
         TRY(read_tls(g, a->tls));
     TRY(auto_https_apply(a, &g->provision));
-    if (json_array_size(a->names) == 0 || provision_find(&g->provision, ACME) == NULL)
-        return OK; /* without issuers, its servers are refused behind this */
+    if (json_array_size(a->names) == 0)
+        return OK;
     if (g->automation == NULL)
         TRY(read_tls(g, NULL));
     return add_policies(g);
@@ -174,21 +175,63 @@ enum err https_finish_server(struct generation *g, struct http_server *s)
 
 /* --- taking over --- */
 
-static void publish_manual(const struct automation *a)
+static void let_go(void *owner)
 {
-    struct credential **all = mem_zalloc((a->manual_count + 1) * sizeof *all);
-    for (size_t i = 0; i < a->manual_count; i++)
-        all[i] = credential_ref(a->manual[i]);
-    credentials_publish(all, a->manual_count);
-    mem_free(all);
+    generation_let_go(owner);
+}
+
+static void tell_managed(const struct generation *g)
+{
+    size_t i;
+    json_t *v;
+    struct slice names[NAMES_TOLD];
+    size_t count = json_array_size(g->https.names);
+    count = count < NAMES_TOLD ? count : NAMES_TOLD;
+    json_array_foreach(g->https.names, i, v)
+    {
+        if (i < count)
+            names[i] = slice_of(json_string_value(v), json_string_length(v));
+    }
+    if (count > 0)
+        LOG(LOG_INFO, "http", "enabling automatic TLS certificate management",
+            LOG_LIST("domains", names, count));
 }
 
 void https_commit(struct generation *g)
 {
+    tell_managed(g);
     pki_start(g->provision.pki);
     tls_tickets_configure(g->tickets.rotation_ns, g->tickets.keys, g->tickets.never_rotate);
     if (g->automation != NULL)
-        publish_manual(g->automation);
-    else
-        credentials_clear();
+        generation_keep(g);
+    manager_adopt(g->automation, g->automation != NULL ? let_go : NULL, g);
+}
+
+/* --- the process --- */
+
+/* Another instance with the same storage may have begun the challenge: its issuers are ours. */
+static enum err find_challenge(struct exchange *x, struct slice host, struct slice token,
+                               struct slice *key_authorization)
+{
+    const struct automation *a = x->generation != NULL ? x->generation->automation : NULL;
+    const struct automation_policy *policy = a != NULL ? automation_find(a, host) : NULL;
+    for (size_t i = 0; policy != NULL && i < policy->issuers_count; i++) {
+        const struct issuer *issuer = &policy->issuers[i];
+        if (slice_is(issuer->module, "acme") &&
+            challenge_load(policy->storage, issuer->key, host, token, x->arena,
+                           key_authorization) == OK)
+            return OK;
+    }
+    return ERR_NOT_FOUND;
+}
+
+void https_start(struct loop *control)
+{
+    challenge_stored_hook = find_challenge;
+    manager_start(control);
+}
+
+void https_stop(void (*stopped)(void))
+{
+    manager_stop(stopped);
 }

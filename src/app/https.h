@@ -15,3 +15,9 @@ enum err https_finish_server(struct generation *, struct http_server *);
 
 /* When nothing can fail any more, before workers use the generation. */
 void https_commit(struct generation *);
+
+/* The manager of certificates and what it needs; once, on the control thread. */
+void https_start(struct loop *control);
+
+/* Ends it; `stopped` is called then, from the loop's stack. Handshakes that wait get their answer. */
+void https_stop(void (*stopped)(void));

@@ -200,6 +200,7 @@ static void begin_exchange(struct h2_stream *s, const struct http_server *server
 {
     struct exchange *x = &s->x;
     x->carrier = &h2_carrier;
+    x->tls = s->conn->tls;
     x->server = server;
     x->generation = g;
     x->worker = s->conn->worker->worker;
