@@ -2,8 +2,8 @@
 /*
  * Locks as files, `locks/NAME.lock`, by certmagic's rules, so that Caddy and portico respect each
  * other in one folder, on one machine or several. Creating the file with O_EXCL takes the lock,
- * removing it gives it back. The holder writes the time into it every FRESH_NS; one whose time is more
- * than twice that old belonged to somebody who died, and is removed by whoever wants it.
+ * removing it gives it back. The holder writes the time into it every five seconds; one whose time is
+ * more than ten seconds old belonged to somebody who died, and is removed by whoever wants it.
  *
  * Where certmagic's rules leave a hole, more is done, unseen by it. A stale file is removed under
  * flock(), after a second look at it, so that two of us never remove each other's new one. A file that
@@ -33,8 +33,6 @@
 #include "pki/lock_file.h"
 
 #define FRESH_NS ((int64_t)(5 * NS_PER_S))
-#define STALE_NS (2 * FRESH_NS)
-#define UNCHANGED_NS (3 * FRESH_NS)
 #define PAUSE_MIN_NS (20 * NS_PER_MS)
 #define PAUSE_MAX_NS NS_PER_S
 
@@ -112,7 +110,7 @@ static void *refresh_all(void *arg)
     struct file_storage *f = arg;
     pthread_mutex_lock(&f->lock);
     while (!f->ending) {
-        uint64_t until = clock_mono_ns() + FRESH_NS;
+        uint64_t until = clock_mono_ns() + (uint64_t)f->fresh_ns;
         struct timespec t = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
         if (list_empty(&f->locks))
             pthread_cond_wait(&f->wake, &f->lock);
@@ -201,7 +199,8 @@ static bool is_stale(struct attempt *a, int fd)
         a->seen = state;
         a->seen_since_ns = now;
     }
-    return clock_wall_ns() - updated_ns > STALE_NS || now - a->seen_since_ns > UNCHANGED_NS;
+    return clock_wall_ns() - updated_ns > 2 * a->files->fresh_ns ||
+           now - a->seen_since_ns > 3 * (uint64_t)a->files->fresh_ns;
 }
 
 /* True: it is gone, be it by somebody else. */
@@ -348,6 +347,7 @@ enum err file_unlock(struct storage *s, struct slice name, struct storage_why *w
 void file_locks_init(struct file_storage *f)
 {
     pthread_condattr_t attr;
+    f->fresh_ns = FRESH_NS;
     list_init(&f->locks);
     pthread_mutex_init(&f->lock, NULL);
     pthread_condattr_init(&attr);

@@ -16,6 +16,7 @@ struct file_storage {
     struct storage storage;
     struct list node;     /* of all open ones */
     unsigned users;
+    int64_t fresh_ns;     /* how often a held lock is refreshed: certmagic's, but in tests */
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t wake;  /* `locks` has changed, or the end */
     struct list locks;    /* held: struct held_lock */

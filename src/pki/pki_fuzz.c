@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as PEM text with certificates and keys, as their DER inside a block, and as a lock file.
+ * Any bytes as PEM text with certificates and keys, as their DER inside a block, as a request for a
+ * certificate, and as a lock file.
  * What is read is written and read again with the same result.
  */
 #include "base/check.h"
 #include "base/pem.h"
 #include "pki/certificate.h"
 #include "pki/lock_file.h"
+#include "pki/minting.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -81,6 +83,24 @@ static void try_key(struct slice text)
     key_free(key);
 }
 
+/* A request from outside, for a leaf by an authority of our own. */
+static void try_request(struct slice der)
+{
+    static struct x509_st *issuer;
+    static struct evp_pkey_st *key;
+    struct minting m = {.from_s = 1000000000, .to_s = 2000000000};
+    struct x509_st *x;
+    char why[256] = "";
+    if (issuer == NULL)
+        ASSERT(mint_authority(&m, SLICE("Fuzz"), 0, &issuer, &key) == OK);
+    m.issuer = issuer;
+    m.issuer_key = key;
+    if (mint_leaf(&m, der, NULL, 0, &x, why, sizeof why) == OK)
+        certificate_free(x);
+    else
+        ASSERT(why[0] != '\0' && x == NULL);
+}
+
 static void try_der(const char *label, struct slice der, void (*attempt)(struct slice))
 {
     struct buffer text;
@@ -101,6 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_key(text);
     try_der("CERTIFICATE", text, try_certificate);
     try_der("PRIVATE KEY", text, try_key);
+    try_request(text);
     (void)lock_file_read(text, &when);
     return 0;
 }
