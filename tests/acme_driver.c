@@ -30,7 +30,8 @@
 #include "tls/stream.h"
 #include "tls/tls_server.h"
 
-static const struct module *const modules[] = {&issuer_acme, &dns_provider_exec, NULL};
+static const struct module *const modules[] = {&issuer_acme, &issuer_zerossl, &dns_provider_exec,
+                                              NULL};
 
 static struct {
     json_t *task;

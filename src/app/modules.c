@@ -20,6 +20,7 @@ const struct module *const all_modules[] = {
     &auth_hash_argon2id,
     &auth_hash_bcrypt,
     &auth_provider_http_basic,
+    &handler_acme_server,
     &handler_authentication,
     &dns_provider_acmedns,
     &dns_provider_cloudflare,

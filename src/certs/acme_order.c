@@ -348,11 +348,18 @@ static enum err initiate(struct ordering *o, struct authz *z)
     return e;
 }
 
+/* Also on a fiber that is to end: what was presented would lie about for ever. */
 static void clean_up(struct authz *z)
 {
-    if (z->solver != NULL)
-        z->solver->cleanup(&z->solving);
+    struct fiber *self = fiber_self();
+    enum err cancelled = self->cancelled;
+    if (z->solver == NULL)
+        return;
+    self->cancelled = OK;
+    z->solver->cleanup(&z->solving);
     z->solver = NULL;
+    if (self->cancelled == OK)
+        self->cancelled = cancelled;
 }
 
 /* Whether another type of challenge might do what this one could not. */

@@ -10,6 +10,11 @@ static bool has_rules(const struct ca_rules *r)
     return r->domains_count > 0 || r->ranges_count > 0;
 }
 
+bool ca_policy_has_rules(const struct ca_policy *p)
+{
+    return has_rules(&p->allow) || has_rules(&p->deny);
+}
+
 /* "*.example.com" as a rule also covers itself as a name. */
 static bool domain_matches(struct slice rule, struct slice name)
 {
@@ -36,7 +41,7 @@ static bool matches(const struct ca_rules *r, struct slice name, bool is_address
 
 bool ca_policy_allows(const struct ca_policy *p, struct slice name, bool is_address)
 {
-    if (!has_rules(&p->allow) && !has_rules(&p->deny))
+    if (!ca_policy_has_rules(p))
         return true;
     if (slice_starts(name, SLICE("*.")) && !p->wildcards)
         return false;

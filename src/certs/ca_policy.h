@@ -24,3 +24,6 @@ struct ca_policy {
 enum err ca_policy_provision(struct provision *, const json_t *, struct ca_policy *);
 
 bool ca_policy_allows(const struct ca_policy *, struct slice name, bool is_address);
+
+/* Whether there is any rule. */
+bool ca_policy_has_rules(const struct ca_policy *);

@@ -10,3 +10,4 @@ extern const struct module permission_http; /* tls.permission.http: ask */
 extern const struct module issuer_internal; /* tls.issuance.internal */
 extern const struct module getter_http;     /* tls.get_certificate.http */
 extern const struct module issuer_acme;     /* tls.issuance.acme */
+extern const struct module issuer_zerossl;  /* tls.issuance.zerossl */

@@ -118,8 +118,9 @@ static struct slice relative(struct slice fqdn, struct slice zone)
 
 /* --- presenting --- */
 
-enum err dns_present(const struct dns_solver_options *o, struct slice name, struct slice text,
-                     struct arena *a, struct dns_presented *out, char *why, size_t cap)
+enum err dns_present(const struct dns_solver_options *o, struct slice name, struct slice type,
+                     struct slice text, struct arena *a, struct dns_presented *out, char *why,
+                     size_t cap)
 {
     struct servers *s = ARENA_NEW(a, struct servers);
     struct dns_why inner = {""};
@@ -133,10 +134,10 @@ enum err dns_present(const struct dns_solver_options *o, struct slice name, stru
     }
     out->fqdn = fqdn;
     out->record = (struct dns_record){.zone = slice_take(zone, zone.len - 1), .text = text,
-                                      .name = relative(fqdn, zone), .type = SLICE("TXT"),
+                                      .name = relative(fqdn, zone), .type = type,
                                       .ttl_s = o->ttl_s};
     LOG(LOG_DEBUG, logger, "creating DNS record", LOG_STR("zone", zone),
-        LOG_STR("record_name", out->record.name), LOG_CSTR("record_type", "TXT"));
+        LOG_STR("record_name", out->record.name), LOG_STR("record_type", type));
     e = o->provider->append(o->provider_cfg, &out->record, a, &inner);
     out->there = true; /* even after a failure: who knows */
     if (e != OK)
@@ -161,10 +162,10 @@ enum err dns_remove(const struct dns_solver_options *o, struct dns_presented *p,
 
 /* --- propagation --- */
 
-static bool has_text(const struct dns_reply *reply, struct slice text)
+static bool has_record(const struct dns_reply *reply, enum dns_type type, struct slice data)
 {
     for (size_t i = 0; i < reply->count; i++)
-        if (reply->records[i].type == DNS_TXT && slice_eq(reply->records[i].data, text))
+        if (reply->records[i].type == type && slice_eq(reply->records[i].data, data))
             return true;
     return false;
 }
@@ -187,13 +188,13 @@ static enum err authoritative(const struct servers *resolvers, struct slice fqdn
 }
 
 /* One of the servers has it. */
-static enum err seen_by(const struct servers *s, struct slice fqdn, struct slice text,
-                        struct arena *a, bool *seen, char *why, size_t cap)
+static enum err seen_by(const struct servers *s, struct slice fqdn, enum dns_type type,
+                        struct slice data, struct arena *a, bool *seen, char *why, size_t cap)
 {
     struct dns_reply *reply;
     *seen = false;
     for (size_t i = 0; i < s->count && !*seen; i++) {
-        TRY(dns_query(&s->items[i], 1, fqdn, DNS_TXT, a, &reply, why, cap));
+        TRY(dns_query(&s->items[i], 1, fqdn, type, a, &reply, why, cap));
         if (reply->code == DNS_NXDOMAIN || reply->code == DNS_SERVFAIL)
             return OK; /* it must come sooner or later */
         if (reply->code != DNS_NO_ERROR) {
@@ -201,7 +202,7 @@ static enum err seen_by(const struct servers *s, struct slice fqdn, struct slice
                      SLICE_ARG(s->items[i]), reply->code, SLICE_ARG(fqdn));
             return ERR_FAILED;
         }
-        *seen = has_text(reply, text);
+        *seen = has_record(reply, type, data);
     }
     return OK;
 }
@@ -218,17 +219,22 @@ static enum err check(const struct dns_solver_options *o, const struct dns_prese
                       struct arena *a, bool *seen, char *why, size_t cap)
 {
     struct servers *resolvers = ARENA_NEW(a, struct servers), *ask = resolvers;
-    struct slice fqdn = p->fqdn;
+    struct slice fqdn = p->fqdn, data = p->record.text;
+    enum dns_type type = slice_is(p->record.type, "CNAME") ? DNS_CNAME : DNS_TXT;
     struct dns_reply *reply;
     resolvers_of(o, a, resolvers);
-    TRY(dns_query(resolvers->items, resolvers->count, fqdn, DNS_TXT, a, &reply, why, cap));
-    if (reply->code == DNS_NO_ERROR)
-        fqdn = follow(reply, fqdn);
+    if (type == DNS_CNAME) {
+        data = dns_name_normal(data, a);
+    } else {
+        TRY(dns_query(resolvers->items, resolvers->count, fqdn, type, a, &reply, why, cap));
+        if (reply->code == DNS_NO_ERROR)
+            fqdn = follow(reply, fqdn);
+    }
     if (o->resolvers_count == 0) {
         ask = ARENA_NEW(a, struct servers);
         TRY(authoritative(resolvers, fqdn, a, ask, why, cap));
     }
-    return seen_by(ask, fqdn, p->record.text, a, seen, why, cap);
+    return seen_by(ask, fqdn, type, data, a, seen, why, cap);
 }
 
 enum err dns_await(const struct dns_solver_options *o, const struct dns_presented *p,
@@ -271,8 +277,8 @@ static enum err present(struct solving *s)
     struct slice parts[] = {SLICE("_acme-challenge."), s->identifier.value};
     struct slice name = o->override_domain.len > 0 ? o->override_domain :
                                                      arena_join(s->arena, parts, 2);
-    return dns_present(o, name, dns01_value(s->key_authorization, s->arena), s->arena, &s->dns, s->why,
-                       sizeof s->why);
+    return dns_present(o, name, SLICE("TXT"), dns01_value(s->key_authorization, s->arena), s->arena,
+                       &s->dns, s->why, sizeof s->why);
 }
 
 static enum err wait_for(struct solving *s)

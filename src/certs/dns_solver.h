@@ -32,9 +32,10 @@ struct dns_presented {
     bool there;
 };
 
-/* A TXT record of that whole name. */
-enum err dns_present(const struct dns_solver_options *, struct slice name, struct slice text,
-                     struct arena *, struct dns_presented *, char *why, size_t cap);
+/* A record of that whole name: TXT, or CNAME. */
+enum err dns_present(const struct dns_solver_options *, struct slice name, struct slice type,
+                     struct slice text, struct arena *, struct dns_presented *, char *why,
+                     size_t cap);
 
 /* Until the record is seen, or the time is over: ERR_TIMEOUT. */
 enum err dns_await(const struct dns_solver_options *, const struct dns_presented *, struct arena *,

@@ -37,8 +37,7 @@ struct solver {
     bool (*enabled)(const struct solver_options *);
     enum err (*present)(struct solving *);
     enum err (*wait)(struct solving *); /* NULL: it is there at once */
-    void (*cleanup)(struct solving *);  /* also after a failed present; also when the fiber is
-                                         * cancelled, when it leaves what would have to wait */
+    void (*cleanup)(struct solving *);  /* also after a failed present */
 };
 
 /* Ends with NULL. */

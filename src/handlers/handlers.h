@@ -10,6 +10,7 @@
 extern const struct module handler_static_response; /* respond, redir, abort */
 extern const struct module handler_error;           /* error */
 extern const struct module handler_subroute;        /* handle, route, handle_path … */
+extern const struct module handler_acme_server;     /* acme_server */
 extern const struct module handler_authentication;  /* basic_auth */
 extern const struct module handler_encode;          /* encode; its encoders: encoder.h */
 extern const struct module handler_intercept;       /* intercept */
