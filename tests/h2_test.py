@@ -3,6 +3,7 @@
 """HTTP/2 against the whole program, over clear text (h2c) and TLS, on both I/O back ends, as TAP: with
 Python's h2, curl, nghttp and h2load as clients, and frames by hand. Usage: h2_test.py PORTICO [CASE]."""
 import os
+import random
 import re
 import signal
 import socket
@@ -130,6 +131,14 @@ class Raw:
             if not part:
                 return
             self.rest += part
+
+    def frames_now(self):
+        """Those that come within a second."""
+        self.c.settimeout(1)
+        try:
+            yield from self.frames()
+        except TimeoutError:
+            pass
 
     def until(self, *kinds, stream=None):
         for f in self.frames():
@@ -870,6 +879,131 @@ def gateway(io):
         up.end()
 
 
+def trailers(io):
+    """Trailers up and down, an early hint, a gateway to a server of HTTP/1.1."""
+    up = socket.create_server(("127.0.0.1", 0))
+    seen = []
+
+    def answer():
+        while True:
+            try:
+                c = up.accept()[0]
+            except OSError:
+                return
+            request = b""
+            while not request.endswith(b"\r\n\r\n") or (b"chunked" in request and
+                                                        b"\r\n0\r\n" not in request):
+                request += c.recv(1)
+            seen.append(request)
+            c.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+                      b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+                      b"3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n")
+            c.close()
+    threading.Thread(target=answer, daemon=True).start()
+    routes = [{"handle": [{"handler": "reverse_proxy", "upstreams": [
+        {"dial": f"127.0.0.1:{up.getsockname()[1]}"}]}]}]
+
+    def run(s):
+        c = Client(s)
+        stream = c.ask("/x", method="POST", body=b"hello", more=[("te", "trailers")],
+                       trailers=[("x-count", "5")])
+        same(c.wait(stream), [b"abc"])
+        same(c.informed[stream][":status"], "103")
+        same(c.informed[stream]["link"], "</a>")
+        same(c.trailers[stream]["x-sum"], "6")
+        assert b"\r\n0\r\nx-count: 5\r\n" in seen[-1].lower(), seen[-1]
+        c.c.close()
+    served(run, gateway=True, routes=routes)(io)
+    up.close()
+
+
+def write_timeout(s):
+    """The whole answer has its time, however it trickles; the connection stays."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 10))
+    c.get(1, "/10k")
+    start = time.monotonic()
+    while time.monotonic() - start < 1.6:
+        c.send(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1)))
+        time.sleep(0.02)
+    same(c.reset_code(1), CANCEL)
+    c.send(frame(PING, 0, 0, b"12345678"))
+    c.until(PING)
+    c.c.close()
+
+
+def trickle(s):
+    """A body that never pauses but is slower than the least rate."""
+    c = Raw(s)
+    c.get(1, "/echo", method="POST", ends=False)
+    start = time.monotonic()
+    try:
+        while time.monotonic() - start < 3:
+            c.send(frame(DATA, 0, 1, b"x"))
+            time.sleep(0.02)
+    except BROKEN:
+        pass
+    assert any(f[0] in (HEADERS, RST_STREAM) and f[2] == 1 for f in c.frames_now())
+    c.c.close()
+
+
+def priorities(s):
+    """What is urgent goes first, what is not incremental one after the other (RFC 9218)."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 1 << 20))
+    for stream, value in ((1, "u=5"), (3, "u=5"), (5, "u=1"), (7, "u=5, i"), (9, "u=0")):
+        c.get(stream, "/100k", more=[("priority", value)])
+    c.until(HEADERS, stream=9)
+    order = []
+    c.send(frame(16, 0, 0, struct.pack(">I", 3) + b"u=7"))
+    c.send(frame(PING, 0, 0, b"12345678"))
+    c.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 20)))
+    ended = 0
+    while ended < 5:
+        _, flags, stream, _ = c.until(DATA)
+        if flags & 1:
+            order.append(stream)
+            ended += 1
+    assert order.index(9) < order.index(5) < order.index(1), order
+    same(order[-1], 3)
+    c.c.close()
+
+
+def storm(s):
+    """Frames of which some bytes are wrong: whatever they do to a connection, the next one is served."""
+    random_ = random.Random(7)
+    block = hpack.Encoder().encode([(":method", "POST"), (":scheme", "http"), (":path", "/echo"),
+                                    (":authority", "a"), ("x-a", "b" * 40)])
+    end = time.monotonic() + (12 if SANITIZED else 6)
+    rounds = 0
+    while time.monotonic() < end:
+        parts = [frame(SETTINGS, 0, 0, struct.pack(">HI", 4, random_.choice((0, 100, 1 << 20))))]
+        for stream in range(1, 40, 2):
+            parts.append(frame(HEADERS, random_.choice((4, 5, 0x0c, 0x2c)), stream, block))
+            for _ in range(random_.randrange(4)):
+                kind = random_.choice((DATA, DATA, WINDOW_UPDATE, RST_STREAM, PING, PRIORITY, GOAWAY,
+                                       CONTINUATION, SETTINGS, 16, HEADERS))
+                size = {WINDOW_UPDATE: 4, RST_STREAM: 4, PING: 8, PRIORITY: 5, GOAWAY: 8, SETTINGS: 6,
+                        16: 8}.get(kind, random_.randrange(60))
+                parts.append(frame(kind, random_.choice((0, 1, 4, 8)),
+                                   0 if kind in (PING, GOAWAY, SETTINGS, 16) else
+                                   random_.choice((stream, stream, 1, 2, 0)),
+                                   bytes(random_.randrange(256) for _ in range(size))))
+        data = bytearray(b"".join(parts))
+        for _ in range(random_.choice((0, 0, 1, 3))):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        try:
+            c = dial(s)
+            c.settimeout(0.05)
+            c.sendall(PREFACE + bytes(data))
+            for _ in range(random_.randrange(3)):
+                c.recv(65536)
+        except OSError:
+            pass
+        c.close()
+        rounds += 1
+    same(s.get("/small"), (200, FILES["small"]))
+    assert rounds > 20, rounds
+
+
 def memory(io):
     """Idle connections own little."""
     s = Server(PORTICO, io, members=CLEAR, workers=1)
@@ -927,6 +1061,13 @@ CASES = [
                                            members={"write_idle_timeout": "3s"})),
     ("a stream that stands still", served(stalled_stream, routes=ECHO,
                                           members={"write_idle_timeout": "1s"})),
+    ("a stream that trickles", served(write_timeout, routes=ECHO,
+                                      members={"write_timeout": "1s"})),
+    ("a body that trickles", served(trickle, routes=ECHO, members={
+        "read_idle_timeout": "1s", "read_min_rate": 1000})),
+    ("priorities", served(priorities, routes=ECHO)),
+    ("a storm of wrong frames", served(storm, routes=ECHO)),
+    ("trailers and hints", trailers),
     ("a slow body", served(slow_body, routes=ECHO, members={"read_idle_timeout": "1s"})),
     ("the idle timeout", served(idle, routes=ECHO, members={"idle_timeout": "1s"})),
     ("a preface that does not come", served(preface_late, members={"read_header_timeout": "1s"})),
@@ -953,6 +1094,7 @@ SECURE = [
     ("byte by byte", byte_by_byte, {"routes": ECHO}),
     ("too large a head", too_large, {"routes": ECHO}),
     ("rapid reset", rapid_reset, {"routes": ECHO}),
+    ("a storm of wrong frames", storm, {"routes": ECHO}),
     ("a client that does not read", no_reader,
      {"routes": ECHO, "members": {"write_idle_timeout": "3s"}}),
     ("a stream that stands still", stalled_stream,

@@ -123,6 +123,8 @@ static void rest(struct h2_conn *c)
     c->rested = true;
     if (h2_kept_len(c) == 0 && c->block_id == 0)
         free_kept(c);
+    mem_free(c->closed);
+    c->closed = NULL;
     hpack_decoder_trim(&c->decoder);
     hpack_encoder_rest(&c->encoder);
     quiet_for(c, idle_ns > REST_NS ? idle_ns - REST_NS : idle_ns > 0 ? 1 : 0);
@@ -392,6 +394,7 @@ static void end_now(struct h2_conn *c)
     h2_drop_output(c);
     give_busy(c);
     free_kept(c);
+    mem_free(c->closed);
     hpack_decoder_deinit(&c->decoder);
     hpack_encoder_deinit(&c->encoder);
     tls_stream_free(c->tls);

@@ -37,7 +37,7 @@ enum {
     H2_TURN_MAX = 256 * 1024,      /* bytes that one connection sends before others get their turn */
     H2_TABLE = 64,
     H2_URGENCIES = 8,
-    H2_CLOSED_KEPT = 24,           /* numbers of streams that ended last */
+    H2_CLOSED_KEPT = 32,           /* numbers of streams that ended last */
 };
 
 struct h2_out { /* frames on their way out */
@@ -149,7 +149,7 @@ struct h2_conn {
     uint16_t streams;
     uint16_t continuations;
     struct h2_budgets budgets;
-    uint32_t closed[H2_CLOSED_KEPT]; /* streams that ended last: the number × 2, + 1 if it was reset */
+    uint32_t *closed;       /* streams that ended last: the number × 2, + 1 if it was reset; or NULL */
     uint8_t closed_at;
     uint8_t preface_at;     /* bytes of it that have come */
     uint8_t goaway;

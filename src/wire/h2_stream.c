@@ -132,13 +132,15 @@ static void unlink_stream(struct h2_stream *s)
 
 static void note_closed(struct h2_conn *c, uint32_t id, bool was_reset)
 {
+    if (c->closed == NULL)
+        c->closed = mem_zalloc(H2_CLOSED_KEPT * sizeof *c->closed);
     c->closed[c->closed_at] = id << 1 | was_reset;
     c->closed_at = (uint8_t)((c->closed_at + 1) % H2_CLOSED_KEPT);
 }
 
 static bool closed_as(const struct h2_conn *c, uint32_t mark)
 {
-    for (int i = 0; i < H2_CLOSED_KEPT; i++) {
+    for (int i = 0; c->closed != NULL && i < H2_CLOSED_KEPT; i++) {
         if (c->closed[i] == mark)
             return true;
     }
