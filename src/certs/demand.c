@@ -152,7 +152,6 @@ static void make_room(const struct automation *a)
         struct holding *h = CONTAINER_OF(it, struct holding, node);
         if (!h->demand || h->job != NULL || skip-- > 0)
             continue;
-        manager.demand_count--;
         holding_drop(h);
         return;
     }
@@ -176,7 +175,6 @@ static void let_go(struct slice name)
     struct holding *h = holding_find(name);
     if (h == NULL || !h->demand || h->credential != NULL || h->job != NULL)
         return;
-    manager.demand_count--;
     holding_drop(h);
 }
 
@@ -331,7 +329,6 @@ static enum err without_permission(struct holding *h, enum err e)
     if (h == NULL || !h->demand || h->job != NULL)
         return e;
     if (e == ERR_DENIED) {
-        manager.demand_count--;
         holding_drop(h);
         return e;
     }

@@ -134,6 +134,7 @@ void holding_drop(struct holding *h)
     struct job *job = h->job;
     map_remove(&manager.by_name, h->name);
     manager.count--;
+    manager.demand_count -= h->demand;
     if (job != NULL) {
         job->holding = NULL;
         job_cancel(job);
@@ -346,8 +347,7 @@ static void adopt_name(const struct automation *a, struct slice name)
     struct holding *h = holding_find(name);
     if (h == NULL)
         h = holding_new(name);
-    if (!h->wanted && h->credential != NULL && manager.demand_count > 0 && h->demand)
-        manager.demand_count--;
+    manager.demand_count -= h->demand;
     h->wanted = true;
     h->demand = h->dozing = false;
     if (h->job != NULL)
@@ -414,8 +414,6 @@ static void drop_unwanted(const struct automation *a)
         bool keep = policy != NULL && policy->on_demand && still_fits(h, policy);
         if (h->wanted || keep)
             continue;
-        if (h->demand)
-            manager.demand_count--;
         holding_drop(h);
     }
 }

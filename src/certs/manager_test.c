@@ -271,9 +271,31 @@ static struct credential *have(const char *name)
     return h != NULL ? h->credential : NULL;
 }
 
+static bool have_a(void)
+{
+    return have("a.example.com") != NULL;
+}
+
 static bool has_a(void)
 {
     return have("a.example.com") != NULL && holding_find(SLICE("a.example.com"))->job == NULL;
+}
+
+static bool asked_one(void)
+{
+    return testing_authority.asked == 1;
+}
+
+/* Everybody has one, and nothing goes on. */
+static bool settled(void)
+{
+    LIST_FOR(it, &manager.holdings)
+    {
+        const struct holding *h = CONTAINER_OF(it, struct holding, node);
+        if (h->credential == NULL || h->job != NULL)
+            return false;
+    }
+    return true;
 }
 
 #define SITE "certificates/ca.test-directory/a.example.com/a.example.com"
@@ -445,8 +467,8 @@ TEST("what was begun before a crash is gone on with: the same request, not anoth
     setup();
     testing_authority.failing = 1;
     adopt("{}", NAMES("a.example.com"));
-    run_for(never, 100);
-    CHECK_INT(testing_authority.asked, 1);
+    RUN_UNTIL(asked_one);
+    run_for(never, 20);
     buffer_init(&b, 65536);
     CHECK(stored("pending/a.example.com/request.der", &b));
     CHECK_SLICE(testing_authority.last_csr, buffer_slice(&b));
@@ -527,5 +549,462 @@ TEST("what is stored and no certificate is replaced by one")
     CHECK(have("a.example.com") == NULL);
     RUN_UNTIL(has_a);
     CHECK_INT(testing_authority.asked, 2);
+    finish();
+}
+
+/* --- handshakes that ask --- */
+
+#define ON_DEMAND                                                                                  \
+    "{\"automation\":{\"on_demand\":{\"permission\":{\"module\":\"test\"}},"                        \
+    "\"policies\":[{\"on_demand\":true}]}}"
+
+struct shake {
+    struct credential_ask ask;
+    struct mail mail;
+    bool answered;
+};
+
+static void on_answer(struct mail *m)
+{
+    CONTAINER_OF(m, struct shake, mail)->answered = true;
+}
+
+static void shake(struct shake *s, const char *name)
+{
+    *s = (struct shake){.mail.run = on_answer};
+    s->ask.answer = &s->mail;
+    s->ask.from = loop;
+    snprintf(s->ask.name, sizeof s->ask.name, "%s", name);
+    CHECK(credential_ask_hook != NULL);
+    credential_ask_hook(&s->ask);
+}
+
+static struct shake first, second;
+
+static bool first_answered(void)
+{
+    return first.answered;
+}
+
+static bool both_answered(void)
+{
+    return first.answered && second.answered;
+}
+
+static enum err ask_for(const char *name)
+{
+    shake(&first, name);
+    RUN_UNTIL(first_answered);
+    return first.ask.result;
+}
+
+TEST("nobody is asked at handshakes where no policy is on demand")
+{
+    setup();
+    adopt("{}", NAMES("a.example.com"));
+    CHECK(credential_ask_hook == NULL);
+    RUN_UNTIL(has_a);
+    finish();
+}
+
+TEST("a name that is allowed is obtained while its handshakes wait, once for all of them")
+{
+    setup();
+    testing_authority.takes_ns = 30 * NS_PER_MS;
+    adopt(ON_DEMAND, NAMES("a.example.com"));
+    run_for(never, 20);
+    CHECK_INT(testing_authority.asked, 0);
+    shake(&first, "a.example.com");
+    shake(&second, "a.example.com");
+    RUN_UNTIL(both_answered);
+    CHECK_OK(first.ask.result);
+    CHECK_OK(second.ask.result);
+    CHECK(first.ask.given == NULL && have("a.example.com") != NULL);
+    CHECK_INT(testing_authority.asked, 1);
+    CHECK_INT(permission.asked, 1);
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK_INT(permission.asked, 1);
+    finish();
+}
+
+TEST("what the storage has is loaded for a handshake that may have it, a wildcard, too")
+{
+    setup();
+    adopt("{}", NAMES("a.example.com", "*.w.example.com"));
+    RUN_UNTIL(settled);
+    end_process();
+    start_process();
+    adopt(ON_DEMAND, NULL);
+    CHECK(have("a.example.com") == NULL);
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK_OK(ask_for("b.w.example.com"));
+    CHECK(have("a.example.com") != NULL && have("*.w.example.com") != NULL);
+    CHECK_INT(testing_authority.asked, 2);
+    permission.says = ERR_DENIED;
+    CHECK_INT(ask_for("c.example.com"), ERR_DENIED);
+    finish();
+}
+
+TEST("a name that is refused is remembered for a moment, and until the next configuration")
+{
+    setup();
+    permission.says = ERR_DENIED;
+    adopt(ON_DEMAND, NULL);
+    CHECK_INT(ask_for("a.example.com"), ERR_DENIED);
+    CHECK_INT(ask_for("a.example.com"), ERR_DENIED);
+    CHECK_INT(permission.asked, 1);
+    CHECK(holding_find(SLICE("a.example.com")) == NULL);
+    CHECK_INT(ask_for("nonsense/../name"), ERR_INVALID);
+    CHECK_INT(ask_for("*.example.com"), ERR_INVALID);
+    CHECK_INT(permission.asked, 1);
+    permission.says = OK;
+    adopt(ON_DEMAND, NULL);
+    CHECK_OK(ask_for("a.example.com"));
+    finish();
+}
+
+TEST("a name that cannot be had fails its handshakes, and is not tried at once again")
+{
+    setup();
+    testing_authority.failing = 1;
+    adopt(ON_DEMAND, NULL);
+    CHECK_INT(ask_for("a.example.com"), ERR_FAILED);
+    CHECK_INT(ask_for("a.example.com"), ERR_FAILED);
+    CHECK_INT(testing_authority.asked, 1);
+    run_for(never, 20);
+    CHECK(holding_find(SLICE("a.example.com")) == NULL);
+    CHECK(!stored("locks/issue_cert_a.example.com.lock", NULL));
+    finish();
+}
+
+static bool a_dozes(void)
+{
+    return holding_find(SLICE("a.example.com"))->dozing;
+}
+
+TEST("on demand, a due certificate is served on while it is renewed, an expired one is not")
+{
+    setup();
+    adopt(ON_DEMAND, NULL);
+    CHECK_OK(ask_for("a.example.com"));
+    struct holding *h = holding_find(SLICE("a.example.com"));
+    atomic_store(&clock_shift_ns, 70 * 86400 * (int64_t)NS_PER_S);
+    upkeep_now();
+    RUN_UNTIL(a_dozes); /* renewed for nobody */
+    CHECK(h->dozing);
+    CHECK_INT(testing_authority.asked, 1);
+    testing_authority.takes_ns = 50 * NS_PER_MS;
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK_INT(testing_authority.issued, 1);
+    RUN_UNTIL(renewed);
+    CHECK_INT(permission.asked, 2);
+    atomic_store(&clock_shift_ns, 400 * 86400 * (int64_t)NS_PER_S);
+    upkeep_now();
+    RUN_UNTIL(a_dozes);
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK_INT(testing_authority.issued, 3);
+    finish();
+}
+
+TEST("on demand, what is in memory has its limit")
+{
+    setup();
+    adopt("{\"cache\":{\"capacity\":3},\"automation\":{\"on_demand\":{\"permission\":{\"module\":"
+          "\"test\"}},\"policies\":[{\"on_demand\":true}]}}", NULL);
+    for (int i = 0; i < 8; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "n%d.example.com", i);
+        CHECK_OK(ask_for(name));
+    }
+    CHECK(manager.count <= 3 && manager.demand_count <= 3);
+    CHECK_INT(testing_authority.issued, 8);
+    finish();
+}
+
+TEST("somebody else's certificate is for its handshake only")
+{
+    setup();
+    getter.says = OK;
+    adopt("{\"automation\":{\"policies\":[{\"get_certificate\":[{\"via\":\"test\"}]}]}}", NULL);
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK(first.ask.given != NULL);
+    CHECK_SLICE(credential_facts(first.ask.given)->names[0], SLICE("a.example.com"));
+    credential_unref(first.ask.given);
+    CHECK_INT(manager.count, 0);
+    getter.says = ERR_NOT_FOUND; /* and nobody may issue: there is no permission to ask */
+    CHECK_INT(ask_for("b.example.com"), ERR_DENIED);
+    CHECK_INT(testing_authority.asked, 0);
+    getter.says = ERR_FAILED;
+    CHECK_INT(ask_for("c.example.com"), ERR_FAILED);
+    finish();
+}
+
+TEST("handshakes that wait are told when the process ends")
+{
+    setup();
+    testing_authority.takes_ns = 60 * NS_PER_S;
+    adopt(ON_DEMAND, NULL);
+    shake(&first, "a.example.com");
+    RUN_UNTIL(asked_one);
+    finish();
+    CHECK(run_for(first_answered, 1000));
+    CHECK_INT(first.ask.result, ERR_CANCELLED);
+}
+
+/* --- windows --- */
+
+static bool asked_for_window(void)
+{
+    return has_a() && testing_authority.asked_window > 0;
+}
+
+TEST("the window that an authority suggests is kept beside the certificate, and heeded")
+{
+    struct buffer b;
+    setup();
+    int64_t now = cert_now_s();
+    testing_authority.window = (struct renewal_window){
+        .start_s = now + 10 * 86400, .end_s = now + 11 * 86400, .look_again_ns = 6 * 3600 * NS_PER_S};
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(asked_for_window);
+    buffer_init(&b, 65536);
+    CHECK(stored(SITE ".json", &b));
+    CHECK(slice_find_slice(buffer_slice(&b), SLICE("\"suggestedWindow\": {")) != SIZE_MAX);
+    CHECK(slice_find_slice(buffer_slice(&b), SLICE("\"_selectedTime\": \"20")) != SIZE_MAX);
+    buffer_deinit(&b);
+    end_process();
+    start_process();
+    adopt("{}", NAMES("a.example.com"));
+    struct holding *h = holding_find(SLICE("a.example.com"));
+    CHECK_INT(h->ari.start_s, now + 10 * 86400);
+    CHECK(h->ari.selected_s > h->ari.start_s && h->ari.selected_s <= h->ari.end_s);
+    /* it moves: at once */
+    testing_authority.window.start_s = now - 86400;
+    testing_authority.window.end_s = now - 3600;
+    atomic_store(&clock_shift_ns, 7 * 3600 * (int64_t)NS_PER_S);
+    upkeep_now();
+    RUN_UNTIL(renewed);
+    CHECK_INT(testing_authority.asked_window, 3); /* the second, and of the new certificate */
+    finish();
+}
+
+TEST("when a certificate is due")
+{
+    struct renewal_span span = {1000000, 1000000 + 90 * 86400};
+    struct renewal_info none = {0}, window = {1000000 + 86400, 1000000 + 2 * 86400, 1000000 + 90000, 0};
+    CHECK_INT(renewal_due(span, &none, 1.0 / 3, 600, 1000000 + 59 * 86400), RENEWAL_NOT_YET);
+    CHECK_INT(renewal_due(span, &none, 1.0 / 3, 600, 1000000 + 61 * 86400), RENEWAL_BY_RATIO);
+    CHECK_INT(renewal_due(span, &none, 0.01, 600, 1000000 + 89 * 86400), RENEWAL_EMERGENCY);
+    CHECK_INT(renewal_due(span, &window, 1.0 / 3, 600, 1000000 + 80000), RENEWAL_NOT_YET);
+    CHECK_INT(renewal_due(span, &window, 1.0 / 3, 600, 1000000 + 89500), RENEWAL_BY_WINDOW);
+    window.selected_s = window.start_s = window.end_s = 1000000 + 200 * 86400;
+    CHECK_INT(renewal_due(span, &window, 1.0 / 3, 600, 1000000 + 86 * 86400), RENEWAL_EMERGENCY);
+}
+
+/* --- staples --- */
+
+static bool stapled(void)
+{
+    struct holding *h = holding_find(SLICE("a.example.com"));
+    return has_a() && h->has_ocsp;
+}
+
+static bool replaced(void)
+{
+    return testing_authority.issued == 2 && has_a();
+}
+
+static bool fetched_twice(void)
+{
+    return responder.fetched == 2;
+}
+
+static bool fetched_again(void)
+{
+    return responder.fetched > 0;
+}
+
+TEST("a staple is fetched, kept, and fetched again after half of its time")
+{
+    setup();
+    testing_authority.with_ocsp = true;
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(stapled);
+    CHECK_INT(holding_find(SLICE("a.example.com"))->ocsp.status, OCSP_GOOD);
+    CHECK_INT(responder.fetched, 1);
+    end_process();
+    start_process();
+    adopt("{}", NAMES("a.example.com"));
+    CHECK(stapled());
+    run_for(never, 30);
+    CHECK_INT(responder.fetched, 1);
+    atomic_store(&clock_shift_ns, 4000 * (int64_t)NS_PER_S);
+    upkeep_now();
+    RUN_UNTIL(fetched_twice);
+    finish();
+}
+
+TEST("a certificate that was revoked is replaced, with its key when that is known to others")
+{
+    for (int compromised = 0; compromised < 2; compromised++) {
+        setup();
+        testing_authority.with_ocsp = true;
+        adopt("{\"automation\":{\"policies\":[{\"reuse_private_keys\":true}]}}", NAMES("a.example.com"));
+        RUN_UNTIL(stapled);
+        struct slice csr = testing_authority.last_csr;
+        testing_authority.last_csr = SLICE_NONE;
+        testing_authority.revoked = true;
+        testing_authority.compromised = compromised;
+        atomic_store(&clock_shift_ns, 4000 * (int64_t)NS_PER_S);
+        responder.fetched = 0;
+        upkeep_now();
+        RUN_UNTIL(fetched_again);
+        testing_authority.revoked = false;
+        RUN_UNTIL(replaced);
+        CHECK_INT(stored(SITE ".key.compromised", NULL), compromised == 1);
+        mem_free((void *)(uintptr_t)csr.ptr);
+        finish();
+    }
+}
+
+TEST("a responder that does not answer takes nothing away")
+{
+    setup();
+    testing_authority.with_ocsp = true;
+    responder.status = 0;
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(has_a);
+    CHECK(responder.fetched > 0 && !holding_find(SLICE("a.example.com"))->has_ocsp);
+    finish();
+}
+
+/* --- troubles with the storage --- */
+
+TEST("a storage that cannot be written is served from, and nothing is asked for in vain")
+{
+    if (geteuid() == 0)
+        test_skip("root may write everywhere");
+    setup();
+    CHECK(chmod(folder, 0500) == 0);
+    adopt("{}", NAMES("a.example.com"));
+    run_for(never, 100);
+    CHECK_INT(testing_authority.asked, 0);
+    CHECK(chmod(folder, 0700) == 0);
+    finish();
+}
+
+static enum err (*real_store)(struct storage *, struct slice, struct slice, struct storage_why *);
+static struct storage_type full_type;
+
+static enum err store_full(struct storage *s, struct slice key, struct slice value,
+                           struct storage_why *why)
+{
+    if (slice_starts(key, SLICE("certificates/")) || slice_ends(key, SLICE("chain.pem")))
+        return storage_fail(why, ERR_LIMIT, "no space left on device");
+    return real_store(s, key, value, why);
+}
+
+TEST("what cannot be stored is served, and stored when there is room again, without another question")
+{
+    setup();
+    test_clock_hurry(600);
+    struct storage *s = storage_open_files(slice_from(folder));
+    const struct storage_type *type = s->type;
+    real_store = type->store;
+    full_type = *type;
+    full_type.store = store_full;
+    s->type = &full_type;
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(have_a);
+    CHECK(!stored(SITE ".key", NULL));
+    s->type = type;
+    RUN_UNTIL(has_a);
+    CHECK_INT(testing_authority.asked, 1);
+    CHECK(stored(SITE ".json", NULL) && stored(SITE ".key", NULL) && stored(SITE ".crt", NULL));
+    type->close(s);
+    finish();
+}
+
+static bool renewed_again(void)
+{
+    return testing_authority.issued == 3 && has_a();
+}
+
+static bool cleaned(void)
+{
+    return !stored("certificates/ca.test-directory/old.example.com", NULL) &&
+           stored("last_clean.json", NULL) && stored("instance.uuid", NULL);
+}
+
+TEST("the storage is tidied: certificates that are over for two weeks go, others stay")
+{
+    setup();
+    adopt("{}", NAMES("a.example.com", "old.example.com"));
+    RUN_UNTIL(settled);
+    CHECK(stored("certificates/ca.test-directory/old.example.com/old.example.com.crt", NULL));
+    end_process();
+    atomic_store(&clock_shift_ns, 80 * 86400 * (int64_t)NS_PER_S);
+    start_process();
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(renewed_again);
+    end_process();
+    atomic_store(&clock_shift_ns, 105 * 86400 * (int64_t)NS_PER_S);
+    start_process();
+    adopt("{}", NAMES("a.example.com"));
+    RUN_UNTIL(cleaned);
+    CHECK(stored(SITE ".crt", NULL));
+    finish();
+}
+
+/* --- configurations --- */
+
+static void refuses(const char *tls, const char *sentence)
+{
+    struct config *c;
+    enum err e = read_config(tls, &c);
+    if (e == OK || strstr(c->p.error, sentence) == NULL)
+        test_fail(__FILE__, __LINE__, "%s: \"%s\", want \"%s\"", tls, e == OK ? "" : c->p.error,
+                  sentence);
+    free_config(c);
+}
+
+TEST("what a configuration may not say about certificates")
+{
+    setup();
+    refuses("{\"automation\":{\"policies\":[{\"on_demand\":true}]}}", "without a permission module");
+    refuses("{\"automation\":{\"policies\":[{},{}]}}", "acts as default/catch-all");
+    refuses("{\"automation\":{\"policies\":[{\"subjects\":[\"a\"]},{\"subjects\":[\"A\"]}]}}",
+            "cannot apply more than one automation policy to host: a (first match in policy 0)");
+    refuses("{\"automation\":{\"policies\":[{\"key_type\":\"dsa\"}]}}", "unrecognized key type: dsa");
+    refuses("{\"automation\":{\"policies\":[{\"what\":1}]}}", "unknown member \"what\"");
+    refuses("{\"automation\":{\"policies\":[{\"issuers\":[{\"module\":\"x\"}]}]}}",
+            "unknown module: tls.issuance.x");
+    refuses("{\"automation\":{\"on_demand\":{\"rate_limit\":{}}}}", "not supported any more");
+    refuses("{\"automation\":{\"on_demand\":{\"ask\":\"http://a/\",\"permission\":{\"module\":\"http\","
+            "\"endpoint\":\"http://b/\"}}}}", "both an 'ask' endpoint");
+    refuses("{\"automation\":{\"policies\":[{\"get_certificate\":[{\"via\":\"tailscale\"}]}]}}",
+            "Tailscale");
+    refuses("{\"certificates\":{\"automate\":[\"a b\"]}}", "does not qualify");
+    refuses("{\"cache\":{\"capacity\":-1}}", "capacity");
+    refuses("{\"encrypted_client_hello\":{}}", "encrypted_client_hello");
+    finish();
+}
+
+TEST("a policy is found as Caddy finds it, and one that is added stands before what is more general")
+{
+    struct config *c;
+    setup();
+    CHECK_OK(read_config("{\"automation\":{\"policies\":[{\"subjects\":[\"*.example.com\"]},{}]}}", &c));
+    struct automation *a = c->automation;
+    CHECK(automation_find(a, SLICE("x.example.com")) == a->policies[0]);
+    CHECK(automation_find(a, SLICE("example.com")) == a->policies[1]);
+    json_t *json = json_pack("{s:[s],s:[{s:s}]}", "subjects", "x.example.com", "issuers", "module",
+                             "internal");
+    CHECK_OK(automation_add_policy(&c->p, a, json));
+    CHECK_INT(a->policies_count, 3);
+    CHECK(automation_is_internal(automation_find(a, SLICE("x.example.com"))));
+    CHECK(!automation_is_internal(automation_find(a, SLICE("y.example.com"))));
+    free_config(c);
+    json_decref(json);
     finish();
 }
