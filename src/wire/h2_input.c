@@ -218,6 +218,8 @@ static void on_priority(struct h2_conn *c, const struct h2_frame_head *h)
 {
     if (h->stream == 0)
         h2_fail(c, H2_PROTOCOL_ERROR, "PRIORITY on stream 0");
+    else if (h->len != 5 && was_never_open(c, h->stream)) /* which cannot be reset */
+        h2_fail(c, H2_FRAME_SIZE_ERROR, "PRIORITY of the wrong length");
     else if (h->len != 5)
         blame(c, h->stream, H2_FRAME_SIZE_ERROR);
     else

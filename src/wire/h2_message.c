@@ -186,15 +186,19 @@ static void on_field(struct reading *r, const struct hpack_field *f)
 
 /* --- a whole request --- */
 
+static bool has_no_space(struct slice text)
+{
+    return h1_scan_target(text.ptr, text.ptr + text.len) == text.ptr + text.len;
+}
+
 static void check_path(struct reading *r)
 {
-    const char *end = r->path.ptr + r->path.len;
     if (r->path.len == 0)
         bad(r, ":path is missing or empty");
     else if (r->path.ptr[0] != '/' &&
              !(slice_is(r->path, "*") && slice_is(r->request->method, "OPTIONS")))
         bad(r, ":path does not begin with a slash");
-    else if (h1_scan_target(r->path.ptr, end) != end)
+    else if (!has_no_space(r->path))
         bad(r, ":path has a space or a control character");
 }
 

@@ -53,7 +53,7 @@ void hpack_read(struct hpack_reader *r, struct hpack_decoder *d, struct slice bl
 {
     *r = (struct hpack_reader){.decoder = d, .arena = arena, .size_max = size_max};
     r->at = (const uint8_t *)block.ptr;
-    r->end = r->at + block.len;
+    r->end = block.len > 0 ? r->at + block.len : r->at;
 }
 
 static enum hpack_event bad(struct hpack_reader *r, const char *why)
