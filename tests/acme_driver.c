@@ -8,7 +8,7 @@
  *    "key": "/tmp/key.pem", "tls": {…}, "cancel_ms": 0}
  *
  * Actions: issue, revoke ("chain": PEM), window ("ari_id"), contacts ("contacts": […]), change_key,
- * deactivate.
+ * deactivate, binding (an account with ZeroSSL's credentials).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +173,8 @@ static enum err change(struct acme *c, const struct acme_account_options *o,
         return acme_account_set_contacts(c, o, acc, contacts, count);
     if (slice_is(action, "deactivate"))
         return acme_account_deactivate(c, o, acc);
+    if (slice_is(action, "binding"))
+        return OK; /* the account was opened with it */
     return acme_account_change_key(c, o, acc);
 }
 
@@ -183,7 +185,8 @@ static void change_account(struct arena *a)
         .directory = slice_from(json_string_value(json_object_get(issuer, "ca")))};
     struct acme_account_options o = {
         .storage = driver.storage,
-        .email = slice_from(json_string_value(json_object_get(issuer, "email")))};
+        .email = slice_from(json_string_value(json_object_get(issuer, "email"))),
+        .zerossl = slice_is(text("action"), "binding")};
     struct acme *c = ARENA_NEW(a, struct acme);
     struct acme_account acc = {0};
     struct issue_result *result = ARENA_NEW(a, struct issue_result);

@@ -139,7 +139,13 @@ class Authority:
 
             do_HEAD = do_POST = do_GET
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 128
+
+            def handle_error(self, *args):
+                pass  # clients that go away
+
+        self.server = Server(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         scheme = "http"
         if self.tls:
@@ -485,7 +491,7 @@ class Authority:
             "http://127.0.0.1:%d/.well-known/acme-challenge/%s" % (self.http_port, challenge["token"]),
             headers={"Host": name})
         try:
-            got = urllib.request.urlopen(request, timeout=3).read().decode()
+            got = urllib.request.urlopen(request, timeout=20).read().decode()
         except OSError as e:
             raise Problem(400, "connection", "%s: %s" % (name, e)) from None
         if got.rstrip() != answer:
@@ -498,7 +504,7 @@ class Authority:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["acme-tls/1"])
         try:
-            with socket.create_connection(("127.0.0.1", self.tls_port), 3) as raw, \
+            with socket.create_connection(("127.0.0.1", self.tls_port), 20) as raw, \
                     context.wrap_socket(raw, server_hostname=sni) as s:
                 protocol, der = s.selected_alpn_protocol(), s.getpeercert(True)
         except OSError as e:

@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
+#include "certs/acme_client.h"
 #include "certs/challenge_listener.h"
 #include "certs/pki_app.h"
 #include "client/fetch.h"
@@ -902,6 +903,7 @@ static void tear_down(void)
     json_decref(control.watched);
     end_workers();
     pki_stop();
+    acme_thread_deinit();
     fetch_thread_deinit();
     resolver_thread_deinit();
     offload_stop();

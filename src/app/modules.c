@@ -51,6 +51,7 @@ const struct module *const all_modules[] = {
     &getter_http,
     &issuer_acme,
     &issuer_internal,
+    &issuer_zerossl,
     &listener_http_redirect,
     &listener_proxy_protocol,
     &listener_tls,

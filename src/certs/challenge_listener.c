@@ -30,7 +30,6 @@
 enum { HEAD_MAX = 4096, PATIENCE_S = 10, GUESTS_MAX = 64, BACKLOG = 64, IN_MAX = HELLO_MAX + 4096,
        STORAGES_MAX = 8 };
 
-#define PREFIX "/.well-known/acme-challenge/"
 
 static const char logger[] = "tls.issuance.acme";
 
@@ -57,15 +56,18 @@ static _Thread_local struct list listeners;
 
 /* --- one connection --- */
 
-/* "GET /.well-known/acme-challenge/TOKEN HTTP/1.1". */
+/* "GET /.well-known/acme-challenge/TOKEN HTTP/1.1"; ZeroSSL's API has a folder of its own. */
 static bool token_of(struct slice head, struct slice *token)
 {
+    static const char *const folders[] = {"GET /.well-known/acme-challenge/",
+                                          "GET /.well-known/pki-validation/"};
     struct slice line, rest, target;
     slice_cut(head, '\r', &line, &rest);
-    if (!slice_starts(line, SLICE("GET " PREFIX)))
-        return false;
-    return slice_cut(slice_skip(line, sizeof "GET " PREFIX - 1), ' ', &target, &rest) &&
-           (*token = target).len > 0 && slice_find(target, '/') == SIZE_MAX;
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
+        if (slice_starts(line, slice_from(folders[i])))
+            return slice_cut(slice_skip(line, strlen(folders[i])), ' ', &target, &rest) &&
+                   (*token = target).len > 0 && slice_find(target, '/') == SIZE_MAX;
+    return false;
 }
 
 static enum err read_head(int fd, char *buf, uint64_t deadline, struct slice *head)

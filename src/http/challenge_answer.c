@@ -13,11 +13,13 @@ enum { TOKEN_MAX = 512 };
 enum err (*challenge_stored_hook)(struct exchange *, struct slice host, struct slice token,
                                   struct slice *key_authorization);
 
+_Static_assert(sizeof CHALLENGE_PREFIX == sizeof VALIDATION_PREFIX, "both are cut off alike");
+
 static bool is_token(struct slice s)
 {
     for (size_t i = 0; i < s.len; i++) {
         char c = ascii_lower(s.ptr[i]);
-        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_' && c != '.')
             return false;
     }
     return s.len > 0 && s.len <= TOKEN_MAX;
@@ -26,12 +28,13 @@ static bool is_token(struct slice s)
 bool challenge_answer(struct exchange *x, enum err *e)
 {
     struct slice host, port, answer;
-    struct slice token = slice_skip(x->req.uri.path, sizeof CHALLENGE_PREFIX - 1);
+    bool file = slice_starts(x->req.uri.path, SLICE(VALIDATION_PREFIX));
+    struct slice token = slice_skip(x->req.uri.path, sizeof CHALLENGE_PREFIX - 1); /* or the other's */
     if (x->req.method_id != METHOD_GET || !challenge_asked(x) || !is_token(token))
         return false;
     host_split(x->req.host, &host, &port);
     bool stored = !challenge_http_find(token, x->arena, &answer);
-    if (stored && (challenge_stored_hook == NULL ||
+    if (stored && (file || challenge_stored_hook == NULL ||
                    challenge_stored_hook(x, host, token, &answer) != OK))
         return false;
     exchange_addresses(x);

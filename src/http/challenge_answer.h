@@ -8,6 +8,7 @@
 #include "http/exchange.h"
 
 #define CHALLENGE_PREFIX "/.well-known/acme-challenge/"
+#define VALIDATION_PREFIX "/.well-known/pki-validation/" /* files of ZeroSSL's API */
 
 /* A challenge that another instance with the same storage has begun; app/ fills it in. On the
  * exchange's fiber; may wait. ERR_NOT_FOUND: nobody has. */
@@ -20,5 +21,7 @@ bool challenge_answer(struct exchange *, enum err *e);
 /* Cheap: for every request. */
 static inline bool challenge_asked(const struct exchange *x)
 {
-    return slice_starts(x->req.uri.path, SLICE(CHALLENGE_PREFIX));
+    return slice_starts(x->req.uri.path, SLICE("/.well-known/")) &&
+           (slice_starts(x->req.uri.path, SLICE(CHALLENGE_PREFIX)) ||
+            slice_starts(x->req.uri.path, SLICE(VALIDATION_PREFIX)));
 }
