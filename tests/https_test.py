@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 sys.dont_write_bytecode = True
-from server import free_port, run_cases, same  # noqa: E402 (beside this file)
+from server import Skip, free_port, run_cases, same  # noqa: E402 (beside this file)
 
 PORTICO = sys.argv[1]
 KEYS = tempfile.TemporaryDirectory(prefix="portico-https-keys-")
@@ -47,6 +49,7 @@ def make_keys():
     make_ca("ca")
     make_ca("people")
     make_ca("strangers")
+    make_leaf("web", "ca", ["localhost", "127.0.0.1"])
     for name in ("a.test", "b.test", "other.test"):
         make_leaf(name, "ca", [name])
     make_leaf("star", "ca", ["*.star.test"])
@@ -64,8 +67,8 @@ class Site:
     OTHER, FOLDER and KEYS in texts are filled in."""
 
     def __init__(self, io, text, options="", files=(), environment=None, awaited=True,
-                 config="Caddyfile"):
-        self.ports = {k: free_port() for k in ("HTTPS", "HTTP", "ADMIN", "OTHER")}
+                 config="Caddyfile", ports=None):
+        self.ports = {k: free_port() for k in ("HTTPS", "HTTP", "ADMIN", "OTHER")} | (ports or {})
         self.folder = tempfile.TemporaryDirectory(prefix="portico-https-")
         self.options = options
         for name, content in files:
@@ -132,7 +135,7 @@ class Site:
             self.process.kill()
             self.process.wait()
             raise AssertionError("did not end; log: " + self.text()[-3000:]) from None
-        text = self.text()
+        self.said = text = self.text()
         self.log.close()
         self.folder.cleanup()
         assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
@@ -470,6 +473,171 @@ a.test {
     s.end(told=True)
 
 
+# --- the local authority ---
+
+LOCAL = """
+localhost {
+    respond "local {http.request.proto}"
+}
+*.wild.localhost {
+    respond "wild {http.request.host.labels.2}"
+}
+127.0.0.1 {
+    respond "address"
+}
+"""
+
+
+def curl(s, url, *arguments):
+    done = subprocess.run(["curl", "-sS", "--max-time", "20", *arguments, s.fill(url)],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr + s.text()[-2000:]
+    return done.stdout
+
+
+def local_root(s, program="portico"):
+    return f"{s.folder.name}/data/{program}/pki/authorities/local/root.crt"
+
+
+def certificates(s, issuer="local"):
+    folder = f"{s.folder.name}/data/portico/certificates/{issuer}"
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def internal(io):
+    with Site(io, LOCAL) as s:
+        s.wait(lambda: s.text().count("certificate obtained successfully") == 3)
+        trust = ["--cacert", local_root(s)]
+        same(curl(s, "https://localhost:HTTPS/", *trust), "local HTTP/2.0")
+        same(curl(s, "https://localhost:HTTPS/", "--http1.1", *trust), "local HTTP/1.1")
+        same(curl(s, "https://x.wild.localhost:HTTPS/", "--resolve",
+                  f"x.wild.localhost:{s.ports['HTTPS']}:127.0.0.1", *trust), "wild x")
+        same(curl(s, "https://127.0.0.1:HTTPS/", *trust), "address")
+        same(s.plain("/p?q", "localhost")[1]["Location"], "https://localhost/p?q")
+        with s.connect("localhost", ca=local_root(s)) as c:
+            first = c.getpeercert(True)
+        for folder, _, names in os.walk(f"{s.folder.name}/data"):
+            same((folder, os.stat(folder).st_mode & 0o077), (folder, 0))
+            for name in names:
+                same((name, os.stat(f"{folder}/{name}").st_mode & 0o077), (name, 0))
+        assert '"enabling automatic TLS certificate management"' in s.text()
+        s.reload(LOCAL + "new.localhost {\n\trespond new\n}\n")
+        s.wait(lambda: s.get("new.localhost", ca=local_root(s)) == (200, "new"))
+        with s.connect("localhost", ca=local_root(s)) as c:
+            same(c.getpeercert(True), first)
+    assert "PRIVATE KEY" not in s.said
+
+
+def on_demand(io):
+    with Site(io, """
+http://localhost:OTHER {
+    @yes query domain=yes.test
+    respond @yes 200
+    respond 403
+}
+https:// {
+    tls internal {
+        on_demand
+    }
+    respond "{host}"
+}
+""", "\ton_demand_tls {\n\t\task http://localhost:OTHER/check\n\t}") as s:
+        fails(s.get, "no.test", ca=None)
+        same(s.get("yes.test", ca=local_root(s)), (200, "yes.test"))
+        same(s.get("yes.test", ca=local_root(s)), (200, "yes.test"))
+        same(certificates(s), ["yes.test"])
+        same(s.plain("/x", "any.test")[1]["Location"], "https://any.test/x")
+
+
+# --- an authority over ACME ---
+
+class Pebble:
+    """The authority of Let's Encrypt's developers, which looks at the ports of a Site."""
+
+    def __init__(self):
+        if shutil.which("pebble") is None:
+            raise Skip("pebble is not installed")
+        try:
+            from dns_server import Names
+        except ImportError as why:
+            raise Skip(str(why)) from None
+        self.folder = tempfile.TemporaryDirectory(prefix="portico-pebble-")
+        self.names = Names(self.folder.name)
+        self.port, self.management = free_port(), free_port()
+        self.ports = {"HTTP": free_port(), "HTTPS": free_port()}
+        config = {"pebble": {
+            "listenAddress": f"127.0.0.1:{self.port}",
+            "managementListenAddress": f"127.0.0.1:{self.management}",
+            "certificate": key("web.pem"), "privateKey": key("web.key"),
+            "httpPort": self.ports["HTTP"], "tlsPort": self.ports["HTTPS"]}}
+        with open(f"{self.folder.name}/config.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        self.log = open(f"{self.folder.name}/log", "w+b")
+        self.process = subprocess.Popen(
+            ["pebble", "-config", f"{self.folder.name}/config.json", "-dnsserver",
+             f"127.0.0.1:{self.names.port}"], stdout=self.log, stderr=self.log,
+            env={**os.environ, "PEBBLE_VA_NOSLEEP": "1"})
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    def root(self):
+        path = f"{self.folder.name}/root.pem"
+        context = ssl.create_default_context(cafile=key("ca.pem"))
+        with urllib.request.urlopen(f"https://localhost:{self.management}/roots/0",
+                                    context=context, timeout=10) as answer, open(path, "wb") as f:
+            f.write(answer.read())
+        return path
+
+    def options(self):
+        return (f"\temail me@example.com\n\tacme_ca https://localhost:{self.port}/dir\n"
+                f"\tacme_ca_root {key('ca.pem')}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+        self.folder.cleanup()
+
+
+def from_pebble(io, challenge):
+    other = "disable_tlsalpn_challenge" if challenge == "http-01" else "disable_http_challenge"
+    with Pebble() as pebble:
+        site = f"""
+one.example, two.example {{
+    tls {{
+        issuer acme {{
+            {other}
+        }}
+    }}
+    respond "{{host}}"
+}}
+"""
+        with Site(io, site, pebble.options(), ports=pebble.ports) as s:
+            s.wait(lambda: s.text().count("certificate obtained successfully") == 2, 60)
+            root = pebble.root()
+            for name in ("one.example", "two.example"):
+                same(s.get(name, ca=root), (200, name))
+            same(s.plain("/", "one.example")[0], 308)
+            assert challenge in s.text(), s.text()[-3000:]
+            same(s.plain("/.well-known/acme-challenge/nothing", "one.example")[0], 308)
+
+
+def http_01(io):
+    from_pebble(io, "http-01")
+
+
+def tls_alpn_01(io):
+    from_pebble(io, "tls-alpn-01")
+
+
 CASES = [
     ("sites answer over TLS with their own certificates", loaded),
     ("certificates come from folders, texts and files; a policy chooses by tag", other_loaders),
@@ -483,6 +651,10 @@ CASES = [
     ("strict_sni_host refuses other hosts than the handshake's", strict),
     ("a reload keeps connections, and goes over to new certificates and to clear text", reload),
     ("requests in hand end over TLS when the server stops", drain),
+    ("names without public DNS get certificates of the local authority", internal),
+    ("a certificate on demand is asked for, given, and kept", on_demand),
+    ("an authority finds its HTTP-01 challenges on the running server", http_01),
+    ("an authority finds its TLS-ALPN-01 challenges on the running server", tls_alpn_01),
 ]
 
 if __name__ == "__main__":

@@ -402,6 +402,16 @@ static enum err refuse_other_user(const struct generation *g, char *error, size_
     return ERR_DENIED;
 }
 
+/* Its logs are written to until the process ends. */
+static void hold_newest(struct generation *g)
+{
+    struct generation *old = control.generation;
+    generation_keep(g);
+    control.generation = g;
+    if (old != NULL)
+        generation_let_go(old);
+}
+
 static enum err apply(json_t *document, char *error, size_t cap)
 {
     struct generation *g;
@@ -430,7 +440,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     release_gone(g);
     adopt(g, &opening);
     keep_addresses(opening.addresses);
-    control.generation = g;
+    hold_newest(g);
     tell_running(g);
     admin_site_commit(g, admin);
     return OK;
