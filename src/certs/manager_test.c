@@ -101,6 +101,29 @@ static const struct module test_getter = {.id = "tls.get_certificate.test", .cfg
 static const struct module *const modules[] = {&testing_acme, &testing_internal, &permission_http,
                                                &getter_http, &test_permission, &test_getter, NULL};
 
+/* --- the clock --- */
+
+#ifdef LOOP_FAULTS
+static void move_clock(int64_t seconds)
+{
+    atomic_store(&clock_shift_ns, seconds * (int64_t)NS_PER_S);
+}
+
+static void needs_clock(void)
+{
+}
+#else
+static void move_clock(int64_t seconds)
+{
+    (void)seconds;
+}
+
+static void needs_clock(void)
+{
+    test_skip("a release build's clock cannot be moved");
+}
+#endif
+
 /* --- configurations --- */
 
 struct config {
@@ -229,7 +252,7 @@ static void setup(void)
     permission.says = OK;
     getter.says = ERR_NOT_FOUND;
     test_clock_hurry(1);
-    atomic_store(&clock_shift_ns, 0);
+    move_clock(0);
     start_process();
 }
 
@@ -345,6 +368,7 @@ static bool asked_three(void)
 
 TEST("a failure is tried again, and harms no other name")
 {
+    needs_clock();
     setup();
     testing_authority.fails_for = SLICE("b.example.com");
     test_clock_hurry(60000); /* a minute is a millisecond */
@@ -363,15 +387,16 @@ static bool renewed(void)
 
 TEST("a due certificate is renewed with another key; connections keep the old one")
 {
+    needs_clock();
     setup();
     adopt("{}", NAMES("a.example.com"));
     RUN_UNTIL(has_a);
     struct credential *old = credential_ref(have("a.example.com"));
-    atomic_store(&clock_shift_ns, 59 * 86400 * (int64_t)NS_PER_S);
+    move_clock(59 * 86400);
     upkeep_now();
     run_for(never, 50);
     CHECK_INT(testing_authority.issued, 1);
-    atomic_store(&clock_shift_ns, 61 * 86400 * (int64_t)NS_PER_S);
+    move_clock(61 * 86400);
     upkeep_now();
     RUN_UNTIL(renewed);
     CHECK(have("a.example.com") != old);
@@ -392,10 +417,11 @@ static bool has_taken_over(void)
 TEST("a certificate that another instance has renewed is taken over")
 {
     struct buffer chain, key;
+    needs_clock();
     setup();
     adopt("{}", NAMES("a.example.com"));
     RUN_UNTIL(has_a);
-    atomic_store(&clock_shift_ns, 70 * 86400 * (int64_t)NS_PER_S);
+    move_clock(70 * 86400);
     buffer_init(&chain, 65536);
     buffer_init(&key, 65536);
     testing_certificate(SLICE("a.example.com"), 90 * 86400, &chain, &key);
@@ -507,6 +533,7 @@ static void break_off(unsigned written)
 
 TEST("a renewed certificate that a crash kept from its place is put there, and not asked for twice")
 {
+    needs_clock();
     for (unsigned written = 0; written < 3; written++) {
         struct buffer a, b;
         setup();
@@ -517,7 +544,7 @@ TEST("a renewed certificate that a crash kept from its place is put there, and n
         start_process();
         adopt("{}", NAMES("a.example.com"));
         CHECK(have("a.example.com") != NULL);
-        atomic_store(&clock_shift_ns, (written == 0 ? 61 : 0) * 86400 * (int64_t)NS_PER_S);
+        move_clock((written == 0 ? 61 : 0) * 86400);
         if (written == 0)
             break_off(0);
         upkeep_now();
@@ -684,11 +711,12 @@ static bool a_dozes(void)
 
 TEST("on demand, a due certificate is served on while it is renewed, an expired one is not")
 {
+    needs_clock();
     setup();
     adopt(ON_DEMAND, NULL);
     CHECK_OK(ask_for("a.example.com"));
     struct holding *h = holding_find(SLICE("a.example.com"));
-    atomic_store(&clock_shift_ns, 70 * 86400 * (int64_t)NS_PER_S);
+    move_clock(70 * 86400);
     upkeep_now();
     RUN_UNTIL(a_dozes); /* renewed for nobody */
     CHECK(h->dozing);
@@ -698,7 +726,7 @@ TEST("on demand, a due certificate is served on while it is renewed, an expired 
     CHECK_INT(testing_authority.issued, 1);
     RUN_UNTIL(renewed);
     CHECK_INT(permission.asked, 2);
-    atomic_store(&clock_shift_ns, 400 * 86400 * (int64_t)NS_PER_S);
+    move_clock(400 * 86400);
     upkeep_now();
     RUN_UNTIL(a_dozes);
     CHECK_OK(ask_for("a.example.com"));
@@ -761,6 +789,7 @@ static bool asked_for_window(void)
 TEST("the window that an authority suggests is kept beside the certificate, and heeded")
 {
     struct buffer b;
+    needs_clock();
     setup();
     int64_t now = cert_now_s();
     testing_authority.window = (struct renewal_window){
@@ -781,7 +810,7 @@ TEST("the window that an authority suggests is kept beside the certificate, and 
     /* it moves: at once */
     testing_authority.window.start_s = now - 86400;
     testing_authority.window.end_s = now - 3600;
-    atomic_store(&clock_shift_ns, 7 * 3600 * (int64_t)NS_PER_S);
+    move_clock(7 * 3600);
     upkeep_now();
     RUN_UNTIL(renewed);
     CHECK_INT(testing_authority.asked_window, 3); /* the second, and of the new certificate */
@@ -826,6 +855,7 @@ static bool fetched_again(void)
 
 TEST("a staple is fetched, kept, and fetched again after half of its time")
 {
+    needs_clock();
     setup();
     testing_authority.with_ocsp = true;
     adopt("{}", NAMES("a.example.com"));
@@ -838,7 +868,7 @@ TEST("a staple is fetched, kept, and fetched again after half of its time")
     CHECK(stapled());
     run_for(never, 30);
     CHECK_INT(responder.fetched, 1);
-    atomic_store(&clock_shift_ns, 4000 * (int64_t)NS_PER_S);
+    move_clock(4000);
     upkeep_now();
     RUN_UNTIL(fetched_twice);
     finish();
@@ -846,6 +876,7 @@ TEST("a staple is fetched, kept, and fetched again after half of its time")
 
 TEST("a certificate that was revoked is replaced, with its key when that is known to others")
 {
+    needs_clock();
     for (int compromised = 0; compromised < 2; compromised++) {
         setup();
         testing_authority.with_ocsp = true;
@@ -855,7 +886,7 @@ TEST("a certificate that was revoked is replaced, with its key when that is know
         testing_authority.last_csr = SLICE_NONE;
         testing_authority.revoked = true;
         testing_authority.compromised = compromised;
-        atomic_store(&clock_shift_ns, 4000 * (int64_t)NS_PER_S);
+        move_clock(4000);
         responder.fetched = 0;
         upkeep_now();
         RUN_UNTIL(fetched_again);
@@ -906,6 +937,7 @@ static enum err store_full(struct storage *s, struct slice key, struct slice val
 
 TEST("what cannot be stored is served, and stored when there is room again, without another question")
 {
+    needs_clock();
     setup();
     test_clock_hurry(600);
     struct storage *s = storage_open_files(slice_from(folder));
@@ -938,17 +970,18 @@ static bool cleaned(void)
 
 TEST("the storage is tidied: certificates that are over for two weeks go, others stay")
 {
+    needs_clock();
     setup();
     adopt("{}", NAMES("a.example.com", "old.example.com"));
     RUN_UNTIL(settled);
     CHECK(stored("certificates/ca.test-directory/old.example.com/old.example.com.crt", NULL));
     end_process();
-    atomic_store(&clock_shift_ns, 80 * 86400 * (int64_t)NS_PER_S);
+    move_clock(80 * 86400);
     start_process();
     adopt("{}", NAMES("a.example.com"));
     RUN_UNTIL(renewed_again);
     end_process();
-    atomic_store(&clock_shift_ns, 105 * 86400 * (int64_t)NS_PER_S);
+    move_clock(105 * 86400);
     start_process();
     adopt("{}", NAMES("a.example.com"));
     RUN_UNTIL(cleaned);
