@@ -22,7 +22,7 @@ import h2.exceptions
 import hpack
 
 from certificates import Authority
-from server import Server, free_port, run_cases, same
+from server import Server, Skip, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
 SANITIZED = b"__asan_init" in open(PORTICO, "rb").read()
@@ -721,6 +721,69 @@ def drain(io):
         same(s.end(None), 0)
 
 
+def cut_short(io):
+    """What does not end within the grace period is cut."""
+    s = Server(PORTICO, io, members=CLEAR, routes=ECHO, awaited=False, grace_period="1s")
+    try:
+        s.wait(lambda: s.get("/small")[0] == 200)
+        c = Raw(s, settings=struct.pack(">HI", 4, 10))
+        c.get(1, "/10k")
+        c.get(3, "/echo", method="POST", ends=False)
+        c.until(DATA, stream=1)
+        s.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        for _ in c.frames():
+            pass
+        assert 0.5 < time.monotonic() - start < 6
+        c.c.close()
+    finally:
+        same(s.end(None), 0)
+
+
+def closing(s):
+    """A handler that closes: the answer, then a goodbye."""
+    c = Raw(s)
+    c.get(1, "/")
+    same(c.answer(1)[2], b"bye")
+    c.send(frame(PING, 1, 0, b"goodbye!"))
+    same(c.goaway(), NO_ERROR)
+    c.c.close()
+    c = Raw(s)
+    c.get(1, "/abort")
+    c.until(RST_STREAM, stream=1)
+    c.get(3, "/abort")
+    c.until(RST_STREAM, stream=3)
+    c.c.close()
+
+
+def scarce(io):
+    """Clients with slow bodies on all of their streams leave fibers for the others."""
+    if SANITIZED:
+        raise Skip("sanitizers make so many stacks too large")
+    s = Server(PORTICO, io, members=CLEAR, routes=ECHO, workers=1, awaited=False)
+    try:
+        s.wait(lambda: s.get("/small")[0] == 200)
+        many = []
+        for _ in range(17):
+            c = Raw(s)
+            for i in range(1, 500, 2):
+                c.get(i, "/echo", method="POST", ends=False)
+            c.send(frame(PING, 0, 0, b"12345678"))
+            c.until(PING)
+            many.append(c)
+        c = Raw(s)
+        for i in range(1, 200, 2):
+            c.get(i, "/echo", method="POST", ends=False)
+        code = c.until(RST_STREAM)
+        same((code[2], code[3]), (2 * 62 + 1, struct.pack(">I", REFUSED)))
+        same(s.get("/small")[0], 200)
+        for c in many:
+            c.c.close()
+        s.wait(lambda: s.live()["fibers"] < 100)
+    finally:
+        s.end()
+
+
 def not_asked_for(io):
     """Without h2c in "protocols" the preface is no request."""
     s = Server(PORTICO, io)
@@ -1074,6 +1137,11 @@ CASES = [
     ("a reload that keeps the address", served(reload_goes_on)),
     ("a reload that takes it away", served(reload_goaway, routes=ECHO)),
     ("a drain", drain),
+    ("a drain that is cut short", cut_short),
+    ("handlers that close", served(closing, routes=[
+        {"match": [{"path": ["/abort"]}], "handle": [{"handler": "static_response", "abort": True}]},
+        {"handle": [{"handler": "static_response", "body": "bye", "close": True}]}])),
+    ("scarce fibers", scarce),
     ("h2c that is not asked for", not_asked_for),
     ("a WebSocket", tunnels),
     ("the gateway", gateway),

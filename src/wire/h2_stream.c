@@ -229,6 +229,8 @@ static void finish(struct h2_stream *s)
     if (!s->reset)
         h2_refund(&c->budgets, H2_RESETS, 1);
     unlink_stream(s);
+    if (s->x.close_after && s->x.error.status == 0)
+        h2_begin_goaway(c); /* a handler wants the connection closed, as Go does with its field */
     give_stream(c->shared, s);
     h2_schedule(c); /* it may be the last one */
 }
@@ -352,6 +354,18 @@ static void refuse_with(struct h2_stream *s, int status)
         (void)h2_put_reset(c, id, H2_NO_ERROR);
 }
 
+/* When a worker's fibers become scarce, no connection may hold many of them: else a few dozen clients
+ * with slow bodies could take them all. */
+static unsigned streams_allowed(const struct h2_conn *c)
+{
+    unsigned live = fiber_live(c->worker->loop);
+    if (live < FIBER_MAX / 2)
+        return H2_STREAMS_MAX;
+    if (live < FIBER_MAX / 4 * 3)
+        return H2_STREAMS_MAX / 4;
+    return live < FIBER_MAX / 10 * 9 ? H2_STREAMS_MAX / 16 : H2_STREAMS_MAX / 64;
+}
+
 static void open_stream(struct h2_conn *c, uint32_t id, bool ends, struct slice block)
 {
     struct h2_stream *s = take_stream(c, id);
@@ -366,7 +380,7 @@ static void open_stream(struct h2_conn *c, uint32_t id, bool ends, struct slice 
         note_closed(c, id, true);
     } else if (v == H2_VERDICT_MALFORMED || (ends && s->in_length > 0)) {
         refuse_stream(s, H2_PROTOCOL_ERROR, true);
-    } else if (c->streams >= H2_STREAMS_MAX) {
+    } else if (c->streams >= streams_allowed(c)) {
         refuse_stream(s, H2_REFUSED_STREAM, true);
     } else if (v == H2_VERDICT_TOO_LARGE) {
         refuse_with(s, 431);
