@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 
-import h2_client as h2
+import h2_client as frames
 from h2_client import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING,
                        PRIORITY, PRIORITY_UPDATE, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
                        WITH_PRIORITY, block, frame, integer, literal, request, text)
@@ -41,6 +41,12 @@ def echo_for_ever():
             head = b""
             while b"\r\n\r\n" not in head:
                 head += c.recv(65536)
+            chunks = b"3\r\nabc\r\n3\r\ndef\r\n"
+            if b" /trailers " in head or b" /broken " in head:
+                c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" + chunks)
+                if b" /trailers " in head:
+                    c.sendall(b"0\r\nX-Sum: 42\r\n\r\n")
+                return
             key = re.search(rb"(?im)^sec-websocket-key: *(\S+)", head)
             accept = base64.b64encode(hashlib.sha1(
                 (key.group(1) if key else b"") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -102,7 +108,7 @@ def malformed(c, fields):
 
 
 def frame_max(c):
-    return c.settings.get(h2.MAX_FRAME_SIZE, 16384)
+    return c.settings.get(frames.MAX_FRAME_SIZE, 16384)
 
 
 def raw_headers(c, payload, flags=END_HEADERS | END_STREAM, stream=None):
@@ -124,14 +130,14 @@ def first_settings(new):
 @row("9113 3.4", "a request right behind the preface, in one segment, is answered")
 def all_at_once(new):
     c = new(preface=False)
-    c.send(h2.PREFACE + c.settings_frame(()) + frame(HEADERS, 5, 1, block(request())))
+    c.send(frames.PREFACE + c.settings_frame(()) + frame(HEADERS, 5, 1, block(request())))
     answers(c, 1, 200, HELLO)
 
 
 @row("9113 3.4", "a preface cut into single bytes is put together")
 def byte_by_byte(new):
     c = new(preface=False)
-    for byte in h2.PREFACE + c.settings_frame(()):
+    for byte in frames.PREFACE + c.settings_frame(()):
         c.send(bytes([byte]))
     lives(c)
 
@@ -151,14 +157,14 @@ def wrong_preface(new):
 @row("9113 3.4", "a first frame other than SETTINGS is an error of type PROTOCOL_ERROR")
 def first_is_ping(new):
     c = new(preface=False)
-    c.send(h2.PREFACE + frame(PING, 0, 0, b"12345678"))
+    c.send(frames.PREFACE + frame(PING, 0, 0, b"12345678"))
     ends(c, "PROTOCOL_ERROR")
 
 
 @row("9113 3.4", "a first frame that acknowledges SETTINGS is an error of type PROTOCOL_ERROR")
 def first_is_ack(new):
     c = new(preface=False)
-    c.send(h2.PREFACE + frame(SETTINGS, ACK))
+    c.send(frames.PREFACE + frame(SETTINGS, ACK))
     ends(c, "PROTOCOL_ERROR")
 
 
@@ -303,7 +309,7 @@ def half_closed(c):
 
 @row("9113 5.1", "half-closed (remote): DATA is a stream error of type STREAM_CLOSED")
 def data_half_closed(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.data(stream, b"x")
     c.until(lambda: c.closed or c.answers[stream].reset)
@@ -312,7 +318,7 @@ def data_half_closed(new):
 
 @row("9113 5.1", "half-closed (remote): HEADERS is a stream error of type STREAM_CLOSED")
 def headers_half_closed(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.ask(request(), stream=stream)
     c.until(lambda: c.closed or c.answers[stream].reset)
@@ -321,7 +327,7 @@ def headers_half_closed(new):
 
 @row("9113 5.1", "half-closed (remote): CONTINUATION ends the connection with PROTOCOL_ERROR")
 def continuation_half_closed(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.frame(CONTINUATION, END_HEADERS, stream, block([("x", "y")]))
     ends(c, "PROTOCOL_ERROR")
@@ -329,7 +335,7 @@ def continuation_half_closed(new):
 
 @row("9113 5.1", "half-closed (remote): WINDOW_UPDATE, PRIORITY and RST_STREAM are allowed")
 def others_half_closed(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.window(stream, 10)
     c.frame(PRIORITY, 0, stream, b"\0\0\0\0\x10")
@@ -448,9 +454,9 @@ def padding_and_windows(new):
 
 @row("9113 5.1.2", "more streams at a time than MAX_CONCURRENT_STREAMS are refused one by one")
 def too_many_streams(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     assert c.alive()
-    most = c.settings.get(h2.MAX_CONCURRENT_STREAMS)
+    most = c.settings.get(frames.MAX_CONCURRENT_STREAMS)
     assert most is not None and most >= 100, c.settings
     streams = [half_closed(c) for _ in range(most + 3)]
     assert c.alive(), c.frames[-3:]
@@ -464,7 +470,7 @@ def too_many_streams(new):
 
 @row("9113 5.2", "one stream without window holds up no other")
 def slow_stream(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 100)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 100)])
     slow = c.ask(request("GET", "/big"))
     for _ in range(5):
         answers(c, c.ask(), 200, HELLO)
@@ -494,7 +500,7 @@ def goaway_last(new):
 
 @row("9113 5.4.2", "RST_STREAM is not answered by RST_STREAM")
 def no_echo_of_reset(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.rst(stream)
     assert c.alive() and c.alive()
@@ -583,7 +589,7 @@ def priority_on_zero(new):
 
 @row("9113 6.3", "PRIORITY of another length than 5 is an error of type FRAME_SIZE_ERROR")
 def priority_length(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.frame(PRIORITY, 0, stream, b"\0\0\0\x01")
     c.until(lambda: c.closed or c.answers[stream].reset)
@@ -607,7 +613,7 @@ def rst_on_zero(new):
 
 @row("9113 6.4", "RST_STREAM of another length than 4 ends the connection with FRAME_SIZE_ERROR")
 def rst_length(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.frame(RST_STREAM, 0, stream, b"\0\0\0\x08\0")
     ends(c, "FRAME_SIZE_ERROR")
@@ -636,8 +642,8 @@ def settings_length(new):
     ends(c, "FRAME_SIZE_ERROR")
 
 
-for key, value, code in [(h2.ENABLE_PUSH, 2, "PROTOCOL_ERROR"), (h2.INITIAL_WINDOW_SIZE, 1 << 31, "FLOW_CONTROL_ERROR"),
-                         (h2.MAX_FRAME_SIZE, 16383, "PROTOCOL_ERROR"), (h2.MAX_FRAME_SIZE, 1 << 24, "PROTOCOL_ERROR")]:
+for key, value, code in [(frames.ENABLE_PUSH, 2, "PROTOCOL_ERROR"), (frames.INITIAL_WINDOW_SIZE, 1 << 31, "FLOW_CONTROL_ERROR"),
+                         (frames.MAX_FRAME_SIZE, 16383, "PROTOCOL_ERROR"), (frames.MAX_FRAME_SIZE, 1 << 24, "PROTOCOL_ERROR")]:
     @row("9113 6.5.2", f"setting {key} of {value} ends the connection with {code}")
     def bad_setting(new, key=key, value=value, code=code):
         c = new()
@@ -655,13 +661,13 @@ def unknown_setting(new):
 def settings_acknowledged(new):
     c = new()
     c.send(c.settings_frame([]))
-    c.send(c.settings_frame([(h2.MAX_FRAME_SIZE, 20000)]))
+    c.send(c.settings_frame([(frames.MAX_FRAME_SIZE, 20000)]))
     assert c.until(lambda: c.acknowledged == 3), c.frames
 
 
 @row("9113 6.5.3", "of a setting that comes twice the last value counts")
 def settings_order(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 100), (h2.INITIAL_WINDOW_SIZE, 1)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 100), (frames.INITIAL_WINDOW_SIZE, 1)])
     stream = c.ask(request("GET", "/big"))
     assert c.alive() and c.alive()
     same(len(c.answers[stream].body), 1)
@@ -670,7 +676,7 @@ def settings_order(new):
 @row("9113 6.5.2", "frames are no larger than MAX_FRAME_SIZE, whatever it is")
 def max_frame_size(new):
     for size in (16384, 20000, 1 << 20):
-        c = new(settings=[(h2.MAX_FRAME_SIZE, size), (h2.INITIAL_WINDOW_SIZE, 1 << 21)], grants=True)
+        c = new(settings=[(frames.MAX_FRAME_SIZE, size), (frames.INITIAL_WINDOW_SIZE, 1 << 21)], grants=True)
         c.window(0, 1 << 21)
         same(len(answers(c, c.ask(request("GET", "/big"))).body), BIG)
         assert all(len(f.payload) <= size for f in c.frames)
@@ -713,7 +719,7 @@ def pings(new):
 
 @row("9113 6.7", "PING is answered while a body waits for window")
 def ping_between(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 1 << 21)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1 << 21)])
     c.ask(request("GET", "/big"))
     assert c.until(lambda: sum(len(f.payload) for f in c.frames if f.kind == DATA) == 65535)
     assert c.alive()
@@ -761,7 +767,7 @@ def goaway_of_client(new):
 
 @row("9113 6.9", "an increment of 0 on a stream is a stream error of type PROTOCOL_ERROR")
 def zero_increment(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.window(stream, 0)
     resets(c, stream, "PROTOCOL_ERROR")
@@ -783,7 +789,7 @@ def window_length(new):
 
 @row("9113 6.9", "the reserved bit of an increment is ignored")
 def window_reserved(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.window(stream, 0x80000005)
     assert c.until(lambda: len(c.answers[stream].body) == 5)
@@ -791,7 +797,7 @@ def window_reserved(new):
 
 @row("9113 6.9.1", "no more is sent than the stream's window lets")
 def stream_window(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 1)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1)])
     stream = c.ask(request("GET", "/"))
     assert c.until(lambda: len(c.answers[stream].body) == 1)
     assert c.alive() and c.alive()
@@ -804,7 +810,7 @@ def stream_window(new):
 
 @row("9113 6.9.1", "no more is sent than the connection's window lets")
 def connection_window(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 1 << 20)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1 << 20)])
     streams = [c.ask(request("GET", "/big")) for _ in range(3)]
     sent = lambda: sum(len(c.answers[s].body) for s in streams)
     assert c.until(lambda: sent() == 65535)
@@ -818,7 +824,7 @@ def connection_window(new):
 
 @row("9113 6.9.1", "a window beyond 2^31-1 on a stream is a stream error of type FLOW_CONTROL_ERROR")
 def stream_overflow(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.window(stream, 0x7fffffff)
     c.until(lambda: len(c.answers[stream].body) == 65535)  # the connection's window holds it up
@@ -835,10 +841,10 @@ def connection_overflow(new):
 
 @row("9113 6.9.2", "INITIAL_WINDOW_SIZE changes the windows of open streams")
 def window_changes(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 10)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 10)])
     stream = c.ask(request("GET", "/big"))
     assert c.until(lambda: len(c.answers[stream].body) == 10)
-    c.send(c.settings_frame([(h2.INITIAL_WINDOW_SIZE, 30)]))
+    c.send(c.settings_frame([(frames.INITIAL_WINDOW_SIZE, 30)]))
     assert c.until(lambda: len(c.answers[stream].body) == 30)
     assert c.alive()
     same(len(c.answers[stream].body), 30)
@@ -846,10 +852,10 @@ def window_changes(new):
 
 @row("9113 6.9.2", "a window may become negative, and is kept count of")
 def negative_window(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 100)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 100)])
     stream = c.ask(request("GET", "/big"))
     assert c.until(lambda: len(c.answers[stream].body) == 100)
-    c.send(c.settings_frame([(h2.INITIAL_WINDOW_SIZE, 40)]))  # now -60
+    c.send(c.settings_frame([(frames.INITIAL_WINDOW_SIZE, 40)]))  # now -60
     c.window(stream, 60)
     assert c.alive() and c.alive()
     same(len(c.answers[stream].body), 100)
@@ -861,11 +867,11 @@ def negative_window(new):
 
 @row("9113 6.9.2", "INITIAL_WINDOW_SIZE that takes a window beyond 2^31-1 ends the connection")
 def settings_overflow(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     stream = half_closed(c)
     c.window(stream, 0x7fffffff)
     c.until(lambda: len(c.answers[stream].body) == 65535)  # the connection's window holds it up
-    c.send(c.settings_frame([(h2.INITIAL_WINDOW_SIZE, 65536)]))
+    c.send(c.settings_frame([(frames.INITIAL_WINDOW_SIZE, 65536)]))
     ends(c, "FLOW_CONTROL_ERROR")
 
 
@@ -873,7 +879,7 @@ def settings_overflow(new):
 def client_overruns(new):
     c = new()
     assert c.alive()
-    window = c.settings.get(h2.INITIAL_WINDOW_SIZE, 65535)
+    window = c.settings.get(frames.INITIAL_WINDOW_SIZE, 65535)
     stream = c.ask(request("POST", "/never-read"), end=False)
     sent, overrun = 0, frame(DATA, 0, stream, b"x" * 16384)
     while sent <= max(window, 1 << 22) + 16384 and not c.goaway and not c.answers[stream].reset:
@@ -893,7 +899,7 @@ def upload(new):
     c = new(grants=True)
     assert c.alive()
     stream = c.ask(request("POST", "/length"), end=False)
-    windows = {0: 65535, stream: c.settings.get(h2.INITIAL_WINDOW_SIZE, 65535)}
+    windows = {0: 65535, stream: c.settings.get(frames.INITIAL_WINDOW_SIZE, 65535)}
     for f in c.frames:
         if f.kind == WINDOW_UPDATE:
             windows[f.stream] += struct.unpack("!I", f.payload)[0]
@@ -980,6 +986,22 @@ def trailers(new):
     c.data(stream, b"abc")
     c.frame(HEADERS, END_HEADERS | END_STREAM, stream, block([("x-sum", "1")]))
     answers(c, stream, 200, "abc")
+
+
+@row("9113 8.1", "trailers of an upstream come behind the body, and end the stream")
+def answer_trailers(new):
+    c = new()
+    a = answers(c, c.ask(request("GET", "/trailers", ("te", "trailers"))), 200, "abcdef")
+    same(a.trailers, [("x-sum", "42")])
+    assert a.field("trailer") in ("X-Sum", "x-sum"), a.fields
+
+
+@row("9113 8.1", "an upstream that breaks off leaves a stream error, not an end")
+def broken_upstream(new):
+    c = new()
+    a = c.answer(c.ask(request("GET", "/broken")))
+    assert a.reset is not None and not a.ended, (a.status, a.body, a.ended)
+    lives(c)
 
 
 @row("9113 8.1", "trailers without END_STREAM are malformed")
@@ -1222,12 +1244,12 @@ def table_sizes(new):
 
 @row("7541 4.2", "the client's HEADER_TABLE_SIZE is kept to")
 def small_table(new):
-    c = new(settings=[(h2.HEADER_TABLE_SIZE, 0)])
+    c = new(settings=[(frames.HEADER_TABLE_SIZE, 0)])
     c.decoder.max_allowed_table_size = 0
     for _ in range(4):
         answers(c, c.ask(), 200, HELLO)
     same(c.decoder.header_table_size, 0)
-    c.send(c.settings_frame([(h2.HEADER_TABLE_SIZE, 200)]))
+    c.send(c.settings_frame([(frames.HEADER_TABLE_SIZE, 200)]))
     c.decoder.max_allowed_table_size = 200
     for _ in range(4):
         answers(c, c.ask(), 200, HELLO)
@@ -1284,7 +1306,7 @@ def priority_update(new):
 
 @row("9218 10", "an urgent answer overtakes others that wait for the connection's window")
 def urgent_first(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 1 << 20)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1 << 20)])
     background = c.ask(request("GET", "/big", ("priority", "u=6")))
     assert c.until(lambda: len(c.answers[background].body) == 65535)
     urgent = c.ask(request("GET", "/big", ("priority", "u=0")))
@@ -1297,7 +1319,7 @@ def urgent_first(new):
 @row("9218 10", "answers of one urgency share when they are incremental, else come one after another")
 def incremental(new):
     for value, shares in (("u=3", False), ("u=3, i", True)):
-        c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 1 << 20)])
+        c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1 << 20)])
         first = c.ask(request("GET", "/big", ("priority", "u=1")))
         assert c.until(lambda: len(c.answers[first].body) == 65535)
         c.rst(first)
@@ -1311,14 +1333,14 @@ def incremental(new):
 
 @row("8441 3", "ENABLE_CONNECT_PROTOCOL of 2 ends the connection or is ignored")
 def connect_setting(new):
-    c = new(settings=[(h2.ENABLE_CONNECT_PROTOCOL, 2)])
+    c = new(settings=[(frames.ENABLE_CONNECT_PROTOCOL, 2)])
     if not c.alive():
         same(c.goaway.code, "PROTOCOL_ERROR")
 
 
 @row("9218 2.1", "NO_RFC7540_PRIORITIES of 2 ends the connection or is ignored")
 def priorities_setting(new):
-    c = new(settings=[(h2.NO_RFC7540_PRIORITIES, 2)])
+    c = new(settings=[(frames.NO_RFC7540_PRIORITIES, 2)])
     if not c.alive():
         same(c.goaway.code, "PROTOCOL_ERROR")
 
@@ -1340,7 +1362,7 @@ def upgrade(new, *lines, body=b""):
 def h2c_upgrade(new):
     c, head = upgrade(new, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
     assert head.startswith("HTTP/1.1 101 "), head
-    c.send(h2.PREFACE + c.settings_frame(()))
+    c.send(frames.PREFACE + c.settings_frame(()))
     c.next_stream = 3
     answers(c, 1, 200, "a=b")
     same(c.frames[0].kind, SETTINGS)
@@ -1355,7 +1377,7 @@ def h2c_upgrade(new):
 def h2c_settings(new):
     c, head = upgrade(new, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAQAAAAB")
     assert head.startswith("HTTP/1.1 101 "), head
-    c.send(h2.PREFACE + c.settings_frame(()))
+    c.send(frames.PREFACE + c.settings_frame(()))
     c.next_stream = 3
     assert c.alive() and c.alive()
     same(c.answers[1].body, b"a")
@@ -1385,14 +1407,14 @@ def h2_upgrade(new):
 def connect_offered(new):
     c = new()
     assert c.alive()
-    assert c.settings.get(h2.ENABLE_CONNECT_PROTOCOL, 0) in (0, 1)
+    assert c.settings.get(frames.ENABLE_CONNECT_PROTOCOL, 0) in (0, 1)
 
 
 @row("8441 5", "a WebSocket goes through to a server of HTTP/1.1 and back")
 def websocket(new):
     c = new()
     assert c.alive()
-    if not c.settings.get(h2.ENABLE_CONNECT_PROTOCOL):
+    if not c.settings.get(frames.ENABLE_CONNECT_PROTOCOL):
         raise Skip("extended CONNECT is not offered")
     stream = c.ask([(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", c.scheme), (":path", "/websocket"),
                     (":authority", "localhost"), ("sec-websocket-version", "13")], end=False)
@@ -1413,6 +1435,47 @@ def websocket(new):
 def extended_connect(new):
     fields = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "localhost")]
     malformed(new(), fields)
+
+
+# --- another client ---
+
+@row("9113", "Python's h2, which is strict, finds nothing wrong in 300 answers, 30 at a time")
+def python_h2(new):
+    import h2.config
+    import h2.connection
+    import h2.events
+    c = new(preface=False)
+    conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    conn.initiate_connection()
+    conn.increment_flow_control_window(1 << 20)
+    asked, got = 0, {}
+    paths = ["/", "/big", "/wide", "/204", "/304", "/cookie", "/trailers", "/404", "/echo", "/what"]
+    while sum(done for _, done in got.values()) < 300:
+        while asked < 300 and asked - sum(done for _, done in got.values()) < 30:
+            stream = conn.get_next_available_stream_id()
+            path = paths[asked % len(paths)]
+            fields = [(":method", "POST" if path == "/echo" else "GET"), (":scheme", c.scheme), (":path", path),
+                      (":authority", "localhost"), ("cookie", "a=b"), ("te", "trailers")]
+            conn.send_headers(stream, fields, end_stream=path != "/echo")
+            if path == "/echo":
+                conn.send_data(stream, b"x" * 1000, end_stream=True)
+            got[stream] = [0, False]
+            asked += 1
+        c.send(conn.data_to_send())
+        if not c.received:
+            c._more(time.monotonic() + c.timeout)
+        assert not c.closed, "the connection ended"
+        data, c.received = c.received, b""
+        for event in conn.receive_data(data):
+            if isinstance(event, h2.events.DataReceived):
+                got[event.stream_id][0] += len(event.data)
+                if event.flow_controlled_length:
+                    conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
+                got[event.stream_id][1] = True
+            assert not isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)), event
+    big = [n for i, (n, _) in enumerate(got.values()) if paths[i % len(paths)] == "/big"]
+    same(set(big), {BIG})
 
 
 # --- §10.5: what a hostile peer may not have for nothing ---
@@ -1442,14 +1505,40 @@ def blocks_of_reset(new):
     assert grown < 20000, f"{grown} KiB"
 
 
+@row("9113 10.5.1", "a list of fields beyond the limit is answered by 431 and costs no memory, however small its block")
+def hpack_bomb(new):
+    c = new()
+    assert c.alive()
+    answers(c, raw_headers(c, block(request()) + literal("x-large", "v" * 3900, 0x40, 6)), 200)
+
+    def attack():
+        for _ in range(20):
+            a = c.answer(raw_headers(c, block(request()) + b"\xbe" * 16000))
+            assert a.status == 431 or a.reset, a.status
+    grown = grown_kib(new, attack)
+    assert grown < 20000, f"{grown} KiB"
+    lives(c)
+
+
+@row("9113 10.5.1", "a header block beyond the limit, in any number of frames, ends the connection")
+def endless_block(new):
+    c = new()
+    raw_headers(c, block(request()), END_STREAM)
+    piece = frame(CONTINUATION, 0, 1, literal("x-more", "y" * 16000))
+    for _ in range(200):
+        c.send(piece)
+    c.until(lambda: c.closed)
+    assert c.closed and (not c.goaway or c.goaway.code in ("ENHANCE_YOUR_CALM", "PROTOCOL_ERROR")), c.frames
+
+
 @row("9113 10.5", "a SETTINGS frame full of window sizes is no lever")
 def settings_lever(new):
-    c = new(settings=[(h2.INITIAL_WINDOW_SIZE, 0)])
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
     for _ in range(200):
         half_closed(c)
     assert c.alive()
     before = new.server.cpu_seconds()
-    pairs = c.settings_frame([(h2.INITIAL_WINDOW_SIZE, i % 2) for i in range(2730)])
+    pairs = c.settings_frame([(frames.INITIAL_WINDOW_SIZE, i % 2) for i in range(2730)])
     for _ in range(50):
         c.send(pairs)
     try:
@@ -1490,6 +1579,8 @@ def routes(folder):
             answer("wide", "/wide", headers={f"X-Wide-{i}": ["w" * 3000] for i in range(10)}),
             {"match": [{"path": ["/websocket"]}], "terminal": True, "handle": [
                 {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{ECHOING.getsockname()[1]}"}]}]},
+            {"match": [{"path": ["/trailers", "/broken"]}], "terminal": True, "handle": [
+                {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{ECHOING.getsockname()[1]}"}]}]},
             {"match": [{"path": ["/slow"]}], "terminal": True, "handle": [
                 {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{SILENT.getsockname()[1]}"}]}]},
             {"match": [{"path": ["/big"]}], "handle": [{"handler": "file_server", "root": folder}], "terminal": True},
@@ -1499,7 +1590,7 @@ def routes(folder):
 def plain(io, folder):
     members = {"protocols": ["h1", "h2c"], "automatic_https": {"disable": True}}
     s = Server(PORTICO, io, routes=routes(folder), members=members)
-    return s, lambda **more: h2.Client(s.port, **more)
+    return s, lambda **more: frames.Client(s.port, **more)
 
 
 def encrypted(io, folder):
@@ -1516,14 +1607,14 @@ def encrypted(io, folder):
     context.set_alpn_protocols(["h2"])
     if status == 200:
         try:
-            with h2.Client(s.port, tls=context) as c:
+            with frames.Client(s.port, tls=context) as c:
                 why = "" if c.socket.selected_alpn_protocol() == "h2" else "h2 is not offered"
         except OSError as e:
             why = str(e)
     if why:
         s.end(9)
         return None, why.strip()[:200]
-    return s, lambda **more: h2.Client(s.port, tls=context, **more)
+    return s, lambda **more: frames.Client(s.port, tls=context, **more)
 
 
 def run_row(check, new, server):
