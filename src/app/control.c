@@ -913,12 +913,12 @@ static void tear_down(void)
     json_decref(control.watched);
     end_workers();
     pki_stop();
-    acme_thread_deinit();
-    fetch_thread_deinit();
-    resolver_thread_deinit();
     offload_stop();
     LOG(LOG_INFO, "", "shutdown complete");
     end_logs();
+    acme_thread_deinit(); /* from here on the loop turns again: the last generation goes, and its logs */
+    fetch_thread_deinit();
+    resolver_thread_deinit();
 }
 
 int control_run(const struct control_start *start)
