@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The failure sweep. One scenario (accept, request with a body, pipelined requests, a file, a large
- * answer, a half head, an idle connection, one of HTTP/2 with several streams, drain) runs again and
+ * answer, a half head, an idle connection, one of HTTP/2 with several streams, upstreams with TLS and
+ * without, drain) runs again and
  * again on a real worker, and each time another call of the worker's thread fails: the n-th recv,
  * send, accept, open, mmap … with each error that it may give, shortened, or interrupted; and the
  * n-th completion of an operation. Whatever failed, at the end no operation, fiber, connection or
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -33,6 +35,7 @@
 #include "base/log.h"
 #include "base/test.h"
 #include "loop/fault.h"
+#include "tls/tls_testing.h"
 
 enum call { RECV, SEND, SENDFILE, ACCEPT, EPOLL_CTL, EPOLL_WAIT, MMAP, MADVISE, OPEN, FSTAT,
             SHUTDOWN, GETPEER, SOCKET, COMPLETION, CALLS };
@@ -236,8 +239,15 @@ static int on_completion(const struct op *op, int result)
 
 /* --- the scenario --- */
 
-static uint16_t port, upstream_port;
+static uint16_t port, upstream_port, tls_port;
+static SSL_CTX *tls_context;
 static char folder[] = "/tmp/portico-sweep-XXXXXX";
+
+static void hurry(int fd)
+{
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
 
 static int listening(uint16_t *where)
 {
@@ -247,6 +257,7 @@ static int listening(uint16_t *where)
     CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 64) == 0);
     CHECK_INT(getsockname(fd, (struct sockaddr *)&a, &len), 0);
     *where = ntohs(a.sin_port);
+    hurry(fd); /* what it accepts inherits that, as from portico's own listeners */
     return fd;
 }
 
@@ -258,6 +269,7 @@ static int dial(void)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    hurry(fd);
     (void)!connect(fd, (struct sockaddr *)&a, sizeof a);
     return fd;
 }
@@ -322,6 +334,10 @@ static void clients(int fd[CLIENTS])
     hear(fd[1], 100);
     say(fd[0], "GET /up" TO_A "\r\nPOST /up" TO_A "Content-Length: 3\r\n\r\nabc");
     hear(fd[0], 200);
+    say(fd[0], "GET /tls" TO_A "\r\nPOST /tls" TO_A "Content-Length: 3\r\n\r\nabc"
+               "GET /tls" TO_A "\r\n");
+    bool secure = hear(fd[0], 300);
+    CHECK(secure || sweep.call != CALLS);
     say(fd[0], "bad\r\n\r\n");
     hear(fd[0], 100);
     bool all = hear(fd[4], 500400);
@@ -354,6 +370,40 @@ static void *run_upstream(void *arg)
             close(p[i].fd);
             p[i] = p[--n];
         }
+    }
+    return NULL;
+}
+
+/* One connection with TLS: two answers, and the end. */
+static void *run_secure(void *arg)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    SSL *ssl = arg;
+    char buf[4096];
+    if (SSL_accept(ssl) == 1) {
+        for (int i = 0; i < 2 && SSL_read(ssl, buf, sizeof buf) > 0; i++)
+            (void)SSL_write(ssl, answer, sizeof answer - 1);
+        SSL_shutdown(ssl);
+    }
+    close(SSL_get_fd(ssl));
+    SSL_free(ssl);
+    OPENSSL_thread_stop();
+    return NULL;
+}
+
+static void *run_tls_upstream(void *arg)
+{
+    int listener = *(int *)arg;
+    struct pollfd p = {listener, POLLIN, 0};
+    while (poll(&p, 1, -1) >= 0 || errno == EINTR) {
+        pthread_t thread;
+        int fd = (int)raw(SYS_accept4, listener, 0, 0, SOCK_CLOEXEC, 0, 0);
+        if (fd < 0)
+            continue;
+        SSL *ssl = SSL_new(tls_context);
+        SSL_set_fd(ssl, fd);
+        if (pthread_create(&thread, NULL, run_secure, ssl) == 0)
+            pthread_detach(thread);
     }
     return NULL;
 }
@@ -394,16 +444,24 @@ static void tell(struct worker *w, struct worker_order *o)
 
 static json_t *document(void)
 {
-    char dial[32];
-    snprintf(dial, sizeof dial, "127.0.0.1:%u", upstream_port);
-    return json_pack("{s:{s:{s:{s:{s:[s],s:[s,s],s:s,s:[{s:[{s:[s]}],s:[{s:s,s:s}]},{s:[{s:[s]}],s:[{s:s,"
-                     "s:[{s:s}]}]},{s:[{s:s,s:s}]}]}}}}}",
-                     "apps", "http", "servers", "srv0", "listen", "tcp/127.0.0.1:1", "protocols", "h1", "h2c",
-                     "read_header_timeout", "300ms", "routes", "match", "path", "/file", "handle",
-                     "handler", "file_server", "root", folder, "match", "path", "/up",
-                     "handle", "handler", "reverse_proxy", "upstreams", "dial", dial, "handle",
-                     "handler",
-                     "static_response", "body", "hello");
+    char text[2000];
+    json_error_t error;
+    snprintf(text, sizeof text,
+             "{'apps':{'http':{'servers':{'srv0':{'listen':['tcp/127.0.0.1:1'],'protocols':['h1','h2c'],"
+             "'read_header_timeout':'300ms','routes':["
+             "{'match':[{'path':['/file']}],'handle':[{'handler':'file_server','root':'%s'}]},"
+             "{'match':[{'path':['/up']}],'handle':[{'handler':'reverse_proxy',"
+             "'upstreams':[{'dial':'127.0.0.1:%u'}]}]},"
+             "{'match':[{'path':['/tls']}],'handle':[{'handler':'reverse_proxy',"
+             "'upstreams':[{'dial':'127.0.0.1:%u'}],'transport':{'protocol':'http',"
+             "'tls':{'root_ca_pem_files':['%s/root.pem']}}}]},"
+             "{'handle':[{'handler':'static_response','body':'hello'}]}]}}}}}",
+             folder, upstream_port, tls_port, folder);
+    for (char *c = text; *c != '\0'; c++)
+        *c = *c == '\'' ? '"' : *c;
+    json_t *json = json_loads(text, 0, &error);
+    CHECK(json != NULL);
+    return json;
 }
 
 static void run_scenario(enum loop_kind kind)
@@ -474,6 +532,29 @@ static void sweep_call(enum loop_kind kind, enum call call, int error, unsigned 
     }
 }
 
+static void prepare_tls(void)
+{
+    static int upstream;
+    char path[64];
+    pthread_t thread;
+    EVP_PKEY *key = testing_key();
+    X509 *x = testing_certificate(key, "IP:127.0.0.1", NULL, NULL, true, 1, 10);
+    tls_context = SSL_CTX_new(TLS_server_method());
+    CHECK_INT(SSL_CTX_use_certificate(tls_context, x), 1);
+    CHECK_INT(SSL_CTX_use_PrivateKey(tls_context, key), 1);
+    struct slice pem = testing_pem(x);
+    snprintf(path, sizeof path, "%s/root.pem", folder);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK_INT(write(fd, pem.ptr, pem.len), pem.len);
+    close(fd);
+    testing_free(pem);
+    X509_free(x);
+    EVP_PKEY_free(key);
+    upstream = listening(&tls_port);
+    CHECK_INT(pthread_create(&thread, NULL, run_tls_upstream, &upstream), 0);
+    pthread_detach(thread);
+}
+
 static void prepare(enum loop_kind kind)
 {
     static bool made;
@@ -496,6 +577,7 @@ static void prepare(enum loop_kind kind)
     upstream = listening(&upstream_port);
     CHECK_INT(pthread_create(&thread, NULL, run_upstream, &upstream), 0);
     pthread_detach(thread);
+    prepare_tls();
 }
 
 static const struct {

@@ -73,7 +73,10 @@ static enum err settle(struct dial_address *d, struct forward_proxy *proxy, stru
     d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\nproxy "),
                                                 url_text(&proxy->url, arena), SLICE(" "),
                                                 proxy->credentials}, 5);
-    if (!proxy->url.tls || !d->tls)
+    if (!proxy->url.tls)
+        return OK;
+    (void)tls_client_system(); /* reads the system's roots, which no worker should have to */
+    if (!d->tls)
         return OK;
     *why = "TLS to an upstream by a proxy that is asked by TLS is not supported";
     return ERR_UNSUPPORTED;
