@@ -67,7 +67,8 @@ class Site:
     OTHER, FOLDER and KEYS in texts are filled in."""
 
     def __init__(self, io, text, options="", files=(), environment=None, awaited=True,
-                 config="Caddyfile", ports=None):
+                 config="Caddyfile", ports=None, program=None,
+                 arguments=()):
         self.ports = {k: free_port() for k in ("HTTPS", "HTTP", "ADMIN", "OTHER")} | (ports or {})
         self.folder = tempfile.TemporaryDirectory(prefix="portico-https-")
         self.options = options
@@ -77,7 +78,7 @@ class Site:
         self.write(config, text if config != "Caddyfile" else self.caddyfile(text))
         self.log = open(f"{self.folder.name}/log", "w+b")
         self.process = subprocess.Popen(
-            [PORTICO, "run", "--config", config], cwd=self.folder.name, stdout=self.log,
+            [program or PORTICO, "run", "--config", config, *arguments], cwd=self.folder.name, stdout=self.log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PORTICO_IO": io, "PORTICO_WORKERS": "2", "HOME": self.folder.name,
                  "XDG_DATA_HOME": f"{self.folder.name}/data",
@@ -638,6 +639,77 @@ def tls_alpn_01(io):
     from_pebble(io, "tls-alpn-01")
 
 
+# --- commands without a configuration, Debian's caddy ---
+
+class Command(Site):
+    """A command that listens on ports 80 and 443 of a network of our own."""
+
+    def __init__(self, io, *arguments):
+        self.ports = {"HTTP": 80, "HTTPS": 443}
+        self.folder = tempfile.TemporaryDirectory(prefix="portico-https-")
+        self.write("a.txt", "a file")
+        self.log = open(f"{self.folder.name}/log", "w+b")
+        self.process = subprocess.Popen(
+            [PORTICO, *arguments], cwd=self.folder.name, stdout=self.log, stderr=subprocess.STDOUT,
+            env={**os.environ, "PORTICO_IO": io, "HOME": self.folder.name,
+                 "PORTICO_SKIP_INSTALL_TRUST": "1", "XDG_DATA_HOME": f"{self.folder.name}/data"})
+
+
+def commands(io):
+    for port in (80, 443):
+        with socket.socket() as s:
+            try:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind(("", port))
+            except OSError as why:
+                raise Skip(f"port {port} is not to be had: {why}") from None
+    with Command(io, "file-server", "--domain", "localhost") as s:
+        s.wait(lambda: s.get("localhost", "/a.txt", ca=local_root(s)) == (200, "a file"))
+        same(s.plain("/a.txt", "localhost")[1]["Location"], "https://localhost/a.txt")
+    with Command(io, "reverse-proxy", "--from", "x.localhost", "--to", "127.0.0.1:1",
+                 "--internal-certs", "--disable-redirects") as s:
+        s.wait(lambda: s.get("x.localhost", ca=local_root(s))[0] == 502)
+        fails(s.plain, "/", "x.localhost")
+
+
+ORACLE = """{
+    admin off
+    skip_install_trust
+    http_port HTTP
+    https_port HTTPS
+    local_certs
+}
+a.test, b.test:OTHER {
+    respond x
+}
+http://plain.test {
+    respond plain
+}
+*.wild.test {
+    respond wild
+}
+"""
+
+
+def as_caddy(io):
+    caddy = shutil.which("caddy")
+    if caddy is None:
+        raise Skip("Debian's caddy is not installed")
+    answers = []
+    for program in (caddy, PORTICO):
+        with Site(io, ORACLE, config="Oracle", program=program,
+                  arguments=("--adapter", "caddyfile")) as s:
+            got = []
+            for target in ("a.test /x?y=1&z", "b.test /", "plain.test /", "c.wild.test /w", "d.test /%2F",
+                           "none.test:8080 /n", "127.0.0.1 /"):
+                host, path = target.split()
+                status, fields, body = s.plain(path, host)
+                where = (fields["Location"] or "").replace(str(s.ports["OTHER"]), "OTHER")
+                got.append((target, status, where, fields["Connection"], body))
+            answers.append(got)
+    same(answers[1], answers[0])
+
+
 CASES = [
     ("sites answer over TLS with their own certificates", loaded),
     ("certificates come from folders, texts and files; a policy chooses by tag", other_loaders),
@@ -655,8 +727,10 @@ CASES = [
     ("a certificate on demand is asked for, given, and kept", on_demand),
     ("an authority finds its HTTP-01 challenges on the running server", http_01),
     ("an authority finds its TLS-ALPN-01 challenges on the running server", tls_alpn_01),
+    ("file-server --domain and reverse-proxy --internal-certs have HTTPS by themselves", commands),
+    ("redirects are those of Debian's caddy", as_caddy, ("epoll",)),
 ]
 
 if __name__ == "__main__":
     make_keys()
-    run_cases(CASES, at_once=2)
+    run_cases(CASES, at_once=1)
