@@ -219,6 +219,36 @@ def test_trust():
         assert not is_trusted(p)
 
 
+def test_sudo():
+    """behind sudo the browsers' databases are the person's, Firefox's profiles among them"""
+    if shutil.which("certutil") is None:
+        raise Skip("there is no certutil")
+    with Place() as p:
+        home, uid = f"{p.folder}/person", 12345
+        profile = f"{home}/.mozilla/firefox/abc.default"
+        os.makedirs(profile)
+        subprocess.run(["certutil", "-N", "-d", f"sql:{profile}", "--empty-password"], check=True)
+        for folder, _, names in os.walk(home):
+            for name in ["", *names]:
+                os.chown(f"{folder}/{name}", uid, uid)
+        with open("/etc/passwd", encoding="utf-8") as f:
+            users = f.read() + f"portico-person:x:{uid}:{uid}::{home}:/bin/sh\n"
+        with open(f"{p.folder}/passwd", "w", encoding="utf-8") as f:
+            f.write(users)
+        subprocess.run(["mount", "--bind", f"{p.folder}/passwd", "/etc/passwd"], check=True)
+        try:
+            p.start()
+            has(p.run("trust", "--address", p.address, SUDO_UID=str(uid)),
+                f"added it to the NSS database sql:{profile}")
+            has(p.nss_names(profile), "Caddy Local Authority")
+            for name in os.listdir(profile):
+                same(os.stat(f"{profile}/{name}").st_uid, uid)
+            has(p.run("untrust", "--address", p.address, SUDO_UID=str(uid)),
+                f"removed it from the NSS database sql:{profile}")
+        finally:
+            subprocess.run(["umount", "/etc/passwd"], check=True)
+
+
 def test_caddy():
     """Caddy untrusts what we trusted, and we what Caddy trusted"""
     if not os.access("/usr/bin/caddy", os.X_OK):
@@ -292,7 +322,7 @@ def test_start_nobody():
         assert not ours()
 
 
-TESTS = [test_admin, test_default, test_trust, test_caddy, test_wrong, test_nobody, test_start,
+TESTS = [test_admin, test_default, test_trust, test_sudo, test_caddy, test_wrong, test_nobody, test_start,
          test_start_nobody]
 
 

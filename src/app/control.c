@@ -914,6 +914,7 @@ static void tear_down(void)
     end_workers();
     pki_stop();
     offload_stop();
+    storage_give_back_locks();
     LOG(LOG_INFO, "", "shutdown complete");
     end_logs();
     acme_thread_deinit(); /* from here on the loop turns again: the last generation goes, and its logs */

@@ -20,6 +20,8 @@
 #include "http/template.h"
 #include "loop/await.h"
 
+#define INTERVAL_MIN_NS (NS_PER_S / 10)
+
 enum { AUTHORITIES_MAX = 1000 };
 
 struct entry {
@@ -145,6 +147,8 @@ static enum err read_options(struct provision *p, const json_t *json, struct aut
                   &o->intermediate_common_name));
     TRY(read_time(p, json, "intermediate_lifetime", AUTHORITY_DEFAULT_LIFETIME_NS,
                   &o->intermediate_lifetime_ns));
+    if (o->intermediate_lifetime_ns < (int64_t)NS_PER_S)
+        return provision_fail(p, "\"intermediate_lifetime\" must be a second at least");
     TRY(read_time(p, json, "maintenance_interval", AUTHORITY_DEFAULT_INTERVAL_NS,
                   &o->maintenance_interval_ns));
     TRY(read_ratio(p, json, &o->renewal_ratio));
@@ -311,8 +315,10 @@ static void keep(void *arg)
 static void on_time(struct timer *t)
 {
     struct keeping *k = CONTAINER_OF(t, struct keeping, timer);
-    int64_t interval_ns = authority_options(k->authority)->maintenance_interval_ns;
-    timer_start(loop_self(), &k->timer, loop_now_ns(loop_self()) + (uint64_t)interval_ns);
+    uint64_t interval_ns = (uint64_t)authority_options(k->authority)->maintenance_interval_ns;
+    if (interval_ns < INTERVAL_MIN_NS)
+        interval_ns = INTERVAL_MIN_NS;
+    timer_start(loop_self(), &k->timer, loop_now_ns(loop_self()) + interval_ns);
     if (k->busy)
         return;
     k->busy = true;

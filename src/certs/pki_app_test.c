@@ -136,6 +136,8 @@ TEST("what is wrong is refused with its place")
         {"{\"certificate_authorities\": {\"a\": {\"intermediate_lifetime\": \"x\"}}}",
          "must be a duration"},
         {"{\"certificate_authorities\": {\"a\": {\"intermediate_lifetime\": -1}}}", "must be positive"},
+        {"{\"certificate_authorities\": {\"a\": {\"intermediate_lifetime\": \"5ms\"}}}",
+         "must be a second at least"},
         {"{\"certificate_authorities\": {\"a\": {\"intermediate_lifetime\": \"9000d\"}}}",
          "lifetime must be less than"},
         {"{\"certificate_authorities\": {\"a\": {\"renewal_window_ratio\": \"x\"}}}",

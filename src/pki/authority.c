@@ -548,7 +548,7 @@ static enum err put_leaf(const struct authority_leaf *leaf, const X509 *issuer, 
     struct minting m = {.issuer = issuer, .issuer_key = key, .from_s = now_s(),
                         .to_s = end_of(leaf, issuer, clamped)};
     if (m.to_s <= m.from_s)
-        return storage_fail(why, ERR_INVALID, "the issuer's certificate is over");
+        return storage_fail(why, ERR_FAILED, "the issuer's certificate is over");
     TRY(mint_leaf(&m, leaf->csr_der, leaf->names, leaf->names_count, &x, why->text,
                   sizeof why->text));
     enum err e = certificate_put_pem(out, x);
@@ -565,7 +565,7 @@ static enum err issue_by_root(struct authority *a, const struct authority_leaf *
     X509_up_ref(k.root); /* it may be read anew meanwhile */
     enum err e = storage_blocking(read_root_key_now, &k, why);
     if (e == OK)
-        e = k.r.result;
+        e = k.r.result == ERR_INVALID ? ERR_FAILED : k.r.result;
     if (e == OK)
         e = put_leaf(leaf, k.root, k.r.root_key, authority_root_pem(a), out, clamped, why);
     key_free(k.r.root_key);
@@ -579,7 +579,9 @@ enum err authority_issue(struct authority *a, const struct authority_leaf *leaf,
     bool renewed;
     if (leaf->sign_with_root)
         return issue_by_root(a, leaf, chain_pem, clamped, why);
-    TRY(authority_maintain(a, &renewed, why));
+    enum err e = authority_maintain(a, &renewed, why);
+    if (e != OK)
+        return e == ERR_INVALID ? ERR_FAILED : e; /* it is not the request that is wrong */
     return put_leaf(leaf, a->now.intermediate, a->now.intermediate_key, authority_chain_pem(a),
                     chain_pem, clamped, why);
 }

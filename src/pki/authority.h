@@ -61,6 +61,7 @@ struct authority_leaf {
     bool sign_with_root;
 };
 
-/* Appends the leaf and its issuer's chain. May wait: the root's key is not kept in memory. */
+/* Appends the leaf and its issuer's chain. May wait: the root's key is not kept in memory.
+ * ERR_INVALID: it is the request that is wrong. */
 enum err authority_issue(struct authority *, const struct authority_leaf *, struct buffer *chain_pem,
                          bool *clamped, struct storage_why *);

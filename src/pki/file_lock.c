@@ -356,6 +356,14 @@ void file_locks_init(struct file_storage *f)
     pthread_condattr_destroy(&attr);
 }
 
+void file_locks_give_back(struct file_storage *f)
+{
+    pthread_mutex_lock(&f->lock);
+    for (struct list *it; (it = list_pop(&f->locks)) != NULL;)
+        release(CONTAINER_OF(it, struct held_lock, node));
+    pthread_mutex_unlock(&f->lock);
+}
+
 void file_locks_deinit(struct file_storage *f)
 {
     pthread_mutex_lock(&f->lock);
@@ -364,8 +372,7 @@ void file_locks_deinit(struct file_storage *f)
     pthread_mutex_unlock(&f->lock);
     if (f->refreshing)
         pthread_join(f->refresher, NULL);
-    for (struct list *it; (it = list_pop(&f->locks)) != NULL;)
-        release(CONTAINER_OF(it, struct held_lock, node));
+    file_locks_give_back(f);
     pthread_cond_destroy(&f->wake);
     pthread_mutex_destroy(&f->lock);
 }

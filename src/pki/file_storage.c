@@ -509,3 +509,11 @@ struct storage *storage_open_files(struct slice root)
     pthread_mutex_unlock(&all_lock);
     return &f->storage;
 }
+
+void storage_give_back_locks(void)
+{
+    pthread_mutex_lock(&all_lock);
+    LIST_FOR(it, &all)
+        file_locks_give_back(CONTAINER_OF(it, struct file_storage, node));
+    pthread_mutex_unlock(&all_lock);
+}

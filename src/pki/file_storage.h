@@ -38,6 +38,7 @@ enum err storage_blocking(void (*work)(void *), void *arg, struct storage_why *)
 enum err storage_fail_errno(struct storage_why *, int number, const char *what, const char *path);
 
 void file_locks_init(struct file_storage *);
+void file_locks_give_back(struct file_storage *);
 void file_locks_deinit(struct file_storage *);
 enum err file_lock(struct storage *, struct slice name, uint64_t deadline_ns, struct storage_why *);
 enum err file_unlock(struct storage *, struct slice name, struct storage_why *);

@@ -49,6 +49,9 @@ struct storage {
  * all who name the same root: each closes it once. */
 struct storage *storage_open_files(struct slice root);
 
+/* Gives back all locks that this process holds: right before its end, whatever waits for them. */
+void storage_give_back_locks(void);
+
 /* A part of a key that is safe as a file's name, by certmagic's rules ("*" becomes "wildcard_"). */
 struct slice storage_safe(struct arena *, struct slice part);
 

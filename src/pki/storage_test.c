@@ -579,6 +579,18 @@ TEST("on a fiber everything waits without stopping the loop (io_uring)")
     use_on(LOOP_URING);
 }
 
+TEST("all locks that are held are given back at the end of the process")
+{
+    begin();
+    CHECK_OK(storage->type->lock(storage, SLICE("one"), 0, &why));
+    CHECK_OK(storage->type->lock(storage, SLICE("two"), 0, &why));
+    storage_give_back_locks();
+    CHECK(access(path_of("locks/one.lock"), F_OK) != 0);
+    CHECK(access(path_of("locks/two.lock"), F_OK) != 0);
+    CHECK_INT(storage->type->unlock(storage, SLICE("one"), &why), ERR_NOT_FOUND);
+    end();
+}
+
 TEST("one root has one object, that the last one closes")
 {
     begin();
