@@ -427,6 +427,11 @@ a.test {
 
 def strict(io):
     with Site(io, TWO_SITES, "\tservers {\n\t\tstrict_sni_host on\n\t}") as s:
+        for protocol, version in (("--http2", "2"), ("--http1.1", "1.1")):
+            for host, want in (("a.test", "200"), ("b.test", "421")):
+                same(curl(s, "https://a.test:HTTPS/", protocol, "--cacert", key("ca.pem"), "-o",
+                          "/dev/null", "-w", "%{http_code} %{http_version}", "-H", f"Host: {host}",
+                          "--resolve", s.fill("a.test:HTTPS:127.0.0.1")), f"{want} {version}")
         same(s.get("a.test", host="b.test")[0], 421)
         same(s.get("a.test"), (200, "a https a.test"))
 
