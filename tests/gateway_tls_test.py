@@ -640,6 +640,10 @@ def upgraded(io):
                   b"Upgrade: echo\r\n\r\nwelcome")
         while piece := peer.seen or peer.sock.recv(65536):
             peer.seen = b""
+            if piece == b"just go":
+                peer.cut()
+            if piece in (b"just go", b"close, please"):
+                return
             peer.send(piece)
 
     def open_tunnel(s, early=b""):
@@ -666,10 +670,10 @@ def upgraded(io):
         c.close()
         c = open_tunnel(s)
         c.close()
-        for say_end in (Peer.close, Peer.cut):
+        for word in (b"close, please", b"just go"):
             c = open_tunnel(s)
-            say_end(up.peers[-1])
-            same(c.sock.recv(1), b"")
+            c.send(word)
+            same(c.sock.recv(100), b"")
             c.close()
 
 
@@ -737,11 +741,62 @@ http {{
         with open(f"{folder}/access", encoding="ascii") as f:
             lines = f.read().split("\n")[:-1]
         same(len(lines), 6)
-        same({x.rsplit(" ", 1)[0] for x in lines}, {f"TLSv1.3 . SUCCESS localhost:{port}"})
+        same({x.rsplit(" ", 1)[0].replace(" r ", " . ") for x in lines},
+             {f"TLSv1.3 . SUCCESS localhost:{port}"})
         assert len({x.rsplit(" ", 1)[1] for x in lines}) <= 2, lines
     finally:
         p.terminate()
         p.wait()
+
+
+def both_sides(io):
+    """TLS to the client and TLS to the upstream: large bodies at once, a tunnel, an event stream."""
+    def play(peer):
+        while True:
+            head = peer.head()
+            if b"Upgrade: echo" in head:
+                peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+                          b"Upgrade: echo\r\n\r\n")
+                while piece := peer.seen or peer.sock.recv(65536):
+                    peer.seen = b""
+                    peer.send(piece)
+                return
+            m = re.search(rb"Content-Length: (\d+)", head)
+            peer.send(answer(peer.take(int(m.group(1))) if m else b"hello"))
+
+    def client(s, alpn=("http/1.1",)):
+        c = ssl.create_default_context(cafile=CA.root)
+        c.set_alpn_protocols(list(alpn))
+        return Peer(c.wrap_socket(socket.create_connection(("127.0.0.1", s.port), 10),
+                                  server_hostname="localhost"))
+
+    up = Upstream(play)
+    with gateway(io, up, workers=1, members={"automatic_https": {"disable": True}}) as s:
+        s.document["apps"]["tls"] = {"certificates": {
+            "load_files": [{"certificate": GOOD[0], "key": GOOD[1]}]}}
+        s.document["apps"]["http"]["servers"]["srv0"]["tls_connection_policies"] = [{}]
+        same(s.api("POST", "/load", s.document), (200, ""))
+        c = client(s)
+        same(c.sock.selected_alpn_protocol(), "http/1.1")
+        data = pattern(3_000_000)
+        for _ in range(3):
+            c.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            c.head()
+            same(c.take(5), b"hello")
+            c.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data))
+            sender = threading.Thread(target=c.send, args=(data,))
+            sender.start()
+            assert c.head().startswith(b"HTTP/1.1 200 OK\r\n")
+            assert c.take(len(data)) == data
+            sender.join()
+        same(up.accepted, 1)
+        c.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert c.head().startswith(b"HTTP/1.1 101 "), c.seen
+        sender = threading.Thread(target=c.send, args=(data,))
+        sender.start()
+        assert c.take(len(data)) == data
+        sender.join()
+        c.close()
 
 
 # ---- proxies ---------------------------------------------------------------
@@ -925,6 +980,40 @@ def headed(io):
         same(seen, [b"PROXY TCP6 2001:db8::1 :: 0 0\r\n"])
 
 
+def resolver(io):
+    """DNS servers of the transport's own."""
+    asked = []
+
+    def serve(sock):
+        while True:
+            try:
+                data, peer = sock.recvfrom(2048)
+            except OSError:
+                return
+            end = data.index(b"\0", 12) + 5
+            asked.append(data[13:13 + data[12]])
+            is_a = data[end - 4:end - 2] == b"\0\1"
+            reply = data[:2] + b"\x81\x80\0\1" + (b"\0\1" if is_a else b"\0\0") + b"\0\0\0\0" + data[12:end]
+            if is_a:
+                reply += b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1"
+            sock.sendto(reply, peer)
+
+    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    dns.bind(("127.0.0.1", 0))
+    threading.Thread(target=serve, args=(dns,), daemon=True).start()
+    at = {"resolver": {"addresses": [f"udp/127.0.0.1:{dns.getsockname()[1]}"]}}
+    up = Upstream(echo, plain=True)
+    with gateway(io, f"app.corp.example:{up.port}", tls=False, transport=at, workers=1) as s:
+        for _ in range(2):
+            same(s.ask()[0], 200)
+        assert b"app" in asked, asked
+        same(up.accepted, 1)
+    with gateway(io, f"app.corp.invalid:{up.port}", tls=False) as s:
+        same(s.ask()[0], 502)
+    up.close()
+    dns.close()
+
+
 # ---- configuration ---------------------------------------------------------
 
 def caddyfile(io):
@@ -1001,6 +1090,9 @@ def bad_options(io):
                 ({"network_proxy": {"from": "none", "url": "x"}}, "unknown member"),
                 ({"network_proxy": {"from": "url", "url": "socks5://h:1"}}, "SOCKS"),
                 ({"network_proxy": {"from": "url", "url": "http://h:x"}}, "invalid port"),
+                ({"resolver": {"addresses": []}, "network_proxy": None}, "needs 1 to 16"),
+                ({"resolver": {"addresses": ["dns.example"]}, "network_proxy": None},
+                 "is no IP address"),
                 ({"tls": {}, "network_proxy": {"from": "url", "url": "https://h"}},
                  "by a proxy that is asked by TLS")):
             s.handler["transport"] = {"protocol": "http", **({"tls": tls} if not
@@ -1035,6 +1127,7 @@ CASES = [
     ("back-pressure both ways", slow),
     ("an answer before the body's end", early),
     ("several clients at once", many),
+    ("TLS on both sides", both_sides),
     ("nginx as the upstream", nginx),
     ("tunnels through TLS", upgraded),
     ("tunnels through TLS end with their configuration", tunnel_of_old),
@@ -1045,6 +1138,7 @@ CASES = [
     ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
     ("proxies of the environment", environment),
     ("connections that begin with a PROXY header", headed),
+    ("DNS servers of the transport's own", resolver),
     ("the same from a Caddyfile", caddyfile),
     ("wrong options are told at load", bad_options),
 ]

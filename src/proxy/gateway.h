@@ -38,6 +38,7 @@ struct http_transport {
     struct sockaddr_storage local;
     socklen_t local_len; /* 0: none */
     struct slice local_text;
+    struct slice resolver;    /* DNS servers of its own, or empty */
     struct tls_client *tls;   /* NULL: none */
     struct template tls_name; /* instead of the upstream's host; empty: that */
     uint16_t *tls_except;     /* ports of upstreams without TLS */
@@ -166,6 +167,16 @@ const struct http_transport *http_transport_default(struct provision *);
 
 /* A link to the round's address: an idle one unless `fresh`, else a new one. */
 enum err gateway_connect(struct round *, bool fresh);
+
+/* --- transport_resolver.c --- */
+enum err transport_resolver_provision(struct http_transport *, const json_t *, struct provision *);
+
+/* As await_resolve, by the transport's DNS servers. */
+enum err transport_resolve(const struct http_transport *, struct slice host, uint16_t port,
+                           uint64_t deadline_ns, struct resolved *);
+
+/* At a worker's end, before its loop settles. */
+void transport_resolvers_deinit(void);
 
 /* --- transport_tls.c --- */
 enum err transport_tls_provision(struct http_transport *, const json_t *, struct provision *);

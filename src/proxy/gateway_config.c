@@ -31,13 +31,16 @@ static const char *const response_members[] = {"add",     "set",      "delete", 
 
 /* --- addresses --- */
 
-/* Links over different local addresses, or with other TLS, cannot stand for one another. */
+/* Links over different local addresses, to other answers of DNS, or with other TLS, cannot stand for
+ * one another. */
 static void make_key(struct dial_address *d, const struct http_transport *t, struct arena *arena)
 {
     d->tls = transport_tls_for(t, d->at.first_port);
     d->key = d->text;
     if (t->local_text.len > 0)
         d->key = arena_join(arena, (struct slice[]){d->text, SLICE("\n"), t->local_text}, 3);
+    if (t->resolver.len > 0)
+        d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\nby "), t->resolver}, 3);
     if (d->tls)
         d->key = arena_join(arena,
                             (struct slice[]){d->key, SLICE("\ntls "), tls_client_id(t->tls)}, 3);

@@ -257,6 +257,7 @@ void proxy_drain(void)
 
 void proxy_thread_deinit(void)
 {
+    transport_resolvers_deinit();
     links_thread_deinit();
     client_thread_deinit();
     iobuf_thread_deinit();

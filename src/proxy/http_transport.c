@@ -132,28 +132,16 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
     return OK;
 }
 
-static enum err refuse_unfinished(const json_t *json, struct provision *p)
-{
-    static const char *const unfinished[] = {"resolver", NULL};
-    for (const char *const *name = unfinished; *name != NULL; name++) {
-        const json_t *v = json_object_get(json, *name);
-        if (v != NULL && !json_is_null(v))
-            return provision_fail(p, "\"%s\" of the transport to upstreams is not supported yet",
-                                  *name);
-    }
-    return OK;
-}
-
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     struct http_transport *t = cfg;
     if (json != NULL)
         TRY(provision_members(p, json, members));
-    TRY(refuse_unfinished(json, p));
     TRY(read_timeouts(t, json, p));
     TRY(read_sizes(t, json, p));
     TRY(read_versions(json, p));
     TRY(read_local(t, json, p));
+    TRY(transport_resolver_provision(t, json_object_get(json, "resolver"), p));
     TRY(transport_tls_provision(t, json_object_get(json, "tls"), p));
     TRY(transport_proxy_provision(t, json, p));
     return read_keep_alive(t, json_object_get(json, "keep_alive"), p);
@@ -227,7 +215,7 @@ static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
     struct slice host = p != NULL ? p->url.host : r->address.host;
     uint16_t port = p != NULL ? p->url.port : r->address.at.first_port;
     enum err e = r->address.is_unix ? resolved_unix(r->address.host, to)
-                                    : await_resolve(host, port, deadline, to);
+                                    : transport_resolve(r->g->transport, host, port, deadline, to);
     if (e == OK)
         return OK;
     snprintf(text, sizeof text, "lookup " SLICE_FMT ": %s", SLICE_ARG(host),
