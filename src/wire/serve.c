@@ -48,7 +48,7 @@ bool field_is_framing(struct slice name)
 static enum err answer_alone(struct exchange *x, int status, struct slice body)
 {
     x->req.uri = (struct uri){.path = SLICE("/"), .raw_path = SLICE("/")};
-    if (status >= 400)
+    if (status >= 400 && x->req.major == 1)
         x->close_after = true;
     if (body.len > 0)
         fields_add(&x->res.fields, SLICE("Content-Type"), SLICE("text/plain; charset=utf-8"));
