@@ -644,6 +644,20 @@ def tls_alpn_01(io):
     from_pebble(io, "tls-alpn-01")
 
 
+def of_another_instance(io):
+    with Site(io, "one.example {\n\trespond x\n}\n", "\tacme_ca https://localhost:1/dir") as s:
+        folder = f"{s.folder.name}/data/portico/acme/localhost-1-dir/challenge_tokens"
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/one.example.json", "w", encoding="ascii") as f:
+            json.dump({"type": "http-01", "token": "there", "keyAuthorization": "there.thumb",
+                       "identifier": {"type": "dns", "value": "one.example"}}, f)
+        path = "/.well-known/acme-challenge/"
+        same(s.plain(path + "there", "one.example")[::2], (200, "there.thumb"))
+        same(s.plain(path + "elsewhere", "one.example")[0], 308)
+        for host in ("two.example", "../one.example", "..", "*"):
+            same(s.plain(path + "there", host)[0] in (308, 400), True)
+
+
 # --- commands without a configuration, Debian's caddy ---
 
 class Command(Site):
@@ -732,6 +746,7 @@ CASES = [
     ("a certificate on demand is asked for, given, and kept", on_demand),
     ("an authority finds its HTTP-01 challenges on the running server", http_01),
     ("an authority finds its TLS-ALPN-01 challenges on the running server", tls_alpn_01),
+    ("challenges of another instance with the same storage are answered", of_another_instance),
     ("file-server --domain and reverse-proxy --internal-certs have HTTPS by themselves", commands),
     ("redirects are those of Debian's caddy", as_caddy, ("epoll",)),
 ]

@@ -40,7 +40,7 @@ bool challenge_answer(struct exchange *x, enum err *e)
     exchange_addresses(x);
     LOG(LOG_INFO, "tls.issuance.acme", "served key authentication", LOG_STR("identifier", host),
         LOG_CSTR("challenge", "http-01"), LOG_STR("remote", x->remote_host),
-        LOG_CSTR("distributed", stored ? "true" : "false"));
+        LOG_BOOLEAN("distributed", stored));
     fields_set(&x->res.fields, SLICE("Content-Type"), SLICE("text/plain"));
     x->close_after = true;
     *e = exchange_answer(x, 200, answer);
