@@ -104,8 +104,9 @@ void *arena_alloc_slow(struct arena *a, size_t size)
 
 void *arena_zalloc(struct arena *a, size_t size)
 {
-    void *p = arena_alloc(a, size);
-    return size > 0 ? memset(p, 0, size) : p; /* of nothing, p may be NULL */
+    if (size == 0)
+        size = 1; /* an arena that is still empty would give NULL */
+    return memset(arena_alloc(a, size), 0, size);
 }
 
 void *arena_alloc_array(struct arena *a, size_t count, size_t size)
