@@ -37,19 +37,27 @@ static bool left_out(enum hpack_name id)
     }
 }
 
+static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id,
+                       const struct field *f, struct arena *arena)
+{
+    struct slice value = slice_trim(f->value); /* RFC 9113 §8.2.1 */
+    if ((id == NAME_OTHER && !h1_name_ok(f->name)) || !h1_value_fit(&value, arena))
+        return at;
+    if (id != NAME_OTHER)
+        return hpack_put_named(e, at, id, value, HPACK_AUTO);
+    return hpack_put(e, at, f->name, value, HPACK_AUTO);
+}
+
+/* What is in the table has been looked at when it got there. */
 static char *put_fields(struct hpack_encoder *e, char *at, const struct fields *fs)
 {
     for (uint32_t i = 0; i < fs->count; i++) {
         const struct field *f = &fs->items[i];
-        struct slice value = slice_trim(f->value); /* RFC 9113 §8.2.1 */
         enum hpack_name id = hpack_name_of(f->name);
-        if (left_out(id) || (id == NAME_OTHER && !h1_name_ok(f->name)) ||
-            !h1_value_fit(&value, fs->arena))
+        if (left_out(id))
             continue;
-        if (id != NAME_OTHER)
-            at = hpack_put_named(e, at, id, value, HPACK_AUTO);
-        else
-            at = hpack_put(e, at, f->name, value, HPACK_AUTO);
+        char *again = hpack_put_again(e, at, id, f->name, f->value);
+        at = again != NULL ? again : put_field(e, at, id, f, fs->arena);
     }
     return at;
 }
@@ -75,8 +83,9 @@ static char *put_length(struct hpack_encoder *e, char *at, uint64_t length)
     do
         *--first = (char)('0' + length % 10);
     while ((length /= 10) > 0);
-    return hpack_put_named(e, at, NAME_CONTENT_LENGTH,
-                           slice_of(first, (size_t)(digits + sizeof digits - first)), HPACK_AUTO);
+    struct slice text = slice_of(first, (size_t)(digits + sizeof digits - first));
+    char *again = hpack_put_again(e, at, NAME_CONTENT_LENGTH, hpack_names[NAME_CONTENT_LENGTH], text);
+    return again != NULL ? again : hpack_put_named(e, at, NAME_CONTENT_LENGTH, text, HPACK_AUTO);
 }
 
 char *h2_response_put(struct hpack_encoder *e, char *at, const struct response *res,

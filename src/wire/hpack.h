@@ -100,6 +100,7 @@ struct hpack_encoder {
 struct hpack_memory {
     struct hpack_table table;
     uint16_t seen[4][4]; /* hashes of fields that were not indexed at first sight */
+    uint16_t next;       /* index of the entry that is likely to be asked for next */
 };
 
 void hpack_encoder_init(struct hpack_encoder *);
@@ -129,6 +130,10 @@ char *hpack_put(struct hpack_encoder *, char *at, struct slice name, struct slic
 /* The same for a name whose number is known. */
 char *hpack_put_named(struct hpack_encoder *, char *at, enum hpack_name, struct slice value,
                       enum hpack_how);
+
+/* One of the last two, only if that is a reference to an equal field; NULL when there is none. */
+char *hpack_put_again(struct hpack_encoder *, char *at, enum hpack_name, struct slice name,
+                      struct slice value);
 
 /* What hpack_put writes at most. */
 static inline size_t hpack_room(size_t name_len, size_t value_len)

@@ -183,22 +183,52 @@ static void find_static(enum hpack_name id, struct slice value, struct place *p)
     }
 }
 
+static bool is_entry(const struct hpack_table *t, const struct hpack_entry *e, enum hpack_name id,
+                     struct slice name)
+{
+    return e->id == id && e->name_len == name.len &&
+           (id != NAME_OTHER || slice_eq_nocase(name, hpack_entry_name(t, e)));
+}
+
+static bool has_value(const struct hpack_table *t, const struct hpack_entry *e, struct slice value)
+{
+    return e->value_len == value.len && slice_eq(hpack_entry_value(t, e), value);
+}
+
 static void find(const struct hpack_table *t, enum hpack_name id, struct slice name,
                  struct slice value, struct place *p)
 {
     for (uint32_t i = 0; i < t->count; i++) {
         const struct hpack_entry *e = hpack_table_at(t, i);
-        if (e->id != id || e->name_len != name.len ||
-            (e->value_len != value.len && p->name > 0) ||
-            (id == NAME_OTHER && !slice_eq_nocase(name, hpack_entry_name(t, e))))
+        if ((e->value_len != value.len && p->name > 0) || !is_entry(t, e, id, name))
             continue;
         if (p->name == 0)
             p->name = HPACK_STATIC + 1 + i;
-        if (slice_eq(hpack_entry_value(t, e), value)) {
+        if (has_value(t, e, value)) {
             p->whole = HPACK_STATIC + 1 + i;
             return;
         }
     }
+}
+
+/* Answers have the same fields in the same order, and so stand their entries in the table: the next
+ * field is most likely the next newer entry. */
+static bool find_next(struct hpack_memory *m, enum hpack_name id, struct slice name,
+                      struct slice value, uint32_t *whole)
+{
+    const struct hpack_table *t = &m->table;
+    struct place p = {.name = 1}; /* which is of no interest */
+    const struct hpack_entry *e = m->next < t->count ? hpack_table_at(t, m->next) : NULL;
+    if (e != NULL && has_value(t, e, value) && is_entry(t, e, id, name))
+        p.whole = HPACK_STATIC + 1u + m->next;
+    else
+        find(t, id, name, value, &p);
+    if (p.whole == 0)
+        return false;
+    uint32_t index = p.whole - HPACK_STATIC - 1;
+    m->next = (uint16_t)(index > 0 ? index - 1 : t->count - 1u);
+    *whole = p.whole;
+    return true;
 }
 
 static uint32_t mix(enum hpack_name id, struct slice name, struct slice value)
@@ -303,6 +333,15 @@ char *hpack_put(struct hpack_encoder *e, char *at, struct slice name, struct sli
                 enum hpack_how how)
 {
     return put_field(e, at, hpack_name_of(name), name, value, how);
+}
+
+char *hpack_put_again(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice name,
+                      struct slice value)
+{
+    uint32_t whole;
+    if (e->memory == NULL || !find_next(e->memory, id, name, value, &whole))
+        return NULL;
+    return put_number(at, 0x80, 7, whole);
 }
 
 char *hpack_put_named(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice value,

@@ -132,7 +132,9 @@ static char *write_field(struct hpack_encoder *e, char *at, struct slice name, s
     if (id != NAME_OTHER)
         memcpy(small, hpack_names[id].ptr, name.len);
     note(want, slice_of(small, name.len), value, never);
-    char *end = hpack_put(e, at, name, value, how);
+    char *end = how == HPACK_AUTO ? hpack_put_again(e, at, id, name, value) : NULL;
+    if (end == NULL)
+        end = hpack_put(e, at, name, value, how);
     ASSERT((size_t)(end - at) <= hpack_room(name.len, value.len));
     return end;
 }
