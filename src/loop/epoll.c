@@ -327,6 +327,7 @@ static void turn(struct loop *l, int wait_ms)
     struct epoll_state *s = l->state;
     struct epoll_event events[EVENTS];
     int n = epoll_wait(s->fd, events, EVENTS, s->ready != NULL ? 0 : wait_ms);
+    loop_read_clock(l);
     for (int i = 0; i < n; i++)
         take_event(s, &events[i]);
     try_ready(l);

@@ -50,7 +50,7 @@ unsigned loop_armed(const struct loop *l)
     return l->armed - l->wake_op.armed;
 }
 
-static void read_clock(struct loop *l)
+void loop_read_clock(struct loop *l)
 {
     l->now_ns = clock_mono_ns();
     l->wall_s = clock_wall_ns() / (int64_t)NS_PER_S;
@@ -89,7 +89,7 @@ enum err loop_create(enum loop_kind kind, struct loop **out)
 {
     ASSERT(self == NULL);
     struct loop *l = NEW(struct loop);
-    read_clock(l);
+    loop_read_clock(l);
     wheel_init(&l->wheel, l->now_ns);
     list_init(&l->deferred);
     pthread_mutex_init(&l->mail_lock, NULL);
@@ -359,7 +359,6 @@ void loop_settle(struct loop *l)
     while (loop_armed(l) > 0 || !list_empty(&l->deferred)) {
         run_deferred(l);
         l->backend->turn(l, list_empty(&l->deferred) ? WHEEL_TICK_MS : 0);
-        read_clock(l);
     }
 }
 
@@ -367,13 +366,12 @@ void loop_run(struct loop *l)
 {
     ASSERT(self == l);
     l->stopping = false;
-    read_clock(l);
+    loop_read_clock(l);
     while (!l->stopping) {
         fire_timers(l);
         run_deferred(l);
         if (l->stopping)
             break;
         l->backend->turn(l, list_empty(&l->deferred) ? next_timer_ms(l) : 0);
-        read_clock(l);
     }
 }

@@ -21,7 +21,8 @@ struct loop_backend {
     void (*start)(struct loop *, struct op *);
     void (*cancel)(struct loop *, struct op *);
     void (*close)(struct loop *, int fd);
-    /* Submits, waits until `wait_ms` at most (-1: without end, 0: not at all), and completes. */
+    /* Submits, waits until `wait_ms` at most (-1: without end, 0: not at all), reads the clock, and
+     * completes: what completes may start timers, and the wait may have been long. */
     void (*turn)(struct loop *, int wait_ms);
 };
 
@@ -51,6 +52,8 @@ struct loop {
     struct mail *mail_first, **mail_last;
     bool mail_waiting;
 };
+
+void loop_read_clock(struct loop *);
 
 /* Ends an operation: counts, then on_done. For ops that go on (accept), `more` keeps it armed. */
 void op_complete(struct loop *, struct op *, int result, bool more);

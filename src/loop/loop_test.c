@@ -193,6 +193,37 @@ SCENE("a read that owns no buffer is lent the bytes, then told the end", lent)
     CHECK_TEXT(slice_from(note), "3:abc 3:abc 0: ");
 }
 
+static void *write_much_later(void *arg)
+{
+    usleep(300000);
+    CHECK_INT(write(*(int *)arg, "abc", 3), 3);
+    return NULL;
+}
+
+static int64_t behind_ns;
+
+static void on_late_bytes(struct op *op, int result)
+{
+    behind_ns = (int64_t)(clock_mono_ns() - loop_now_ns(loop));
+    loop_stop(loop);
+}
+
+SCENE("what completes behind a long wait is told the time of now", late_clock)
+{
+    int fd[2];
+    pthread_t thread;
+    pair(fd);
+    static struct op op;
+    op = (struct op){.on_done = on_late_bytes};
+    op_recv_lent(loop, &op, fd[0]);
+    CHECK_INT(pthread_create(&thread, NULL, write_much_later, &fd[1]), 0);
+    loop_run(loop);
+    pthread_join(thread, NULL);
+    loop_close(loop, fd[0]);
+    close(fd[1]);
+    CHECK(behind_ns < (int64_t)(200 * NS_PER_MS));
+}
+
 SCENE("a cancelled read completes as cancelled", cancelled)
 {
     int fd[2];

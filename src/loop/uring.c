@@ -251,6 +251,7 @@ static void turn(struct loop *l, int wait_ms)
     unsigned head, seen = 0;
     retry_starved(l);
     wait(s, wait_ms);
+    loop_read_clock(l);
     io_uring_for_each_cqe(&s->ring, head, cqe)
     {
         struct op *op = io_uring_cqe_get_data(cqe);
