@@ -35,11 +35,12 @@ def same(got, want):
 
 class Server:
     """`members` go into the JSON of the server, `top` into the document, `routes` replace the one
-    answer of `body`; `prefix` is a command before the program, `started` goes to Popen. With `awaited`
+    answer of `body`, `apps` stand beside the http one; `prefix` is a command before the program, `started` goes to Popen. With `awaited`
     False it may end before it answers."""
 
     def __init__(self, program, io="epoll", body="one", workers=2, members=None, routes=None,
-                 environment=None, top=None, prefix=(), started=None, awaited=True, **http):
+                 environment=None, top=None, prefix=(), started=None, awaited=True, apps=None,
+                 **http):
         self.port, self.admin = free_port(), free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="portico-test-")
         self.file = f"{self.folder.name}/config.json"
@@ -48,7 +49,7 @@ class Server:
             "apps": {"http": {"servers": {"srv0": {
                 "listen": [f"127.0.0.1:{self.port}"],
                 "routes": routes or [{"handle": [{"handler": "static_response", "body": body}]}],
-                **(members or {})}}, **http}}, **(top or {})}
+                **(members or {})}}, **http}, **(apps or {})}, **(top or {})}
         with open(self.file, "w", encoding="utf-8") as f:
             json.dump(self.document, f)
         self.log = open(f"{self.folder.name}/log", "w+b")
