@@ -18,8 +18,10 @@
  */
 #include "tls/tls_stream.h"
 
+#include <malloc.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -94,18 +96,68 @@ static void give_out(struct out *o)
     spare.count++;
 }
 
+static void free_records(void);
+
 void tls_stream_thread_deinit(void)
 {
     while (spare.count > 0)
         mem_free(take_out());
     mem_free(spare.record);
     spare.record = NULL;
+    free_records();
 }
 
 static void drop_kept(struct tls_stream *t)
 {
     mem_free(t->kept);
     t->kept = NULL;
+}
+
+/* --- the library's memory --- */
+
+/* An idle SSL holds no record buffers, so each request would take two of 17 KB from the heap and give
+ * them back. A thread keeps a few. */
+enum { RECORD_MIN = 16384, RECORD_CAP = 18432, RECORDS_KEPT = 4 };
+
+static _Thread_local struct {
+    void *blocks[RECORDS_KEPT];
+    unsigned count;
+} records;
+
+static void *on_malloc(size_t size, const char *file, int line)
+{
+    if (size >= RECORD_MIN && size <= RECORD_CAP) {
+        if (records.count > 0)
+            return records.blocks[--records.count];
+        size = RECORD_CAP; /* fit for each of them */
+    }
+    return size > 0 ? malloc(size) : NULL;
+}
+
+static void *on_realloc(void *old, size_t size, const char *file, int line)
+{
+    return realloc(old, size);
+}
+
+static void on_free(void *block, const char *file, int line)
+{
+    size_t size = block != NULL ? malloc_usable_size(block) : 0;
+    if (size >= RECORD_CAP && size < RECORD_CAP + 64 && records.count < RECORDS_KEPT)
+        records.blocks[records.count++] = block;
+    else
+        free(block);
+}
+
+static void free_records(void)
+{
+    while (records.count > 0)
+        free(records.blocks[--records.count]);
+}
+
+/* Before the library has taken any. */
+__attribute__((constructor(200))) static void set_memory(void)
+{
+    (void)!CRYPTO_set_mem_functions(on_malloc, on_realloc, on_free);
 }
 
 /* --- the BIO --- */
@@ -278,11 +330,18 @@ static enum tls_step step_of(struct tls_stream *t, int result)
     }
 }
 
+/* An old error of this thread would be taken for one of the next call. Looking is cheaper. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error() != 0)
+        ERR_clear_error();
+}
+
 enum tls_step tls_stream_handshake(struct tls_stream *t)
 {
     if (t->failed)
         return TLS_FAILED;
-    ERR_clear_error();
+    forget_errors();
     int r = SSL_do_handshake(t->ssl);
     return r == 1 ? TLS_OK : step_of(t, r);
 }
@@ -300,7 +359,7 @@ enum tls_step tls_stream_read(struct tls_stream *t, char *buf, size_t cap, size_
         return TLS_FAILED;
     if (t->ended)
         return TLS_END;
-    ERR_clear_error();
+    forget_errors();
     while (*n < cap) {
         size_t got;
         int r = SSL_read_ex(t->ssl, buf + *n, cap - *n, &got);
@@ -313,6 +372,8 @@ enum tls_step tls_stream_read(struct tls_stream *t, char *buf, size_t cap, size_
             return *n > 0 && step != TLS_FAILED ? TLS_OK : step;
         }
         *n += got;
+        if (t->in.len == 0 && t->kept == NULL && SSL_pending(t->ssl) == 0)
+            break; /* the next try would find nothing */
     }
     return TLS_OK;
 }
@@ -399,7 +460,7 @@ size_t tls_stream_write(struct tls_stream *t, const struct iovec *parts, size_t 
     skip_empty(&p);
     if (t->failed || p.count == 0)
         return 0;
-    ERR_clear_error();
+    forget_errors();
     look_for_pause(t);
     for (; p.count > 0; skip_empty(&p)) {
         size_t max = record_size(t), left = room(t);
