@@ -25,6 +25,7 @@ struct tls_accepting {
     bool asked;               /* it has been answered: nothing is asked again */
     int64_t now_s;
     struct tls_stream *stream;
+    bool slow_key;            /* its steps take milliseconds, rather than fractions of one */
     struct credential_ask *ask; /* filled in for TLS_ASK; may be NULL: nothing is asked */
     uint8_t alert;
     char why[256];

@@ -6,8 +6,9 @@
  * hello waits for the answer; only the control thread's answer frees what was lent to it, even if the
  * connection is gone meanwhile, so the connection counts as open until then.
  *
- * The private key's work is done here, on the worker, in one step of some hundred microseconds
- * (docs/decisions: handshakes on workers).
+ * The private key's work is done here, on the worker, in one step of some hundred microseconds. A long
+ * key of RSA takes milliseconds: then the step is done by the pool, and others are not kept waiting
+ * (docs/decisions/0020-handshakes-on-workers.md).
  *
  * Plain HTTP is answered in clear text, with a redirect if the server wants that (the listener wrapper
  * http_redirect), else with 400 as Go does. Who was told something has two seconds to read it.
@@ -22,6 +23,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "loop/offload.h"
 #include "tls/stream.h"
 #include "tls/tls_server.h"
 #include "wire/h1_internal.h"
@@ -56,10 +58,12 @@ struct tls_stage {
     struct buffer hello; /* what came, where it was not all there at once */
     struct iovec part;
     struct msghdr message;
+    struct offload_job job; /* a step that the pool does */
+    enum tls_step step;     /* … and what came of it */
     int fd;
     uint32_t last_left; /* bytes that are still taken behind the last words */
     uint8_t state;
-    bool closing;
+    bool closing, slow, working;
 };
 
 /* A question on its way, with the memory that it needs; `stage` is NULL when nobody waits any more. */
@@ -76,6 +80,7 @@ static void on_sent(struct op *op, int result);
 static void on_peer_left(struct op *op, int result);
 static void on_time(struct timer *t);
 static void on_answer(struct mail *m);
+static void on_worked(struct offload_job *job);
 
 /* --- ends --- */
 
@@ -96,6 +101,8 @@ static void leave(struct tls_stage *s)
 static void close_stage(struct tls_stage *s)
 {
     s->closing = true;
+    if (s->working) /* its memory is the pool's meanwhile */
+        return;
     if (s->op.armed) {
         op_cancel(loop_of(s), &s->op);
         return;
@@ -267,27 +274,60 @@ static void on_failure(struct tls_stage *s)
         close_stage(s);
 }
 
-static void shake(struct tls_stage *s)
+/* True: another step can be made at once. */
+static bool after_step(struct tls_stage *s, enum tls_step step)
 {
-    for (;;) {
-        enum tls_step step = tls_stream_handshake(s->tls);
-        tls_stream_keep(s->tls);
-        if (step == TLS_FAILED || step == TLS_END) {
-            on_failure(s);
-            return;
-        }
-        if (step == TLS_OK) { /* tickets leave with the first answer, where that is near */
-            if (tls_stream_ready(s->tls) || send_out(s))
-                hand_over(s);
-            return;
-        }
-        if (!send_out(s))
-            return;
-        if (step == TLS_MORE)
-            break;
+    tls_stream_keep(s->tls);
+    if (step == TLS_FAILED || step == TLS_END) {
+        on_failure(s);
+        return false;
     }
+    if (step == TLS_OK) { /* tickets leave with the first answer, where that is near */
+        if (tls_stream_ready(s->tls) || send_out(s))
+            hand_over(s);
+        return false;
+    }
+    if (!send_out(s))
+        return false;
+    if (step == TLS_FULL)
+        return true;
     s->op.on_done = on_bytes;
     op_recv_lent(loop_of(s), &s->op, s->fd);
+    return false;
+}
+
+static void work(void *arg)
+{
+    struct tls_stage *s = arg;
+    s->step = tls_stream_handshake(s->tls);
+    tls_stream_thread_deinit(); /* threads of the pool keep nothing */
+}
+
+/* False: the pool has enough to do. */
+static bool begin_work(struct tls_stage *s)
+{
+    tls_stream_keep(s->tls);
+    s->job = (struct offload_job){.work = work, .arg = s, .slow = true, .on_done = on_worked};
+    s->working = offload_submit(loop_of(s), &s->job) == OK;
+    return s->working;
+}
+
+static void shake(struct tls_stage *s)
+{
+    do {
+        if (s->slow && begin_work(s))
+            return;
+    } while (after_step(s, tls_stream_handshake(s->tls)));
+}
+
+static void on_worked(struct offload_job *job)
+{
+    struct tls_stage *s = CONTAINER_OF(job, struct tls_stage, job);
+    s->working = false;
+    if (s->closing)
+        close_stage(s);
+    else if (after_step(s, s->step))
+        shake(s);
 }
 
 static void on_sent(struct op *op, int result)
@@ -357,9 +397,11 @@ static void fill_addresses(const struct tls_stage *s, struct sockaddr_storage *r
     (void)!getsockname(s->fd, (struct sockaddr *)local, &local_len);
 }
 
-static void begin_shaking(struct tls_stage *s, struct tls_stream *tls, struct slice in)
+static void begin_shaking(struct tls_stage *s, const struct tls_accepting *t, struct slice in)
 {
+    struct tls_stream *tls = t->stream;
     s->tls = tls;
+    s->slow = t->slow_key;
     s->state = STAGE_SHAKE;
     tls_stream_feed(tls, in);
     if (in.ptr == s->hello.ptr) { /* kept by the stream, if it does not use it all */
@@ -392,7 +434,7 @@ static void accept_hello(struct tls_stage *s, struct slice in, const struct hell
     }
     mem_free(a);
     if (r == TLS_ACCEPTED)
-        begin_shaking(s, t.stream, in);
+        begin_shaking(s, &t, in);
     else if (r == TLS_REFUSED)
         refuse_with(s, t.alert, t.why);
     else
