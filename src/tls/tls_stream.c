@@ -19,6 +19,7 @@
 #include "tls/tls_stream.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,7 @@ static void give_out(struct out *o)
     spare.count++;
 }
 
-static void free_records(void);
+static void free_records(void *);
 
 void tls_stream_thread_deinit(void)
 {
@@ -104,7 +105,7 @@ void tls_stream_thread_deinit(void)
         mem_free(take_out());
     mem_free(spare.record);
     spare.record = NULL;
-    free_records();
+    free_records(NULL);
 }
 
 static void drop_kept(struct tls_stream *t)
@@ -122,7 +123,9 @@ enum { RECORD_MIN = 16384, RECORD_CAP = 18432, RECORDS_KEPT = 4 };
 static _Thread_local struct {
     void *blocks[RECORDS_KEPT];
     unsigned count;
+    bool known; /* to free_records, at the thread's end */
 } records;
+static pthread_key_t records_key;
 
 static void *on_malloc(size_t size, const char *file, int line)
 {
@@ -139,24 +142,37 @@ static void *on_realloc(void *old, size_t size, const char *file, int line)
     return realloc(old, size);
 }
 
-static void on_free(void *block, const char *file, int line)
+static void keep_record(void *block)
 {
-    size_t size = block != NULL ? malloc_usable_size(block) : 0;
-    if (size >= RECORD_CAP && size < RECORD_CAP + 64 && records.count < RECORDS_KEPT)
+    if (!records.known)
+        records.known = pthread_setspecific(records_key, &records) == 0;
+    if (records.known)
         records.blocks[records.count++] = block;
     else
         free(block);
 }
 
-static void free_records(void)
+static void on_free(void *block, const char *file, int line)
+{
+    size_t size = block != NULL ? malloc_usable_size(block) : 0;
+    if (size >= RECORD_CAP && size < RECORD_CAP + 64 && records.count < RECORDS_KEPT)
+        keep_record(block);
+    else
+        free(block);
+}
+
+static void free_records(void *unused)
 {
     while (records.count > 0)
         free(records.blocks[--records.count]);
+    records.known = false;
 }
 
 /* Before the library has taken any. */
 __attribute__((constructor(200))) static void set_memory(void)
 {
+    if (pthread_key_create(&records_key, free_records) != 0)
+        fatal("no key for a thread's record buffers");
     (void)!CRYPTO_set_mem_functions(on_malloc, on_realloc, on_free);
 }
 
