@@ -23,7 +23,7 @@
 enum {
     ALERT_INTERNAL_ERROR = 80,
     KEY_MAX = 64 << 20,
-    RSA_BITS_QUICK = 2048, /* 0.3 ms where 4096 take 4 (docs/decisions/0020) */
+    RSA_BITS_QUICK = 2048, /* 0.3 ms where 4096 take 4 (docs/decisions/0015) */
 };
 
 /* --- contexts --- */

@@ -8,7 +8,7 @@
  *
  * The private key's work is done here, on the worker, in one step of some hundred microseconds. A long
  * key of RSA takes milliseconds: then the step is done by the pool, and others are not kept waiting
- * (docs/decisions/0020-handshakes-on-workers.md).
+ * (docs/decisions/0015-handshakes-on-workers.md).
  *
  * Plain HTTP is answered in clear text, with a redirect if the server wants that (the listener wrapper
  * http_redirect), else with 400 as Go does. Who was told something has two seconds to read it.
