@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The ACME client against Pebble, the authority of Let's Encrypt's developers, with its faults on:
-half of all nonces refused, no authorization reused. As TAP. Usage: pebble_test.py ACME_DRIVER [TEXT]."""
+a third of all nonces refused (ten tries each), no authorization reused. As TAP.
+Usage: pebble_test.py ACME_DRIVER [TEXT]."""
 import base64
 import datetime
 import glob
@@ -69,7 +70,7 @@ class World:
             "httpPort": self.http, "tlsPort": self.https, "ocspResponderURL": "",
             "externalAccountBindingRequired": bool(binding), "externalAccountMACKeys": binding or {}}}
         json.dump(config, open(self.folder + "/config.json", "w"))
-        env = dict({"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "50",
+        env = dict({"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "30",
                     "PEBBLE_AUTHZREUSE": "0"}, **env)
         self.log = open(self.folder + "/log", "w+")
         self.pebble = subprocess.Popen(
@@ -150,7 +151,7 @@ def names_of(result):
     return sorted(names.get_values_for_type(x509.DNSName))
 
 
-@test("HTTP-01 and TLS-ALPN-01, while half of all nonces are refused")
+@test("HTTP-01 and TLS-ALPN-01, while a third of all nonces is refused")
 def _():
     with World() as w:
         for kind in ("http", "tls-alpn"):
