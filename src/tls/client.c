@@ -4,6 +4,9 @@
  * one connection (struct asked), which hangs on its SSL: the name that is checked, why that failed,
  * and the way back to the cache of sessions.
  *
+ * Options that are the same have one client, for a context is some 13 KB, and many sites may have one
+ * kind of upstream; its sessions live over reloads then. A client that nobody holds is gone at once.
+ *
  * As in Go: TLS 1.2 at least, keys of RSA from 1024 bits on, whatever stands in the pool of
  * roots is trusted even if it is no root, the subject's common name counts for nothing.
  */
@@ -34,7 +37,7 @@ struct tls_client {
     struct client_sessions sessions;
     char *server_name; /* or NULL */
     char id[TLS_CLIENT_ID_LEN + 1];
-    bool insecure, renegotiate_once;
+    bool insecure;
 };
 
 /* Of one connection; freed with its SSL. */
@@ -46,6 +49,9 @@ struct asked {
 };
 
 static int asked_index = -1;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of … */
+static struct map clients;                               /* … those that are held, by their id */
 
 static void on_ssl_freed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long n, void *arg)
 {
@@ -293,26 +299,58 @@ static void make_id(struct tls_client *c, const struct tls_client_options *o)
 
 /* --- beginning and end --- */
 
+static void free_client(struct tls_client *c)
+{
+    client_sessions_deinit(&c->sessions);
+    SSL_CTX_free(c->ctx);
+    mem_free(c->server_name);
+    mem_free(c);
+}
+
+/* Another one with the same options, referred to once more, or NULL. */
+static struct tls_client *held_already(const struct tls_client *c)
+{
+    pthread_mutex_lock(&lock);
+    struct tls_client *other = map_get(&clients, tls_client_id(c));
+    if (other != NULL)
+        tls_client_ref(other);
+    pthread_mutex_unlock(&lock);
+    return other;
+}
+
+/* Of two threads that made the same one, each keeps its own: only one of them is found again. */
+static struct tls_client *hold(struct tls_client *c)
+{
+    pthread_mutex_lock(&lock);
+    if (map_get(&clients, tls_client_id(c)) == NULL)
+        map_put(&clients, tls_client_id(c), c);
+    pthread_mutex_unlock(&lock);
+    return c;
+}
+
 enum err tls_client_create(const struct tls_client_options *o, struct tls_client **out, char *why,
                            size_t cap)
 {
     struct tls_client *c = NEW(struct tls_client);
     ERR_clear_error();
     atomic_store(&c->refs, 1);
+    client_sessions_init(&c->sessions);
+    make_id(c, o);
+    if ((*out = held_already(c)) != NULL) {
+        free_client(c);
+        return OK;
+    }
     c->ctx = SSL_CTX_new(TLS_client_method());
     if (c->ctx == NULL)
         fatal("out of memory");
-    client_sessions_init(&c->sessions);
     c->insecure = o->insecure;
-    c->renegotiate_once = o->renegotiate_once;
     if (o->server_name.len > 0)
         c->server_name = slice_dup(o->server_name);
-    make_id(c, o);
     enum err e = set_up(c, o, why, cap);
     if (e == OK)
-        *out = c;
+        *out = hold(c);
     else
-        tls_client_unref(c);
+        free_client(c);
     return e;
 }
 
@@ -322,14 +360,29 @@ struct tls_client *tls_client_ref(struct tls_client *c)
     return c;
 }
 
+/* The last reference goes under the lock, so that none is found whose end has begun. */
+static bool drop_reference(struct tls_client *c)
+{
+    unsigned n = atomic_load_explicit(&c->refs, memory_order_relaxed);
+    while (n > 1) {
+        if (atomic_compare_exchange_weak_explicit(&c->refs, &n, n - 1, memory_order_acq_rel,
+                                                  memory_order_relaxed))
+            return false;
+    }
+    pthread_mutex_lock(&lock);
+    bool last = atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1;
+    if (last && map_get(&clients, tls_client_id(c)) == c)
+        map_remove(&clients, tls_client_id(c));
+    if (clients.count == 0)
+        map_deinit(&clients);
+    pthread_mutex_unlock(&lock);
+    return last;
+}
+
 void tls_client_unref(struct tls_client *c)
 {
-    if (c == NULL || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) > 1)
-        return;
-    client_sessions_deinit(&c->sessions);
-    SSL_CTX_free(c->ctx);
-    mem_free(c->server_name);
-    mem_free(c);
+    if (c != NULL && drop_reference(c))
+        free_client(c);
 }
 
 static struct tls_client *of_process;
