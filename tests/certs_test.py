@@ -17,7 +17,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from acme_server import Authority  # noqa: E402 (beside this file)
+from acme_server import Authority, Fault  # noqa: E402 (beside this file)
 from server import Skip, free_port, run_cases, same  # noqa: E402
 
 PORTICO = sys.argv[1]
@@ -33,6 +33,8 @@ def is_debug():
 class Instance:
     """One process on a storage that outlives it."""
 
+    all = []
+
     def __init__(self, io, folder, sites, options="", program=None, environment=None, name="log"):
         self.ports = {k: free_port() for k in ("HTTP", "HTTPS", "ADMIN")}
         self.folder, self.path = folder, f"{folder}/{name}"
@@ -42,6 +44,7 @@ class Instance:
         with open(f"{folder}/{name}.Caddyfile", "w", encoding="utf-8") as f:
             f.write(text)
         self.log = open(self.path, "ab")
+        Instance.all.append(self)
         self.process = subprocess.Popen(
             [program or PORTICO, "run", "--config", f"{folder}/{name}.Caddyfile", "--adapter",
              "caddyfile"], cwd=folder,
@@ -82,7 +85,12 @@ class Instance:
             return hashlib.sha256(c.getpeercert(True)).hexdigest()
 
     def crash(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+        pids = children(self.process.pid)
+        for pid in [self.process.pid, *pids]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self.process.wait()
         self.log.close()
 
@@ -93,8 +101,24 @@ class Instance:
         assert "Sanitizer" not in self.text(), self.text()[-6000:]
 
 
-def folder():
-    return tempfile.TemporaryDirectory(prefix="portico-certs-")
+def children(pid):
+    return [int(x) for x in subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)],
+                                           capture_output=True, text=True).stdout.split()]
+
+
+class folder:
+    """Of a case; what still runs in it at the end is killed."""
+
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix="portico-certs-")
+        return self.path
+
+    def __exit__(self, *_):
+        for p in [p for p in Instance.all if p.folder == self.path]:
+            if p.process.poll() is None:
+                p.crash()
+            Instance.all.remove(p)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def acme(authority, extra=""):
@@ -138,13 +162,32 @@ def crashes(io):
             p.crash()
         sites = "".join(f"{n} {{\n\trespond {n}\n}}\n" for n in names)
         p = Instance(io, f, sites, acme(authority), name="last")
-        p.wait(lambda: all(is_there(p, n) for n in names), 90)
+        p.wait(lambda: all(is_there(p, n) for n in names), 90 + 2 * ROUNDS)
         for n in names:
             assert is_whole(f, n), n
             same((n, asked(authority, n)), (n, 1))
         same(len(authority.accounts), 1)
         p.end()
         same(os.listdir(f"{f}/storage/pending") if os.path.exists(f"{f}/storage/pending") else [], [])
+    authority.stop()
+
+
+def crash_before_download(io):
+    authority = Authority(validate=False).start()
+    authority.faults.append(Fault("certificate", delay=5))
+    site = "a.example.com {\n\trespond a\n}\n"
+    with folder() as f:
+        p = Instance(io, f, site, acme(authority))
+        p.wait(lambda: authority.count("finalize") == 1)
+        time.sleep(0.5)
+        p.crash()
+        same(asked(authority, "a.example.com"), 1)
+        p = Instance(io, f, site, acme(authority), name="again")
+        p.wait(lambda: is_there(p, "a.example.com"))
+        assert "an order that was begun before has its certificate" in p.text()
+        assert is_whole(f, "a.example.com")
+        same((authority.count("newOrder"), authority.count("finalize")), (1, 1))
+        p.end()
     authority.stop()
 
 
@@ -317,10 +360,8 @@ def make_many(f, count):
 
 
 def resident_kib(pid):
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True,
-                              text=True).stdout.split()
     total = 0
-    for child in children:
+    for child in children(pid):
         with open(f"/proc/{child}/status", encoding="ascii") as f:
             total += next(int(x.split()[1]) for x in f if x.startswith("VmRSS"))
     return total
@@ -348,6 +389,7 @@ def many(io):
 
 CASES = [
     ("killed anywhere, nothing is lost and nothing asked for twice", crashes),
+    ("killed between issuance and download, it fetches what was issued", crash_before_download),
     ("killed while it renews, it serves what it has", renewal_crashes),
     ("two instances on one folder ask once", two_instances),
     ("caddy goes on with our certificates, and we with its", caddy_and_we),

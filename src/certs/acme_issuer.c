@@ -391,6 +391,11 @@ static enum err issue_now(struct undertaking *u, const struct issue_request *r, 
                              .replaces = uses_test || attempt == 2 ? SLICE("") : r->replaces};
     if (c->lifetime_ns > 0)
         wish.not_after_s = (clock_wall_ns() + c->lifetime_ns) / (int64_t)NS_PER_S;
+    if (!uses_test) {
+        wish.noted = r->noted;
+        wish.note = r->note;
+        wish.note_arg = r->note_arg;
+    }
     if (!test)
         TRY(throttle(u, r));
     LOG(LOG_INFO, logger, "using ACME account", LOG_STR("account_id", u->account.location),

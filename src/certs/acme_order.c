@@ -593,6 +593,8 @@ static enum err finish(struct ordering *o, struct acme_chains *chains)
 {
     LOG(LOG_INFO, logger, "validations succeeded; finalizing order",
         LOG_STR("order", o->order.location));
+    if (o->wish->note != NULL)
+        o->wish->note(o->wish->note_arg, o->order.location);
     enum err e = finalize(o);
     if (e != OK) {
         acme_context(o->acme, "finalizing order " SLICE_FMT,
@@ -606,6 +608,23 @@ static enum err finish(struct ordering *o, struct acme_chains *chains)
     return e;
 }
 
+/* What a crash kept from coming: the order may have its certificate already. */
+static enum err take_noted(struct ordering *o, struct acme_chains *chains)
+{
+    struct acme_answer answer;
+    bool ended;
+    o->order = (struct acme_order){.location = o->wish->noted};
+    TRY(acme_post(o->acme, &o->signer, o->wish->noted, SLICE(""), &answer));
+    TRY(take_order(o->acme, &answer, &o->order));
+    enum err e = look_at_order(o->acme, &o->order, &ended);
+    if (!ended)
+        e = wait_for_order(o, &answer);
+    TRY(e);
+    LOG(LOG_INFO, logger, "an order that was begun before has its certificate",
+        LOG_STR("order", o->order.location));
+    return acme_download(o->acme, &o->signer, o->order.certificate, o->wish->csr_der, chains);
+}
+
 enum err acme_obtain(struct acme *c, struct acme_account *account, const struct acme_wish *wish,
                      struct acme_chains *chains)
 {
@@ -617,6 +636,11 @@ enum err acme_obtain(struct acme *c, struct acme_account *account, const struct 
                          SLICE_ARG(slice_take(account->status, 40)));
     TRY(check_profile(c, wish->profile));
     o.failed = ARENA_ARRAY(c->arena, struct failed_types, wish->names_count);
+    if (acme_url_ok(wish->noted) && take_noted(&o, chains) == OK)
+        return OK;
+    if (fiber_self()->cancelled != OK)
+        return fiber_self()->cancelled;
+    chains->count = 0;
     TRY(order_and_solve(&o));
     return finish(&o, chains);
 }

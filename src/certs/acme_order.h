@@ -17,6 +17,9 @@ struct acme_wish {
     int64_t not_after_s;   /* 0: its default */
     struct slice replaces; /* ARI id; empty: none */
     const struct solver_options *solvers;
+    struct slice noted;    /* an order that was to be finalized before a crash; empty: none */
+    void (*note)(void *arg, struct slice order); /* before it is; NULL: nobody wants to know */
+    void *note_arg;
 };
 
 struct acme_chain {

@@ -388,6 +388,22 @@ static void conclude(struct question *q, enum err e)
     mem_free(q);
 }
 
+static const struct automation_policy *policy_of(struct slice name)
+{
+    const struct automation_policy *policy = manager.pin != NULL
+                                                 ? automation_find(manager.pin->automation, name)
+                                                 : NULL;
+    return policy != NULL && policy->on_demand ? policy : NULL;
+}
+
+/* A configuration has come meanwhile that gives nobody anything on demand. */
+static void drop_forsaken(struct slice name)
+{
+    struct holding *h = holding_find(name);
+    if (h != NULL && h->demand && h->job == NULL && policy_of(name) == NULL)
+        holding_drop(h);
+}
+
 static void work(void *arg)
 {
     struct question *q = arg;
@@ -399,6 +415,7 @@ static void work(void *arg)
         e = find(q, pin->automation, policy);
     if (e != OK)
         let_go(q->name);
+    drop_forsaken(q->name);
     pin_release(pin);
     conclude(q, manager.stopping ? ERR_CANCELLED : e);
 }
@@ -423,14 +440,6 @@ static bool is_sane(struct slice name)
             return false;
     }
     return name.len > 0 && name.len < 256;
-}
-
-static const struct automation_policy *policy_of(struct slice name)
-{
-    const struct automation_policy *policy = manager.pin != NULL
-                                                 ? automation_find(manager.pin->automation, name)
-                                                 : NULL;
-    return policy != NULL && policy->on_demand ? policy : NULL;
 }
 
 static void consider(struct asking *a)

@@ -19,6 +19,9 @@ struct issue_request {
     struct slice replaces;   /* ARI id of the certificate that this one renews; empty: none */
     bool interactive;        /* somebody waits: short time-outs, no long back-off */
     unsigned attempt;        /* 0: the first; a test authority may be asked from the second on */
+    struct slice noted;      /* where the certificate for this very request may be already; empty: no */
+    void (*note)(void *arg, struct slice where); /* before it is asked for; may wait; may be NULL */
+    void *note_arg;
 };
 
 struct issue_result {

@@ -204,6 +204,8 @@ bool holding_expired(const struct holding *h)
 
 enum renewal_reason holding_due(const struct holding *h, const struct automation_policy *policy)
 {
+    if (manager.pin == NULL)
+        return RENEWAL_NOT_YET; /* a configuration without any certificates has come */
     int64_t interval = (int64_t)(manager.pin->automation->renew_interval_ns / NS_PER_S);
     return renewal_due(span_of(h), &h->ari, policy->renewal_ratio, interval, cert_now_s());
 }
@@ -422,6 +424,10 @@ void manager_adopt(const struct automation *a, void (*let_go)(void *owner), void
 {
     struct pin *old = manager.pin;
     manager.pin = NULL;
+    if (a != NULL && old == NULL)
+        LOG(LOG_INFO, "tls.cache.maintenance", "started background certificate maintenance");
+    if (a == NULL && old != NULL)
+        LOG(LOG_INFO, "tls.cache.maintenance", "stopped background certificate maintenance");
     if (a != NULL) {
         manager.pin = NEW(struct pin);
         *manager.pin = (struct pin){.automation = a, .let_go = let_go, .owner = owner, .refs = 1};

@@ -27,12 +27,14 @@
 static struct {
     unsigned fetched;
     int status;
+    char url[256];
 } responder;
 
 enum err fetch(const struct fetch_request *request, struct arena *arena, struct fetch_answer *answer)
 {
     struct buffer der;
     responder.fetched++;
+    snprintf(responder.url, sizeof responder.url, SLICE_FMT, SLICE_ARG(request->url));
     answer->status = responder.status;
     if (responder.status == 0) {
         snprintf(answer->why, sizeof answer->why, "connection refused");
@@ -746,6 +748,36 @@ TEST("on demand, what is in memory has its limit")
     }
     CHECK(manager.count <= 3 && manager.demand_count <= 3);
     CHECK_INT(testing_authority.issued, 8);
+    finish();
+}
+
+TEST("an endpoint is asked for its permission: 2xx is yes, all else is no")
+{
+    setup();
+    responder.status = 204;
+    adopt("{\"automation\":{\"on_demand\":{\"permission\":{\"module\":\"http\",\"endpoint\":"
+          "\"http://localhost:1/check?a=b&domain=x#f\"}},\"policies\":[{\"on_demand\":true}]}}", NULL);
+    CHECK_OK(ask_for("a.example.com"));
+    CHECK_TEXT(slice_from(responder.url), "http://localhost:1/check?a=b&domain=a.example.com");
+    responder.status = 302;
+    CHECK_INT(ask_for("b.example.com"), ERR_DENIED);
+    responder.status = 0;
+    CHECK_INT(ask_for("c.example.com"), ERR_FAILED);
+    CHECK_INT(testing_authority.asked, 1);
+    finish();
+}
+
+TEST("a name that was asked for on demand is let go of when that has ended meanwhile")
+{
+    setup();
+    testing_authority.takes_ns = 30 * NS_PER_MS;
+    adopt(ON_DEMAND, NULL);
+    shake(&first, "a.example.com");
+    RUN_UNTIL(asked_one);
+    manager_adopt(NULL, NULL, NULL);
+    RUN_UNTIL(first_answered);
+    run_for(never, 60);
+    CHECK_INT(manager.count, 0);
     finish();
 }
 

@@ -362,12 +362,28 @@ static enum err prepare(struct attempt *t, size_t *first)
 
 /* --- asking --- */
 
+struct noting {
+    struct attempt *attempt;
+    const struct issuer *issuer;
+};
+
+static void note(void *arg, struct slice where)
+{
+    const struct noting *n = arg;
+    if (!automation_is_internal(n->attempt->policy))
+        pending_note(n->attempt->storage, n->attempt->name, n->issuer->key, where);
+}
+
 static enum err ask(struct attempt *t, const struct issuer *issuer, struct issue_result *result)
 {
+    struct noting noting = {t, issuer};
     struct issue_request request = {.names = &t->name, .names_count = 1,
                                     .csr_der = t->begun.csr_der, .storage = t->storage,
                                     .interactive = t->job->for_handshake,
-                                    .attempt = t->job->attempts};
+                                    .attempt = t->job->attempts,
+                                    .note = note, .note_arg = &noting};
+    if (slice_eq(t->begun.noted_for, issuer->key))
+        request.noted = t->begun.noted;
     if (t->renewal && slice_eq(t->old.issuer_key, issuer->key))
         request.replaces = t->ari_id;
     const char *refused = issuer->type->refuses != NULL ? issuer->type->refuses(issuer->cfg, t->name)

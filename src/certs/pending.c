@@ -39,6 +39,8 @@ void pending_load(struct storage *s, struct slice name, struct arena *arena, str
         p->csr_der = SLICE_NONE;
         return;
     }
+    if (load(s, name, "order", arena, &p->noted))
+        slice_cut(p->noted, '\n', &p->noted_for, &p->noted);
     if (!load(s, name, "issuer", arena, &p->issued.issuer_key) ||
         !load(s, name, "data.json", arena, &p->issued.issuer_data) ||
         !load(s, name, "chain.pem", arena, &p->issued.chain_pem))
@@ -60,6 +62,17 @@ enum err pending_issued(struct storage *s, struct slice name, const struct asset
     TRY(store(s, name, "chain.pem", a->chain_pem, why));
     TRY(store(s, name, "data.json", a->issuer_data, why));
     return store(s, name, "issuer", a->issuer_key, why);
+}
+
+void pending_note(struct storage *s, struct slice name, struct slice issuer_key, struct slice where)
+{
+    struct arena arena;
+    struct storage_why ignored;
+    arena_init(&arena, 1024);
+    struct slice text = arena_printf(&arena, SLICE_FMT "\n" SLICE_FMT, SLICE_ARG(issuer_key),
+                                     SLICE_ARG(where));
+    (void)!store(s, name, "order", text, &ignored);
+    arena_deinit(&arena);
 }
 
 void pending_end(struct storage *s, struct slice name)

@@ -12,6 +12,7 @@
 struct pending {
     struct slice kind;             /* of key and request, as the policy wanted them */
     struct slice key_pem, csr_der; /* empty: nothing has begun */
+    struct slice noted_for, noted; /* an issuer's key, and where it may have the certificate */
     struct asset issued;           /* its chain empty: no answer yet */
 };
 
@@ -20,4 +21,6 @@ enum err pending_begin(struct storage *, struct slice name, const struct pending
                        struct storage_why *);
 enum err pending_issued(struct storage *, struct slice name, const struct asset *,
                         struct storage_why *);
+/* Not a failure if it cannot be kept: then it is asked for once more. */
+void pending_note(struct storage *, struct slice name, struct slice issuer_key, struct slice where);
 void pending_end(struct storage *, struct slice name);
