@@ -22,6 +22,9 @@ import time
 import urllib.error
 import urllib.request
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 PORTICO, DRIVER = sys.argv[1:3]
 WANTED = sys.argv[3] if len(sys.argv) > 3 else ""
 try:
@@ -49,12 +52,6 @@ def same(got, want):
 
 def has(text, part):
     assert part in text, "%r is not in %r" % (part, text)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class World:

@@ -16,6 +16,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 try:
     from acme_server import Authority, Chain, Fault, NAMESPACE, pem
     from dns_server import Names
@@ -41,12 +44,6 @@ def same(got, want):
 
 def has(text, part):
     assert part in text, "%r is not in %r" % (part, text)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class World:

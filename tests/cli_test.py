@@ -14,6 +14,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 PORTICO = os.path.abspath(sys.argv[1])
 count = failed = 0
 
@@ -25,12 +28,6 @@ class Skip(Exception):
 def need_module(place, name):
     if name not in place.run("list-modules")[0]:
         raise Skip(f"no {name} in this build yet")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def same(got, want):

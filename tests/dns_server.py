@@ -8,6 +8,8 @@ import struct
 import threading
 import time
 
+from server import free_port
+
 
 class Names:
     """A DNS server for one zone, over UDP and TCP, with records that a script writes to a file."""
@@ -15,10 +17,7 @@ class Names:
     def __init__(self, folder, cut=False, zone="example", delay=0, noise=False):
         self.file, self.cut, self.zone, self.delay = folder + "/records", cut, zone, delay
         self.cnames, self.asked, self.since, self.noise = {}, [], {}, noise
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
-        self.port = self.udp.getsockname()[1]
-        self.tcp = socket.create_server(("127.0.0.1", self.port))
+        self.bind()
         threading.Thread(target=self.serve_udp, daemon=True).start()
         threading.Thread(target=self.serve_tcp, daemon=True).start()
         self.script = folder + "/hook"
@@ -27,6 +26,17 @@ class Names:
                     "cleanup) grep -v \"^$2 $3\\$\" %s > %s.new || true; mv %s.new %s ;;\nesac\n" %
                     ((self.file,) * 5))
         os.chmod(self.script, 0o755)
+
+    def bind(self):
+        while True:
+            self.port = free_port()
+            self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                self.udp.bind(("127.0.0.1", self.port))
+                self.tcp = socket.create_server(("127.0.0.1", self.port))
+                return
+            except OSError:  # of the one protocol only
+                self.udp.close()
 
     def texts(self, name):
         name = name.rstrip(".").lower() + "."

@@ -20,15 +20,12 @@ import threading
 import time
 import zlib
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 PORTICO = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 count = failed = 0
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def same(got, want):

@@ -18,6 +18,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 PORTICO = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 PEBBLE = shutil.which("pebble")
@@ -42,12 +45,6 @@ def test(sentence):
 
 def same(got, want):
     assert got == want, "got %r, want %r" % (got, want)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def wait_for(condition, seconds, what):

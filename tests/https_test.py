@@ -629,8 +629,8 @@ one.example, two.example {{
         with Site(io, site, pebble.options(), ports=pebble.ports) as s:
             s.wait(lambda: s.text().count("certificate obtained successfully") == 2, 60)
             root = pebble.root()
-            for name in ("one.example", "two.example"):
-                same(s.get(name, ca=root), (200, name))
+            for name in ("one.example", "two.example"):  # told, then published
+                s.wait(lambda host=name: s.get(host, ca=root) == (200, host), 10)
             same(s.plain("/", "one.example")[0], 308)
             assert challenge in s.text(), s.text()[-3000:]
             same(s.plain("/.well-known/acme-challenge/nothing", "one.example")[0], 308)

@@ -13,14 +13,11 @@ import tempfile
 import threading
 import time
 
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
 PORTICO = sys.argv[1]
 count = failed = 0
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def document(port, admin, body, **http):

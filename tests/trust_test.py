@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
+
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 STORE = "/usr/local/share/ca-certificates"
@@ -31,12 +33,6 @@ def same(got, want):
 def has(text, *parts):
     for part in parts:
         assert part in text, f"no {part!r} in {text!r}"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def private_stores():

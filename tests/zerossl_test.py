@@ -9,7 +9,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,9 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
 
 DRIVER = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -40,12 +42,6 @@ def same(got, want):
 
 def has(text, part):
     assert part in text, "%r is not in %r" % (part, text)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Api(Authority):
