@@ -41,6 +41,7 @@ static void clean_up(void)
 
 static void begin(void)
 {
+    offload_stop(); /* a fork takes no threads along: what is left of them must not be waited for */
     if (folder[0] == '\0') {
         arena_init(&arena, 4096);
         atexit(clean_up);
