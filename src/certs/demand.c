@@ -519,7 +519,7 @@ void demand_start(void)
     }
     forget_all();
     bool on = manager.pin != NULL && is_wanted(manager.pin->automation);
-    __atomic_store_n(&credential_ask_hook, on ? on_ask : NULL, __ATOMIC_RELEASE);
+    credential_ask_hook = on ? on_ask : NULL;
 }
 
 /* Questions end with their fibers; handshakes that ask after this are told so. */
@@ -527,7 +527,7 @@ void demand_stop(void)
 {
     if (!demand.begun)
         return;
-    __atomic_store_n(&credential_ask_hook, NULL, __ATOMIC_RELEASE);
+    credential_ask_hook = NULL;
     answer_all(&demand.to_tell, ERR_CANCELLED);
     forget_all();
 }

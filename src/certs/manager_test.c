@@ -605,7 +605,7 @@ static void shake(struct shake *s, const char *name)
     s->ask.from = loop;
     snprintf(s->ask.name, sizeof s->ask.name, "%s", name);
     CHECK(credential_ask_hook != NULL);
-    credential_ask_hook(&s->ask);
+    (*credential_ask_hook)(&s->ask);
 }
 
 static struct shake first, second;

@@ -208,7 +208,7 @@ TEST("a status is three digits or nothing")
 
 TEST("a file's content is read each time, and what is no file gives nothing")
 {
-    char path[] = "/tmp/portico-placeholder-XXXXXX", name[64], fifo[64];
+    char path[] = "/tmp/portico-placeholder-XXXXXX", name[96], fifo[64];
     int fd = mkstemp(path);
     begin();
     CHECK(fd >= 0 && write(fd, "se\ncret\r\n", 9) == 9);

@@ -56,4 +56,5 @@ struct credential_ask {
     enum err result;
     struct credential *given; /* for this handshake only, not published; the reference is passed */
 };
-extern void (*credential_ask_hook)(struct credential_ask *); /* any thread; NULL: nothing to ask */
+typedef void credential_asker(struct credential_ask *);
+extern _Atomic(credential_asker *) credential_ask_hook; /* any thread; NULL: nothing to ask */

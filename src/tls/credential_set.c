@@ -43,7 +43,7 @@ struct challenge {
     struct credential *credential;
 };
 
-void (*credential_ask_hook)(struct credential_ask *);
+_Atomic(credential_asker *) credential_ask_hook;
 
 static _Thread_local struct {
     struct set *set;

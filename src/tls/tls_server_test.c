@@ -203,7 +203,7 @@ TEST("a name without a certificate is refused, or asked for where somebody is th
     CHECK_INT(greet(), TLS_REFUSED);
     CHECK_INT(accepting.alert, 80);
     CHECK_TEXT(slice_from(accepting.why), "no certificate available for 'c.example'");
-    credential_ask_hook = (void (*)(struct credential_ask *))end; /* only looked at */
+    credential_ask_hook = (credential_asker *)end; /* only looked at */
     dial("C.example", NULL);
     CHECK_INT(greet(), TLS_ASK);
     CHECK_TEXT(slice_from(ask.name), "c.example");

@@ -379,7 +379,13 @@ static void begin_asking(struct tls_stage *s, struct asking *a, struct slice in)
     set_deadline(s, h1_site_hurries(w, s->site) ? NS_PER_S : ASK_NS);
     s->op.on_done = on_peer_left;
     op_poll(loop_of(s), &s->op, s->fd, POLLRDHUP);
-    credential_ask_hook(&a->ask);
+    credential_asker *asker = credential_ask_hook;
+    if (asker != NULL) {
+        asker(&a->ask);
+    } else { /* the last who could be asked has gone since */
+        a->ask.result = ERR_CANCELLED;
+        mailbox_post(a->ask.from, a->ask.answer);
+    }
 }
 
 static void fill_addresses(const struct tls_stage *s, struct sockaddr_storage *remote,
