@@ -8,6 +8,7 @@
 #include "http/url_pattern.h"
 
 #include "base/buffer.h"
+#include "base/mem.h"
 #include "http/uri.h"
 
 enum { TOKENS_MAX = 512, EXPRESSION_MAX = 16384 };
@@ -531,24 +532,26 @@ static enum err compile_expression(struct compile *c, bool ignore_case)
     return regexp_compile(c->p, text, &c->out->regexp);
 }
 
+/* `ts` is used again for each: what the generation keeps is small. */
 static enum err compile_part(struct provision *p, enum url_part part, struct slice text,
-                             bool ignore_case, struct url_component *out)
+                             bool ignore_case, struct tokens *ts, struct url_component *out)
 {
     if (slice_is(text, "*")) {
         out->all = true;
         return OK;
     }
-    struct tokens *ts = ARENA_ARRAY(p->arena, struct tokens, 1);
-    struct compile *c = ARENA_ARRAY(p->arena, struct compile, 1);
+    struct compile *c = NEW(struct compile);
     *c = (struct compile){.p = p, .out = out, .part = part, .plain = true};
-    TRY(tokenize(p, text, ts));
     buffer_init(&c->expression, EXPRESSION_MAX);
     buffer_init(&c->fixed, EXPRESSION_MAX);
-    enum err e = compile_tokens(c, ts);
+    enum err e = tokenize(p, text, ts);
+    if (e == OK)
+        e = compile_tokens(c, ts);
     if (e == OK && !c->plain)
         e = compile_expression(c, ignore_case && part == URL_PATHNAME);
     buffer_deinit(&c->expression);
     buffer_deinit(&c->fixed);
+    mem_free(c);
     return e;
 }
 
@@ -603,25 +606,34 @@ static bool own_port(struct slice protocol, struct slice port)
            (slice_is(protocol, "https") && slice_is(port, "443"));
 }
 
+static enum err complete(struct provision *p, struct cut *c, struct slice base)
+{
+    if (base.len > 0)
+        TRY(take_base(p, c, base));
+    else if (!c->has[URL_PROTOCOL])
+        return provision_fail(p, "unable to parse URL pattern: relative, and without a base_url");
+    if (own_port(c->parts[URL_PROTOCOL], c->parts[URL_PORT]))
+        c->parts[URL_PORT] = SLICE("");
+    return OK;
+}
+
 enum err url_pattern_compile(struct provision *p, struct slice pattern, struct slice base,
                              bool ignore_case, struct url_pattern *out)
 {
-    struct tokens *ts = ARENA_ARRAY(p->arena, struct tokens, 1);
+    struct tokens *ts = NEW(struct tokens);
     struct cut c = {.ts = ts, .text = arena_copy(p->arena, pattern)};
     *out = (struct url_pattern){.ignore_case = ignore_case};
-    TRY(tokenize(p, c.text, ts));
-    cut_pattern(&c);
-    if (base.len > 0)
-        TRY(take_base(p, &c, base));
-    else if (!c.has[URL_PROTOCOL])
-        return provision_fail(p, "unable to parse URL pattern: relative, and without a base_url");
-    if (own_port(c.parts[URL_PROTOCOL], c.parts[URL_PORT]))
-        c.parts[URL_PORT] = SLICE("");
-    for (unsigned i = 0; i < URL_PARTS; i++) {
-        struct slice text = c.has[i] ? c.parts[i] : SLICE("*");
-        TRY(compile_part(p, (enum url_part)i, text, ignore_case, &out->parts[i]));
+    enum err e = tokenize(p, c.text, ts);
+    if (e == OK) {
+        cut_pattern(&c);
+        e = complete(p, &c, base);
     }
-    return OK;
+    for (unsigned i = 0; e == OK && i < URL_PARTS; i++) {
+        struct slice text = c.has[i] ? c.parts[i] : SLICE("*");
+        e = compile_part(p, (enum url_part)i, text, ignore_case, ts, &out->parts[i]);
+    }
+    mem_free(ts);
+    return e;
 }
 
 void url_pattern_release(struct url_pattern *u)
