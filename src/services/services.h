@@ -12,6 +12,8 @@
 #include "http/module.h"
 #include "services/service.h"
 
+struct loop;
+
 enum replica_state {
     REPLICA_STOPPED, REPLICA_WAITING, /* for a start: back-off, or what it comes after */
     REPLICA_STARTING, /* runs, not ready yet */
