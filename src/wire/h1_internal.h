@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the three files of the HTTP/1 driver share: h1_conn.c waits, parses and serves, h1_body.c
- * reads a request's body, h1_answer.c writes the response.
+ * What the files of the HTTP/1 driver share: h1_worker.c keeps what connections have in common,
+ * h1_conn.c begins, waits and ends, h1_input.c makes heads of bytes, h1_exchange.c serves them,
+ * h1_body.c reads a request's body, h1_answer.c writes the response, h1_flush.c sends it later.
  */
 #pragma once
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "tls/stream.h"
 #include "wire/peer_text.h"
 #include "wire/chunked.h"
@@ -18,6 +20,11 @@ enum {
     RESPONSE_HEAD_MAX = 65536,
     DISCARD_MAX = 256 * 1024, /* of a body that nobody read */
 };
+#define LINGER_NS (2 * NS_PER_S)
+#define FRESH_NS NS_PER_S     /* what a drain gives a client that has just connected */
+
+/* Read by the control thread, written by this one only. */
+#define H1_COUNT(counter, step) __atomic_store_n(&(counter), (counter) + (step), __ATOMIC_RELAXED)
 
 struct h1_scratch {
     struct h1_scratch *next;
@@ -73,6 +80,23 @@ struct h1_conn {
     struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
 };
 
+/* --- h1_worker.c --- */
+
+/* The memory of an exchange, before there is a fiber and until there is nothing left to do. */
+void h1_take_scratch(struct h1_conn *);
+void h1_give_scratch(struct h1_worker *, struct h1_scratch *);
+
+/* Closes behind what it is doing. */
+bool h1_draining(const struct h1_conn *);
+
+/* Whether a connection that begins now has only a moment: a drain has begun. */
+bool h1_site_hurries(const struct h1_worker *, const struct h1_site *);
+
+/* A connection has ended, or one that was counted ended before it began. */
+void h1_uncount(struct h1_worker *, struct h1_site *);
+
+/* --- h1_conn.c --- */
+
 /* A connection that is counted already, by h1_conn_open, begins to speak HTTP; `given` and `tls` are
  * its own. Off fibers. */
 void h1_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given,
@@ -81,11 +105,60 @@ void h1_conn_begin(struct h1_worker *, struct h1_site *, int fd, struct h1_addre
 /* One whose PROXY header has been read: on to TLS, or to HTTP. */
 void h1_conn_go_on(struct h1_worker *, struct h1_site *, int fd, struct h1_addresses *given);
 
-/* Whether a connection that begins now has only a moment: a drain has begun. */
-bool h1_site_hurries(const struct h1_worker *, const struct h1_site *);
+/* The wait in hand ends then; 0: never. */
+void h1_set_deadline(struct h1_conn *, uint64_t timeout_ns);
 
-/* One that was counted ended before it began. */
-void h1_uncount(struct h1_worker *, struct h1_site *);
+/* How long the write in hand may go on waiting: for h1_set_deadline. */
+uint64_t h1_write_pause(const struct h1_conn *);
+
+/* Behind an exchange: what comes next is waited for, with a scratch only where some of it is here. */
+void h1_go_idle(struct h1_conn *);
+
+/* The struct is freed; its socket has gone elsewhere. */
+void h1_free_conn(struct h1_conn *);
+void h1_close_now(struct h1_conn *);
+
+/* Closes a connection that has no fiber, behind its operation. */
+void h1_close_idle(struct h1_conn *);
+
+/* Told the end, a client may still be sending: a close with unread bytes would reset the connection
+ * and could destroy the answer before it is read. So they are taken for a while, without a fiber. */
+void h1_begin_linger(struct h1_conn *);
+void h1_go_on_lingering(struct h1_conn *, size_t came);
+
+/* --- h1_input.c --- */
+
+void h1_on_bytes(struct op *, int result);
+
+/* What came with the handshake, or behind the last request, off fibers. */
+void h1_on_early_bytes(struct h1_conn *, uint64_t timeout_ns);
+
+/* Plaintext from ciphertext that has just come, or from what was there. Not OK: none. */
+enum tls_step h1_decrypt(struct h1_conn *, struct slice ciphertext);
+
+/* How long a head may take: read_timeout counts from its first byte, too. */
+uint64_t h1_head_timeout(const struct http_server *);
+
+/* The status for the parser's word, with the limits that it does not know; 0: none. */
+int h1_refusal_of(const struct h1_conn *, enum h1_result);
+
+/* Without a fiber: sent if the socket takes it at once, which it does but for a hostile peer. */
+void h1_refuse(struct h1_conn *, int status);
+
+/* --- h1_exchange.c --- */
+
+void h1_serve_all(void *conn); /* the fiber */
+void h1_end_exchange(struct h1_conn *);
+
+/* Moves what was pipelined to the front and looks for the next head in it. */
+enum h1_result h1_next_head(struct h1_scratch *);
+
+/* --- h1_flush.c --- */
+
+void h1_defer_flush(struct h1_conn *); /* the fiber ends behind this */
+void h1_on_flush(struct task *);
+
+/* --- h1_answer.c, h1_body.c --- */
 
 /* The wire is of no use any more: nothing else is sent, the connection closes. Returns `e`. */
 enum err h1_broken(struct h1_scratch *, enum err e);
@@ -112,9 +185,6 @@ void h1_gather(struct h1_scratch *);
 
 /* With TLS: that message becomes its ciphertext. False: the stream is broken. */
 bool h1_encrypt(struct h1_scratch *);
-
-/* Closes behind what it is doing. */
-bool h1_draining(const struct h1_conn *);
 
 /* A last word to a client whose request cannot be served; the connection closes behind it. */
 void h1_put_refusal(struct buffer *out, int status);
