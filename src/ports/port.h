@@ -102,6 +102,10 @@ struct port_table {
     size_t unseen_count;
     const struct port_declaration *declarations;
     size_t declarations_count;
+    const struct port_namespace *namespaces; /* namespaces.h; our own first */
+    size_t namespaces_count;
+    struct bound_socket *bound; /* bound.h: the sockets behind the rows, by inode */
+    size_t bound_count;
 };
 
 const char *port_protocol_name(enum port_protocol); /* "tcp" */
