@@ -1,12 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Certificates kept over crashes, restarts, instances and time, through the whole program, as TAP.
-Usage: certs_test.py PORTICO [TEXT]. ROUNDS and NAMES in the environment make it longer."""
+Usage: certs_test.py PORTICO [TEXT]. NAMES in the environment makes it longer; crash_test.py kills more."""
 import glob
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -21,7 +20,6 @@ from acme_server import Authority, Fault  # noqa: E402 (beside this file)
 from server import Skip, free_port, run_cases, same  # noqa: E402
 
 PORTICO = sys.argv[1]
-ROUNDS = int(os.environ.get("ROUNDS", "20"))
 NAMES = int(os.environ.get("NAMES", "300"))
 
 
@@ -149,31 +147,6 @@ def is_whole(f, name):
 
 # --- crashes ---
 
-def crashes(io):
-    authority = Authority(validate=False).start()
-    names = []
-    with folder() as f:
-        for i in range(ROUNDS):
-            names.append(f"n{i}.example.com")
-            sites = "".join(f"{n} {{\n\trespond {n}\n}}\n" for n in names[-3:])
-            p = Instance(io, f, sites, acme(authority))
-            p.wait(lambda: "acquiring lock" in p.text() or "serving initial" in p.text())
-            time.sleep(random.uniform(0, 0.4))
-            p.crash()
-        sites = "".join(f"{n} {{\n\trespond {n}\n}}\n" for n in names)
-        p = Instance(io, f, sites, acme(authority), name="last")
-        p.wait(lambda: all(is_there(p, n) for n in names), 90 + 2 * ROUNDS)
-        for n in names:
-            assert is_whole(f, n), n
-            same((n, asked(authority, n)), (n, 1))
-        same(len(authority.accounts), 1)
-        p.end()
-        # A crash between the last two writes leaves the note of what is in its place already.
-        left = os.listdir(f"{f}/storage/pending") if os.path.exists(f"{f}/storage/pending") else []
-        assert len(left) <= 1 + ROUNDS // 20, left
-    authority.stop()
-
-
 def crash_before_download(io):
     authority = Authority(validate=False).start()
     authority.faults.append(Fault("certificate", delay=5))
@@ -198,36 +171,6 @@ def is_there(p, name):
         return bool(p.shown(name))
     except OSError:
         return False
-
-
-def renewal_crashes(io):
-    if not is_debug():
-        raise Skip("a release build's clock cannot be moved")
-    authority = Authority(validate=False).start()
-    with folder() as f:
-        site = "a.example.com {\n\trespond a\n}\n"
-        clock = f"{f}/clock"
-        moved = {"PORTICO_TEST_CLOCK": clock}
-        with open(clock, "w", encoding="ascii") as c:
-            c.write("0")
-        p = Instance(io, f, site, acme(authority), environment=moved)
-        p.wait(lambda: is_there(p, "a.example.com"))
-        p.end()
-        for i in range(1, max(2, ROUNDS // 4)):
-            with open(clock, "w", encoding="ascii") as c:
-                c.write(str(80 * 86400))  # due, and what comes is due as well: again and again
-            p = Instance(io, f, site, acme(authority), environment=moved)
-            p.wait(lambda: is_there(p, "a.example.com"))  # whatever happened before
-            time.sleep(random.uniform(0, 0.3))
-            p.crash()
-        with open(clock, "w", encoding="ascii") as c:
-            c.write("0")
-        p = Instance(io, f, site, acme(authority), environment=moved)
-        p.wait(lambda: is_there(p, "a.example.com"))
-        p.wait(lambda: is_whole(f, "a.example.com"))
-        same(len(authority.accounts), 1)
-        p.end()
-    authority.stop()
 
 
 # --- several of us ---
@@ -390,9 +333,7 @@ def many(io):
 
 
 CASES = [
-    ("killed anywhere, nothing is lost and nothing asked for twice", crashes),
     ("killed between issuance and download, it fetches what was issued", crash_before_download),
-    ("killed while it renews, it serves what it has", renewal_crashes),
     ("two instances on one folder ask once", two_instances),
     ("caddy goes on with our certificates, and we with its", caddy_and_we),
     ("when time passes certificates are renewed, and connections stay", time_passes),

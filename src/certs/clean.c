@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The storage is tidied once a day, by one instance of all that share it: staples that are over, and
- * certificates that are over for two weeks, with what belongs to them. When it was done last, and by
- * whom, stands in last_clean.json.
+ * certificates that are over for two weeks, with what belongs to them, and what killed instances have
+ * left (leftovers.c). When it was done last, and by whom, stands in last_clean.json.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@ enum { GRACE_S = 14 * 24 * 3600 };
 
 static struct {
     bool begun, cleaning;
-    int64_t cleaned_s; /* by this process */
+    int64_t cleaned_s; /* by this manager */
 } clean;
 
 struct cleaning {
@@ -261,6 +261,7 @@ static void clean_storage(struct storage *s, const struct automation *a)
         LOG(LOG_INFO, "tls", "cleaning storage unit", LOG_STR("storage", s->root));
         clean_staples(&c);
         clean_certificates(&c);
+        leftovers_tidy(s, &c.arena);
         on_large_stack(write_last, &c);
         e = s->type->store(s, SLICE("last_clean.json"), c.text, &c.why);
     }
@@ -323,4 +324,5 @@ void clean_stop(void)
 {
     if (clean.begun)
         timer_stop(&manager.clean_timer);
+    clean.cleaned_s = 0;
 }

@@ -440,6 +440,7 @@ void manager_adopt(const struct automation *a, void (*let_go)(void *owner), void
     drop_unwanted(a);
     publish();
     demand_start();
+    leftovers_finish();
     upkeep_start();
     clean_start();
     pin_release(old);

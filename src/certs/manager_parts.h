@@ -2,7 +2,8 @@
 /*
  * What the sources of the manager share: manager.c holds certificates and publishes them, job.c says
  * when something is tried, obtain.c tries it, upkeep.c looks for what is due, demand.c answers
- * handshakes, staple.c asks for OCSP, clean.c tidies the storage. All on the control thread.
+ * handshakes, staple.c asks for OCSP, clean.c tidies the storage, leftovers.c what a crash has left
+ * there. All on the control thread.
  */
 #pragma once
 
@@ -170,6 +171,10 @@ void upkeep_now(void);    /* looks at everything at once */
 void demand_start(void);  /* sets or unsets credential_ask_hook */
 void demand_stop(void);
 void demand_told(void);   /* after publishing */
+
+/* What a crash has left: of names that are wanted, soon; of others, in a storage that is tidied. */
+void leftovers_finish(void);
+void leftovers_tidy(struct storage *, struct arena *);
 
 void clean_start(void);
 void clean_stop(void);

@@ -225,6 +225,13 @@ static bool finish_begun(struct attempt *t, enum job_result *result)
     return true;
 }
 
+/* The certificate is good: a note is of no use, but where a replacement may be waiting for us. */
+static void end_note(struct attempt *t)
+{
+    if (t->begun.noted.len == 0 || t->begun.issued.chain_pem.len > 0)
+        pending_end(t->storage, t->name);
+}
+
 static int64_t left_ns(const struct reading *r)
 {
     return (r->facts.not_after_s + 1) * (int64_t)NS_PER_S - clock_wall_ns();
@@ -250,6 +257,7 @@ static bool is_there(struct attempt *t, enum job_result *result)
     if (t->job->kind == JOB_OBTAIN && !due) {
         LOG(LOG_INFO, "tls.obtain", "certificate already exists in storage",
             LOG_STR("identifier", t->name));
+        end_note(t);
         *result = serve(t, &t->old);
         return *result == JOB_DONE || t->job->kind != JOB_REPAIR;
     }
@@ -257,6 +265,7 @@ static bool is_there(struct attempt *t, enum job_result *result)
     if (!due && t->job->kind == JOB_RENEW) {
         LOG(LOG_INFO, "tls.renew", "certificate appears to have been renewed already",
             LOG_STR("identifier", t->name), LOG_DUR("remaining", left_ns(&r)));
+        end_note(t);
         *result = serve(t, &t->old);
         return true;
     }
