@@ -10,6 +10,7 @@
 #include "app/commands.h"
 #include "app/config_file.h"
 #include "app/control.h"
+#include "app/listening.h"
 #include "app/quick.h"
 #include "base/buffer.h"
 #include "base/mem.h"
@@ -195,7 +196,7 @@ static void print_address(struct slice network, struct slice host, unsigned port
 
 static void started(void)
 {
-    control_each_address(print_address);
+    listening_each(print_address);
     fflush(stdout);
 }
 

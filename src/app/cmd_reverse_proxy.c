@@ -8,6 +8,7 @@
 #include "adapter/upstream_address.h"
 #include "app/commands.h"
 #include "app/control.h"
+#include "app/listening.h"
 #include "app/quick.h"
 #include "base/log.h"
 
@@ -190,7 +191,7 @@ static void tell_address(struct slice network, struct slice host, unsigned port)
 
 static void started(void)
 {
-    control_each_address(tell_address);
+    listening_each(tell_address);
 }
 
 static int serve(const struct command_line *l)

@@ -19,9 +19,5 @@ struct control_start {
     const char *file, *adapter; /* where `document` came from; "" or NULL: from no file */
 };
 
-/* Calls `visit` with the address of each socket that the configuration in hand listens on, with the
- * port that the kernel chose where it asked for port 0. */
-void control_each_address(void (*visit)(struct slice network, struct slice host, unsigned port));
-
 /* Runs until told to stop; the exit status. */
 int control_run(const struct control_start *);

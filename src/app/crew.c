@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An order is one message to each worker. Those that are carried out at once are waited for, with
+ * their messages on the stack; a drain and what may cut it short are not, so their messages live as
+ * long as the process.
+ */
+#include "app/crew.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log_stream.h"
+#include "base/mem.h"
+
+static struct {
+    struct worker *workers;
+    unsigned count, drained;
+    struct worker_order *drain_orders, *abort_orders;
+    struct mail *drained_mails;
+    void (*on_drained)(void);
+} crew;
+
+/* --- the start --- */
+
+static enum err count_workers(unsigned *count, char *error, size_t cap)
+{
+    const char *env = getenv("PORTICO_WORKERS");
+    cpu_set_t set;
+    uint64_t n = 1;
+    if (env != NULL && env[0] != '\0') {
+        if (!slice_to_u64(slice_from(env), WORKERS_MAX, &n) || n == 0) {
+            snprintf(error, cap, "PORTICO_WORKERS=%.60s: write a number from 1 to %d, or nothing for "
+                     "one worker per core", env, WORKERS_MAX);
+            return ERR_INVALID;
+        }
+    } else if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        n = (uint64_t)CPU_COUNT(&set);
+    }
+    *count = n < WORKERS_MAX ? (unsigned)n : WORKERS_MAX;
+    return OK;
+}
+
+static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
+{
+    const char *env = getenv("PORTICO_IO");
+    bool any = env == NULL || env[0] == '\0', uring = !any && strcmp(env, "uring") == 0;
+    *kind = LOOP_EPOLL;
+    if (!any && !uring && strcmp(env, "epoll") != 0) {
+        snprintf(error, cap, "PORTICO_IO=%.60s: write uring or epoll, or nothing for the better one "
+                 "that works", env);
+        return ERR_INVALID;
+    }
+    if (!any && !uring)
+        return OK;
+    if (loop_probe_uring()) {
+        *kind = LOOP_URING;
+    } else if (uring) {
+        snprintf(error, cap, "PORTICO_IO=uring: io_uring is not to be had here: the kernel is too old, "
+                 "or kernel.io_uring_disabled or a seccomp filter forbids it");
+        return ERR_UNSUPPORTED;
+    } else {
+        LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
+    }
+    return OK;
+}
+
+enum err crew_start(struct loop *control, char *error, size_t cap)
+{
+    unsigned count;
+    enum loop_kind kind;
+    TRY(count_workers(&count, error, cap));
+    TRY(choose_loop(&kind, error, cap));
+    crew.workers = mem_zalloc(count * sizeof *crew.workers);
+    crew.drain_orders = mem_zalloc(count * sizeof *crew.drain_orders);
+    crew.abort_orders = mem_zalloc(count * sizeof *crew.abort_orders);
+    crew.drained_mails = mem_zalloc(count * sizeof *crew.drained_mails);
+    for (unsigned w = 0; w < count; w++) {
+        TRY(worker_start(&crew.workers[w], w, kind, control));
+        crew.count++;
+    }
+    LOG(LOG_INFO, "", "workers started", LOG_NUM("count", count),
+        LOG_CSTR("io", kind == LOOP_URING ? "io_uring" : "epoll"));
+    return OK;
+}
+
+unsigned crew_size(void)
+{
+    return crew.count;
+}
+
+/* --- orders --- */
+
+static void wait_all(sem_t *done, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        while (sem_wait(done) != 0) {
+        }
+    }
+}
+
+void crew_adopt(struct generation *g, struct new_socket *const per_worker[], size_t count)
+{
+    sem_t done;
+    struct worker_order orders[WORKERS_MAX];
+    sem_init(&done, 0, 0);
+    for (unsigned w = 0; w < crew.count; w++) {
+        orders[w] = (struct worker_order){.kind = ORDER_ADOPT, .generation = g,
+                                          .sockets = per_worker[w], .sockets_count = count,
+                                          .done = &done};
+        worker_tell(&crew.workers[w], &orders[w]);
+    }
+    wait_all(&done, crew.count);
+    sem_destroy(&done);
+}
+
+struct worker_live crew_count(void)
+{
+    sem_t done;
+    struct worker_live all = {0};
+    struct worker_order *orders = mem_zalloc(crew.count * sizeof *orders);
+    sem_init(&done, 0, 0);
+    for (unsigned w = 0; w < crew.count; w++) {
+        orders[w] = (struct worker_order){.kind = ORDER_COUNT, .done = &done};
+        worker_tell(&crew.workers[w], &orders[w]);
+    }
+    wait_all(&done, crew.count);
+    for (unsigned w = 0; w < crew.count; w++) {
+        all.operations += orders[w].live.operations;
+        all.fibers += orders[w].live.fibers;
+        all.connections += orders[w].live.connections;
+        all.exchanges += orders[w].live.exchanges;
+    }
+    sem_destroy(&done);
+    mem_free(orders);
+    return all;
+}
+
+uint64_t crew_requests(void)
+{
+    uint64_t requests = 0;
+    for (unsigned w = 0; w < crew.count; w++)
+        requests += __atomic_load_n(&crew.workers[w].h1.requests, __ATOMIC_RELAXED);
+    return requests;
+}
+
+/* --- the end --- */
+
+static void tell_all(struct worker_order *orders, int kind)
+{
+    for (unsigned w = 0; w < crew.count; w++) {
+        orders[w] = (struct worker_order){.kind = kind};
+        worker_tell(&crew.workers[w], &orders[w]);
+    }
+}
+
+static void on_worker_drained(struct mail *m)
+{
+    (void)m;
+    if (++crew.drained == crew.count)
+        crew.on_drained();
+}
+
+void crew_drain(void (*drained)(void))
+{
+    crew.on_drained = drained;
+    for (unsigned w = 0; w < crew.count; w++) {
+        crew.drained_mails[w].run = on_worker_drained;
+        crew.drain_orders[w] = (struct worker_order){.kind = ORDER_DRAIN,
+                                                     .drained = &crew.drained_mails[w]};
+        worker_tell(&crew.workers[w], &crew.drain_orders[w]);
+    }
+}
+
+void crew_abort(void)
+{
+    tell_all(crew.abort_orders, ORDER_ABORT);
+}
+
+void crew_end(void)
+{
+    struct worker_order *orders = mem_zalloc(WORKERS_MAX * sizeof *orders);
+    tell_all(orders, ORDER_END);
+    for (unsigned w = 0; w < crew.count; w++)
+        worker_join(&crew.workers[w]);
+    mem_free(orders);
+}
