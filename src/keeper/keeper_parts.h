@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keeper's parts, which meet in one struct: the sockets that it holds (held.c), what systemd is
+ * told (systemd.c), the server process (server_process.c), and what all wait for (rounds.h). Signals
+ * are keeper.c's.
+ */
+#pragma once
+
+#include "keeper/keeper_wire.h"
+#include "keeper/rounds.h"
+#include "net/listener.h"
+
+enum { CRASHES_MAX = 10 }; /* within a minute: then the keeper gives up */
+
+struct held {
+    char network[16], host[256];
+    uint16_t asked_port, port;
+    unsigned count;
+    int fds[KEEPER_FDS];
+    bool used;
+    bool wanted; /* by the server that runs now */
+};
+
+struct server_process {
+    struct child child;
+    struct watch wire;           /* the keeper's end of the pair */
+    struct moment restart;       /* set: none runs, and the next one is started then */
+    struct moment kill;          /* a server that was told to end at once, and does not */
+    bool ready, stopping, final; /* final: it said that it must not be started again */
+    bool was_ready;              /* some server of this keeper has served */
+    uint64_t crashes[CRASHES_MAX]; /* when */
+    unsigned crashed;
+};
+
+struct watchdog {
+    uint64_t interval_ns; /* systemd's, halved; 0: none */
+    struct moment next;
+    bool answered; /* the server has answered the last ping */
+};
+
+struct keeper {
+    char **argv;
+    int status;
+    struct rounds rounds;
+    struct watch signals;
+    struct server_process server;
+    struct watchdog watchdog;
+    struct held held[LISTENERS_MAX];
+};
+
+/* --- held.c --- */
+
+void held_listen(struct keeper *, const struct keeper_message *); /* answers it */
+void held_release(struct keeper *, const struct keeper_message *);
+void held_release_all(struct keeper *);
+void held_forget_wishes(struct keeper *);    /* a new server asks anew */
+void held_release_unwanted(struct keeper *); /* what it did not ask for */
+
+/* What systemd handed over stays here: fd/N asks for it. */
+void held_handed_over(void);
+
+/* --- systemd.c --- */
+
+void systemd_notify(const char *text);
+void systemd_ready(const char *status); /* of it the first line; empty: "serving" */
+void systemd_reloading(void);
+void watchdog_init(struct keeper *);
+
+/* --- server_process.c --- */
+
+void server_init(struct keeper *);
+enum err server_start(struct keeper *);
+
+/* Without waiting; false: it does not listen. */
+bool server_tell(struct keeper *, enum keeper_kind);
+
+/* Drains and ends, or (`now`, or told twice) ends at once. */
+void server_stop(struct keeper *, bool now);
