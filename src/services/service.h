@@ -21,7 +21,10 @@
  *     "socket": false, "confine": true
  *   }]}
  *
- * `run` is started without a shell. {port}, {host} and {replica} in run and env are the replica's.
+ * `run` is started without a shell. {port}, {host} and {replica} (from 1) in run and env are the
+ * replica's. A fixed port is the first replica's, the next one has the next. From a range (3000-3999
+ * by default) a service has a port for each replica and one more, on which the next version starts
+ * while the last one still answers.
  */
 #pragma once
 
@@ -77,6 +80,9 @@ struct service {
     uint32_t demand_queue;
     uint64_t digest; /* of all that needs a new process when it changes */
 };
+
+/* Letters, digits and so on, as above. */
+bool service_name_ok(struct slice);
 
 /* Reads the app. `app` NULL: none. ERR_INVALID with a sentence (and file:line where known). */
 enum err services_read(const json_t *app, const struct origins *, struct arena *, struct service **,
