@@ -56,6 +56,7 @@ static void on_ctx_freed(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
     struct tls_context *c = ptr;
     if (c == NULL)
         return;
+    (void)atomic_load_explicit(&c->left, memory_order_acquire);
     if (c->secrets_fd >= 0)
         close(c->secrets_fd);
     mem_free((void *)(uintptr_t)c->alpn.ptr);
@@ -75,10 +76,25 @@ static struct tls_context *context_of(const SSL *ssl)
     return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), context_index);
 }
 
+static void leave(struct tls_context *c)
+{
+    atomic_fetch_add_explicit(&c->left, 1, memory_order_release);
+}
+
 void policy_context_free(struct tls_context *c)
 {
+    if (c == NULL)
+        return;
+    SSL_CTX *ctx = c->ssl;
+    leave(c);
+    SSL_CTX_free(ctx);
+}
+
+void policy_context_leave(const struct ssl_st *ssl)
+{
+    struct tls_context *c = context_of(ssl);
     if (c != NULL)
-        SSL_CTX_free(c->ssl);
+        leave(c);
 }
 
 static enum err fail(char *why, size_t cap, const char *what)

@@ -4,12 +4,17 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "tls/policy.h"
 
+struct ssl_st;
 struct ssl_ctx_st;
 
-/* Belongs to its SSL_CTX, which connections hold as long as they live. */
+/* Belongs to its SSL_CTX, which connections hold as long as they live. The library counts them, but
+ * its way of counting down orders nothing before it, so each user says here that he has done. */
 struct tls_context {
+    atomic_uint left;      /* released by each that goes, acquired by the last */
     struct ssl_ctx_st *ssl;
     struct slice alpn;     /* the names, each behind its length, in order of preference */
     bool verifies;         /* clients' chains */
@@ -23,3 +28,6 @@ enum err policy_context_create(const struct tls_server *, const struct tls_polic
 
 /* One user less. */
 void policy_context_free(struct tls_context *);
+
+/* Before an SSL is freed, of whatever context. */
+void policy_context_leave(const struct ssl_st *);

@@ -31,6 +31,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "tls/policy_context.h"
 
 enum {
     OUTS_KEPT = 32,
@@ -273,6 +274,7 @@ void tls_stream_free(struct tls_stream *t)
         return;
     /* Else the library would take a session for a bad one whose connection was merely closed. */
     SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    policy_context_leave(t->ssl);
     SSL_free(t->ssl);
     if (t->out != NULL)
         give_out(t->out);
