@@ -11,10 +11,9 @@
 struct socket_options {
     bool one_namespace; /* ours only */
     bool from_procfs;   /* for tests: the fallback */
-    bool no_threads;    /* everything on the caller's thread (and so only our own namespace) */
 
     /* Portico's service that a process belongs to, of its cgroup's path; NULL: nobody asks. The
-     * name is empty or lives as long as the table. May be called from several threads at once. */
+     * name is empty or lives as long as the table. */
     struct slice (*service_of)(void *arg, pid_t, struct slice cgroup);
     void *service_arg;
 };
