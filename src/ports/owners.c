@@ -19,7 +19,7 @@
 #include "base/mem.h"
 #include "ports/bound.h"
 #include "ports/containers.h"
-#include "ports/crew.h"
+#include "ports/shares.h"
 #include "ports/processes.h"
 #include "ports/sockets.h"
 #include "ports/users.h"
@@ -56,7 +56,7 @@ struct walk {
     int proc;
     pid_t *pids;
     size_t count;
-    struct walker walkers[CREW_MAX];
+    struct walker walkers[SHARES_MAX];
 };
 
 /* What a control group's text says, once per text. */
@@ -264,8 +264,8 @@ enum err owners_collect(struct port_table *t, const struct socket_options *optio
     if (all.proc < 0)
         return err_from_errno(errno); /* sockets_collect has told */
     enum err e = pids_read(all.proc, &all.pids, &all.count);
-    size_t size = crew_size(all.count);
-    crew_run(size, all.count, walk_share, &all);
+    size_t size = share_count(all.count);
+    share_run(size, all.count, walk_share, &all);
     fill_all(&f, &all, size);
     mem_free(all.pids);
     close(all.proc);

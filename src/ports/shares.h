@@ -6,13 +6,13 @@
 
 #include <stddef.h>
 
-enum { CREW_MAX = 4 };
+enum { SHARES_MAX = 4 };
 
-/* How many would share a list of this length: as many as there are cores, at most CREW_MAX; a short
+/* How many would share a list of this length: as many as there are cores, at most SHARES_MAX; a short
  * list is not worth a thread. */
-size_t crew_size(size_t count);
+size_t share_count(size_t count);
 
 /* Calls `work` for each of `size` neighbouring shares of 0 … count, one of them on this thread, and
  * returns when all have returned. Signals are not taken by the others. */
-void crew_run(size_t size, size_t count,
+void share_run(size_t size, size_t count,
               void (*work)(void *arg, size_t member, size_t from, size_t to), void *arg);

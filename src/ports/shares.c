@@ -4,7 +4,7 @@
  * ask. The threads are made for the one walk and joined before it is used, so nothing is shared but
  * what `work` shares. A thread that cannot be had is done without: the caller takes its share.
  */
-#include "ports/crew.h"
+#include "ports/shares.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -21,10 +21,10 @@ struct member {
 
 enum { ENOUGH = 128 };
 
-size_t crew_size(size_t count)
+size_t share_count(size_t count)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t size = cores < 1 ? 1 : cores < CREW_MAX ? (size_t)cores : CREW_MAX;
+    size_t size = cores < 1 ? 1 : cores < SHARES_MAX ? (size_t)cores : SHARES_MAX;
     return count < size * ENOUGH ? 1 : size;
 }
 
@@ -35,10 +35,10 @@ static void *run_member(void *arg)
     return NULL;
 }
 
-void crew_run(size_t size, size_t count,
+void share_run(size_t size, size_t count,
               void (*work)(void *arg, size_t member, size_t from, size_t to), void *arg)
 {
-    struct member members[CREW_MAX];
+    struct member members[SHARES_MAX];
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
