@@ -39,7 +39,7 @@ enum err buffer_reserve(struct buffer *b, size_t more)
     return OK;
 }
 
-enum err buffer_append(struct buffer *b, struct slice s)
+enum err buffer_append_slow(struct buffer *b, struct slice s)
 {
     TRY(buffer_reserve(b, s.len));
     if (s.len > 0)

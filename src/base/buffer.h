@@ -35,7 +35,19 @@ static inline struct slice buffer_slice(const struct buffer *b)
 /* Makes room for `more` bytes behind `len`; the caller writes them and adds to `len`. */
 enum err buffer_reserve(struct buffer *, size_t more);
 
-enum err buffer_append(struct buffer *, struct slice);
+/* Where there is no room yet. */
+enum err buffer_append_slow(struct buffer *, struct slice);
+
+/* Inline, so that a short literal is a few stores. */
+static inline enum err buffer_append(struct buffer *b, struct slice s)
+{
+    if (__builtin_expect(s.len == 0 || s.len > b->cap - b->len, 0))
+        return buffer_append_slow(b, s);
+    memcpy(b->ptr + b->len, s.ptr, s.len);
+    b->len += s.len;
+    return OK;
+}
+
 enum err buffer_append_byte(struct buffer *, char);
 enum err buffer_append_u64(struct buffer *, uint64_t);
 enum err buffer_append_f(struct buffer *, const char *format, ...)

@@ -12,12 +12,11 @@ static bool is_clean(struct slice path)
 {
     if (path.len == 0 || (path.len > 1 && path.ptr[path.len - 1] == '/'))
         return false;
-    for (size_t i = 0; i < path.len; i++) {
-        bool begins = i == 0 || path.ptr[i - 1] == '/';
-        if (begins && ((path.ptr[i] == '/' && i > 0) || path.ptr[i] == '.'))
+    for (size_t i = 0; i + 1 < path.len; i++) {
+        if (path.ptr[i] == '/' && (path.ptr[i + 1] == '/' || path.ptr[i + 1] == '.'))
             return false; /* perhaps a hidden file's dot: the long way decides */
     }
-    return true;
+    return path.ptr[0] != '.';
 }
 
 /* Drops the last segment; true unless there is none that may go. */

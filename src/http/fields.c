@@ -16,7 +16,8 @@ void fields_init(struct fields *fs, struct arena *arena)
 
 struct field *fields_find(const struct fields *fs, struct slice name, uint32_t *at)
 {
-    for (uint32_t i = *at; (fs->seen & field_bit(name)) != 0 && i < fs->count; i++) {
+    uint32_t count = (fs->seen & field_bit(name)) != 0 ? fs->count : 0;
+    for (uint32_t i = *at; i < count; i++) {
         if (fs->items[i].name.len == name.len && slice_eq_nocase(fs->items[i].name, name)) {
             *at = i + 1;
             return &fs->items[i];
@@ -111,18 +112,14 @@ bool fields_cookie(const struct fields *fs, struct slice name, bool any_case, st
     return false;
 }
 
-void fields_add(struct fields *fs, struct slice name, struct slice value)
+void fields_grow(struct fields *fs)
 {
-    if (fs->count == fs->cap) {
-        uint32_t cap = fs->cap > 0 ? fs->cap * 2 : 16;
-        struct field *items = arena_alloc(fs->arena, cap * sizeof *items);
-        if (fs->count > 0)
-            memcpy(items, fs->items, fs->count * sizeof *items);
-        fs->items = items;
-        fs->cap = cap;
-    }
-    fs->items[fs->count++] = (struct field){name, value};
-    fs->seen |= field_bit(name);
+    uint32_t cap = fs->cap > 0 ? fs->cap * 2 : 16;
+    struct field *items = arena_alloc(fs->arena, cap * sizeof *items);
+    if (fs->count > 0)
+        memcpy(items, fs->items, fs->count * sizeof *items);
+    fs->items = items;
+    fs->cap = cap;
 }
 
 void fields_remove_at(struct fields *fs, uint32_t index)

@@ -20,7 +20,7 @@ struct fields {
 };
 
 /* The same for names that differ in ASCII case only; of a constant name a constant. */
-static inline uint64_t field_bit(struct slice name)
+static inline __attribute__((always_inline)) uint64_t field_bit(struct slice name)
 {
     if (name.len == 0)
         return 0;
@@ -34,7 +34,8 @@ void fields_init(struct fields *, struct arena *);
 bool fields_lookup(const struct fields *, struct slice name, struct slice *value);
 
 /* The first value; false (and an empty slice) when there is none. */
-static inline bool fields_get(const struct fields *fs, struct slice name, struct slice *value)
+static inline __attribute__((always_inline)) bool
+fields_get(const struct fields *fs, struct slice name, struct slice *value)
 {
     *value = SLICE_NONE;
     return (fs->seen & field_bit(name)) != 0 && fields_lookup(fs, name, value);
@@ -62,7 +63,17 @@ struct slice fields_joined(const struct fields *, struct slice name, struct aren
  * §8.2.3); false when there is none. */
 bool fields_cookie(const struct fields *, struct slice name, bool any_case, struct slice *value);
 
-void fields_add(struct fields *, struct slice name, struct slice value);
+void fields_grow(struct fields *);
+
+/* Inline, as fields_get is: of a constant name the bit is a constant. */
+static inline __attribute__((always_inline)) void
+fields_add(struct fields *fs, struct slice name, struct slice value)
+{
+    if (__builtin_expect(fs->count == fs->cap, 0))
+        fields_grow(fs);
+    fs->items[fs->count++] = (struct field){name, value};
+    fs->seen |= field_bit(name);
+}
 
 /* Replaces the first field of that name, drops the others, or appends. */
 void fields_set(struct fields *, struct slice name, struct slice value);

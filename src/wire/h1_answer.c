@@ -138,7 +138,9 @@ static enum err put_fields(struct buffer *out, const struct fields *fields)
         if (field_is_framing(f->name) || !h1_name_ok(f->name) ||
             !h1_value_fit(&value, fields->arena))
             continue; /* a name or value that would split the response never leaves */
-        TRY(buffer_reserve(out, f->name.len + value.len + 4));
+        size_t room = f->name.len + value.len + 4;
+        if (__builtin_expect(room > out->cap - out->len, 0))
+            TRY(buffer_reserve(out, room));
         char *at = out->ptr + out->len;
         memcpy(at, f->name.ptr, f->name.len);
         at += f->name.len;
@@ -169,12 +171,12 @@ static enum err put_date(struct h1_worker *w, struct buffer *out)
 {
     int64_t now = loop_wall_s(w->loop);
     if (w->date_s != now) {
-        clock_http_date(now, w->date);
+        memcpy(w->date, "Date: ", 6);
+        clock_http_date(now, w->date + 6);
+        memcpy(w->date + sizeof w->date - 2, "\r\n", 2);
         w->date_s = now;
     }
-    TRY(BUFFER_PUT(out, "Date: "));
-    TRY(buffer_append(out, slice_of(w->date, sizeof w->date)));
-    return BUFFER_PUT(out, "\r\n");
+    return buffer_append(out, slice_of(w->date, sizeof w->date));
 }
 
 /* Content-Length, chunks, or the connection's end (RFC 9112 §6). */

@@ -27,7 +27,7 @@ struct h1_worker {
     struct list flushes;                   /* scratches whose answer leaves at the turn's end */
     struct task flush;
     bool draining;
-    char date[29];                         /* of the Date field … */
+    char date[37];                         /* the line of the Date field … */
     int64_t date_s;                        /* … for this second */
     uint64_t requests;                     /* served since the start */
     /* Called when draining and the last connection has ended; may be NULL. */

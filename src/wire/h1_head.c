@@ -14,15 +14,15 @@ enum { TCHAR_ODD = 2 }; /* beside the 1 of a tchar */
 
 /* tchar, RFC 9110 §5.6.2; '_' and '.' are marked */
 static const uint8_t token[256] = {
-    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 2, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1,
     ['-'] = 1, ['.'] = 3, ['^'] = 1, ['_'] = 3, ['`'] = 1, ['|'] = 1, ['~'] = 1,
     ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
-/* Of a reg-name, RFC 3986 §3.2.2, but for the comma, which joins repeated fields. '%' only begins an
- * escape: h1_host_ok looks at what follows. */
+/* Of a reg-name, RFC 3986 §3.2.2, but for the comma, which joins repeated fields. '%' (2) only begins
+ * an escape: h1_host_ok looks at what follows. */
 static const uint8_t host_char[256] = {
-    ['!'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1,
+    ['!'] = 1, ['$'] = 1, ['%'] = 2, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1,
     ['+'] = 1, ['-'] = 1, ['.'] = 1, [';'] = 1, ['='] = 1, ['_'] = 1, ['~'] = 1,
     ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
@@ -469,11 +469,13 @@ bool h1_host_ok(struct slice s)
         if (at == 1)
             return false;
     }
-    for (; at < s.len && s.ptr[at] != ':' && s.ptr[0] != '['; at++) {
-        if (!host_char[(unsigned char)s.ptr[at]])
-            return false;
-        if (s.ptr[at] == '%' && (s.len - at < 3 || hex_value(s.ptr[at + 1]) < 0 ||
-                                 hex_value(s.ptr[at + 2]) < 0))
+    for (unsigned kind; at < s.len && s.ptr[0] != '['; at++) {
+        while (at < s.len && (kind = host_char[(unsigned char)s.ptr[at]]) == 1)
+            at++;
+        if (at == s.len || s.ptr[at] == ':')
+            break;
+        if (kind == 0 || s.len - at < 3 || hex_value(s.ptr[at + 1]) < 0 ||
+            hex_value(s.ptr[at + 2]) < 0)
             return false;
     }
     return at == s.len || (s.ptr[at] == ':' && port_ok(slice_skip(s, at + 1)));

@@ -19,6 +19,12 @@ const char *h1_scan_target(const char *at, const char *end);
 /* True when all bytes are letters, digits or '-': what nearly every field name consists of. */
 bool h1_scan_plain(const char *at, size_t len);
 
+static inline bool h1_plain_byte(unsigned char c)
+{
+    unsigned char letter = (unsigned char)((c | 0x20) - 'a'), digit = (unsigned char)(c - '0');
+    return letter < 26 || digit < 10 || c == '-';
+}
+
 /* The scalar form, which the vector forms use for their tails. */
 const char *h1_scan_value_scalar(const char *at, const char *end);
 const char *h1_scan_target_scalar(const char *at, const char *end);
