@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What declarations become: groups, intervals, the text for nft, and what is read back of it.
+ */
+#include "ports/enforce.h"
+
+#include "base/test.h"
+
+static struct arena arena = {.chunk_size = 1 << 16};
+
+static struct port_declaration port(uint16_t first, uint16_t last, enum port_reach reach)
+{
+    return (struct port_declaration){.by = DECLARED_PORTS, .protocol = PORT_TCP, .first = first,
+                                     .last = last, .reach = reach};
+}
+
+static struct port_declaration from(struct port_declaration d, const char *prefix)
+{
+    struct ip_range *r = ARENA_ARRAY(&arena, struct ip_range, 1);
+    CHECK(ip_range_parse(slice_from(prefix), r));
+    d.from = r;
+    d.from_count = 1;
+    return d;
+}
+
+static struct enforce_plan plan(const struct port_declaration *items, size_t count, enum port_reach others)
+{
+    char error[200];
+    struct enforce_plan p;
+    struct enforce_rules r = {items, count, others};
+    CHECK_OK(enforce_plan_make(&r, &arena, &p, error, sizeof error));
+    return p;
+}
+
+static bool allows(const struct enforce_plan *p, enum port_protocol l4, uint16_t number, const char *who)
+{
+    struct ip_address a;
+    CHECK(ip_parse(slice_from(who), &a));
+    return enforce_allows(p, l4, number, &a);
+}
+
+TEST("neighbours of one meaning are one interval")
+{
+    struct port_declaration d[] = {port(80, 80, REACH_WORLD), port(81, 90, REACH_WORLD),
+                                   port(91, 91, REACH_DEVICE), port(443, 443, REACH_WORLD)};
+    struct enforce_plan p = plan(d, 4, REACH_DEVICE);
+    CHECK_INT(p.intervals_count[PORT_TCP], 3);
+    CHECK_INT(p.intervals[PORT_TCP][0].last, 90);
+    CHECK_INT(p.intervals_count[PORT_UDP], 0);
+    CHECK_INT(p.groups_count, 3);
+    CHECK(allows(&p, PORT_TCP, 85, "192.0.2.1") && !allows(&p, PORT_TCP, 91, "192.0.2.1"));
+    CHECK(!allows(&p, PORT_UDP, 85, "192.0.2.1"));
+}
+
+TEST("the app's word counts more than a site's, and its narrower word more than a wider one")
+{
+    struct port_declaration d[] = {port(443, 443, REACH_UNKNOWN), port(3000, 3000, REACH_UNKNOWN),
+                                   port(8080, 8080, REACH_UNKNOWN),
+                                   from(port(443, 443, REACH_NETWORK), "10.0.0.0/8"),
+                                   port(1, 65535, REACH_WORLD), port(22, 22, REACH_WORLD),
+                                   from(port(22, 22, REACH_NETWORK), "2001:db8::/32")};
+    d[0].by = d[1].by = d[2].by = DECLARED_SITE;
+    d[1].host = SLICE("127.0.0.1");
+    struct enforce_plan sites = plan(d, 4, REACH_DEVICE), all = plan(d, 7, REACH_DEVICE);
+    CHECK(allows(&sites, PORT_TCP, 443, "10.2.3.4") && !allows(&sites, PORT_TCP, 443, "192.0.2.1"));
+    CHECK(!allows(&sites, PORT_TCP, 3000, "10.2.3.4"));
+    CHECK(allows(&sites, PORT_TCP, 8080, "192.0.2.1"));
+    CHECK(allows(&all, PORT_TCP, 3000, "192.0.2.1"));
+    CHECK(allows(&all, PORT_TCP, 22, "2001:db8::7") && !allows(&all, PORT_TCP, 22, "192.0.2.1"));
+}
+
+TEST("without a protocol both TCP and UDP are meant; an upstream is no listener")
+{
+    struct port_declaration d[] = {port(53, 53, REACH_WORLD), port(9000, 9000, REACH_WORLD)};
+    d[0].any_protocol = true;
+    d[1].by = DECLARED_UPSTREAM;
+    struct enforce_plan p = plan(d, 2, REACH_DEVICE);
+    CHECK(allows(&p, PORT_UDP, 53, "::1") && allows(&p, PORT_TCP, 53, "::1"));
+    CHECK(!allows(&p, PORT_TCP, 9000, "192.0.2.1"));
+    struct enforce_plan quiet = plan(d, 2, REACH_UNKNOWN);
+    CHECK(allows(&quiet, PORT_TCP, 9000, "192.0.2.1"));
+}
+
+TEST("the table is written as it should stand")
+{
+    struct port_declaration d[] = {port(80, 81, REACH_WORLD), port(3000, 3000, REACH_DEVICE),
+                                   from(port(22, 22, REACH_NETWORK), "192.0.2.0/24")};
+    struct enforce_plan p = plan(d, 3, REACH_DEVICE);
+    struct enforce_state now = {0};
+    struct buffer b;
+    char mark[17];
+    buffer_init(&b, 1 << 16);
+    enforce_mark(&p, mark);
+    CHECK_OK(enforce_script(&p, &now, 0, &b));
+    struct slice end = arena_printf(&arena, "add rule inet portico input goto a comment \"portico %s\"\n",
+                                    mark);
+    CHECK(slice_starts(buffer_slice(&b),
+        SLICE("add table inet portico\ndelete table inet portico\nadd table inet portico\n")));
+    CHECK(slice_ends(buffer_slice(&b), end));
+    CHECK(slice_find_slice(buffer_slice(&b),
+        SLICE("add set inet portico a_1_tcp { type inet_service; flags interval; counter; "
+              "elements = { 80-81 }; }\nadd rule inet portico a tcp dport @a_1_tcp accept\n")) != SIZE_MAX);
+    CHECK(slice_find_slice(buffer_slice(&b),
+        SLICE("add rule inet portico a_3 ip saddr @a_3_from4 accept\n"
+              "add rule inet portico a_3 counter drop\n")) != SIZE_MAX);
+    CHECK(slice_find_slice(buffer_slice(&b),
+        SLICE("counter drop\nadd chain inet portico input")) != SIZE_MAX);
+    buffer_deinit(&b);
+}
+
+TEST("what is in force is read back, with the time that a trial has left")
+{
+    static const char table[] =
+        "{\"nftables\":[{\"chain\":{\"name\":\"a\"}},{\"chain\":{\"name\":\"b_2\"}},"
+        "{\"set\":{\"name\":\"trial\"}},"
+        "{\"rule\":{\"chain\":\"input\",\"comment\":\"portico 0123456789abcdef\",\"expr\":[{\"match\":{}},"
+        "{\"goto\":{\"target\":\"b\"}}]}},"
+        "{\"rule\":{\"chain\":\"input\",\"comment\":\"portico fedcba9876543210\",\"expr\":["
+        "{\"goto\":{\"target\":\"a\"}}]}}]}";
+    static const char trial[] =
+        "{\"nftables\":[{\"set\":{\"elem\":[{\"elem\":{\"val\":\"ipv4\",\"expires\":41}}]}}]}";
+    json_t *t = json_loads(table, 0, NULL), *s = json_loads(trial, 0, NULL);
+    struct enforce_state now;
+    char error[200];
+    CHECK_OK(enforce_state_parse(t, s, &arena, &now, error, sizeof error));
+    CHECK(now.present && now.current == 'a' && now.trial == 'b');
+    CHECK_TEXT(slice_from(now.trial_mark), "0123456789abcdef");
+    CHECK_INT(now.trial_left_s, 42);
+    CHECK_INT(now.chains_count, 2);
+    struct buffer b;
+    buffer_init(&b, 1 << 16);
+    CHECK_OK(enforce_confirm_script(&now, &b));
+    CHECK(slice_ends(buffer_slice(&b), SLICE("goto b comment \"portico 0123456789abcdef\"\n"
+        "flush chain inet portico a\ndelete chain inet portico a\ndelete set inet portico trial\n")));
+    buffer_clear(&b);
+    CHECK_OK(enforce_rollback_script(&now, &b));
+    CHECK(slice_ends(buffer_slice(&b), SLICE("goto a comment \"portico fedcba9876543210\"\n"
+        "flush chain inet portico b_2\ndelete chain inet portico b_2\n"
+        "delete set inet portico trial\n")));
+    buffer_deinit(&b);
+    json_decref(t);
+    json_decref(s);
+}
+
+TEST("counters are read of the sets of ports only")
+{
+    static const char table[] =
+        "{\"nftables\":[{\"set\":{\"name\":\"a_1_tcp\",\"elem\":[{\"elem\":{\"val\":{\"range\":[80,90]},"
+        "\"counter\":{\"packets\":3,\"bytes\":180}}},{\"elem\":{\"val\":22,\"counter\":{\"packets\":1}}}]}},"
+        "{\"set\":{\"name\":\"a_1_from4\",\"elem\":[\"1.2.3.4\"]}},{\"set\":{\"name\":\"trial\"}}]}";
+    json_t *t = json_loads(table, 0, NULL);
+    struct enforce_count *c;
+    size_t n;
+    CHECK_OK(enforce_counts_parse(t, &arena, &c, &n));
+    CHECK_INT(n, 2);
+    CHECK(c[0].first == 80 && c[0].last == 90 && c[0].packets == 3 && c[0].bytes == 180);
+    CHECK(c[1].first == 22 && c[1].last == 22 && c[1].protocol == PORT_TCP);
+    json_decref(t);
+}
