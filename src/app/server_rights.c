@@ -11,8 +11,6 @@
 #include "app/server_rights.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +18,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-struct identity {
-    char name[64], group[64]; /* group "": the user's own, and all it belongs to */
-    char home[256];
-    uid_t uid;
-    gid_t gid;
-};
+#include "services/identity.h"
 
 struct slice rights_user(const json_t *document)
 {
@@ -33,73 +26,17 @@ struct slice rights_user(const json_t *document)
     return slice_of(json_string_value(user), json_string_length(user));
 }
 
-static enum err find_user(struct identity *who, char *error, size_t cap)
-{
-    uint64_t number;
-    const struct passwd *p = getpwnam(who->name);
-    if (p == NULL && slice_to_u64(slice_from(who->name), UINT32_MAX - 1, &number)) {
-        who->uid = (uid_t)number;
-        p = getpwuid(who->uid);
-        if (p == NULL && who->group[0] != '\0')
-            return OK;
-    }
-    if (p == NULL) {
-        snprintf(error, cap, "user %s: there is no such user here: create it (adduser --system), or "
-                 "name another one", who->name);
-        return ERR_NOT_FOUND;
-    }
-    who->uid = p->pw_uid;
-    who->gid = p->pw_gid;
-    snprintf(who->name, sizeof who->name, "%s", p->pw_name);
-    snprintf(who->home, sizeof who->home, "%s", p->pw_dir);
-    return OK;
-}
-
-static enum err find_group(struct identity *who, char *error, size_t cap)
-{
-    uint64_t number;
-    if (who->group[0] == '\0')
-        return OK;
-    const struct group *g = getgrnam(who->group);
-    if (g == NULL && slice_to_u64(slice_from(who->group), UINT32_MAX - 1, &number)) {
-        who->gid = (gid_t)number;
-        return OK;
-    }
-    if (g == NULL) {
-        snprintf(error, cap, "user %s:%s: there is no such group here", who->name, who->group);
-        return ERR_NOT_FOUND;
-    }
-    who->gid = g->gr_gid;
-    return OK;
-}
-
 static enum err find_identity(struct slice user, struct identity *who, char *error, size_t cap)
 {
     struct slice name, group;
     slice_cut(user, ':', &name, &group);
-    *who = (struct identity){.gid = (gid_t)-1};
-    if (name.len == 0 || name.len >= sizeof who->name || group.len >= sizeof who->group) {
-        snprintf(error, cap, "user " SLICE_FMT ": write NAME or NAME:GROUP",
-                 SLICE_ARG(slice_take(user, 100)));
-        return ERR_INVALID;
-    }
-    memcpy(who->name, name.ptr, name.len);
-    if (group.len > 0)
-        memcpy(who->group, group.ptr, group.len);
-    TRY(find_user(who, error, cap));
-    return find_group(who, error, cap);
+    return identity_find(name, group, who, error, cap);
 }
 
 static enum err become(const struct identity *who, char *error, size_t cap)
 {
     pid_t keeper = getppid();
-    bool failed = who->group[0] != '\0' ? setgroups(1, &who->gid) != 0
-                                        : initgroups(who->name, who->gid) != 0;
-    if (failed || setresgid(who->gid, who->gid, who->gid) != 0 ||
-        setresuid(who->uid, who->uid, who->uid) != 0) {
-        snprintf(error, cap, "user %s: %s", who->name, strerror(errno));
-        return ERR_DENIED;
-    }
+    TRY(identity_become(who, error, cap));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != keeper)
         _exit(1);
@@ -111,49 +48,24 @@ static enum err become(const struct identity *who, char *error, size_t cap)
     return OK;
 }
 
-static void drop_bounding_set(bool keep_reading)
-{
-    for (cap_value_t c = 0; c <= CAP_LAST_CAP; c++) {
-        if (c != CAP_DAC_READ_SEARCH || !keep_reading)
-            (void)prctl(PR_CAPBSET_DROP, c, 0, 0, 0); /* refused without CAP_SETPCAP: nothing to drop */
-    }
-}
-
-static enum err drop_capabilities(bool keep_reading)
-{
-    cap_value_t kept = CAP_DAC_READ_SEARCH;
-    cap_flag_value_t had = CAP_CLEAR;
-    cap_t now = cap_get_proc();
-    if (now != NULL)
-        (void)cap_get_flag(now, kept, CAP_PERMITTED, &had);
-    cap_free(now);
-    cap_t wanted = cap_init();
-    if (had == CAP_SET && keep_reading) {
-        (void)cap_set_flag(wanted, CAP_PERMITTED, 1, &kept, CAP_SET);
-        (void)cap_set_flag(wanted, CAP_EFFECTIVE, 1, &kept, CAP_SET);
-    }
-    int e = cap_set_proc(wanted) == 0 ? 0 : errno;
-    cap_free(wanted);
-    return err_from_errno(e);
-}
-
 enum err rights_settle(struct slice user, char *error, size_t cap)
 {
     struct identity who;
     bool change = false;
     if (user.len > 0) {
         TRY(find_identity(user, &who, error, cap));
-        change = who.uid != geteuid() || (who.group[0] != '\0' && who.gid != getegid());
+        change = who.uid != geteuid() || (slice_find(user, ':') != SIZE_MAX && who.gid != getegid());
     }
     if (change && geteuid() != 0) {
         snprintf(error, cap, "user %s: only a server that is started by root can become another "
                  "user: start it as root, or remove the option", who.name);
         return ERR_DENIED;
     }
-    drop_bounding_set(user.len == 0);
+    int kept = user.len == 0 ? CAP_DAC_READ_SEARCH : -1;
+    rights_bound(kept);
     if (change)
         TRY(become(&who, error, cap));
-    enum err e = drop_capabilities(user.len == 0);
+    enum err e = rights_drop(kept);
     if (e == OK && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         e = err_from_errno(errno);
     if (e != OK)

@@ -23,7 +23,10 @@ static void on_stop_signal(struct keeper *k, const char *name, bool now)
 {
     LOG(LOG_INFO, "", "shutting down", LOG_CSTR("signal", name));
     systemd_notify("STOPPING=1");
-    server_stop(k, now);
+    if (k->programs.stopping)
+        programs_stop(k, true); /* the server has ended already */
+    else
+        server_stop(k, now);
 }
 
 static void on_signal(struct watch *w)
@@ -69,12 +72,14 @@ static bool catch_signals(struct keeper *k)
     return fd >= 0 && watch_start(&k->rounds, &k->signals, fd);
 }
 
-/* Each connection is one, so as many as the system lets us have, as Go does. */
-static void raise_descriptors(void)
+/* Each connection is one, so as many as the system lets us have, as Go does. Programs get what was
+ * there before. */
+static void raise_descriptors(struct keeper *k)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
+    k->programs.files = limit;
     limit.rlim_cur = limit.rlim_max;
     (void)!setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -82,12 +87,14 @@ static void raise_descriptors(void)
 int keeper_run(char **argv)
 {
     static struct keeper k;
-    raise_descriptors();
+    raise_descriptors(&k);
     k.argv = argv;
     held_handed_over();
-    server_init(&k);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (!rounds_init(&k.rounds) || !catch_signals(&k) || server_start(&k) != OK) {
+    bool can = rounds_init(&k.rounds);
+    server_init(&k);
+    programs_init(&k);
+    if (!can || !catch_signals(&k) || server_start(&k) != OK) {
         fprintf(stderr, "portico: cannot start: %s\n", strerror(errno));
         return 1;
     }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The keeper's parts, which meet in one struct: the sockets that it holds (held.c), what systemd is
- * told (systemd.c), the server process (server_process.c), and what all wait for (rounds.h). Signals
- * are keeper.c's.
+ * told (systemd.c), the server process (server_process.c), the programs that it asks for
+ * (programs.h), and what all wait for (rounds.h). Signals are keeper.c's.
  */
 #pragma once
 
 #include "keeper/keeper_wire.h"
+#include "keeper/programs.h"
 #include "keeper/rounds.h"
 #include "net/listener.h"
 
@@ -45,6 +46,7 @@ struct keeper {
     struct watch signals;
     struct server_process server;
     struct watchdog watchdog;
+    struct programs programs;
     struct held held[LISTENERS_MAX];
 };
 

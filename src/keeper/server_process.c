@@ -32,9 +32,10 @@ static struct keeper *keeper_of(struct server_process *s)
     return CONTAINER_OF(s, struct keeper, server);
 }
 
+/* Programs are there until the server, which may have requests under way to them, is gone. */
 static void end(struct keeper *k)
 {
-    k->rounds.over = true;
+    programs_stop(k, false);
 }
 
 /* --- starting --- */
@@ -55,7 +56,7 @@ static void pass_on(int fd, const char *variable)
     setenv(variable, value, 1);
 }
 
-static void child_exec(struct keeper *k, int fd, pid_t parent)
+static void child_exec(struct keeper *k, int fd, int programs_fd, pid_t parent)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -69,6 +70,7 @@ static void child_exec(struct keeper *k, int fd, pid_t parent)
     signal(SIGUSR1, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     pass_on(fd, KEEPER_ENV);
+    pass_on(programs_fd, SUPERVISOR_ENV);
     unsetenv("LISTEN_PID"); /* the sockets are the keeper's, and so is what systemd is told */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
@@ -86,12 +88,15 @@ enum err server_start(struct keeper *k)
     pid_t self = getpid();
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return err_from_errno(errno);
+    int programs_fd = programs_connect(k);
     held_forget_wishes(k);
-    pid_t pid = fork();
+    pid_t pid = programs_fd >= 0 ? fork() : -1;
     if (pid == 0)
-        child_exec(k, pair[1], self);
+        child_exec(k, pair[1], programs_fd, self);
     int e = errno;
     close(pair[1]);
+    if (programs_fd >= 0)
+        close(programs_fd);
     if (pid < 0 || !watch_start(&k->rounds, &k->server.wire, pair[0])) {
         e = pid < 0 ? e : errno;
         close(pair[0]);
@@ -131,8 +136,10 @@ bool server_tell(struct keeper *k, enum keeper_kind kind)
 
 static void on_ready(struct keeper *k, const char *status)
 {
-    if (!k->server.ready)
+    if (!k->server.ready) {
         held_release_unwanted(k);
+        programs_stop_unclaimed(k);
+    }
     k->server.ready = k->server.was_ready = k->watchdog.answered = true;
     systemd_ready(status);
 }
@@ -141,6 +148,7 @@ static void obey(struct keeper *k, const struct keeper_message *m)
 {
     switch (m->kind) {
     case KEEPER_LISTEN:
+        programs_seal(k);
         held_listen(k, m);
         break;
     case KEEPER_RELEASE:
@@ -257,6 +265,7 @@ static void on_end(struct child *c, int wait_status)
     struct server_process *s = CONTAINER_OF(c, struct server_process, child);
     struct keeper *k = keeper_of(s);
     hear_last_words(k);
+    programs_server_gone(k);
     moment_clear(&s->kill);
     if (WIFEXITED(wait_status) && (s->stopping || s->final || WEXITSTATUS(wait_status) == 0)) {
         if (k->status == 0)
