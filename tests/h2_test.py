@@ -25,7 +25,9 @@ from certificates import Authority
 from server import Server, Skip, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
-SANITIZED = b"__asan_init" in open(PORTICO, "rb").read()
+with open(PORTICO, "rb") as program:
+    PROGRAM = program.read()
+SANITIZED = b"__asan_init" in PROGRAM or b"__tsan_init" in PROGRAM
 CLEAR = {"protocols": ["h1", "h2c"]}
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 (DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE,
