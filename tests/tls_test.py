@@ -293,6 +293,18 @@ def resumption(io):
         quiet(s)
 
 
+def hidden_names(io):
+    """Encrypted ClientHello is refused, in either form, for what it needs."""
+    for name, text in (("Caddyfile", "{\n\tech public.example\n}\na.example {\n}\n"),
+                       ("a.json", '{"apps":{"tls":{"encrypted_client_hello":{}}}}')):
+        with open(CA.path(name), "w", encoding="ascii") as f:
+            f.write(text)
+        done = subprocess.run([PORTICO, "validate", "--config", CA.path(name)], check=False,
+                              capture_output=True, text=True)
+        same(done.returncode, 1)
+        assert '"encrypted_client_hello" needs a TLS library that has it' in done.stderr, done.stderr
+
+
 def reload(io):
     """New connections have the new certificate, old ones go on."""
     with running(io) as s:
@@ -534,6 +546,7 @@ run_cases([
     ("protocols are agreed on", alpn),
     ("sessions are resumed on each worker and across reloads", resumption),
     ("a reload brings new certificates and keeps connections", reload),
+    ("an encrypted ClientHello is refused, not faked", hidden_names, ("epoll",)),
     ("clients are let in by their certificates, in each mode", client_certificates),
     ("clear text and garbage are answered as such", clear_text),
     ("hellos that are cut off or wrong leave nothing behind", cut_off),

@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "certs/shared_tickets.h"
 #include "http/auto_https.h"
 #include "http/server.h"
 #include "logs/logging.h"
@@ -31,8 +32,7 @@ struct generation_slot { /* one worker's hold */
 struct automation;
 
 struct ticket_options { /* of sessions; 0: the default */
-    uint64_t rotation_ns;
-    unsigned keys;
+    struct ticket_source source; /* of keys that are shared, if it has a storage */
     bool never_rotate, disabled;
 };
 

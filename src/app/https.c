@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "certs/manager.h"
 #include "certs/pki_app.h"
+#include "certs/shared_tickets.h"
 #include "certs/solver.h"
 #include "http/challenge_answer.h"
 #include "tls/tls_server.h"
@@ -48,17 +49,19 @@ static struct slice data_folder(struct generation *g)
 
 /* --- session tickets --- */
 
-static enum err read_key_source(const json_t *source, struct provision *p)
+static enum err read_key_source(struct generation *g, const json_t *source)
 {
-    static const char *const known[] = {"provider", NULL};
-    struct slice name;
+    struct provision *p = &g->provision;
+    const struct module *m;
+    void *cfg;
     if (source == NULL || json_is_null(source))
         return OK;
-    TRY(provision_members(p, source, known));
-    TRY(provision_text(p, source, "provider", SLICE("standard"), &name));
-    if (!slice_is(name, "standard"))
-        return provision_fail(p, "keys of session tickets from \"" SLICE_FMT "\" are not supported "
-                              "yet; the provider standard is", SLICE_ARG(slice_take(name, 60)));
+    p->path = SLICE("apps.tls.session_tickets.key_source");
+    const char *name = json_string_value(json_object_get(source, "provider"));
+    if (name == NULL)
+        return provision_fail(p, "\"provider\" must name a module of tls.stek");
+    TRY(provision_module(p, "tls.stek", name, source, &m, &cfg));
+    g->tickets.source.storage = *(struct storage **)cfg;
     return OK;
 }
 
@@ -67,19 +70,29 @@ static enum err read_tickets(struct generation *g, const json_t *json)
     static const char *const known[] = {"key_source", "rotation_interval", "max_keys",
                                         "disable_rotation", "disabled", NULL};
     struct provision *p = &g->provision;
+    struct ticket_options *t = &g->tickets;
     int64_t keys, ns;
     if (json == NULL || json_is_null(json))
         return OK;
     p->path = SLICE("apps.tls.session_tickets");
     TRY(provision_members(p, json, known));
-    TRY(read_key_source(json_object_get(json, "key_source"), p));
     TRY(provision_duration(p, json, "rotation_interval", 0, &ns));
-    TRY(provision_int(p, json, "max_keys", 0, 0, 1000, &keys));
-    TRY(provision_bool(p, json, "disable_rotation", false, &g->tickets.never_rotate));
-    TRY(provision_bool(p, json, "disabled", false, &g->tickets.disabled));
-    g->tickets.rotation_ns = ns > 0 ? (uint64_t)ns : 0;
-    g->tickets.keys = (unsigned)keys;
-    return OK;
+    TRY(provision_int(p, json, "max_keys", 0, INT32_MIN, STEK_MAX, &keys));
+    TRY(provision_bool(p, json, "disable_rotation", false, &t->never_rotate));
+    TRY(provision_bool(p, json, "disabled", false, &t->disabled));
+    t->source.rotation_ns = ns > 0 ? (uint64_t)ns : 0;
+    t->source.keys = keys > 0 ? (unsigned)keys : 0;
+    return read_key_source(g, json_object_get(json, "key_source"));
+}
+
+/* As in Caddy, shared keys are used only where they are rotated. */
+static void adopt_tickets(const struct ticket_options *t)
+{
+    struct ticket_source source = t->source;
+    if (t->disabled || t->never_rotate)
+        source.storage = NULL;
+    tls_tickets_configure(source.rotation_ns, source.keys, t->never_rotate, source.storage != NULL);
+    shared_tickets_adopt(&source);
 }
 
 /* --- the app "tls" --- */
@@ -201,10 +214,10 @@ void https_commit(struct generation *g)
 {
     tell_managed(g);
     pki_start(g->provision.pki);
-    tls_tickets_configure(g->tickets.rotation_ns, g->tickets.keys, g->tickets.never_rotate);
     if (g->automation != NULL)
         generation_keep(g);
     manager_adopt(g->automation, g->automation != NULL ? let_go : NULL, g);
+    adopt_tickets(&g->tickets);
 }
 
 /* --- the process --- */
@@ -233,5 +246,6 @@ void https_start(struct loop *control)
 
 void https_stop(void (*stopped)(void))
 {
+    shared_tickets_stop();
     manager_stop(stopped);
 }

@@ -123,6 +123,8 @@ const struct module *const all_modules[] = {
     &load_storage,
     &trust_combined,
     &trust_file,
+    &stek_distributed,
+    &stek_standard,
     &trust_http,
     &trust_inline,
     &trust_pki_intermediate,

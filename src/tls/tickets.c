@@ -6,6 +6,10 @@
  * hours, when somebody first needs one then, and tickets of the last four keys are opened; those of an
  * older key, though good, are answered with a new one.
  *
+ * Where several instances share their keys (certs/shared_tickets.c), those are brought here instead.
+ * What the library wants of each, a name and two secrets, is derived from it. When nobody brings any
+ * for long, own ones are made again.
+ *
  * Each thread has a copy of the keys and looks at a number to see whether they have changed: no lock
  * on the way of a handshake. The forms fetched from the library (fetching takes locks and a search)
  * are made once.
@@ -24,9 +28,10 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "pki/hmac.h"
 #include "tls/tls_server.h"
 
-enum { KEYS_MAX = 16, KEYS = 4, NAME = 16, SECRET = 32 };
+enum { KEYS_MAX = STEK_MAX, KEYS = 4, NAME = 16, SECRET = 32 };
 #define ROTATION_NS (12 * 3600 * NS_PER_S)
 
 struct ticket_key {
@@ -37,6 +42,7 @@ struct ticket_keys {
     struct ticket_key keys[KEYS_MAX]; /* the newest first */
     unsigned count;
     uint64_t made_ns; /* monotonic: the newest */
+    bool brought;     /* they are shared with others */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -58,10 +64,11 @@ static void make_key(struct ticket_key *k)
         fatal("no random bytes for the keys of session tickets");
 }
 
-static void plan(uint64_t now)
+static void plan(void)
 {
-    atomic_store(&due_ns, rotation_ns > 0 && rotation_ns < UINT64_MAX - now ? now + rotation_ns
-                                                                           : UINT64_MAX);
+    uint64_t left = UINT64_MAX - shared.made_ns;
+    uint64_t ns = shared.brought && rotation_ns < UINT64_MAX / 2 ? 2 * rotation_ns : rotation_ns;
+    atomic_store(&due_ns, ns > 0 && ns < left ? shared.made_ns + ns : UINT64_MAX);
 }
 
 /* Behind the lock. */
@@ -71,9 +78,12 @@ static void rotate(uint64_t now)
     memmove(&shared.keys[1], &shared.keys[0], kept * sizeof shared.keys[0]);
     make_key(&shared.keys[0]);
     shared.count = kept + 1;
-    OPENSSL_cleanse(&shared.keys[shared.count], (KEYS_MAX - shared.count) * sizeof shared.keys[0]);
+    if (shared.count < KEYS_MAX)
+        OPENSSL_cleanse(&shared.keys[shared.count],
+                        (KEYS_MAX - shared.count) * sizeof shared.keys[0]);
     shared.made_ns = now;
-    plan(now);
+    shared.brought = false;
+    plan();
     atomic_fetch_add(&version, 1);
 }
 
@@ -91,7 +101,7 @@ static const struct ticket_keys *current_keys(void)
     return &mine.keys;
 }
 
-void tls_tickets_configure(uint64_t every_ns, unsigned keys, bool never_rotate)
+void tls_tickets_configure(uint64_t every_ns, unsigned keys, bool never_rotate, bool are_shared)
 {
     pthread_mutex_lock(&lock);
     wanted = keys == 0 ? KEYS : keys > KEYS_MAX ? KEYS_MAX : keys;
@@ -99,9 +109,39 @@ void tls_tickets_configure(uint64_t every_ns, unsigned keys, bool never_rotate)
     if (shared.count > wanted)
         shared.count = wanted;
     if (shared.count > 0) {
-        plan(shared.made_ns);
+        plan();
+        if (shared.brought && !are_shared) /* others have them: the next one is our own */
+            atomic_store(&due_ns, 0);
         atomic_fetch_add(&version, 1);
     }
+    pthread_mutex_unlock(&lock);
+}
+
+static void derive(const unsigned char from[STEK_LEN], const char *what, unsigned char *out, size_t len)
+{
+    uint8_t digest[HMAC_MAX];
+    struct slice key = slice_of((const char *)from, STEK_LEN);
+    if (hmac_compute("sha256", key, slice_from(what), digest) != SECRET)
+        fatal("the library has no SHA-256");
+    memcpy(out, digest, len);
+    OPENSSL_cleanse(digest, sizeof digest);
+}
+
+void tls_tickets_bring(const struct stek_file *f)
+{
+    pthread_mutex_lock(&lock);
+    OPENSSL_cleanse(shared.keys, sizeof shared.keys);
+    for (unsigned i = 0; i < f->count; i++) {
+        struct ticket_key *k = &shared.keys[i];
+        derive(f->keys[i], "portico ticket name", k->name, NAME);
+        derive(f->keys[i], "portico ticket cipher", k->cipher, SECRET);
+        derive(f->keys[i], "portico ticket mac", k->mac, SECRET);
+    }
+    shared.count = f->count;
+    shared.made_ns = clock_mono_ns();
+    shared.brought = true;
+    plan();
+    atomic_fetch_add(&version, 1);
     pthread_mutex_unlock(&lock);
 }
 

@@ -8,6 +8,7 @@
 #include "tls/credential.h"
 #include "tls/hello.h"
 #include "tls/policy.h"
+#include "tls/stek_file.h"
 #include "tls/tls_stream.h"
 
 enum tls_accept {
@@ -34,8 +35,11 @@ struct tls_accepting {
 enum tls_accept tls_accept(struct tls_accepting *);
 
 /* How tickets of sessions are sealed ("session_tickets"); keys of the process, which live across
- * configurations. 0: every 12 hours, 4 of them. */
-void tls_tickets_configure(uint64_t rotation_ns, unsigned keys, bool never_rotate);
+ * configurations. 0: every 12 hours, 4 of them. `shared`: keys will be brought. */
+void tls_tickets_configure(uint64_t rotation_ns, unsigned keys, bool never_rotate, bool shared);
+
+/* Keys that instances share, at least one; in place of all present ones. */
+void tls_tickets_bring(const struct stek_file *);
 
 /* At a thread's end: credentials, keys of tickets. */
 void tls_server_thread_deinit(void);

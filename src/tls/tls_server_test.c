@@ -297,7 +297,7 @@ static void check_resumption(int version)
     SSL_CTX_set_session_cache_mode(client_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(client_ctx, on_session);
     finish();
-    tls_tickets_configure(0, 0, false);
+    tls_tickets_configure(0, 0, false, false);
     CHECK(meet("a.example"));
     CHECK(kept != NULL);
     CHECK(resumes());
@@ -305,7 +305,7 @@ static void check_resumption(int version)
     tls_server_release(&server); /* a new configuration */
     finish();
     CHECK(resumes());
-    tls_tickets_configure(1, 0, false); /* rotates each time */
+    tls_tickets_configure(1, 0, false, false); /* rotates each time */
     CHECK(resumes());
     SSL_SESSION *old = kept;
     SSL_SESSION_up_ref(old);
@@ -323,7 +323,7 @@ static void check_resumption(int version)
     CHECK(kept == NULL || SSL_SESSION_has_ticket(kept) == 0);
     SSL_SESSION_free(kept);
     kept = NULL;
-    tls_tickets_configure(0, 0, false);
+    tls_tickets_configure(0, 0, false, false);
     end();
 }
 
@@ -335,6 +335,33 @@ TEST("sessions of TLS 1.3 are resumed by ticket, across configurations, until th
 TEST("and those of TLS 1.2")
 {
     check_resumption(TLS1_2_VERSION);
+}
+
+TEST("sessions are resumed with keys that were brought, by each who has them, until own ones are wanted")
+{
+    struct stek_file ours = {.count = 2}, others = {.count = 1};
+    memset(ours.keys, 7, sizeof ours.keys);
+    memset(others.keys, 8, sizeof others.keys);
+    begin();
+    SSL_CTX_set_session_cache_mode(client_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(client_ctx, on_session);
+    finish();
+    tls_tickets_configure(0, 0, false, true);
+    tls_tickets_bring(&ours);
+    CHECK(meet("a.example"));
+    tls_tickets_bring(&others);
+    CHECK(!resumes());
+    tls_tickets_bring(&ours);
+    CHECK(!resumes()); /* the others' keys sealed this one */
+    CHECK(resumes());
+    tls_tickets_configure(0, 0, false, false);
+    CHECK(resumes()); /* and gets one of a key of our own */
+    tls_tickets_bring(&others);
+    CHECK(!resumes());
+    tls_tickets_configure(0, 0, false, false);
+    SSL_SESSION_free(kept);
+    kept = NULL;
+    end();
 }
 
 static EVP_PKEY *root_key, *client_key, *other_key;
