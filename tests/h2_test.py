@@ -35,7 +35,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BROKEN = (BrokenPipeError, ConnectionResetError, ssl.SSLError)
 NO_ERROR, PROTOCOL_ERROR, FLOW, CLOSED, REFUSED, CANCEL, CALM = 0, 1, 3, 5, 7, 8, 11
 FOLDER = tempfile.TemporaryDirectory(prefix="portico-h2-")
-FILES = {"small": b"x" * 100, "10k": os.urandom(10240), "100k": os.urandom(102400),
+FILES = {"small": b"x" * 100, "10k": os.urandom(10240), "60k": os.urandom(60000), "100k": os.urandom(102400),
          "5m": os.urandom(5 << 20)}
 for name, content in FILES.items():
     with open(f"{FOLDER.name}/{name}", "wb") as f:
@@ -396,6 +396,35 @@ def upgrade(s):
     same(len(raw.until(DATA, stream=1)[3]), 10)
     raw.get(3, "/echo", method="POST", ends=False)
     raw.c.close()
+
+
+def lent(s):
+    """Bodies that are sent from where they lie, to a client that takes them in small and odd pieces and
+    resets some: no byte is lost, doubled or another's."""
+    c = Raw(s, room=8192, settings=struct.pack(">HI", 4, 1 << 20))
+    c.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 29)))
+    asked = {i: ("60k", "10k", "100k", "60k")[i // 2 % 4] for i in range(1, 81, 2)}
+    for stream, name in asked.items():
+        c.get(stream, "/" + name, more=[("priority", "i")] if stream % 3 else [])
+    bodies, gone, ended, pieces = {}, set(), set(), random.Random(4)
+    receive, sizes = c.c.recv, (1, 9, 100, 5000, 30000, 60000)
+    c.c = type("", (), {"recv": lambda _, n: receive(pieces.choice(sizes)), "sendall": c.c.sendall,
+                        "close": c.c.close})()
+    for kind, flags, stream, payload in c.frames():
+        if kind == DATA and stream in asked:
+            bodies[stream] = bodies.get(stream, b"") + payload
+            if stream % 5 == 0 and stream not in gone:
+                c.send(frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
+                gone.add(stream)
+            if flags & 1:
+                ended.add(stream)
+        if len(ended | gone) == len(asked):
+            break
+    for stream in ended:
+        same(bodies[stream] == FILES[asked[stream]], True)
+    for stream in gone:
+        same(FILES[asked[stream]].startswith(bodies[stream]), True)
+    c.c.close()
 
 
 def slow_stream(s):
@@ -1103,6 +1132,7 @@ CASES = [
     ("thousands of streams", served(thousands, routes=ECHO)),
     ("curl, nghttp and h2load", served(tools, routes=ECHO)),
     ("an upgrade from HTTP/1.1", served(upgrade, routes=ECHO)),
+    ("bodies in odd pieces", served(lent, routes=ECHO)),
     ("a slow stream blocks no other", served(slow_stream, routes=ECHO)),
     ("windows that change", served(windows, routes=ECHO)),
     ("resets", served(resets, routes=ECHO)),
@@ -1157,6 +1187,7 @@ SECURE = [
     ("bodies of all sizes", bodies, {"routes": ECHO}),
     ("an answer before the body", early, {"routes": ECHO}),
     ("thousands of streams", thousands, {"routes": ECHO}),
+    ("bodies in odd pieces", lent, {"routes": ECHO}),
     ("a slow stream blocks no other", slow_stream, {"routes": ECHO}),
     ("windows that change", windows, {"routes": ECHO}),
     ("resets", resets, {"routes": ECHO}),

@@ -2,8 +2,8 @@
 /*
  * What the files of the HTTP/2 driver share: h2_conn.c opens, waits, drains and closes, h2_input.c
  * takes frames apart, h2_stream.c begins and ends exchanges, h2_body.c reads requests' bodies,
- * h2_answer.c writes responses, h2_output.c gathers and sends frames, h2_budget.c counts what a
- * hostile peer repeats.
+ * h2_answer.c writes responses, h2_turns.c takes from bodies, h2_output.c gathers and sends frames,
+ * h2_budget.c counts what a hostile peer repeats.
  *
  * A connection is freed only by h2_settle, at the end of a callback of the loop: whatever finds it
  * broken before marks it, and goes on with an object that is still there.
@@ -46,6 +46,16 @@ struct h2_out { /* frames on their way out */
     struct iovec part;   /* while an operation sends it */
     struct msghdr message;
     char bytes[H2_OUT_SIZE];
+};
+
+enum { H2_FLIGHT_PARTS = 17 };
+
+/* What one send in clear text takes: of what is gathered, and of bodies where they lie. */
+struct h2_flight {
+    struct iovec parts[H2_FLIGHT_PARTS];
+    unsigned count;
+    uint32_t from;   /* of what is gathered: not in a part yet */
+    size_t borrowed; /* bytes of bodies in them */
 };
 
 /* What a stream sends next. */
@@ -293,6 +303,15 @@ bool h2_make_room(struct h2_conn *, size_t n);
 /* The same for a fiber, which waits for it. */
 enum err h2_await_room(struct h2_stream *, size_t n);
 
+static inline size_t h2_room_left(const struct h2_conn *c)
+{
+    return c->out != NULL ? H2_OUT_SIZE - c->out->len : H2_OUT_SIZE;
+}
+
+/* A wait of the fiber that answers: until told, or its time is up without anything having moved. */
+enum err h2_await_out(struct h2_stream *);
+void h2_wake_out(struct h2_stream *);
+
 /* Control frames; false: no room, the connection is dead. */
 bool h2_put_reset(struct h2_conn *, uint32_t id, enum h2_error);
 bool h2_put_window(struct h2_conn *, uint32_t id, uint32_t n);
@@ -301,6 +320,14 @@ bool h2_put_frame(struct h2_conn *, enum h2_type, uint8_t flags, uint32_t id, st
 
 /* Begins a frame of n bytes of payload whose room is there; where the payload goes. */
 char *h2_begin_frame(struct h2_conn *, enum h2_type, uint8_t flags, uint32_t id, size_t n);
+
+void h2_send(struct h2_conn *);     /* what can be sent now */
+void h2_schedule(struct h2_conn *); /* … at the end of the turn */
+void h2_on_flush(struct task *);
+void h2_drop_output(struct h2_conn *);
+void h2_free_outs(struct h2_worker *);
+
+/* --- h2_turns.c --- */
 
 /* Puts DATA into the output if window and room are there. */
 bool h2_put_data(struct h2_stream *, struct slice bytes, bool last);
@@ -313,8 +340,10 @@ enum err h2_put_end(struct h2_stream *);
 
 void h2_unschedule(struct h2_stream *);
 void h2_window_grew(struct h2_stream *);
-void h2_send(struct h2_conn *);     /* what can be sent now */
-void h2_schedule(struct h2_conn *); /* … at the end of the turn */
-void h2_on_flush(struct task *);
-void h2_drop_output(struct h2_conn *);
-void h2_free_outs(struct h2_worker *);
+
+/* Puts DATA of the streams that wait into what is gathered, as long as there is window and room; with a
+ * flight, which begins empty, lends it what is large. */
+void h2_fill(struct h2_conn *, struct h2_flight *);
+
+/* What is gathered and not in the flight yet joins it. */
+void h2_flight_close(struct h2_flight *, const struct h2_out *);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a connection sends. Frames are written into one buffer, in the order in which they are made:
- * heads, small bodies and control frames as they come, what is larger when the buffer leaves, by
- * urgency (RFC 9218), streams that are alike in turns. The buffer leaves at the end of the loop's
- * turn, or when it is full; with TLS it is encrypted then.
+ * heads, small bodies and control frames as they come, what is larger when the buffer leaves
+ * (h2_turns.c). The buffer leaves at the end of the loop's turn, or when it is full; with TLS it is
+ * encrypted then.
  *
  * What the socket does not take stays in its buffer and is sent by an operation; meanwhile a second
  * one is gathered, and no third: then fibers wait, and no more frames are read, so a connection
- * holds two buffers at most whatever its peer does. Bodies are copied into the buffer (or read into
- * it, from a file), so that nothing that is under way to the kernel belongs to a fiber.
+ * holds two buffers at most whatever its peer does. What was lent by streams for the one call is
+ * copied then, so that nothing that is under way to the kernel belongs to a fiber.
  */
 #include "wire/h2_internal.h"
 
@@ -71,18 +71,13 @@ void h2_drop_output(struct h2_conn *c)
 
 /* --- room --- */
 
-static size_t room_left(const struct h2_conn *c)
-{
-    return c->out != NULL ? H2_OUT_SIZE - c->out->len : H2_OUT_SIZE;
-}
-
 char *h2_room(struct h2_conn *c, size_t n)
 {
     if (c->dead)
         return NULL;
     if (c->out == NULL)
         c->out = take_out(c->shared);
-    if (room_left(c) < n) {
+    if (h2_room_left(c) < n) {
         h2_die(c, "the output is full");
         return NULL;
     }
@@ -92,15 +87,14 @@ char *h2_room(struct h2_conn *c, size_t n)
 
 bool h2_make_room(struct h2_conn *c, size_t n)
 {
-    if (room_left(c) >= n + H2_OUT_RESERVE)
+    if (h2_room_left(c) >= n + H2_OUT_RESERVE)
         return true;
     if (c->sending == NULL)
         h2_send(c);
-    return !c->dead && room_left(c) >= n + H2_OUT_RESERVE;
+    return !c->dead && h2_room_left(c) >= n + H2_OUT_RESERVE;
 }
 
-/* A wait of the fiber that answers: until told, or its time is up without anything having moved. */
-static enum err await_out(struct h2_stream *s)
+enum err h2_await_out(struct h2_stream *s)
 {
     for (;;) {
         uint64_t moved = s->writing.bytes;
@@ -113,7 +107,7 @@ static enum err await_out(struct h2_stream *s)
     }
 }
 
-static void wake_out(struct h2_stream *s)
+void h2_wake_out(struct h2_stream *s)
 {
     if (s->out_waiting)
         waiter_wake(&s->out_waiter, OK);
@@ -129,7 +123,7 @@ enum err h2_await_room(struct h2_stream *s, size_t n)
             return ERR_CLOSED;
         list_append(&c->busy->room, &s->room);
         waiter_init(&s->out_waiter);
-        enum err e = await_out(s);
+        enum err e = h2_await_out(s);
         list_remove(&s->room);
         TRY(e);
     }
@@ -141,7 +135,7 @@ static void wake_for_room(struct h2_conn *c)
     if (c->busy == NULL)
         return;
     for (struct list *n; (n = list_pop(&c->busy->room)) != NULL;)
-        wake_out(CONTAINER_OF(n, struct h2_stream, room));
+        h2_wake_out(CONTAINER_OF(n, struct h2_stream, room));
 }
 
 /* --- frames --- */
@@ -191,188 +185,6 @@ bool h2_put_goaway(struct h2_conn *c, uint32_t last, enum h2_error code)
     return true;
 }
 
-static void mark(struct h2_stream *s, char *payload)
-{
-    s->mark_epoch = s->conn->epoch;
-    s->mark_at = (uint32_t)(payload - s->conn->out->bytes) - H2_FRAME_HEAD;
-}
-
-static int64_t window_of(const struct h2_stream *s)
-{
-    int64_t both = s->conn->send_window < s->send_window ? s->conn->send_window : s->send_window;
-    return both > 0 ? both : 0;
-}
-
-/* The window that a frame with n bytes takes; seen as work in earnest. */
-static void spend_window(struct h2_stream *s, size_t n)
-{
-    struct h2_conn *c = s->conn;
-    c->send_window -= (int64_t)n;
-    s->send_window -= (int64_t)n;
-    s->writing.bytes += n;
-    h2_refund(&c->budgets, H2_WINDOWS, 4 + (unsigned)(n / 512));
-    h2_refund(&c->budgets, H2_CONTROL, 2);
-}
-
-bool h2_put_data(struct h2_stream *s, struct slice bytes, bool last)
-{
-    struct h2_conn *c = s->conn;
-    if (bytes.len > H2_COPY_MAX || bytes.len > c->peer_frame_max ||
-        (int64_t)bytes.len > window_of(s) || !h2_make_room(c, H2_FRAME_HEAD + bytes.len))
-        return false;
-    char *at = h2_begin_frame(c, H2_DATA, last ? H2_END_STREAM : 0, s->id, bytes.len);
-    memcpy(at, bytes.ptr, bytes.len);
-    mark(s, at);
-    spend_window(s, bytes.len);
-    return true;
-}
-
-enum err h2_put_end(struct h2_stream *s)
-{
-    struct h2_conn *c = s->conn;
-    if (c->out != NULL && s->mark_epoch == c->epoch) {
-        c->out->bytes[s->mark_at + 4] |= H2_END_STREAM;
-        return OK;
-    }
-    TRY(h2_await_room(s, H2_FRAME_HEAD));
-    (void)h2_begin_frame(c, H2_DATA, H2_END_STREAM, s->id, 0);
-    return OK;
-}
-
-/* --- who is next --- */
-
-static void schedule_stream(struct h2_stream *s)
-{
-    struct h2_busy *b = s->conn->busy;
-    if (!list_empty(&s->ready))
-        return;
-    list_append(&b->ready[s->urgency], &s->ready);
-    b->ready_count++;
-}
-
-void h2_unschedule(struct h2_stream *s)
-{
-    if (list_empty(&s->ready))
-        return;
-    list_remove(&s->ready);
-    s->conn->busy->ready_count--;
-}
-
-void h2_window_grew(struct h2_stream *s)
-{
-    if (s->source.left > 0 && s->send_window > 0) {
-        schedule_stream(s);
-        h2_schedule(s->conn);
-    }
-}
-
-/* The most urgent one; of those that are alike the one that waits longest. */
-static struct h2_stream *pick(struct h2_busy *b)
-{
-    for (int i = 0; b->ready_count > 0 && i < H2_URGENCIES; i++) {
-        if (!list_empty(&b->ready[i]))
-            return CONTAINER_OF(b->ready[i].next, struct h2_stream, ready);
-    }
-    return NULL;
-}
-
-static bool read_file(struct h2_source *f, char *to, size_t n)
-{
-    while (n > 0) {
-        ssize_t got = pread(f->file, to, n, (off_t)f->offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) /* shorter than its head said */
-            return false;
-        to += got;
-        n -= (size_t)got;
-        f->offset += (uint64_t)got;
-    }
-    return true;
-}
-
-static bool take_source(struct h2_source *f, char *to, size_t n)
-{
-    if (f->bytes == NULL)
-        return read_file(f, to, n);
-    memcpy(to, f->bytes, n);
-    f->bytes += n;
-    return true;
-}
-
-/* One frame of the stream. False: what it promised is not there. */
-static bool put_piece(struct h2_stream *s, size_t n)
-{
-    struct h2_conn *c = s->conn;
-    struct h2_source *f = &s->source;
-    bool last = f->last && n == f->left;
-    char *at = h2_begin_frame(c, H2_DATA, last ? H2_END_STREAM : 0, s->id, n);
-    if (!take_source(f, at, n)) {
-        c->out->len -= (uint32_t)(H2_FRAME_HEAD + n);
-        f->failed = true;
-        f->left = 0;
-        return false;
-    }
-    f->left -= n;
-    mark(s, at);
-    spend_window(s, n);
-    return true;
-}
-
-static void go_behind(struct h2_stream *s)
-{
-    if (!s->incremental)
-        return;
-    h2_unschedule(s);
-    schedule_stream(s);
-}
-
-/* Puts DATA of the streams that wait into what is gathered, as long as there is window and room. */
-static void fill(struct h2_conn *c)
-{
-    struct h2_stream *s;
-    while (c->busy != NULL && c->send_window > 0 && (s = pick(c->busy)) != NULL) {
-        size_t room = room_left(c), n = (size_t)window_of(s);
-        if (room <= H2_OUT_RESERVE + H2_FRAME_HEAD)
-            return;
-        room -= H2_OUT_RESERVE + H2_FRAME_HEAD;
-        if (n == 0) { /* SETTINGS took its window away */
-            h2_unschedule(s);
-            continue;
-        }
-        n = n < c->peer_frame_max ? n : c->peer_frame_max;
-        n = n < s->source.left ? n : (size_t)s->source.left;
-        if (n > room && room < H2_COPY_MAX / 2 && n > H2_COPY_MAX / 2)
-            return; /* a frame for the rest of the room would be a small one */
-        n = n < room ? n : room;
-        if (put_piece(s, n) && s->source.left > 0 && s->send_window > 0) {
-            go_behind(s);
-            continue;
-        }
-        h2_unschedule(s);
-        if (s->source.left == 0)
-            wake_out(s);
-    }
-}
-
-enum err h2_send_source(struct h2_stream *s)
-{
-    struct h2_conn *c = s->conn;
-    waiter_init(&s->out_waiter);
-    if (s->send_window > 0)
-        schedule_stream(s);
-    if (c->sending == NULL)
-        h2_send(c);
-    enum err e = OK;
-    while (e == OK && s->source.left > 0 && !s->reset)
-        e = await_out(s);
-    h2_unschedule(s);
-    s->source.left = 0;
-    if (e == OK && s->source.failed)
-        return ERR_IO;
-    return e == OK && s->reset ? ERR_CLOSED : e;
-}
-
 /* --- sending --- */
 
 static void left(struct h2_conn *c, size_t n)
@@ -402,10 +214,9 @@ static void go_on_sending(struct h2_conn *c)
 }
 
 /* How many bytes the socket takes now; below 0: the connection is dead. */
-static ssize_t send_part(struct h2_conn *c, const char *bytes, size_t len)
+static ssize_t send_parts(struct h2_conn *c, struct iovec *parts, size_t count)
 {
-    struct iovec part = {(char *)(uintptr_t)bytes, len};
-    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+    struct msghdr m = {.msg_iov = parts, .msg_iovlen = count};
     ssize_t n = send_now(c->fd, &m, 0);
     if (n < 0 && n != -EAGAIN) {
         h2_die(c, NULL);
@@ -414,21 +225,42 @@ static ssize_t send_part(struct h2_conn *c, const char *bytes, size_t len)
     return n > 0 ? n : 0;
 }
 
-static ssize_t send_clear(struct h2_conn *c)
+/* What is left of a flight behind n bytes, on its own. */
+static struct h2_out *copy_rest(struct h2_conn *c, const struct h2_flight *f, size_t n)
+{
+    struct h2_out *o = take_out(c->shared);
+    for (unsigned i = 0; i < f->count; i++) {
+        const char *from = f->parts[i].iov_base;
+        size_t len = f->parts[i].iov_len, skip = n < len ? n : len;
+        memcpy(o->bytes + o->len, from + skip, len - skip);
+        o->len += (uint32_t)(len - skip);
+        n -= skip;
+    }
+    return o;
+}
+
+static ssize_t send_clear(struct h2_conn *c, struct h2_flight *f)
 {
     struct h2_out *o = c->out;
-    ssize_t n = send_part(c, o->bytes, o->len);
+    h2_flight_close(f, o);
+    size_t all = o->len + f->borrowed;
+    ssize_t n = send_parts(c, f->parts, f->count);
+    left(c, n > 0 ? (size_t)n : 0);
     if (n < 0)
         return n;
-    o->at = (uint32_t)n;
-    left(c, o->at);
-    if (o->at < o->len) {
-        c->sending = o;
-        c->out = NULL;
-        go_on_sending(c);
-    } else {
+    if ((size_t)n == all) {
         o->at = o->len = 0;
+        return n;
     }
+    c->out = NULL;
+    c->sending = o;
+    if (f->borrowed > 0) {
+        c->sending = copy_rest(c, f, (size_t)n);
+        give_out(c->shared, o);
+    } else {
+        o->at = (uint32_t)n;
+    }
+    go_on_sending(c);
     return n;
 }
 
@@ -453,7 +285,8 @@ static ssize_t send_encrypted(struct h2_conn *c)
         return -1;
     }
     struct slice out = tls_stream_out(c->tls);
-    ssize_t n = send_part(c, out.ptr, out.len);
+    struct iovec part = {(char *)(uintptr_t)out.ptr, out.len};
+    ssize_t n = send_parts(c, &part, 1);
     if (n < 0)
         return n;
     tls_stream_sent(c->tls, (size_t)n);
@@ -475,21 +308,24 @@ void h2_send(struct h2_conn *c)
 {
     size_t total = 0;
     while (!c->dead && c->sending == NULL) {
-        fill(c);
+        struct h2_flight flight;
+        flight.count = flight.from = 0;
+        flight.borrowed = 0;
+        h2_fill(c, c->tls == NULL ? &flight : NULL);
         if (!has_output(c))
             break;
         if (total >= H2_TURN_MAX) { /* let others have their turn */
             h2_schedule(c);
             break;
         }
-        ssize_t n = c->tls != NULL ? send_encrypted(c) : send_clear(c);
+        ssize_t n = c->tls != NULL ? send_encrypted(c) : send_clear(c, &flight);
         total += n > 0 ? (size_t)n : 0;
     }
     if (c->out != NULL && c->out->len == 0) {
         give_out(c->shared, c->out);
         c->out = NULL;
     }
-    if (room_left(c) > H2_OUT_SIZE / 2)
+    if (h2_room_left(c) > H2_OUT_SIZE / 2)
         wake_for_room(c);
 }
 
