@@ -115,9 +115,18 @@ class Server:
             return f.read()
 
     def server_pid(self):
+        """The keeper's child that is no helper of its own, such as the services' guardhouse."""
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children",
                   encoding="ascii") as f:
-            return int(f.read().split()[0])
+            return [int(p) for p in f.read().split() if self.is_server(p)][0]
+
+    @staticmethod
+    def is_server(pid):
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                return f.read().strip() != "guardhouse"
+        except OSError:
+            return False
 
     def cpu_seconds(self):
         with open(f"/proc/{self.server_pid()}/stat", encoding="ascii") as f:

@@ -139,15 +139,18 @@ class Keeper:
     def accept(self):
         self.wire = self.listener.accept()[0]
         self.wire.settimeout(10)
-        self.server = [p for p in self.children() if "warden" not in name_of(p)][-1]
+        self.server = [p for p in self.children() if name_of(p) != "guardhouse"][-1]
 
     def children(self, pid=None):
         pid = pid or self.process.pid
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
             return [int(p) for p in f.read().split()]
 
+    def guardhouse(self):
+        return next((p for p in self.children() if name_of(p) == "guardhouse"), None)
+
     def wardens(self):
-        return [p for p in self.children() if name_of(p) == "warden"]
+        return [p for p in self.children(self.guardhouse()) if name_of(p) == "warden"]
 
     def warden_of(self, pid):
         with open(f"/proc/{pid}/stat", encoding="ascii") as f:
@@ -232,6 +235,13 @@ class Keeper:
         with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
 
+    def groups(self):
+        """Control groups of this keeper's that are left, where there are any."""
+        with open("/proc/self/mountinfo", encoding="ascii") as f:
+            mounts = [line.split()[4] for line in f if " - cgroup2 " in line]
+        return [name for folder in mounts for _, names, _ in os.walk(folder) for name in names
+                if name.startswith("portico.") and name.split(".")[2] == str(self.process.pid)]
+
     def end(self, how=signal.SIGTERM, status=0):
         try:
             if self.process.poll() is None:
@@ -240,6 +250,7 @@ class Keeper:
                 same(self.process.wait(20), status)
             until(lambda: not self.marked(), 10, "a program was left over")
             text = self.text()
+            assert self.process.returncode < 0 or not self.groups(), self.groups()
             assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
         finally:
             self.process.kill()
@@ -436,11 +447,14 @@ def bomb():
 
 # --- deaths ---
 
-DEATHS = [(), ("keeper",), ("server",), ("warden",), ("keeper", "server"), ("server", "warden")]
+DEATHS = [(), ("keeper",), ("server",), ("warden",), ("keeper", "server"), ("keeper", "warden"),
+          ("server", "warden"), ("keeper", "server", "warden"), ("guardhouse",),
+          ("guardhouse", "warden"), ("keeper", "guardhouse"), ("keeper", "server", "guardhouse")]
 
 
 def kill_parts(k, pid, parts):
-    victims = {"keeper": k.process.pid, "server": k.server, "warden": k.warden_of(pid)}
+    victims = {"keeper": k.process.pid, "server": k.server, "warden": k.warden_of(pid),
+               "guardhouse": k.guardhouse()}
     pids = [victims[p] for p in parts]
     for p in pids:
         os.kill(p, signal.SIGSTOP)  # none sees the other's end before its own
@@ -455,7 +469,7 @@ def no_orphans():
             k.ready()
             pid = k.grow()["pid"]
             kill_parts(k, pid, parts)
-            if "warden" in parts or "keeper" in parts:
+            if parts and parts != ("server",):
                 until(lambda: not k.marked(), 5, f"{parts}: left over")
             if "keeper" in parts:
                 k.process.wait(5)
@@ -475,7 +489,14 @@ def warden_dies():
         same((m["instance"], m["status"]), (k.instance, signal.SIGKILL))
         assert "warden" in m["text"], m
         same(k.marked(), [])
-        same(k.children(), [k.server])
+        same(k.children(), [k.server, k.guardhouse()])
+        k.start("sleep")
+        k.line()
+        k.grow()
+        os.kill(k.guardhouse(), signal.SIGKILL)
+        for _ in range(2):
+            same(k.hear(EXITED)["status"], signal.SIGKILL)
+        same((k.marked(), k.children()), ([], [k.server]))
         k.start("sleep")
         k.line()
     finally:
@@ -603,7 +624,7 @@ def end_is_bounded():
     try:
         k.grow(timeout_ms=60000)
         k.process.send_signal(signal.SIGTERM)
-        until(lambda: len(k.children()) == 1)
+        until(lambda: not alive(k.server))
         time.sleep(0.1)
         same(k.process.poll(), None)
         begin = time.monotonic()

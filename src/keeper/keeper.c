@@ -101,6 +101,7 @@ int keeper_run(char **argv)
     watchdog_init(&k);
     rounds_run(&k.rounds);
     held_release_all(&k);
+    programs_deinit(&k);
     close(k.signals.fd);
     rounds_deinit(&k.rounds);
     return k.status;

@@ -9,8 +9,9 @@
  * meets a closed pipe. While no server reads, a pipe that is half full is emptied here, so that
  * nothing waits for a server that is down; what is lost so is counted in the log.
  *
- * A warden that dies leaves what descends from it to the keeper, which is a subreaper: children that
- * no part of the keeper knows are killed until there are none.
+ * Wardens are the guardhouse's children (services/guardhouse.h), which is forked at the first start.
+ * Should it be killed, all that was below it becomes the keeper's, which is a subreaper, too:
+ * children that no part of the keeper knows are killed until there are none.
  */
 #include "keeper/programs.h"
 
@@ -31,6 +32,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "keeper/keeper_parts.h"
+#include "services/guardhouse.h"
 #include "services/launch.h"
 #include "services/process_tree.h"
 #include "services/warden.h"
@@ -47,8 +49,8 @@ enum { TELL_ANSWER = 1, TELL_LISTED = 2, TELL_EXITED = 4 };
 struct program {
     struct list node;
     struct keeper *keeper;
-    struct child warden;
-    struct watch wire;
+    bool guarded;    /* its warden was not waited for */
+    struct watch wire; /* to its warden */
     struct moment overdue; /* its warden does not end it */
     enum program_state state;
     unsigned server; /* which one knows of it */
@@ -56,7 +58,7 @@ struct program {
     bool exec, stopping;
     bool inherited;  /* asked for by a server that is gone, and listed before it ran */
     bool unclaimed;  /* the server that runs now does not want it */
-    bool strays;     /* its warden was killed: told as ended when no stray is left */
+    bool strays;     /* the guardhouse was killed: told as ended when no stray is left */
     int pipe_size;
     uint64_t lost;   /* bytes of output */
     int pidfd, output;
@@ -102,7 +104,6 @@ static void close_fd(int *fd)
 }
 
 static void on_wire(struct watch *w);
-static void on_warden_end(struct child *c, int status);
 static void on_overdue(struct moment *m);
 
 static struct program *add_program(struct keeper *k, const struct supervisor_message *m)
@@ -111,7 +112,6 @@ static struct program *add_program(struct keeper *k, const struct supervisor_mes
         return NULL;
     struct program *p = NEW(struct program);
     p->keeper = k;
-    p->warden.on_end = on_warden_end;
     p->wire = (struct watch){-1, on_wire};
     moment_init(&p->overdue, on_overdue);
     p->server = k->programs.server;
@@ -231,7 +231,7 @@ static void flush(struct keeper *k)
     LIST_FOR_SAFE(it, &k->programs.all) {
         struct program *p = program_at(it);
         bool told = p->tell == 0 && !p->strays;
-        if (p->state >= PROGRAM_ENDED && p->warden.pid == 0 && (told || k->programs.stopping))
+        if (p->state >= PROGRAM_ENDED && !p->guarded && (told || k->programs.stopping))
             free_program(p);
     }
     if (k->programs.stopping)
@@ -378,44 +378,69 @@ static struct cgroups *groups_of(struct keeper *k)
     return &k->programs.groups;
 }
 
-/* In the new process: nothing of it comes back. */
-_Noreturn static void be_warden(struct keeper *k, const struct pipes *pipes, const int *stdio,
-                                const struct launch *l, const struct identity *server)
+static void on_guardhouse(struct watch *w);
+static void on_guardhouse_end(struct child *c, int status);
+
+static bool open_guardhouse(struct keeper *k)
 {
-    struct warden w = {.wire = pipes->wire[1], .output = pipes->output[1]};
-    w.spawn = (struct spawn){.launch = l, .stdio = {-1, -1, -1}, .socket = pipes->socket,
-                             .cgroup = pipes->cgroup, .server = server,
-                             .any_user = server->uid == 0, .files = k->programs.files};
-    if (stdio != NULL)
-        memcpy(w.spawn.stdio, stdio, sizeof w.spawn.stdio);
-    warden_run(&w);
+    struct programs *g = &k->programs;
+    int pair[2];
+    if (g->guardhouse.pid > 0)
+        return g->guard_wire.fd >= 0;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+        return false;
+    pid_t pid = watch_start(&k->rounds, &g->guard_wire, pair[0]) ? fork() : -1;
+    if (pid == 0)
+        guardhouse_run(pair[1], g->files);
+    close(pair[1]);
+    if (pid < 0) {
+        watch_stop(&k->rounds, &g->guard_wire);
+        close(pair[0]);
+        return false;
+    }
+    child_add(&k->rounds, &g->guardhouse, pid);
+    return true;
 }
 
-static enum err fork_warden(struct program *p, const struct launch *l, const int *stdio,
-                            const struct identity *server, char *error, size_t cap)
+static enum err order_warden(struct program *p, const struct pipes *pipes, const int *fds,
+                             const struct identity *server)
+{
+    struct keeper *k = p->keeper;
+    struct warden w = {.wire = pipes->wire[1], .output = pipes->output[1]};
+    w.spawn = (struct spawn){.stdio = {-1, -1, -1}, .socket = pipes->socket,
+                             .cgroup = pipes->cgroup, .server = server,
+                             .any_user = server->uid == 0};
+    if (p->exec)
+        memcpy(w.spawn.stdio, fds + 1, sizeof w.spawn.stdio);
+    if (!open_guardhouse(k))
+        return ERR_LIMIT;
+    return guardhouse_order(k->programs.guard_wire.fd, p->facts.instance, fds[0], &w);
+}
+
+static enum err start_warden(struct program *p, const struct launch *l, const int *fds,
+                             const struct identity *server, char *error, size_t cap)
 {
     struct keeper *k = p->keeper;
     struct pipes pipes = {{-1, -1}, {-1, -1}, -1, -1};
     enum err e = p->exec ? OK : hold_socket(k, l, &pipes.socket, error, cap);
     if (e == OK)
-        e = open_pipes(&pipes, stdio != NULL, error, cap);
+        e = open_pipes(&pipes, p->exec, error, cap);
     if (e == OK)
         e = cgroup_create(groups_of(k), l, p->facts.instance, &pipes.cgroup, error, cap);
     if (e == OK && !watch_start(&k->rounds, &p->wire, pipes.wire[0]))
         e = ERR_LIMIT;
-    pid_t pid = e == OK ? fork() : -1;
-    if (pid == 0)
-        be_warden(k, &pipes, stdio, l, server);
-    if (pid < 0) {
-        if (e == OK || error[0] == '\0')
+    if (e == OK)
+        e = order_warden(p, &pipes, fds, server);
+    if (e != OK) {
+        if (error[0] == '\0')
             snprintf(error, cap, "it cannot be started: %s", strerror(errno));
         watch_stop(&k->rounds, &p->wire);
         cgroup_remove(pipes.cgroup);
         pipes.cgroup = -1;
         close_pipes(&pipes);
-        return e != OK ? e : ERR_LIMIT;
+        return e;
     }
-    child_add(&k->rounds, &p->warden, pid);
+    p->guarded = true;
     p->output = pipes.output[0];
     p->pipe_size = p->output >= 0 ? fcntl(p->output, F_GETPIPE_SZ) : 0;
     pipes.wire[0] = pipes.output[0] = -1; /* these stay */
@@ -450,7 +475,7 @@ static enum err start(struct program *p, const int *fds, unsigned count, char *e
     if (e == OK)
         e = check_user(p->keeper, &l, &server, error, cap);
     if (e == OK)
-        e = fork_warden(p, &l, p->exec ? fds + 1 : NULL, &server, error, cap);
+        e = start_warden(p, &l, fds, &server, error, cap);
     arena_deinit(&arena);
     return e;
 }
@@ -532,7 +557,14 @@ static bool is_known(pid_t pid, void *context)
     return child_is_known(context, pid);
 }
 
-/* Programs whose wardens were killed have ended when no stray is left. */
+static void on_killed(struct program *p)
+{
+    cgroup_end(&p->keeper->programs.groups, slice_from(p->facts.name), p->facts.replica,
+               p->facts.instance);
+    on_exited(p, SIGKILL, "its warden process was killed, and it with it");
+}
+
+/* Programs whose guards were killed have ended when no stray is left. */
 static void kill_strays(struct keeper *k)
 {
     bool waiting = false;
@@ -548,7 +580,7 @@ static void kill_strays(struct keeper *k)
     LIST_FOR(it, &k->programs.all) {
         struct program *p = program_at(it);
         if (p->strays)
-            on_exited(p, SIGKILL, "its warden process was killed, and it with it");
+            on_killed(p);
         p->strays = false;
     }
     flush(k);
@@ -564,21 +596,60 @@ static void on_orphan(struct rounds *r)
     kill_strays(CONTAINER_OF(r, struct keeper, rounds));
 }
 
-static void on_warden_end(struct child *c, int status)
+/* `killed`: with what it watched over. */
+static void end_warden(struct program *p, bool killed)
 {
-    struct program *p = CONTAINER_OF(c, struct program, warden);
-    struct keeper *k = p->keeper;
     while (p->wire.fd >= 0) /* its last words */
         hear_warden(p);
+    p->guarded = false;
     if (p->state == PROGRAM_STARTING)
         fail(p, ERR_FAILED, "its warden process ended before it was started");
-    if (p->state == PROGRAM_RUNNING) {
-        LOG(LOG_WARN, "services", "the warden of a program ended: the program is killed",
-            LOG_CSTR("service", p->facts.name), LOG_NUM("pid", p->facts.pid),
-            LOG_NUM("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
-        p->state = PROGRAM_ENDED;
-        p->strays = true;
+    if (p->state != PROGRAM_RUNNING)
+        return;
+    LOG(LOG_WARN, "services", "the warden of a program was killed: so is the program",
+        LOG_CSTR("service", p->facts.name), LOG_NUM("pid", p->facts.pid));
+    p->state = PROGRAM_ENDED;
+    p->strays = !killed;
+    if (killed)
+        on_killed(p);
+}
+
+static void on_guardhouse(struct watch *w)
+{
+    struct keeper *k = CONTAINER_OF(w, struct keeper, programs.guard_wire);
+    struct supervisor_message m;
+    unsigned none = 0;
+    enum err e = supervisor_receive(w->fd, &m, NULL, &none, MSG_DONTWAIT);
+    if (e == ERR_CLOSED) {
+        int fd = w->fd;
+        watch_stop(&k->rounds, w); /* SIGCHLD tells */
+        close_fd(&fd);
     }
+    if (e != OK)
+        return;
+    LIST_FOR(it, &k->programs.all) {
+        struct program *p = program_at(it);
+        if (p->facts.instance != m.instance || !p->guarded)
+            continue;
+        if (m.kind == SUPERVISE_FAILED)
+            fail(p, (enum err)m.error, m.text);
+        end_warden(p, true);
+        break;
+    }
+    flush(k);
+}
+
+static void on_guardhouse_end(struct child *c, int status)
+{
+    struct keeper *k = CONTAINER_OF(c, struct keeper, programs.guardhouse);
+    while (k->programs.guard_wire.fd >= 0)
+        on_guardhouse(&k->programs.guard_wire);
+    if (!k->programs.stopping || k->programs.count > 0)
+        LOG(LOG_WARN, "services", "the process that starts programs was killed: so are they",
+            LOG_NUM("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0));
+    LIST_FOR(it, &k->programs.all)
+        if (program_at(it)->guarded)
+            end_warden(program_at(it), false);
     kill_strays(k);
     flush(k);
 }
@@ -588,8 +659,10 @@ static void on_warden_end(struct child *c, int status)
 static void on_overdue(struct moment *m)
 {
     struct program *p = CONTAINER_OF(m, struct program, overdue);
-    if (p->warden.pid > 0)
-        kill(p->warden.pid, SIGKILL);
+    struct supervisor_message order = {.kind = SUPERVISE_SIGNAL, .signal = SIGKILL,
+                                       .instance = p->facts.instance};
+    if (p->guarded && p->keeper->programs.guard_wire.fd >= 0)
+        (void)supervisor_send(p->keeper->programs.guard_wire.fd, &order, NULL, 0);
 }
 
 static void stop(struct program *p, int number, uint32_t timeout_ms)
@@ -599,7 +672,7 @@ static void stop(struct program *p, int number, uint32_t timeout_ms)
                                                                           : STOP_MAX_MS};
     uint64_t due = clock_mono_ns() + m.timeout_ms * NS_PER_MS + WARDEN_GRACE_NS;
     p->stopping = true;
-    if (p->warden.pid == 0)
+    if (!p->guarded)
         return;
     if (p->wire.fd >= 0)
         (void)supervisor_offer(p->wire.fd, &m, NULL, 0);
@@ -833,8 +906,27 @@ void programs_init(struct keeper *k)
     list_init(&g->sockets);
     g->wire = (struct watch){-1, on_server};
     g->groups.folder = -1;
+    g->guard_wire = (struct watch){-1, on_guardhouse};
+    g->guardhouse.on_end = on_guardhouse_end;
     moment_init(&g->retry, on_retry);
     moment_init(&g->drain, on_drain);
     moment_init(&g->strays, on_strays);
     k->rounds.on_orphan = on_orphan;
+}
+
+/* Nothing is left below the guardhouse: it ends when the pair does. */
+void programs_deinit(struct keeper *k)
+{
+    struct programs *g = &k->programs;
+    int fd = g->guard_wire.fd;
+    watch_stop(&k->rounds, &g->guard_wire);
+    close_fd(&fd);
+    if (g->guardhouse.pid > 0)
+        (void)waitpid(g->guardhouse.pid, NULL, 0);
+    disconnect(k);
+    while (!list_empty(&g->sockets))
+        release_socket(CONTAINER_OF(g->sockets.next, struct held_socket, node));
+    while (g->allowed_count > 0)
+        mem_free(g->allowed[--g->allowed_count]);
+    cgroups_deinit(&g->groups);
 }

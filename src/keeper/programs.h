@@ -26,7 +26,9 @@ struct programs {
     struct list all;        /* of struct program, by start */
     unsigned count;
     struct list sockets;    /* of struct held_socket (launch.socket) */
-    struct watch wire;      /* the keeper's end of the pair */
+    struct watch wire;      /* the keeper's end of the pair with the server */
+    struct child guardhouse;
+    struct watch guard_wire;
     unsigned server;        /* counts servers: which one asked for a program, or has taken it over */
     bool listing;           /* END is to be told */
     struct moment retry;    /* what the server had no room for */
@@ -42,6 +44,7 @@ struct programs {
 };
 
 void programs_init(struct keeper *);
+void programs_deinit(struct keeper *); /* when none is left */
 
 /* The end of the pair that a new server shall have; -1 with errno. It is the caller's. */
 int programs_connect(struct keeper *);

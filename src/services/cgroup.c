@@ -288,6 +288,13 @@ static bool limit(int folder, const struct launch *l)
                               (unsigned long long)CPU_PERIOD_US);
 }
 
+static void name_group(char *out, size_t cap, struct slice service, uint32_t replica,
+                       uint64_t instance)
+{
+    snprintf(out, cap, "portico.%llu.%d." SLICE_FMT ".%u.%016llx", pid_namespace(), (int)getpid(),
+             SLICE_ARG(service), replica, (unsigned long long)instance);
+}
+
 enum err cgroup_create(struct cgroups *g, const struct launch *l, uint64_t instance,
                        int *folder, char *error, size_t cap)
 {
@@ -296,8 +303,7 @@ enum err cgroup_create(struct cgroups *g, const struct launch *l, uint64_t insta
     TRY(check(g, l, error, cap));
     if (g->folder < 0)
         return OK;
-    snprintf(name, sizeof name, "portico.%llu.%d." SLICE_FMT ".%u.%016llx",
-             pid_namespace(), (int)getpid(), SLICE_ARG(l->service), l->replica, (unsigned long long)instance);
+    name_group(name, sizeof name, l->service, l->replica, instance);
     bool made = mkdirat(g->folder, name, 0755) == 0;
     *folder = made ? openat(g->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (*folder >= 0 && limit(*folder, l))
@@ -315,6 +321,15 @@ void cgroup_kill(int folder)
 {
     if (folder >= 0)
         (void)put(folder, "cgroup.kill", "1"); /* Linux 5.14; else the tree is walked */
+}
+
+void cgroup_end(const struct cgroups *g, struct slice service, uint32_t replica, uint64_t instance)
+{
+    char name[192];
+    name_group(name, sizeof name, service, replica, instance);
+    int folder = g->folder >= 0 ? openat(g->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    cgroup_kill(folder);
+    cgroup_remove(folder);
 }
 
 void cgroup_why(int folder, char *text, size_t cap)

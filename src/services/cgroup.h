@@ -33,6 +33,9 @@ enum err cgroup_create(struct cgroups *, const struct launch *, uint64_t instanc
 /* SIGKILL to all in it. Also of -1, which does nothing, as do the other ones. */
 void cgroup_kill(int folder);
 
+/* Ends and removes the one of a program whose warden can not. */
+void cgroup_end(const struct cgroups *, struct slice service, uint32_t replica, uint64_t instance);
+
 /* Why something in it was killed: a sentence, or empty. */
 void cgroup_why(int folder, char *text, size_t cap);
 

@@ -4,7 +4,7 @@
  * the program runs, the warden may be waiting for what it cannot hurry (users of a directory in the
  * network): then a parent-death signal ends it, and by another one the program's process.
  * When the warden itself is killed, the program dies by its own parent-death signal, and what else
- * descends from it becomes the keeper's, which kills it (keeper/programs.c). docs/decisions has why.
+ * descends from it becomes the guardhouse's, which kills it. docs/decisions has why.
  *
  * When the program has ended, the rest of its tree is killed before EXITED is told: an instance that
  * has ended holds no port and no file any more.
@@ -129,7 +129,6 @@ static void begin(struct watching *w)
         m.error = ERR_FAILED;
         tell(w->warden, &m, NULL, 0);
         tree_end(0, &w->status);
-        cgroup_remove(s->cgroup);
         _exit(0);
     }
     (void)rights_drop(CAP_KILL);
@@ -151,7 +150,6 @@ _Noreturn static void end(struct watching *w)
     tree_end(program, &w->status);
     m.status = w->status;
     cgroup_why(w->warden->spawn.cgroup, m.text, sizeof m.text);
-    cgroup_remove(w->warden->spawn.cgroup);
     tell(w->warden, &m, NULL, 0);
     _exit(0);
 }
