@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -52,7 +53,7 @@ static const struct query queries[] = {
 
 enum { QUERIES = sizeof queries / sizeof queries[0] };
 
-static int open_diag(void)
+int dump_open(void)
 {
     struct timeval wait = {.tv_sec = WAIT_S};
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
@@ -151,11 +152,12 @@ static enum err read_query(int fd, const struct query *q, uint32_t *sequence, ch
 
 enum err dump_sockets(struct dump *d)
 {
+    static _Atomic uint32_t sequences; /* so that a late answer is never taken for another's */
+    uint32_t sequence = atomic_fetch_add(&sequences, 256);
     size_t first = d->list->count, read = 0;
-    uint32_t sequence = 0;
     enum err worst = ERR_NOT_FOUND;
     char *buffer = mem_alloc(RECEIVE);
-    int fd = d->from_procfs || d->pid != 0 ? -1 : open_diag();
+    int fd = d->from_procfs || d->pid != 0 ? -1 : d->diag >= 0 ? d->diag : dump_open();
     for (size_t i = 0; i < QUERIES && !d->full; i++) {
         enum err e = read_query(fd, &queries[i], &sequence, buffer, d);
         d->full = e == ERR_LIMIT;
@@ -163,7 +165,7 @@ enum err dump_sockets(struct dump *d)
         if (e != OK && e != ERR_NOT_FOUND)
             worst = e;
     }
-    if (fd >= 0)
+    if (fd >= 0 && fd != d->diag)
         close(fd);
     mem_free(buffer);
     if (d->guessed)

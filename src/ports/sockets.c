@@ -51,7 +51,7 @@ static void tell(struct collector *c, const struct port_namespace *ns, const str
 /* Each by its diagnostics; where we may not enter, by a process inside. */
 static void read_namespace(struct collector *c, struct port_namespace *ns, bool inactive)
 {
-    struct dump d = {.list = &c->list, .netns = ns->inode, .inactive = inactive,
+    struct dump d = {.list = &c->list, .netns = ns->inode, .inactive = inactive, .diag = -1,
                      .from_procfs = c->options->from_procfs};
     ns->entered = namespace_run(ns, dump_inside, &d);
     enum err e = ns->entered;
