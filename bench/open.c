@@ -13,6 +13,10 @@
  * histogram with the age it had reached, so that an overloaded server cannot
  * look good by not answering. Prints one JSON line.
  *
+ * The percentile of a whole second is mostly the machine's own hiccups, a few milliseconds some times
+ * a second on a shared one; so each tenth of a second has a histogram of its own as well, by when its
+ * requests were due: the median of their percentiles is what the server does between two hiccups.
+ *
  * With UPSTREAM_PORT it is also the server behind a gateway, in the same loop:
  * two processes on one core would wait for each other's time slice, and that
  * wait, some milliseconds, would be all that a percentile shows. The gateway
@@ -21,8 +25,9 @@
 #include "client.h"
 #include <sys/prctl.h>
 
-enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096 };
+enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096, WINDOWS_MAX = 600 };
 #define WARM_NS 300000000u
+#define WINDOW_NS 100000000u
 
 struct source {
     uint16_t port;
@@ -34,6 +39,8 @@ struct source {
     uint64_t began_ns, rate, due_count, total;
     uint64_t answered, errors, counts_from_ns;
     struct histogram latencies;
+    struct histogram *windows; /* of WINDOW_NS each */
+    size_t windows_count;
     int listener; /* -1: not an upstream */
 };
 
@@ -60,8 +67,12 @@ static void replace(struct source *s, struct client *c)
 
 static void note_latency(struct source *s, uint64_t due)
 {
-    if (due >= s->counts_from_ns)
-        histogram_add(&s->latencies, now_ns() - due);
+    if (due < s->counts_from_ns)
+        return;
+    uint64_t latency = now_ns() - due, window = (due - s->began_ns) / WINDOW_NS;
+    histogram_add(&s->latencies, latency);
+    if (window < s->windows_count)
+        histogram_add(&s->windows[window], latency);
 }
 
 static void on_readable(struct source *s, struct client *c)
@@ -180,16 +191,31 @@ static void run(struct source *s, size_t count, uint64_t limit_ns)
 
 static uint64_t charge_lost(struct source *s, const struct client *clients, size_t count)
 {
-    uint64_t lost = 0, now = now_ns();
+    uint64_t lost = 0;
     for (size_t i = 0; i < count; i++) {
         if (!clients[i].busy)
             continue;
-        histogram_add(&s->latencies, now - clients[i].began_ns);
+        note_latency(s, clients[i].began_ns);
         lost++;
     }
     for (uint64_t i = s->due_count; i < s->total; i++, lost++)
-        histogram_add(&s->latencies, now - due_ns(s, i));
+        note_latency(s, due_ns(s, i));
     return lost;
+}
+
+/* What a window has less than half of its requests of (the warm-up's) says nothing. */
+static void print_windows(const struct source *s)
+{
+    const char *comma = "";
+    printf(",\"windows_p999_us\":[");
+    for (size_t i = 0; i < s->windows_count; i++) {
+        const struct histogram *h = &s->windows[i];
+        if (h->count < s->rate * WINDOW_NS / 2000000000u)
+            continue;
+        printf("%s%.1f", comma, (double)histogram_at(h, 0.999) / 1e3);
+        comma = ",";
+    }
+    printf("]");
 }
 
 int main(int argc, char **argv)
@@ -210,8 +236,10 @@ int main(int argc, char **argv)
 
     struct client *clients = calloc(count, sizeof *clients);
     s.idle = calloc(count, sizeof *s.idle);
+    s.windows_count = seconds * 10 < WINDOWS_MAX ? seconds * 10 : WINDOWS_MAX;
+    s.windows = calloc(s.windows_count, sizeof *s.windows);
     s.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!clients || !s.idle || s.epoll_fd < 0)
+    if (!clients || !s.idle || !s.windows || s.epoll_fd < 0)
         fatal("start");
     s.listener = argc == 7 ? listen_upstream((uint16_t)number(argv[6], 1, 65535)) : -1;
     if (s.listener >= 0)
@@ -233,6 +261,7 @@ int main(int argc, char **argv)
            ",\"bytes\":%" PRIu64 ",\"rate\":%" PRIu64 ",",
            s.total, s.answered, s.errors, lost, bytes, s.rate);
     histogram_print(&s.latencies);
+    print_windows(&s);
     printf("}\n");
     return 0;
 }

@@ -283,10 +283,12 @@ static void try_ready(struct loop *l)
     struct op *op = s->ready;
     s->ready = NULL; /* what becomes ready meanwhile waits for the next turn */
     s->ready_last = &s->ready;
-    while (op != NULL) {
+    for (unsigned seen = 1; op != NULL; seen++) {
         struct op *next = op->next;
         attempt(l, op);
         op = next;
+        if (seen % TURN_SLICE == 0)
+            loop_run_deferred(l);
     }
 }
 

@@ -202,7 +202,7 @@ void loop_defer(struct loop *l, struct task *t)
     list_append(&l->deferred, &t->node);
 }
 
-static void run_deferred(struct loop *l)
+void loop_run_deferred(struct loop *l)
 {
     struct list batch;
     if (list_empty(&l->deferred))
@@ -357,7 +357,7 @@ void loop_stop(struct loop *l)
 void loop_settle(struct loop *l)
 {
     while (loop_armed(l) > 0 || !list_empty(&l->deferred)) {
-        run_deferred(l);
+        loop_run_deferred(l);
         l->backend->turn(l, list_empty(&l->deferred) ? WHEEL_TICK_MS : 0);
     }
 }
@@ -369,7 +369,7 @@ void loop_run(struct loop *l)
     loop_read_clock(l);
     while (!l->stopping) {
         fire_timers(l);
-        run_deferred(l);
+        loop_run_deferred(l);
         if (l->stopping)
             break;
         l->backend->turn(l, list_empty(&l->deferred) ? next_timer_ms(l) : 0);

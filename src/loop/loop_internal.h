@@ -13,6 +13,7 @@ enum {
     LENT_SIZE = 16384,
     WHEEL_SLOTS = 8192,
     WHEEL_TICK_MS = 4, /* one turn of the wheel: 32 s */
+    TURN_SLICE = 16,   /* completions, behind which what was put off runs */
 };
 
 struct loop_backend {
@@ -54,6 +55,10 @@ struct loop {
 };
 
 void loop_read_clock(struct loop *);
+
+/* What was put off to the turn's end. A back end runs it between slices of a long turn as well: the
+ * answers to the first of many requests must not wait for the last one's handler. */
+void loop_run_deferred(struct loop *);
 
 /* Ends an operation: counts, then on_done. For ops that go on (accept), `more` keeps it armed. */
 void op_complete(struct loop *, struct op *, int result, bool more);
