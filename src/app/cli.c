@@ -183,13 +183,29 @@ static enum err read_short(struct command_line *l, int argc, char **argv, int *i
     return OK;
 }
 
-static const struct command *find_command(const char *name)
+const char *command_word(const struct command *c)
 {
-    for (const struct command *const *c = commands; *c != NULL; c++) {
-        if (strcmp((*c)->name, name) == 0)
-            return *c;
+    const char *space = strrchr(c->name, ' ');
+    return space != NULL ? space + 1 : c->name;
+}
+
+static const struct command *find_in(const struct command *const *list, const char *name)
+{
+    for (; list != NULL && *list != NULL; list++) {
+        if (strcmp(command_word(*list), name) == 0)
+            return *list;
     }
     return NULL;
+}
+
+/* The command that argv[at] and, where it has subcommands, the next word name; `at` moves on to the
+ * last of these words. */
+static const struct command *find_command(int argc, char **argv, int *at)
+{
+    const struct command *c = find_in(commands, argv[*at]);
+    const struct command *sub = c != NULL && *at + 1 < argc ? find_in(c->subs, argv[*at + 1]) : NULL;
+    *at += sub != NULL;
+    return sub != NULL ? sub : c;
 }
 
 static int unknown_command(const char *name)
@@ -200,7 +216,8 @@ static int unknown_command(const char *name)
 
 static int help(int argc, char **argv)
 {
-    const struct command *c = argc > 2 ? find_command(argv[2]) : NULL;
+    int at = 2;
+    const struct command *c = argc > 2 ? find_command(argc, argv, &at) : NULL;
     if (argc > 2 && c == NULL)
         return unknown_command(argv[2]);
     if (c != NULL)
@@ -210,11 +227,11 @@ static int help(int argc, char **argv)
     return EXIT_OK;
 }
 
-/* The arguments behind the command's name. `*helped` when help was asked for and given. */
-static enum err read_arguments(struct command_line *l, int argc, char **argv, bool *helped)
+/* The arguments from `first` on. `*helped` when help was asked for and given. */
+static enum err read_arguments(struct command_line *l, int first, int argc, char **argv, bool *helped)
 {
     bool flags_end = false;
-    for (int i = 2; i < argc && !*helped; i++) {
+    for (int i = first; i < argc && !*helped; i++) {
         bool is_flag = !flags_end && argv[i][0] == '-' && argv[i][1] != '\0';
         if (is_flag && strcmp(argv[i], "--") == 0) {
             flags_end = true;
@@ -261,13 +278,14 @@ int cli_main(int argc, char **argv)
         strcmp(argv[1], "-h") == 0)
         return help(argc, argv);
     bool wants_version = strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0;
+    int at = 1;
     l.argv = argv;
-    l.command = find_command(wants_version ? "version" : argv[1]);
+    l.command = wants_version ? find_in(commands, "version") : find_command(argc, argv, &at);
     if (l.command == NULL && argv[1][0] == '-')
         return cli_fail("unknown flag: %s", argv[1]);
     if (l.command == NULL)
         return unknown_command(argv[1]);
-    if (read_arguments(&l, argc, argv, &helped) != OK)
+    if (read_arguments(&l, at + 1, argc, argv, &helped) != OK)
         return EXIT_STARTUP;
     return helped ? EXIT_OK : dispatch(&l);
 }

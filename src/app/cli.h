@@ -47,9 +47,13 @@ struct command {
     int (*run)(const struct command_line *);   /* what the person's process does */
     int (*serve)(const struct command_line *); /* what the server process does; NULL: no such */
     const char *about; /* more than one line, or NULL; "%s" is the program's name */
+    const struct command *const *subs; /* ends with NULL; their names are whole: "ports check" */
 };
 
 extern const struct command *const commands[]; /* ends with NULL */
+
+/* The last word of a subcommand's name. */
+const char *command_word(const struct command *);
 
 /* The flag's value, its default, or NULL; for a switch "true" or NULL. */
 const char *flag_value(const struct command_line *, const char *name);

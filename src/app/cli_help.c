@@ -76,7 +76,14 @@ void help_print_command(const struct command *c)
     print_text(c->about != NULL ? c->about : c->help);
     printf("\nUsage:\n  %s %s %s%s[flags]\n", cli_program(), c->name, c->usage,
            c->usage[0] != '\0' ? " " : "");
+    if (c->subs != NULL)
+        puts("\nAvailable Commands:");
+    for (const struct command *const *s = c->subs; s != NULL && *s != NULL; s++)
+        printf("  %-15s %s\n", command_word(*s), (*s)->help);
     print_flags(c);
+    if (c->subs != NULL)
+        printf("\nUse \"%s %s [command] --help\" for more information about a command.\n",
+               cli_program(), c->name);
 }
 
 void help_print(void)

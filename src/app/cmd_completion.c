@@ -17,11 +17,32 @@ static void put_flags(const struct command *c, const char *before, const char *b
         printf("%s--%s%s", before, flags[i]->name, behind);
 }
 
-static void put_command_names(void)
+static void put_words(const struct command *const *list)
 {
-    for (const struct command *const *c = commands; *c != NULL; c++)
-        printf("%s ", (*c)->name);
-    printf("help");
+    for (; *list != NULL; list++)
+        printf("%s ", command_word(*list));
+}
+
+/* For each command that has subcommands: their flags, and at their place their names. */
+static void put_bash_subs(void)
+{
+    printf("    case \"$command ${COMP_WORDS[2]}\" in\n");
+    for (const struct command *const *c = commands; *c != NULL; c++) {
+        for (const struct command *const *s = (*c)->subs; s != NULL && *s != NULL; s++) {
+            printf("    '%s') flags='", (*s)->name);
+            put_flags(*s, "", " ");
+            printf("' ;;\n");
+        }
+    }
+    printf("    esac\n    case $COMP_CWORD:$command:$word in\n    *:-*) ;;\n");
+    for (const struct command *const *c = commands; *c != NULL; c++) {
+        if ((*c)->subs == NULL)
+            continue;
+        printf("    2:%s:*) COMPREPLY=($(compgen -W '", (*c)->name);
+        put_words((*c)->subs);
+        printf("' -- \"$word\"))\n        return ;;\n");
+    }
+    printf("    esac\n");
 }
 
 static void print_bash(const char *me)
@@ -31,15 +52,16 @@ static void print_bash(const char *me)
            "    COMPREPLY=()\n"
            "    if [ \"$COMP_CWORD\" -eq 1 ] || [ \"$command\" = help ]; then\n"
            "        COMPREPLY=($(compgen -W '", me, me);
-    put_command_names();
-    printf("' -- \"$word\"))\n        return\n    fi\n    case $command in\n");
+    put_words(commands);
+    printf("help' -- \"$word\"))\n        return\n    fi\n    case $command in\n");
     for (const struct command *const *c = commands; *c != NULL; c++) {
         printf("    %s) flags='", (*c)->name);
         put_flags(*c, "", " ");
         printf("' ;;\n");
     }
-    printf("    esac\n"
-           "    case $command:$word in\n"
+    printf("    esac\n");
+    put_bash_subs();
+    printf("    case $command:$word in\n"
            "    *:-*) COMPREPLY=($(compgen -W \"$flags\" -- \"$word\")) ;;\n"
            "    completion:*) COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$word\")) ;;\n"
            "    *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n"
@@ -59,6 +81,40 @@ static void put_quoted(const char *text, bool zsh)
     }
 }
 
+static void put_zsh_arguments(const struct command *c)
+{
+    const struct flag *flags[FLAGS_MAX];
+    size_t n = help_flags(c, flags);
+    printf("_arguments");
+    for (size_t i = 0; i < n; i++) {
+        printf(" \\\n        '%s--%s%s[", flags[i]->list != FLAG_ONE ? "*" : "", flags[i]->name,
+               flags[i]->takes_value ? "=" : "");
+        put_quoted(flags[i]->help, true);
+        printf("]%s'", flags[i]->takes_value ? ":value:_files" : "");
+    }
+    printf(" \\\n        ");
+    if (c->subs != NULL) {
+        printf("'1:command:(");
+        put_words(c->subs);
+        printf(")' '*:argument:_files' ;;\n");
+    } else {
+        printf("%s ;;\n", strcmp(c->name, "completion") == 0 ? "'1:shell:(bash zsh fish)'"
+                                                             : "'*:argument:_files'");
+    }
+}
+
+static void put_zsh_subs(const struct command *c)
+{
+    printf("    %s) case $words[2] in\n", c->name);
+    for (const struct command *const *s = c->subs; *s != NULL; s++) {
+        printf("    %s) shift words; (( CURRENT-- )); ", command_word(*s));
+        put_zsh_arguments(*s);
+    }
+    printf("    *) ");
+    put_zsh_arguments(c);
+    printf("    esac ;;\n");
+}
+
 static void print_zsh(const char *me)
 {
     printf("#compdef %s\n# zsh completion of %s\n_%s() {\n    local -a commands\n    commands=(\n", me,
@@ -73,19 +129,42 @@ static void print_zsh(const char *me)
            "        _describe command commands\n        return\n    fi\n"
            "    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $command in\n");
     for (const struct command *const *c = commands; *c != NULL; c++) {
-        const struct flag *flags[FLAGS_MAX];
-        size_t n = help_flags(*c, flags);
-        printf("    %s) _arguments", (*c)->name);
-        for (size_t i = 0; i < n; i++) {
-            printf(" \\\n        '%s--%s%s[", flags[i]->list != FLAG_ONE ? "*" : "", flags[i]->name,
-                   flags[i]->takes_value ? "=" : "");
-            put_quoted(flags[i]->help, true);
-            printf("]%s'", flags[i]->takes_value ? ":value:_files" : "");
+        if ((*c)->subs != NULL) {
+            put_zsh_subs(*c);
+            continue;
         }
-        printf(" \\\n        %s ;;\n", strcmp((*c)->name, "completion") == 0
-                                           ? "'1:shell:(bash zsh fish)'" : "'*:argument:_files'");
+        printf("    %s) ", (*c)->name);
+        put_zsh_arguments(*c);
     }
     printf("    esac\n}\ncompdef _%s %s\n", me, me);
+}
+
+static void put_fish_flag(const char *me, const char *word, const struct flag *f)
+{
+    printf("complete -c %s -n '__fish_seen_subcommand_from %s' -l %s", me, word, f->name);
+    if (f->letter != '\0')
+        printf(" -s %c", f->letter);
+    printf("%s -d '", f->takes_value ? " -r" : "");
+    put_quoted(f->help, false);
+    printf("'\n");
+}
+
+/* fish looks at any word, so that a flag of the command is not told again for its subcommand. */
+static void put_fish_sub(const char *me, const struct command *c, const struct command *s)
+{
+    const struct flag *flags[FLAGS_MAX], *of_command[FLAGS_MAX];
+    size_t n = help_flags(s, flags), m = help_flags(c, of_command);
+    printf("complete -c %s -n '__fish_seen_subcommand_from %s' -f -a %s -d '", me, c->name,
+           command_word(s));
+    put_quoted(s->help, false);
+    printf("'\n");
+    for (size_t i = 0; i < n; i++) {
+        bool told = false;
+        for (size_t k = 0; k < m; k++)
+            told = told || strcmp(of_command[k]->name, flags[i]->name) == 0;
+        if (!told)
+            put_fish_flag(me, command_word(s), flags[i]);
+    }
 }
 
 static void print_fish(const char *me)
@@ -97,15 +176,10 @@ static void print_fish(const char *me)
         printf("complete -c %s -n __fish_use_subcommand -f -a %s -d '", me, (*c)->name);
         put_quoted((*c)->help, false);
         printf("'\n");
-        for (size_t i = 0; i < n; i++) {
-            printf("complete -c %s -n '__fish_seen_subcommand_from %s' -l %s", me, (*c)->name,
-                   flags[i]->name);
-            if (flags[i]->letter != '\0')
-                printf(" -s %c", flags[i]->letter);
-            printf("%s -d '", flags[i]->takes_value ? " -r" : "");
-            put_quoted(flags[i]->help, false);
-            printf("'\n");
-        }
+        for (size_t i = 0; i < n; i++)
+            put_fish_flag(me, (*c)->name, flags[i]);
+        for (const struct command *const *s = (*c)->subs; s != NULL && *s != NULL; s++)
+            put_fish_sub(me, *c, *s);
     }
     printf("complete -c %s -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n", me);
 }

@@ -66,7 +66,14 @@ static void put_paragraphs(FILE *f, const char *text)
 static void put_upper(FILE *f, const char *text)
 {
     for (; *text != '\0'; text++)
-        fputc(toupper((unsigned char)*text), f);
+        fputc(*text == ' ' ? '-' : toupper((unsigned char)*text), f);
+}
+
+/* "ports check" as pages are named: "ports-check". */
+static void put_page_name(FILE *f, const char *command)
+{
+    for (; *command != '\0'; command++)
+        fputs(*command == ' ' || *command == '-' ? "\\-" : (char[]){*command, '\0'}, f);
 }
 
 static void put_title(FILE *f, const char *command, const char *help)
@@ -77,10 +84,22 @@ static void put_title(FILE *f, const char *command, const char *help)
     put_upper(f, command);
     fprintf(f, "\" \"8\" \"\" \"portico " PORTICO_VERSION "\" \"\"\n.SH NAME\n%s%s", cli_program(),
             command[0] != '\0' ? "\\-" : "");
-    put_text(f, command);
+    put_page_name(f, command);
     fputs(" \\- ", f);
     put_text(f, help);
     fputs("\n", f);
+}
+
+static void put_commands(FILE *f, const struct command *const *list)
+{
+    fputs(".SH COMMANDS\n", f);
+    for (; *list != NULL; list++) {
+        fprintf(f, ".TP\n.BR %s\\- ", cli_program());
+        put_page_name(f, (*list)->name);
+        fputs(" (8)\n", f);
+        put_text(f, (*list)->help);
+        fputc('\n', f);
+    }
 }
 
 static void write_command(FILE *f, const struct command *c)
@@ -94,6 +113,8 @@ static void write_command(FILE *f, const struct command *c)
     put_text(f, c->usage[0] != '\0' ? c->usage : "[flags]");
     fputs("\n.SH DESCRIPTION\n", f);
     put_paragraphs(f, c->about != NULL ? c->about : c->help);
+    if (c->subs != NULL)
+        put_commands(f, c->subs);
     fputs(".SH OPTIONS\n", f);
     for (size_t i = 0; i < n; i++) {
         fputs(".TP\n\\fB", f);
@@ -114,14 +135,8 @@ static void write_command(FILE *f, const struct command *c)
 static void write_program(FILE *f)
 {
     put_title(f, "", "web server and gateway");
-    fprintf(f, ".SH SYNOPSIS\n.B %s\n[command]\n.SH COMMANDS\n", cli_program());
-    for (const struct command *const *c = commands; *c != NULL; c++) {
-        fprintf(f, ".TP\n.BR %s\\- ", cli_program());
-        put_text(f, (*c)->name);
-        fputs(" (8)\n", f);
-        put_text(f, (*c)->help);
-        fputc('\n', f);
-    }
+    fprintf(f, ".SH SYNOPSIS\n.B %s\n[command]\n", cli_program());
+    put_commands(f, commands);
 }
 
 static FILE *open_page(const char *folder, const char *command)
@@ -129,10 +144,25 @@ static FILE *open_page(const char *folder, const char *command)
     char path[FOLDER_MAX];
     snprintf(path, sizeof path, "%s/%s%s%s.8", folder, cli_program(), command[0] != '\0' ? "-" : "",
              command);
+    for (char *at = path + strlen(folder); *at != '\0'; at++)
+        *at = *at == ' ' ? '-' : *at;
     FILE *f = fopen(path, "we");
     if (f == NULL)
         cli_fail("open %s: %s", path, strerror(errno));
     return f;
+}
+
+/* A page for each, and for their subcommands. */
+static bool write_pages(const char *folder, const struct command *const *list)
+{
+    bool good = true;
+    for (; good && list != NULL && *list != NULL; list++) {
+        FILE *f = open_page(folder, (*list)->name);
+        if (f != NULL)
+            write_command(f, *list);
+        good = f != NULL && fclose(f) == 0 && write_pages(folder, (*list)->subs);
+    }
+    return good;
 }
 
 static int run(const struct command_line *l)
@@ -149,13 +179,7 @@ static int run(const struct command_line *l)
     FILE *f = open_page(folder, "");
     if (f != NULL)
         write_program(f);
-    bool good = f != NULL && fclose(f) == 0;
-    for (const struct command *const *c = commands; good && *c != NULL; c++) {
-        f = open_page(folder, (*c)->name);
-        if (f != NULL)
-            write_command(f, *c);
-        good = f != NULL && fclose(f) == 0;
-    }
+    bool good = f != NULL && fclose(f) == 0 && write_pages(folder, commands);
     return good ? EXIT_OK : EXIT_QUIT_FAILED;
 }
 

@@ -15,6 +15,7 @@ extern const struct command command_fmt;
 extern const struct command command_hash_password;
 extern const struct command command_list_modules;
 extern const struct command command_manpage;
+extern const struct command command_ports;
 extern const struct command command_reload;
 extern const struct command command_respond;
 extern const struct command command_reverse_proxy;

@@ -14,6 +14,7 @@ const struct command *const commands[] = {
     &command_hash_password,
     &command_list_modules,
     &command_manpage,
+    &command_ports,
     &command_reload,
     &command_respond,
     &command_reverse_proxy,
