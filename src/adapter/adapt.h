@@ -10,6 +10,7 @@
 
 #include "base/arena.h"
 #include "config/caddyfile.h"
+#include "config/origin.h"
 
 /* --- one adaptation --- */
 
@@ -103,7 +104,7 @@ struct options {
     size_t auto_https_count;
     struct slice default_sni, fallback_sni;
     struct slice user; /* ours: "name[:group]" */
-    json_t *admin, *metrics, *storage, *filesystems, *events; /* NULL: not set */
+    json_t *admin, *metrics, *storage, *filesystems, *events, *ports; /* NULL: not set */
     struct bind_value **default_bind;
     size_t default_bind_count;
     struct log_value **logs;
@@ -153,6 +154,7 @@ struct adapt {
     unsigned log_counter;
     struct counter groups;
     bool alone; /* opens no file */
+    struct origins *origins; /* where values came from; NULL: nobody asks */
 };
 
 /* --- directives --- */
@@ -327,5 +329,9 @@ void diag_prefix(struct adapt *, const char *format, ...) __attribute__((format(
 
 /* "getting module named …: module not registered: …" */
 enum err no_module(const struct dispenser *, const char *space, struct slice name);
+
+/* Notes where a value of the document comes from (config/origin.h). */
+void adapt_origin(struct adapt *, struct slice path, struct slice name, struct slice file,
+                  unsigned line);
 
 void adapt_warn(struct adapt *, const struct token *, struct slice directive, const char *message);

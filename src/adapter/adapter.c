@@ -342,6 +342,27 @@ static json_t *admin_json(struct adapt *a)
     return admin;
 }
 
+static void note_site(struct adapt *a, struct slice address, const struct placed_site *p)
+{
+    const struct server_block *block = p->site->block;
+    struct slice path = arena_printf(a->arena, "listen " SLICE_FMT, SLICE_ARG(address));
+    for (size_t k = 0; k < p->count; k++) {
+        size_t t = 0;
+        while (t + 1 < block->key_count && block->keys[t].text.ptr != p->keys[k].ptr)
+            t++;
+        adapt_origin(a, path, p->keys[k], block->keys[t].file, block->keys[t].line);
+    }
+}
+
+/* The sites of each listening address, by the line of the key that put them there. */
+static void note_listeners(struct adapt *a, const struct pairing *pairings, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t l = 0; l < pairings[i].listener_count; l++)
+            for (size_t s = 0; s < pairings[i].site_count; s++)
+                note_site(a, pairings[i].listeners[l].address, &pairings[i].sites[s]);
+}
+
 static enum err build_document(struct adapt *a, struct site *sites, size_t site_count,
                                json_t **out)
 {
@@ -349,6 +370,7 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
     size_t count;
     json_t *servers, *tls, *apps = j_object(a), *document = j_object(a);
     TRY(sites_place(a, sites, site_count, &pairings, &count));
+    note_listeners(a, pairings, count);
     TRY(servers_build(a, pairings, count, &servers));
     TRY(tls_app_build(a, pairings, count, &tls));
     json_t *pki = pki_app_build(a, pairings, count);
@@ -365,6 +387,8 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
         j_set(a, apps, "http", http_app(a, servers));
     if (pki != NULL)
         j_set(a, apps, "pki", pki);
+    if (a->options.ports != NULL)
+        j_set(a, apps, "ports", a->options.ports);
     if (tls != NULL)
         j_set(a, apps, "tls", tls);
     if (json_object_size(apps) > 0)
@@ -416,14 +440,15 @@ static void clean_sentence(struct diag *d)
 }
 
 static enum err adapt(bool alone, struct slice file_name, struct slice body, json_t **document,
-                      json_t **warnings, struct diag *diag)
+                      json_t **warnings, struct origins *origins, struct diag *diag)
 {
     struct arena arena;
     struct diag own;
     arena_init(&arena, 65536);
     diag = diag != NULL ? diag : &own;
     diag_clear(diag);
-    struct adapt a = {.arena = &arena, .diag = diag, .warnings = json_array(), .alone = alone};
+    struct adapt a = {.arena = &arena, .diag = diag, .warnings = json_array(), .alone = alone,
+                      .origins = origins};
     *document = *warnings = NULL;
     file_name = file_name.len > 0 ? file_name : SLICE("Caddyfile");
     enum err e = adapt_all(&a, file_name, body, document);
@@ -443,11 +468,20 @@ static enum err adapt(bool alone, struct slice file_name, struct slice body, jso
 enum err adapt_caddyfile(struct slice file_name, struct slice body, json_t **document,
                          json_t **warnings, struct diag *diag)
 {
-    return adapt(false, file_name, body, document, warnings, diag);
+    return adapt(false, file_name, body, document, warnings, NULL, diag);
+}
+
+enum err adapt_caddyfile_origins(struct slice file_name, struct slice body, json_t **document,
+                                 json_t **warnings, struct origins *origins, struct diag *diag)
+{
+    enum err e = adapt(false, file_name, body, document, warnings, origins, diag);
+    if (origins != NULL)
+        origins_sort(origins);
+    return e;
 }
 
 enum err adapt_caddyfile_alone(struct slice file_name, struct slice body, json_t **document,
                                json_t **warnings, struct diag *diag)
 {
-    return adapt(true, file_name, body, document, warnings, diag);
+    return adapt(true, file_name, body, document, warnings, NULL, diag);
 }

@@ -13,6 +13,13 @@
 #include "base/text.h"
 #include "config/jsonx.h"
 
+void adapt_origin(struct adapt *a, struct slice path, struct slice name, struct slice file,
+                  unsigned line)
+{
+    if (a->origins != NULL)
+        origins_add(a->origins, path, name, file, line);
+}
+
 json_t *keep(struct adapt *a, json_t *value)
 {
     if (value == NULL)

@@ -50,6 +50,8 @@ static void put_upstream(struct proxy *p, struct slice dial)
 {
     json_t *u = j_object(p->h->a);
     j_put_text(p->h->a, u, "dial", dial);
+    adapt_origin(p->h->a, arena_printf(p->h->a->arena, "upstream " SLICE_FMT, SLICE_ARG(dial)), dial,
+                 dispenser_file(&p->h->d), dispenser_line(&p->h->d));
     j_add_to_list(p->h->a, p->o, SLICE("upstreams"), u);
 }
 

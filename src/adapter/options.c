@@ -365,6 +365,7 @@ static const struct {
     {"metrics", read_metrics},
     {"order", read_order},
     {"persist_config", read_persist_config},
+    {"ports", ports_option_read},
     {"servers", read_servers},
     {"shutdown_delay", read_shutdown_delay},
     {"storage", read_storage},

@@ -15,5 +15,8 @@ MUST_USE enum err option_duration(struct adapt *, struct dispenser *, int64_t *n
 /* The `servers` option at the cursor's block. */
 MUST_USE enum err server_options_read(struct adapt *, struct dispenser *, struct server_options *);
 
+/* The option `ports`, to the app. */
+MUST_USE enum err ports_option_read(struct adapt *, struct dispenser *);
+
 /* The storage whose name is at the cursor, with its inline key. */
 MUST_USE enum err storage_read(struct adapt *, struct dispenser *, json_t **storage);

@@ -9,7 +9,9 @@
 #include "base/arena.h"
 
 struct origin {
-    struct slice path; /* of the value in the document: "apps.http.servers.srv0.listen[0]" */
+    struct slice path; /* of the value in the document: "apps.ports.declarations[0]". What stands at
+                          many places of it has its own text instead: "listen :443" for the sites of
+                          an address, "upstream localhost:3000" */
     struct slice name; /* what a person calls it: "example.com", "simon", "localhost:3000" */
     struct slice file; /* as it was named when it was read */
     uint32_t line;     /* from 1 */
