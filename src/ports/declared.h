@@ -23,6 +23,11 @@
 #include "config/origin.h"
 #include "ports/port.h"
 
+enum {
+    POLICY_PORTS_MAX = 65536,  /* ports and ranges that the app may name */
+    POLICY_FROM_MAX = 65536,   /* prefixes of one declaration */
+};
+
 struct ports_policy {
     const struct port_declaration *items; /* of the app only */
     size_t count;
@@ -30,14 +35,42 @@ struct ports_policy {
     bool nftables;          /* enforce */
 };
 
-/* The app alone; `app` NULL: empty. An unknown member is an error. A sentence in `error`. */
+/* The app alone; `app` NULL: empty. An unknown member is an error, as is a port that is declared
+ * twice. A sentence in `error`. */
 enum err ports_policy_read(const json_t *app, const struct origins *, struct arena *,
                            struct ports_policy *, char *error, size_t cap);
 
+/* A growing list of declarations. */
+struct declarations {
+    struct arena *arena;
+    struct port_declaration *items;
+    size_t count, cap;
+};
+
+struct port_declaration *declarations_add(struct declarations *);
+
 /* Everything of the document. Conflicts are errors with both places: two services with one port, a
- * site or service bound wider than a declaration allows. `origins` may be NULL. */
+ * site or service bound wider than a declaration allows. `origins` may be NULL. What is declared is
+ * given back all the same when the only error is a conflict (ERR_EXISTS). */
 enum err ports_declared(const json_t *document, const struct origins *, struct arena *,
                         const struct port_declaration **, size_t *count, char *error, size_t cap);
 
-/* Gives each entry its declarations, and adds entries for declared listeners without a socket. */
+/* ERR_EXISTS and a sentence for the first two that exclude each other. */
+enum err declarations_conflict(const struct port_declaration *, size_t count, char *error,
+                               size_t cap);
+
+/* "the site example.com (Caddyfile:3)" */
+struct slice declaration_text(const struct port_declaration *, struct arena *);
+
+/* Whether a host means this device only: "localhost", 127.0.0.0/8, ::1. */
+bool host_is_loopback(struct slice);
+
+bool address_is_any(const struct ip_address *);
+bool address_is_loopback(const struct ip_address *);
+
+/* Gives each entry IANA's name and class. */
+void table_name(struct port_table *);
+
+/* Gives each entry its declarations, and adds entries for declared listeners without a socket; the
+ * table is sorted again. */
 void table_declare(struct port_table *, const struct port_declaration *, size_t count);

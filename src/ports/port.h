@@ -52,6 +52,7 @@ struct port_declaration {
     struct slice name;          /* "example.com", "simon", "ssh" */
     struct slice file;          /* empty: not known */
     uint32_t line;
+    bool plain;                 /* a site on HTTP's port that answers more than a redirect */
     enum port_reach reach;      /* wanted; REACH_UNKNOWN: nothing was said */
     const struct ip_range *from; /* of REACH_NETWORK (or more than the device) */
     size_t from_count;
