@@ -4,24 +4,100 @@
  */
 #include "app/cmd_ports.h"
 
-#include "app/cli_help.h"
+#include <stdio.h>
+
 #include "app/commands.h"
+#include "app/ports_filter.h"
+#include "app/ports_view.h"
+
+static const struct flag flags[] = {
+    PORTS_FLAGS,
+    {"json", 'j', false, NULL, "as JSON, a contract for programs", NULL},
+    {"csv", 0, false, NULL, "as CSV, for spreadsheets", NULL},
+    {0},
+};
 
 static const struct command *const subs[] = {
-    &command_ports_iana,
-    NULL,
+    &command_ports_check, &command_ports_explain, &command_ports_free, &command_ports_iana,
+    &command_ports_log,   NULL,
 };
+
+static void put_count(struct buffer *b, size_t n, const char *word, bool first)
+{
+    if (n > 0)
+        (void)buffer_append_f(b, "%s%zu %s%s", first ? "" : ", ", n, word, n == 1 ? "" : "s");
+}
+
+/* "14 ports; 1 error, 2 warnings: portico ports check" */
+static void put_summary(const struct ports_view *v, struct buffer *b)
+{
+    size_t errors = findings_count(&v->table, SEVERITY_ERROR);
+    size_t warnings = findings_count(&v->table, SEVERITY_WARNING) - errors;
+    size_t infos = findings_count(&v->table, SEVERITY_INFO) - errors - warnings;
+    (void)buffer_append_f(b, "\n%zu %s", v->table.count, v->table.count == 1 ? "row" : "rows");
+    if (errors + warnings + infos > 0)
+        (void)BUFFER_PUT(b, "; ");
+    put_count(b, errors, "error", true);
+    put_count(b, warnings, "warning", errors == 0);
+    put_count(b, infos, "note", errors + warnings == 0);
+    if (errors + warnings + infos > 0)
+        (void)buffer_append_f(b, " (%s ports check%s tells them)", cli_program(),
+                              errors + warnings == 0 ? " --severity info" : "");
+    (void)BUFFER_PUT(b, "\n");
+}
+
+static int print_text(const struct ports_view *v)
+{
+    struct buffer b;
+    buffer_init(&b, SIZE_MAX);
+    port_text_write(&v->table, output_columns(), output_colours(), &b);
+    put_summary(v, &b);
+    return output_put(&b, EXIT_OK);
+}
+
+static int print_csv(const struct ports_view *v)
+{
+    struct buffer b;
+    buffer_init(&b, SIZE_MAX);
+    port_csv_write(&v->table, &b);
+    return output_put(&b, EXIT_OK);
+}
 
 static int run(const struct command_line *l)
 {
-    help_print_command(l->command);
-    return EXIT_OK;
+    struct ports_view v;
+    struct ports_filter filter = {l->args, l->args_count};
+    if (flag_on(l, "json") && flag_on(l, "csv"))
+        return cli_fail("--json and --csv exclude each other");
+    int status = ports_view_open(l, &v);
+    if (status == EXIT_OK) {
+        filter_apply(&filter, &v.table);
+        status = flag_on(l, "json")  ? output_json(port_json(&v.table), EXIT_OK)
+                 : flag_on(l, "csv") ? print_csv(&v)
+                                     : print_text(&v);
+        ports_view_tell_unseen(&v);
+    }
+    ports_view_close(&v);
+    return status;
 }
 
 const struct command command_ports = {
     .name = "ports",
-    .usage = "[command]",
-    .help = "Tells about this machine's ports",
+    .usage = "[command] | [<filter>...] [--json|--csv] [--config <path> [--adapter <name>]]",
+    .help = "Tells which ports of this machine are open, whose they are and who can reach them",
+    .about = "Prints a table of every listening or bound port of this machine: its number and protocol,\n"
+             "the address, who can reach it, whose it is, what the number is for, and where the\n"
+             "configuration names it. Words choose rows: ports and ranges (443, 8000-8010, 53/udp),\n"
+             "protocols (tcp), reaches (world, network, device), names of programs, units, services.\n\n"
+             "  $ %s ports\n"
+             "  $ %s ports world\n"
+             "  $ %s ports 3000-3999 tcp --json\n"
+             "  $ %s ports nginx --config Caddyfile\n\n"
+             "It works without root and without a running server, and tells what it could not see. The\n"
+             "configuration is the one of --config, or a running server's, or ./Caddyfile, or\n"
+             "/etc/portico/Caddyfile. Colours are for terminals; NO_COLOR=1 switches them off.",
+    .flags = flags,
+    .max_args = ARGS_MAX,
     .run = run,
     .subs = subs,
 };

@@ -56,8 +56,8 @@ enum err file_read_all(const char *path, char **bytes, size_t *len, char *error,
 }
 
 static enum err adapt(struct slice adapter, struct slice file_name, struct slice body,
-                      json_t **document, json_t **warnings, struct diag *diag, char *error,
-                      size_t cap)
+                      json_t **document, json_t **warnings, struct origins *origins,
+                      struct diag *diag, char *error, size_t cap)
 {
     *document = *warnings = NULL;
     diag_clear(diag);
@@ -66,7 +66,7 @@ static enum err adapt(struct slice adapter, struct slice file_name, struct slice
                  SLICE_ARG(slice_take(adapter, 100)));
         return ERR_UNSUPPORTED;
     }
-    enum err e = adapt_caddyfile(file_name, body, document, warnings, diag);
+    enum err e = adapt_caddyfile_origins(file_name, body, document, warnings, origins, diag);
     if (e != OK)
         snprintf(error, cap, "adapting config using caddyfile: %s", diag->text);
     return e;
@@ -76,7 +76,7 @@ enum err config_adapt(struct slice adapter, struct slice file_name, struct slice
                       json_t **document, json_t **warnings, char *error, size_t cap)
 {
     struct diag diag;
-    return adapt(adapter, file_name, body, document, warnings, &diag, error, cap);
+    return adapt(adapter, file_name, body, document, warnings, NULL, &diag, error, cap);
 }
 
 /* --- showing the place of an error --- */
@@ -124,7 +124,7 @@ static enum err adapt_file(const char *adapter, const char *path, struct slice b
 {
     struct diag diag;
     enum err e = adapt(slice_from(adapter), slice_from(path), body, &c->document, &c->warnings,
-                       &diag, error, cap);
+                       &c->origins, &diag, error, cap);
     if (e != OK)
         show_place(&diag, path, body, error, cap);
     return e;
@@ -181,6 +181,7 @@ enum err config_load(const char *path, const char *adapter, struct loaded_config
     char *bytes;
     size_t len;
     memset(c, 0, sizeof *c);
+    origins_init(&c->origins);
     bool chosen = adapter != NULL && adapter[0] != '\0';
     if (path == NULL || path[0] == '\0') {
         if (chosen && strcmp(adapter, "caddyfile") != 0) {
@@ -203,6 +204,8 @@ enum err config_load(const char *path, const char *adapter, struct loaded_config
                      ? adapt_file(adapter, path, body, c, error, cap)
                      : parse_json(body, path, &c->document, error, cap);
     mem_free(bytes);
+    if (e != OK)
+        origins_deinit(&c->origins);
     return e;
 }
 
@@ -211,4 +214,5 @@ void config_unload(struct loaded_config *c)
     json_decref(c->document);
     json_decref(c->warnings);
     c->document = c->warnings = NULL;
+    origins_deinit(&c->origins);
 }

@@ -7,12 +7,14 @@
 #include <jansson.h>
 
 #include "base/slice.h"
+#include "config/origin.h"
 
 struct loaded_config {
     json_t *document;   /* NULL when no file was named and none is there */
     json_t *warnings;   /* an array of {"file", "line", "directive", "message"}, or NULL */
     char path[4096];    /* what was read; "" for none, "-" for stdin */
     char adapter[32];   /* "" for JSON */
+    struct origins origins; /* where its values came from; empty for JSON */
 };
 
 /* `path` NULL: ./Caddyfile if it exists (with the adapter caddyfile or none named). `adapter` NULL

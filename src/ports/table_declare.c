@@ -153,11 +153,11 @@ static void add_missing(struct port_table *t, struct missing *m, const struct po
     new_missing(t, m, &fresh, d);
 }
 
-/* A range, or a port that is declared for nobody, need not have a listener; one of any protocol has
- * it in either. */
+/* A range, or a port that is declared for nobody, need not have a listener, and the admin API has
+ * one wherever a server runs at all; one of any protocol has it in either. */
 static bool wants_listener(const struct port_declaration *d)
 {
-    if (d->first == 0 || d->reach == REACH_NOBODY)
+    if (d->first == 0 || d->reach == REACH_NOBODY || d->by == DECLARED_ADMIN)
         return false;
     return d->by != DECLARED_PORTS || d->first == d->last;
 }
