@@ -237,30 +237,55 @@ bool net_is_local(const struct net_view *v, const struct ip_address *a)
     return false;
 }
 
-static struct ranges routed(struct arena *a, const struct net_view *v, const struct net_link *l,
-                            bool six)
+static int by_size(const void *a, const void *b)
 {
-    struct ip_range *all = ARENA_ARRAY(a, struct ip_range, v->routes_count + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < v->routes_count; i++) {
-        const struct net_route *r = &v->routes[i];
-        if ((r->link == l->index || r->link == 0) && r->to.first.is_six == six)
-            all[n++] = r->to;
+    const struct net_route *x = a, *y = b;
+    if (x->to.first.is_six != y->to.first.is_six)
+        return x->to.first.is_six - y->to.first.is_six;
+    for (int i = 0; i < 16; i++) { /* the last address minus the first: smaller is more specific */
+        int dx = x->to.last.bytes[i] - x->to.first.bytes[i], dy = y->to.last.bytes[i] - y->to.first.bytes[i];
+        if (dx != dy)
+            return dx - dy;
     }
-    return ranges_of(a, all, n);
+    return 0;
 }
 
+/* What the routes of one size lead to by a link, without what a more specific one takes. */
+static void give_routed(struct arena *a, const struct net_view *v, struct net_link *l, size_t first,
+                        size_t behind, struct ranges taken)
+{
+    struct ip_range *all = ARENA_ARRAY(a, struct ip_range, behind - first);
+    bool six = v->routes[first].to.first.is_six;
+    size_t n = 0;
+    for (size_t i = first; i < behind; i++) {
+        if (v->routes[i].link == l->index || v->routes[i].link == 0)
+            all[n++] = v->routes[i].to;
+    }
+    struct ranges mine = ranges_minus(a, ranges_of(a, all, n), taken);
+    l->routed[six] = ranges_or(a, l->routed[six], mine);
+}
+
+/* An answer goes the way of the most specific route, so packets are taken to come that way, too. */
 void net_view_finish(struct arena *a, struct net_view *v)
 {
-    for (size_t i = 0; i < v->links_count; i++) {
-        struct net_link *l = &v->links[i];
-        if (!l->up || l->loopback)
-            continue;
-        l->routed[0] = routed(a, v, l, false);
-        l->routed[1] = routed(a, v, l, true);
-    }
+    struct ranges taken = RANGES_NONE;
     if (v->ruleset == NULL)
         v->ruleset = ARENA_NEW(a, struct nft_ruleset);
+    if (v->routes_count > 0)
+        qsort(v->routes, v->routes_count, sizeof *v->routes, by_size);
+    for (size_t first = 0, behind; first < v->routes_count; first = behind) {
+        for (behind = first + 1; behind < v->routes_count &&
+                                 by_size(&v->routes[first], &v->routes[behind]) == 0;)
+            behind++;
+        struct ip_range *all = ARENA_ARRAY(a, struct ip_range, behind - first);
+        for (size_t i = first; i < behind; i++)
+            all[i - first] = v->routes[i].to;
+        for (size_t i = 0; i < v->links_count; i++) {
+            if (v->links[i].up && !v->links[i].loopback)
+                give_routed(a, v, &v->links[i], first, behind, taken);
+        }
+        taken = ranges_or(a, taken, ranges_of(a, all, behind - first));
+    }
 }
 
 /* ---- reading ---- */

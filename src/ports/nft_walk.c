@@ -43,6 +43,7 @@ struct walk {
     struct slice oif;
     struct slice why;
     bool untracked, dnat, forward, over;
+    bool ours; /* what this machine sends to itself: addresses were changed on the way out already */
     size_t steps;
 };
 
@@ -472,7 +473,7 @@ static struct pieces hook_walk(struct walk *w, const char *hook, struct pieces i
     size_t count = 0;
     for (size_t i = 0; i < w->ruleset->chains_count && count < CHAINS_MAX; i++) {
         const struct nft_chain *c = w->ruleset->chains[i];
-        if (!of_packet(w->packet, c, hook))
+        if (!of_packet(w->packet, c, hook) || (w->ours && slice_eq(c->type, SLICE("nat"))))
             continue;
         size_t at = count++;
         for (; at > 0 && chains[at - 1]->priority > c->priority; at--)
@@ -574,6 +575,22 @@ static void conclude(struct walk *w, const struct pieces *in, struct nft_outcome
     o->why = w->why;
 }
 
+/* The way out of what comes in by the loopback interface. */
+static struct pieces output_walk(struct walk *w, struct pieces in)
+{
+    const struct nft_packet *was = w->packet;
+    struct nft_packet p = *was;
+    p.iif = SLICE_NONE;
+    p.iif_index = 0;
+    w->packet = &p;
+    w->oif = SLICE("lo");
+    in = hook_walk(w, "output", in);
+    w->packet = was;
+    w->oif = SLICE_NONE;
+    w->ours = true;
+    return in;
+}
+
 void nft_walk(const struct nft_ruleset *r, const struct nft_packet *p, uint16_t wanted,
               struct arena *arena, struct nft_outcome *out)
 {
@@ -583,9 +600,12 @@ void nft_walk(const struct nft_ruleset *r, const struct nft_packet *p, uint16_t 
     w.moved = ARENA_ARRAY(arena, struct moved, MOVED_MAX);
     uint64_t every = p->to_count >= NFT_TO_MAX ? UINT64_MAX : ((uint64_t)1 << p->to_count) - 1;
     put(&w, &in, (struct piece){p->from, every});
+    if (slice_eq(p->iif, SLICE("lo")))
+        in = output_walk(&w, in);
     bridge_walk(&w, &in);
     in = hook_walk(&w, "ingress", in);
     in = hook_walk(&w, "prerouting", in);
+    w.ours = false;
     if (p->port == wanted)
         all = hook_walk(&w, "input", in);
     walk_moved(&w, wanted, &all, out);
