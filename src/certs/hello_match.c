@@ -6,12 +6,11 @@
  *     "remote_ip": {"ranges": ["10.0.0.0/8"], "not_ranges": ["10.1.0.0/16"]}
  *     "local_ip": {"ranges": ["192.0.2.1"]}
  *
- * Asked once a handshake, on the worker's thread. Exact names are looked up in a map, however many;
- * placeholders are those of the process and are settled at the start.
+ * Asked once a handshake, on the worker's thread; names of policies are looked up by an index
+ * (tls/policy_index.c), however many. Placeholders are those of the process, settled at the start.
  */
 #include <netinet/in.h>
 
-#include "base/map.h"
 #include "http/host_name.h"
 #include "http/regexp.h"
 #include "http/tls_modules.h"
@@ -21,8 +20,7 @@
 /* --- sni --- */
 
 struct match_sni {
-    struct map exact;
-    struct slice *patterns;
+    struct slice *names; /* and patterns */
     size_t count;
 };
 
@@ -31,48 +29,41 @@ static enum err provision_sni(void *cfg, const json_t *json, struct provision *p
     struct match_sni *m = cfg;
     size_t i;
     json_t *v;
-    map_init(&m->exact, true);
     if (!json_is_array(json))
         return provision_fail(p, "\"sni\" must be an array of strings");
-    m->patterns = ARENA_ARRAY(p->arena, struct slice, json_array_size(json) + 1);
+    m->names = ARENA_ARRAY(p->arena, struct slice, json_array_size(json) + 1);
     json_array_foreach((json_t *)(uintptr_t)json, i, v)
     {
         if (!json_is_string(v))
             return provision_fail(p, "\"sni\" must be an array of strings");
         struct slice text = slice_of(json_string_value(v), json_string_length(v));
         text = template_expand_now(arena_copy(p->arena, text), p->arena);
-        text = host_name_ascii_labels(text, p->arena);
-        if (slice_find(text, '*') != SIZE_MAX)
-            m->patterns[m->count++] = text;
-        else
-            map_put(&m->exact, text, m);
+        m->names[m->count++] = host_name_ascii_labels(text, p->arena);
     }
     return OK;
-}
-
-static void release_sni(void *cfg)
-{
-    struct match_sni *m = cfg;
-    map_deinit(&m->exact);
 }
 
 static bool matches_sni(const void *cfg, const struct tls_hello *hello)
 {
     const struct match_sni *m = cfg;
-    if (map_get(&m->exact, hello->server_name) != NULL)
-        return true;
     for (size_t i = 0; i < m->count; i++)
-        if (subject_matches(hello->server_name, m->patterns[i]))
+        if (subject_matches(hello->server_name, m->names[i]))
             return true;
     return false;
+}
+
+static struct slice *names_of(const void *cfg, size_t *count)
+{
+    const struct match_sni *m = cfg;
+    *count = m->count;
+    return m->names;
 }
 
 const struct module hello_match_sni = {
     .id = "tls.handshake_match.sni",
     .cfg_size = sizeof(struct match_sni),
     .provision = provision_sni,
-    .release = release_sni,
-    .face = &(const struct hello_match){matches_sni},
+    .face = &(const struct hello_match){matches_sni, names_of},
 };
 
 /* --- sni_regexp --- */
@@ -125,7 +116,7 @@ const struct module hello_match_sni_regexp = {
     .cfg_size = sizeof(struct match_sni_regexp),
     .provision = provision_regexp,
     .release = release_regexp,
-    .face = &(const struct hello_match){matches_regexp},
+    .face = &(const struct hello_match){matches_regexp, NULL},
 };
 
 /* --- remote_ip, local_ip --- */
@@ -204,12 +195,12 @@ const struct module hello_match_remote_ip = {
     .id = "tls.handshake_match.remote_ip",
     .cfg_size = sizeof(struct match_address),
     .provision = provision_remote,
-    .face = &(const struct hello_match){matches_remote},
+    .face = &(const struct hello_match){matches_remote, NULL},
 };
 
 const struct module hello_match_local_ip = {
     .id = "tls.handshake_match.local_ip",
     .cfg_size = sizeof(struct match_address),
     .provision = provision_local,
-    .face = &(const struct hello_match){matches_local},
+    .face = &(const struct hello_match){matches_local, NULL},
 };

@@ -21,6 +21,7 @@ struct certificate_list {
 /* The face of "tls.handshake_match" modules. */
 struct hello_match {
     bool (*matches)(const void *cfg, const struct tls_hello *);
+    struct slice *(*names)(const void *cfg, size_t *count); /* where it only asks for these; or NULL */
 };
 
 /* The face of "tls.certificates" modules: adds what it has loaded by loaded_add. */

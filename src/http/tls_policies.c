@@ -74,7 +74,12 @@ static enum err read_match(struct tls_policy *policy, const json_t *match, struc
         const struct module *m;
         void *cfg;
         TRY(provision_module(p, "tls.handshake_match", name, value, &m, &cfg));
-        all[n++] = (struct tls_matcher){((const struct hello_match *)m->face)->matches, cfg};
+        const struct hello_match *face = m->face;
+        policy->by_name |= face->names != NULL;
+        if (face->names != NULL)
+            policy->names = face->names(cfg, &policy->names_count);
+        else
+            all[n++] = (struct tls_matcher){face->matches, cfg};
     }
     policy->matchers = all;
     policy->matchers_count = n;

@@ -135,7 +135,7 @@ bool subject_wildcard(struct slice name, size_t stars, char out[SUBJECT_MAX + 1]
         return false;
     for (size_t i = 0; i < stars; i++) {
         size_t dot = slice_find(name, '.');
-        if (dot == 0 || (dot == SIZE_MAX && i + 1 < stars))
+        if (name.len == 0 || dot == 0 || (dot == SIZE_MAX && i + 1 < stars))
             return false;
         out[len++] = '*';
         if (dot != SIZE_MAX)

@@ -35,7 +35,10 @@ struct tls_selection {
 };
 
 struct tls_policy {
-    const struct tls_matcher *matchers; /* all must match; none: everything */
+    struct slice *names; /* by_name: server names, or patterns of them, one of which it must be */
+    size_t names_count;
+    bool by_name;
+    const struct tls_matcher *matchers; /* all must match, too; none: everything */
     size_t matchers_count;
     struct tls_selection *selection; /* NULL: the first */
     uint16_t min_version, max_version; /* 0: TLS 1.2 and the newest */
@@ -59,6 +62,7 @@ struct tls_policy {
 struct tls_server {
     struct tls_policy *policies; /* tried in order; none matches: the handshake fails */
     size_t count;
+    struct policy_index *index; /* set by tls_server_finish */
     bool h1, h2;       /* protocols that are spoken: the ALPN that is offered by default */
     bool no_tickets;   /* session_tickets.disabled */
 };

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "tls/credential_store.h"
 #include "tls/policy_context.h"
+#include "tls/policy_index.h"
 #include "tls/tickets.h"
 
 enum {
@@ -79,7 +80,9 @@ enum err tls_server_finish(struct tls_server *s, char *why, size_t cap)
         e = s->policies[i].drop ? OK : finish_policy(s, &s->policies[i], &made, &arena, why, cap);
     map_deinit(&made);
     arena_deinit(&arena);
-    if (e != OK)
+    if (e == OK)
+        s->index = policy_index_create(s->policies, s->count);
+    else
         tls_server_release(s);
     return e;
 }
@@ -90,6 +93,8 @@ void tls_server_release(struct tls_server *s)
         policy_context_free(s->policies[i].context);
         s->policies[i].context = NULL;
     }
+    policy_index_free(s->index);
+    s->index = NULL;
 }
 
 void tls_server_thread_deinit(void)
@@ -114,19 +119,6 @@ static void put_address(const struct sockaddr_storage *a, char *out, size_t cap)
         inet_ntop(AF_INET, six->sin6_addr.s6_addr + 12, out, (socklen_t)cap);
     else if (a->ss_family == AF_INET6)
         inet_ntop(AF_INET6, &six->sin6_addr, out, (socklen_t)cap);
-}
-
-static const struct tls_policy *choose_policy(const struct tls_server *s, const struct tls_hello *h)
-{
-    for (size_t i = 0; i < s->count; i++) {
-        const struct tls_policy *p = &s->policies[i];
-        size_t m = 0;
-        while (m < p->matchers_count && p->matchers[m].matches(p->matchers[m].cfg, h))
-            m++;
-        if (m == p->matchers_count)
-            return p;
-    }
-    return NULL;
 }
 
 static enum tls_accept refuse(struct tls_accepting *a, const char *why)
@@ -252,7 +244,7 @@ enum tls_accept tls_accept(struct tls_accepting *a)
         lower[i] = ascii_lower(sent.ptr[i]);
     struct slice name = slice_of(lower, sent.len);
     struct tls_hello h = {name, a->hello->alpn, a->remote, a->local};
-    const struct tls_policy *p = choose_policy(a->server, &h);
+    const struct tls_policy *p = policy_index_find(a->server->index, &h);
     put_address(a->local, local, sizeof local);
     if (p == NULL)
         return refuse(a, "no connection policy matches the ClientHello");
