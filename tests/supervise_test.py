@@ -248,6 +248,8 @@ class Keeper:
                 if how:
                     self.process.send_signal(how)
                 same(self.process.wait(20), status)
+            elif how is None and status:
+                same(self.process.wait(20), status)
             until(lambda: not self.marked(), 10, "a program was left over")
             text = self.text()
             assert self.process.returncode < 0 or not self.groups(), self.groups()
@@ -478,6 +480,43 @@ def no_orphans():
                 same(alive(pid), "warden" not in parts)
         finally:
             k.end()
+
+
+def predecessor():
+    """All guards are killed at once: the next keeper ends what they left in control groups."""
+    k, after = Keeper(), None
+    try:
+        k.ready()
+        pid = k.grow()["pid"]
+        if not k.groups():
+            raise Skip("no control group of version 2 is delegated here")
+        kill_parts(k, pid, ("keeper", "server", "warden", "guardhouse"))
+        k.process.wait(5)
+        after = Keeper()
+        until(lambda: not k.marked(), 5, "left over")
+        same(k.groups(), [])
+    finally:
+        if after:
+            after.end()
+        k.end(how=None)
+
+
+def limits():
+    k = Keeper()
+    try:
+        k.begin(run=["/usr/bin/python3", "-c", "x = b'x' * (1 << 28)"], memory=1 << 25)
+        m = k.hear()
+        if m["kind"] == FAILED:
+            assert "limits: memory is not to be had here: " in m["text"], m
+            for more in ({"tasks": 5}, {"cpu": 0.5}):
+                k.begin(run=["true"], **more)
+                assert "not to be had here" in k.hear(FAILED)["text"]
+            raise Skip("no controllers here: refused, as it should be")
+        m = k.hear(EXITED)
+        same(os.WTERMSIG(m["status"]), signal.SIGKILL)
+        assert "more memory than its limit" in m["text"], m
+    finally:
+        k.end()
 
 
 def warden_dies():
@@ -845,6 +884,8 @@ CASES = [
     ("daemons that a program leaves behind end with it", rest_is_killed),
     ("a chain of forks is ended", bomb),
     ("no process is left over when keeper, server, warden or several of them are killed", no_orphans),
+    ("what all guards together left is ended by the next keeper, in control groups", predecessor),
+    ("limits of memory, tasks and cpu are kept, or refused with a sentence", limits),
     ("a warden that is killed takes its program with it, and the keeper goes on", warden_dies),
     ("a new server lists what runs, and hears of what ended meanwhile", adopted),
     ("what a new server does not ask for is stopped", unclaimed),

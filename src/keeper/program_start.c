@@ -148,14 +148,6 @@ static enum err open_pipes(struct pipes *p, bool exec, char *error, size_t cap)
     return OK;
 }
 
-static struct cgroups *groups_of(struct keeper *k)
-{
-    if (!k->programs.groups_known)
-        cgroups_init(&k->programs.groups);
-    k->programs.groups_known = true;
-    return &k->programs.groups;
-}
-
 static bool open_guardhouse(struct keeper *k)
 {
     struct programs *g = &k->programs;
@@ -201,7 +193,7 @@ static enum err start_warden(struct program *p, const struct launch *l, const in
     if (e == OK)
         e = open_pipes(&pipes, p->exec, error, cap);
     if (e == OK)
-        e = cgroup_create(groups_of(k), l, p->facts.instance, &pipes.cgroup, error, cap);
+        e = cgroup_create(&k->programs.groups, l, p->facts.instance, &pipes.cgroup, error, cap);
     if (e == OK && !watch_start(&k->rounds, &p->wire, pipes.wire[0]))
         e = ERR_LIMIT;
     if (e == OK)

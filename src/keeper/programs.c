@@ -248,7 +248,7 @@ void programs_init(struct keeper *k)
     list_init(&g->all);
     list_init(&g->sockets);
     g->wire = (struct watch){-1, on_server};
-    g->groups.folder = -1;
+    cgroups_init(&g->groups);
     g->guard_wire = (struct watch){-1, programs_on_guardhouse};
     g->guardhouse.on_end = programs_on_guardhouse_end;
     moment_init(&g->retry, programs_on_retry);

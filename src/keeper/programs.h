@@ -39,10 +39,10 @@ struct programs {
     char *allowed[ALLOWED_MAX];
     unsigned allowed_count;
     struct cgroups groups;
-    bool groups_known;
     struct rlimit files;    /* as this process was started with */
 };
 
+/* What a predecessor that was killed has left in control groups is ended. */
 void programs_init(struct keeper *);
 void programs_deinit(struct keeper *); /* when none is left */
 

@@ -304,7 +304,7 @@ enum err cgroup_create(struct cgroups *g, const struct launch *l, uint64_t insta
     if (g->folder < 0)
         return OK;
     name_group(name, sizeof name, l->service, l->replica, instance);
-    bool made = mkdirat(g->folder, name, 0755) == 0;
+    bool made = mkdirat(g->folder, name, 0755) == 0 || errno == EEXIST;
     *folder = made ? openat(g->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (*folder >= 0 && limit(*folder, l))
         return OK;
