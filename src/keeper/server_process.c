@@ -64,11 +64,11 @@ static void child_exec(struct keeper *k, int fd, int programs_fd, pid_t parent)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) /* it died before the line above */
         _exit(1);
-    /* Terminal signals go to the whole foreground group; only the keeper acts on them. */
-    signal(SIGINT, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
+    /* A terminal's signals go to the whole foreground group, and systemd's to all of a unit: only
+     * the keeper acts on them. */
+    static const int others[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGPIPE};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        signal(others[i], SIG_IGN);
     pass_on(fd, KEEPER_ENV);
     pass_on(programs_fd, SUPERVISOR_ENV);
     unsetenv("LISTEN_PID"); /* the sockets are the keeper's, and so is what systemd is told */

@@ -1,0 +1,244 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The unit under a real systemd, as TAP: one that is process 1 of namespaces that the test makes, above
+an overlay of this machine's files, so that nothing outside is touched. Usage: systemd_test.py PORTICO
+[TEXT]."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from server import Skip, run_cases, same
+
+PORTICO = os.path.abspath(sys.argv[1])
+SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SYSTEMD = "/lib/systemd/systemd"
+FOLDER = tempfile.mkdtemp(prefix="portico-systemd-")
+
+# Run with namespaces of its own. What a system starts beside its services is left out: the two
+# targets that every unit stands on are empty.
+BEGIN = r"""set -e
+mount --make-rprivate /
+ip link set lo up
+mount -t tmpfs -o size=1g tmpfs "$1"
+mkdir "$1/up" "$1/work" "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/up,workdir=$1/work" overlay "$1/root"
+cd "$1/root"
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp
+mkdir -p etc/systemd/system/portico.service.d etc/systemd/system/caddy.service.d
+for target in sysinit basic network network-online; do
+    rm -rf "etc/systemd/system/$target.target.wants" "etc/systemd/system/$target.target"
+    printf '[Unit]\nDescription=%s\nDefaultDependencies=no\n' "$target" \
+        > "etc/systemd/system/$target.target"
+done
+printf '[Unit]\nDescription=nothing\nDefaultDependencies=no\n' > etc/systemd/system/bare.target
+"$2/packaging/install" "$3" "$1/root" /usr
+printf '[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0 PORTICO_IO=%s\nWatchdogSec=2\n' "$4" |
+    tee etc/systemd/system/portico.service.d/test.conf \
+        > etc/systemd/system/caddy.service.d/test.conf
+mkdir -p etc/caddy
+rm -f usr/bin/caddy
+ln -s portico usr/bin/caddy
+container=lxc exec chroot . /lib/systemd/systemd --system --unit=bare.target --log-target=null
+"""
+
+SITE = ":80 {\n\trespond %s\n}\n"
+SLOW = """import http.server, time
+class Slow(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        open("/tmp/asked", "w").close()
+        time.sleep(1)
+        self.send_response(200)
+        self.send_header("Content-Length", "11")
+        self.end_headers()
+        self.wfile.write(b"slow answer")
+http.server.HTTPServer(("127.0.0.1", 3000), Slow).serve_forever()
+"""
+CADDY_UNIT = """[Unit]
+Description=Caddy
+After=network.target network-online.target
+Requires=network-online.target
+[Service]
+Type=notify
+User=caddy
+Group=caddy
+ExecStart=/usr/bin/caddy run --environ --config /etc/caddy/Caddyfile
+ExecReload=/usr/bin/caddy reload --config /etc/caddy/Caddyfile --force
+TimeoutStopSec=5s
+LimitNOFILE=1048576
+LimitNPROC=512
+PrivateTmp=true
+ProtectSystem=full
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+"""
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(word) for word in f.read().split()]
+
+
+class Machine:
+    """A systemd of its own with the unit installed and not started."""
+
+    def __init__(self, io):
+        if os.geteuid() != 0:
+            raise Skip("only root can make such namespaces")
+        if not os.path.exists(SYSTEMD) or shutil.which("systemctl") is None:
+            raise Skip("systemd is not installed")
+        folder = tempfile.mkdtemp(dir=FOLDER)
+        self.log = open(f"{folder}.log", "w+", encoding="utf-8")
+        self.outer = subprocess.Popen(
+            ["unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup",
+             "--kill-child", "sh", "-c", BEGIN, "begin", folder, SOURCE, PORTICO, io],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        try:
+            self.await_systemd()
+        except BaseException:
+            self.end()
+            raise
+
+    def await_systemd(self):
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if self.outer.poll() is not None:
+                self.log.seek(0)
+                raise Skip("a systemd cannot be started here: " + " ".join(self.log.read().split())[-200:])
+            below = children(self.outer.pid)
+            if below and os.readlink(f"/proc/{below[0]}/exe").endswith("/systemd"):
+                self.first = below[0]
+                if self.run("systemctl", "is-system-running", status=None).strip() in (
+                        "running", "degraded"):
+                    self.run("systemd-sysusers")
+                    return
+            time.sleep(0.05)
+        raise Skip("a systemd does not come up here")
+
+    def run(self, *command, status=0, text=None):
+        done = subprocess.run(
+            ["nsenter", "-t", str(self.first), "--all", f"--root=/proc/{self.first}/root",
+             f"--wd=/proc/{self.first}/root", *command], input=text, capture_output=True, text=True,
+            check=False, timeout=60)
+        out = done.stdout + done.stderr
+        assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{out}"
+        return out
+
+    def write(self, path, text):
+        self.run("sh", "-c", f"cat > {path}", text=text)
+
+    def get(self):
+        return self.run("curl", "-s", "-m", "5", "http://127.0.0.1/", status=None)
+
+    def await_answer(self, want):
+        end = time.monotonic() + 30
+        while (got := self.get()) != want and time.monotonic() < end:
+            time.sleep(0.05)
+        same(got, want)
+
+    def show(self, unit, name):
+        return self.run("systemctl", "show", "-P", name, unit).strip()
+
+    def end(self):
+        for pid in children(self.outer.pid) if self.outer.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)  # with it all of its namespace
+        self.outer.kill()
+        self.outer.wait(10)
+        self.log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+def serves(io):
+    with Machine(io) as m:
+        m.write("/etc/portico/Caddyfile", SITE % "one")
+        m.run("systemctl", "start", "portico")  # returns when it is ready
+        same(m.get(), "one")
+        same(m.show("portico", "StatusText"), "serving")
+        main = m.show("portico", "MainPID")
+        same(m.run("ps", "-o", "user=", "-p", main).strip(), "portico")
+        m.write("/etc/portico/Caddyfile", SITE % "two")
+        m.run("systemctl", "reload", "portico")
+        same(m.get(), "two")
+        m.write("/etc/portico/Caddyfile", ":80 {\n\trespnd three\n}\n")
+        m.run("systemctl", "reload", "portico", status=1)
+        same(m.get(), "two")
+        same(m.show("portico", "ActiveState"), "active")
+        same(m.show("portico", "MainPID"), main)
+        group = "/sys/fs/cgroup" + m.show("portico", "ControlGroup")
+        m.run("systemctl", "stop", "portico")
+        same(m.show("portico", "Result"), "success")
+        same(m.run("sh", "-c", f"cat {group}/cgroup.procs 2>/dev/null || true"), "")
+
+
+def comes_back(io):
+    with Machine(io) as m:
+        m.write("/etc/portico/Caddyfile", SITE % "one")
+        m.run("systemctl", "start", "portico")
+        main = m.show("portico", "MainPID")
+        server = m.run("pgrep", "-P", main).split()[0]
+        m.run("kill", "-9", server)  # the keeper starts another
+        m.await_answer("one")
+        same(m.show("portico", "MainPID"), main)
+        m.run("kill", "-9", main)  # systemd starts another
+        m.await_answer("one")
+        same(m.show("portico", "NRestarts"), "1")
+
+
+def watched(io):
+    with Machine(io) as m:
+        m.write("/etc/portico/Caddyfile", SITE % "one")
+        m.run("systemctl", "start", "portico")
+        main = m.show("portico", "MainPID")
+        m.run("kill", "-STOP", m.run("pgrep", "-P", main).split()[0])
+        end = time.monotonic() + 30
+        while m.show("portico", "NRestarts") == "0" and time.monotonic() < end:
+            time.sleep(0.2)
+        m.await_answer("one")
+        same(m.show("portico", "NRestarts"), "1")
+
+
+def as_caddy(io):
+    with Machine(io) as m:
+        m.run("useradd", "--system", "--home-dir", "/var/lib/caddy", "--create-home", "caddy",
+              status=None)
+        m.write("/etc/caddy/Caddyfile", SITE % "caddy")
+        m.write("/etc/systemd/system/caddy.service", CADDY_UNIT)
+        m.run("systemctl", "daemon-reload")
+        m.run("systemctl", "start", "caddy")
+        same(m.get(), "caddy")
+        m.write("/etc/caddy/Caddyfile", SITE % "again")
+        m.run("systemctl", "reload", "caddy")
+        same(m.get(), "again")
+        same(m.run("ps", "-o", "user=", "-p", m.show("caddy", "MainPID")).strip(), "caddy")
+        m.write("/etc/caddy/Caddyfile", ":80 {\n\treverse_proxy 127.0.0.1:3000\n}\n")
+        m.write("/tmp/slow.py", SLOW)
+        m.run("systemctl", "reload", "caddy")
+        m.run("systemd-run", "--unit=slow", "--property=Type=exec", "--property=DefaultDependencies=no",
+              "/usr/bin/python3", "/tmp/slow.py")
+        m.run("sh", "-c", "until ss -ltn | grep -q :3000; do sleep 0.05; done")
+        m.run("sh", "-c", "curl -s -m 20 http://127.0.0.1/ > /tmp/answer & until test -e /tmp/asked;"
+              " do sleep 0.05; done; systemctl stop caddy; wait")  # all of the unit gets SIGTERM
+        same(m.run("cat", "/tmp/answer"), "slow answer")
+        same(m.show("caddy", "Result"), "success")
+
+
+try:
+    run_cases([("the unit starts, is ready, reloads, refuses a mistake, and leaves nothing", serves),
+               ("a server that is killed is replaced by the keeper, a keeper by systemd", comes_back,
+                ("epoll",)),
+               ("systemd ends a server that hangs, by the watchdog", watched, ("epoll",)),
+               ("Debian's unit of caddy runs it, with one link changed", as_caddy, ("epoll",))], at_once=2)
+finally:
+    shutil.rmtree(FOLDER, ignore_errors=True)
