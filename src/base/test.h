@@ -24,6 +24,9 @@ _Noreturn void test_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 _Noreturn void test_skip(const char *why);
 
+/* A new empty folder, absolute and below /tmp; it goes with all that is in it when the program ends. */
+void test_folder(char *path, size_t cap);
+
 #define TEST_JOIN2(a, b) a##b
 #define TEST_JOIN(a, b) TEST_JOIN2(a, b)
 #define TEST(sentence) TEST_AT(sentence, TEST_JOIN(test_, __COUNTER__))

@@ -5,8 +5,11 @@
  */
 #include "base/test.h"
 
+#include <ftw.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct test_case *first, **last = &first;
 static jmp_buf out_of_test;
@@ -33,6 +36,40 @@ void test_skip(const char *why)
 {
     snprintf(message, sizeof message, "%s", why);
     longjmp(out_of_test, SKIPPED);
+}
+
+/* --- folders --- */
+
+static char above[64]; /* of all folders of this program; empty: none was wanted */
+static pid_t owner;
+static unsigned folders;
+
+static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *at)
+{
+    (void)s;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
+static void remove_folders(void)
+{
+    if (getpid() == owner) /* not a child that a test has forked */
+        nftw(above, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+void test_folder(char *path, size_t cap)
+{
+    if (above[0] == '\0') {
+        snprintf(above, sizeof above, "/tmp/portico-unit-XXXXXX");
+        if (mkdtemp(above) == NULL)
+            test_fail(__FILE__, __LINE__, "no folder below /tmp can be made");
+        owner = getpid();
+        atexit(remove_folders);
+    }
+    snprintf(path, cap, "%s/%u", above, ++folders);
+    if (mkdir(path, 0755) != 0)
+        test_fail(__FILE__, __LINE__, "cannot make %s", path);
 }
 
 int main(int argc, char **argv)

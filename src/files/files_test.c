@@ -23,9 +23,7 @@ static struct slice in_folder(const char *name)
 
 static void make_folder(void)
 {
-    snprintf(folder, sizeof folder, "/tmp/files-test-XXXXXX");
-    if (mkdtemp(folder) == NULL)
-        test_fail(__FILE__, __LINE__, "mkdtemp");
+    test_folder(folder, sizeof folder);
 }
 
 /* Writes a file whose time lies `age` seconds back. */

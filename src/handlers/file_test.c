@@ -198,8 +198,7 @@ static char folder[64];
 
 static void begin_files(void)
 {
-    snprintf(folder, sizeof folder, "/tmp/file-test-XXXXXX");
-    CHECK(mkdtemp(folder) != NULL);
+    test_folder(folder, sizeof folder);
     CHECK_OK(loop_create(LOOP_EPOLL, &loop));
     file_cache_thread_init();
 }
