@@ -99,8 +99,9 @@ static void relay_down(int programs, const json_t *o, const int *fds, unsigned c
         all[n++] = write_launch(launch);
     for (unsigned i = 0; i < count && n < SUPERVISE_FDS; i++)
         all[n++] = fds[i];
-    if (supervisor_send(programs, &m, all, n) != OK)
-        exit(3);
+    for (uint64_t i = 0; i <= number_of(o, "again"); i++, m.instance++)
+        if (supervisor_send(programs, &m, all, n) != OK)
+            exit(3);
     if (launch != NULL)
         close(all[0]);
 }

@@ -4,9 +4,11 @@
 The server process is a stand-in that this test drives message by message.
 Usage: supervise_test.py SUPERVISE_DRIVER [TEXT]."""
 import array
+import fcntl
 import json
 import os
 import pwd
+import random
 import resource
 import select
 import signal
@@ -240,7 +242,7 @@ class Keeper:
         with open("/proc/self/mountinfo", encoding="ascii") as f:
             mounts = [line.split()[4] for line in f if " - cgroup2 " in line]
         return [name for folder in mounts for _, names, _ in os.walk(folder) for name in names
-                if name.startswith("portico.") and name.split(".")[2] == str(self.process.pid)]
+                if name.split(".")[:1] + name.split(".")[2:3] == ["portico", str(self.process.pid)]]
 
     def end(self, how=signal.SIGTERM, status=0):
         try:
@@ -744,6 +746,30 @@ def bounds_server():
         k.end(how=None, status=1)
 
 
+def few_capabilities():
+    """Those that SECURITY.md names for users are enough."""
+    need_root()
+    k = Keeper(user=OTHER, prefix=["setpriv", "--bounding-set=-all,+setuid,+setgid,+setpcap,+kill"])
+    try:
+        k.send(kind=ALLOW, text="daemon")
+        k.send(keeper=KEEPER_LISTEN)
+        k.start("facts", user="daemon")
+        facts = eval(k.line())
+        same((facts["uid"], facts["caps"]), ((1, 1, 1), ["0" * 16] * 5))
+        k.hear(EXITED)
+        k.grow(user="daemon")
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=100)
+        k.hear(EXITED)
+        same(k.marked(), [])
+        warden = k.warden_of(k.start("sleep", user="daemon")["pid"])
+        with open(f"/proc/{warden}/status", encoding="ascii") as f:
+            caps = dict(line.split(":\t") for line in f if line.startswith("Cap"))
+        same(int(caps["CapEff"], 16), 1 << 5)  # KILL
+        k.ready()
+    finally:
+        k.end()
+
+
 def without_root():
     need_root()
     k = Keeper(prefix=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], cwd="/")
@@ -872,7 +898,67 @@ def enters():
         k.end()
 
 
+# --- a server that was taken over ---
+
+def sealed(content):
+    fd = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 15)
+    return fd
+
+
+def says_anything():
+    """Messages that make no sense: each START is refused, none of the rest does anything."""
+    k = Keeper()
+    count = lambda: len(os.listdir(f"/proc/{k.process.pid}/fd"))
+    rng = random.Random(1)
+    try:
+        k.start(run=["true"])
+        k.hear(EXITED)
+        pid = k.start("sleep")["pid"]
+        k.line()
+        own, before = k.instance, count()
+        read, write = os.pipe()
+        plain = os.memfd_create("x")
+        strange = [[], [read], [write], [plain], [0] * 8, [sealed(b"")], [sealed(b"LAUN" * 50)],
+                   [sealed(rng.randbytes(5000))], [sealed(b"\0" * (1 << 20))],
+                   [sealed(b"x" * ((1 << 20) + 1))]]
+        for n, fds in enumerate(strange):
+            for kind in (START, EXEC):
+                k.send(fds, kind=kind, instance=1000 + 2 * n + (kind == EXEC), signal=-(1 << 31),
+                       timeout_ms=(1 << 32) - 1)
+                same(k.hear(FAILED)["instance"], 1000 + 2 * n + (kind == EXEC))
+        k.send([sealed(b"")], kind=START, instance=own)  # used already
+        k.hear(FAILED)
+        for number in (0, -1, -(1 << 31), 65, 1 << 30):
+            k.send(kind=SIGNAL, instance=own, signal=number)
+        for _ in range(300):
+            k.send([read] * rng.randrange(8), kind=rng.choice([0, 8, 63, 64, 65, 66, 67, 68, 1 << 31]),
+                   instance=rng.choice([0, own, 7]), signal=rng.randrange(-100, 100))
+        k.send(kind=STOP, instance=1 << 40, signal=9, again=2500)  # answers that nobody reads yet
+        for _ in range(2000):
+            k.hear(EXITED)
+        k.send(kind=LIST)
+        while (m := k.hear())["kind"] != LISTED:
+            same(m["kind"], EXITED)
+        for fd in m["fds"]:
+            os.close(fd)
+        while k.hear()["kind"] != END:
+            pass
+        assert alive(pid)
+        for fd in {fd for fds in strange for fd in fds if fd > 2} | {write}:
+            os.close(fd)
+        until(lambda: count() <= before, 5, "descriptors stayed")
+        k.begin(run=["true"])
+        while (m := k.hear())["instance"] != k.instance:
+            pass
+        same(m["kind"], STARTED)
+    finally:
+        k.end()
+
+
 CASES = [
+    ("whatever the server says, the keeper goes on and keeps nothing", says_anything),
     ("a program gets its words, environment, folder, session, and no descriptor of portico's", starts),
     ("what cannot be started is told in a sentence, and leaves nothing", fails),
     ("how a program ended is told", tells_status),
@@ -895,6 +981,7 @@ CASES = [
     ("a program's user, groups and capabilities are those that were named", other_user),
     ("without a user a program has the server's rights", servers_rights),
     ("a server of another user cannot become anybody, nor root", bounds_server),
+    ("SETUID, SETGID, SETPCAP and KILL are all that services of other users need", few_capabilities),
     ("without root a program is nobody else's", without_root),
     ("a confined program binds its own port and port 0 only", confined),
     ("a socket outlives its program, and no client is refused", socket_is_kept),

@@ -121,7 +121,7 @@ enum err service_enter(pid_t program, uint16_t port, bool confine, char **argv, 
                        size_t cap)
 {
     char path[64];
-    char **environment;
+    char **environment = NULL;
     bool no_new_privileges = same_privileges_needed(program);
     TRY(read_environment(program, &environment, error, cap));
     snprintf(path, sizeof path, "/proc/%d/cwd", (int)program);
