@@ -1304,6 +1304,33 @@ def priority_update(new):
     lives(c)
 
 
+@row("9218 7.1", "PRIORITY_UPDATE before its stream counts when that opens, more than the request's field")
+def priority_update_early(new):
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, BIG)])
+    c.window(0, 1)
+    for stream, value in ((5, b"u=7"), (5, b"u=0"), (3, b"u=7"), (4, b"u=0")):  # 4 is never to be one
+        c.frame(PRIORITY_UPDATE, 0, 0, struct.pack("!I", stream) + value)
+    for _ in range(3):
+        c.ask(request("GET", "/big", ("priority", "u=3")))
+    assert c.until(lambda: sum(len(a.body) for a in c.answers.values()) == 65536)
+    c.window(0, 3 * BIG)
+    ended = []
+
+    def all_ended():
+        ended.extend(s for s, a in c.answers.items() if a.ended and s not in ended)
+        return len(ended) == 3
+    assert c.until(all_ended), c.frames
+    same((ended[0], ended[-1]), (5, 3))
+
+
+@row("9218 7.1", "of PRIORITY_UPDATE for streams that never come a bounded number is kept")
+def priority_updates_kept(new):
+    c = new()
+    for stream in range(1001, 1601, 2):
+        c.frame(PRIORITY_UPDATE, 0, 0, struct.pack("!I", stream) + b"u=1")
+    lives(c)
+
+
 @row("9218 10", "an urgent answer overtakes others that wait for the connection's window")
 def urgent_first(new):
     c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 1 << 20)])

@@ -572,6 +572,70 @@ def upload_windows(s):
     c.c.close()
 
 
+class Uploads(Raw):
+    """Counts what the server lets it send of bodies, and sends all of it to streams that nobody reads."""
+
+    def __init__(self, s):
+        super().__init__(s, settings=struct.pack(">HI", 4, 0))
+        self.told, self.sent, self.stream = 65535, 0, -1
+
+    def look(self):
+        """What has come: all that is there behind a PING."""
+        self.send(frame(PING, 0, 0, b"12345678"))
+        for kind, flags, stream, payload in self.frames():
+            if kind == WINDOW_UPDATE and stream == 0:
+                self.told += struct.unpack(">I", payload)[0]
+            elif kind in (GOAWAY, RST_STREAM):
+                raise AssertionError((kind, payload))
+            elif kind == PING and flags & 1:
+                break
+
+    def fill(self):
+        while self.sent < self.told:
+            n = min(65535, self.told - self.sent)
+            self.stream += 2
+            self.get(self.stream, "/5m", ends=False)
+            for at in range(0, n, 16384):
+                self.send(frame(DATA, 0, self.stream, bytes(min(16384, n - at))))
+            self.sent += n
+            self.look()
+
+
+def unread_bodies(io):
+    """What all connections of a worker hold of bodies is bounded: no window is opened beyond that, but
+    each connection has its first 64 KiB, and gets more when others have gone."""
+    s = Server(PORTICO, io, members=CLEAR, routes=ECHO, workers=1)
+    try:
+        many = [Uploads(s) for _ in range(170)]
+        for c in many:
+            c.look()
+        assert 60 < sum(c.told > 65535 for c in many) < 80  # the first ones have a megabyte
+        before = s.resident_kib()
+        for c in many:
+            if c.told == 65535:
+                c.fill()
+        told = sum(c.told for c in many)
+        most = 128 << 20
+        assert most * 0.99 < told - 65535 * len(many) <= most, told
+        assert min(c.told for c in many) == 65535, "none was left without more"
+        if not SANITIZED:
+            assert s.resident_kib() - before < 2 * (sum(c.sent for c in many) >> 10)
+        late = Client(s)
+        data = os.urandom(150000).hex().encode()
+        same(late.get("/echo", method="POST", body=data) == ("200", data), True)
+        for c in many:
+            c.c.close()
+        s.wait(lambda: s.live()["connections"] <= 1)
+        again = Uploads(s)
+        again.look()
+        same(again.told, 1 << 20)
+        again.c.close()
+        late.c.close()
+        s.wait(lambda: s.live()["connections"] == 0)
+    finally:
+        s.end()
+
+
 def expect(s):
     c = Client(s)
     stream = c.h2.get_next_available_stream_id()
@@ -1143,6 +1207,7 @@ CASES = [
     ("too many streams", served(many_at_once, routes=ECHO)),
     ("lengths that lie", served(length_lies, routes=ECHO)),
     ("windows of uploads", served(upload_windows, routes=ECHO)),
+    ("bodies that nobody reads, on many connections", unread_bodies),
     ("100 Continue", served(expect, routes=ECHO)),
     ("a flood of PING", served(flood(frame(PING, 0, 0, b"12345678")))),
     ("a flood of SETTINGS", served(flood(frame(SETTINGS, 0, 0)))),

@@ -90,7 +90,7 @@ static void keep_trailers(struct h1_scratch *s, const struct h1_field *fields, u
 {
     fields_init(&s->trailers, &s->arena);
     for (unsigned i = 0; i < count; i++) {
-        if (trailer_wanted(fields[i].name))
+        if (trailer_wanted(s->x.server, fields[i].name))
             fields_add(&s->trailers, arena_copy(&s->arena, fields[i].name),
                        arena_copy(&s->arena, fields[i].value));
     }

@@ -7,6 +7,11 @@
  * grows while a reader waits for more than one window: then the way to the client is what is slow.
  * The connection's window is the sum of what all of its streams may hold; both are given back when
  * bytes have been read, or dropped.
+ *
+ * What all connections of a worker may hold together has a bound, too: each has the 64 KiB that it begins
+ * with; more, up to a megabyte, is taken from the worker's H2_BODIES_MAX when half of the window has been
+ * used, and goes back when the connection ends, or byte by byte as they are read when there is little
+ * left for others. Windows cannot be taken back once they are told, so it is promises that are counted.
  */
 #include "wire/h2_internal.h"
 
@@ -16,14 +21,57 @@
 
 /* --- windows --- */
 
-void h2_give_back(struct h2_conn *c, uint32_t n)
+void h2_widen(struct h2_conn *c, uint32_t n)
 {
+    uint32_t most = H2_CONN_WINDOW - c->in_window;
+    n = n < most ? n : most;
+    n = n < c->shared->bodies_left ? n : c->shared->bodies_left;
+    c->shared->bodies_left -= n;
+    c->in_window += n;
     c->in_due += n;
-    if (c->in_due < H2_CONN_WINDOW / 2 || c->dead || c->closing)
+}
+
+static bool is_scarce(const struct h2_conn *c)
+{
+    return c->shared->bodies_left < H2_BODIES_MAX / 8;
+}
+
+/* What has just become free is for others. */
+static void narrow(struct h2_conn *c, uint32_t n)
+{
+    uint32_t most = c->in_window - H2_WINDOW_DEFAULT;
+    n = n < most ? n : most;
+    c->shared->bodies_left += n;
+    c->in_window -= n;
+    c->in_due -= n;
+}
+
+/* Tells what is due in large steps, or when the peer has next to nothing left. */
+static void open_window(struct h2_conn *c)
+{
+    bool dry = c->in_left < H2_FRAME_MAX_DEFAULT && c->in_due >= H2_FRAME_MAX_DEFAULT / 4;
+    if ((c->in_due < c->in_window / 2 && !dry) || c->dead || c->closing)
         return;
+    if (!is_scarce(c)) /* who sends much may send more at a time */
+        h2_widen(c, c->in_window);
     if (h2_put_window(c, 0, c->in_due))
         c->in_left += c->in_due;
     c->in_due = 0;
+}
+
+void h2_give_back(struct h2_conn *c, uint32_t n)
+{
+    c->in_due += n;
+    if (is_scarce(c))
+        narrow(c, n);
+    open_window(c);
+}
+
+void h2_tend_window(struct h2_conn *c)
+{
+    if (c->in_left + c->in_due < c->in_window / 2 && c->in_window < H2_CONN_WINDOW)
+        h2_widen(c, c->in_window);
+    open_window(c);
 }
 
 static void give_stream_back(struct h2_stream *s)

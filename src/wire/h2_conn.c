@@ -49,13 +49,14 @@ struct h2_worker *h2_worker_create(struct h1_worker *worker)
     list_init(&w->flushes);
     w->flush.run = h2_on_flush;
     w->date.second = -1;
+    w->bodies_left = H2_BODIES_MAX;
     arena_init(&w->scrap, SCRAP_CHUNK);
     return w;
 }
 
 void h2_worker_free(struct h2_worker *w)
 {
-    ASSERT(list_empty(&w->conns));
+    ASSERT(list_empty(&w->conns) && w->bodies_left == H2_BODIES_MAX);
     h2_free_streams(w);
     h2_free_outs(w);
     while (w->busies != NULL) {
@@ -208,7 +209,12 @@ static bool put_settings(struct h2_conn *c)
         at[1] = (char)all[i].id;
         h2_write_u32(at + 2, all[i].value);
     }
-    return h2_put_window(c, 0, H2_CONN_WINDOW - H2_WINDOW_DEFAULT);
+    if (c->shared->bodies_left > H2_BODIES_MAX / 2) /* no client need wait for it */
+        h2_widen(c, H2_CONN_WINDOW);
+    uint32_t more = c->in_due;
+    c->in_due = 0;
+    c->in_left += more;
+    return more == 0 || h2_put_window(c, 0, more);
 }
 
 static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int fd,
@@ -230,7 +236,7 @@ static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int 
     h2_budgets_init(&c->budgets, loop_now_ns(w->loop));
     c->send_window = c->peer_window = H2_WINDOW_DEFAULT;
     c->peer_frame_max = H2_FRAME_MAX_DEFAULT;
-    c->in_left = H2_CONN_WINDOW;
+    c->in_left = c->in_window = H2_WINDOW_DEFAULT;
     c->epoch = 1;
     quiet_for(c, header_ns > 0 ? header_ns : site->server->idle_timeout_ns);
     return c;
@@ -388,6 +394,7 @@ static void end_now(struct h2_conn *c)
 {
     struct h1_worker *w = c->worker;
     struct h1_site *site = c->site;
+    c->shared->bodies_left += c->in_window - H2_WINDOW_DEFAULT;
     timer_stop(&c->timer);
     list_remove(&c->flush);
     list_remove(&c->node);
@@ -395,6 +402,7 @@ static void end_now(struct h2_conn *c)
     give_busy(c);
     free_kept(c);
     mem_free(c->closed);
+    mem_free(c->early);
     hpack_decoder_deinit(&c->decoder);
     hpack_encoder_deinit(&c->encoder);
     tls_stream_free(c->tls);

@@ -72,6 +72,7 @@ static bool check_data(struct h2_conn *c, const struct h2_frame_head *h)
         return false;
     }
     c->in_left -= h->len;
+    h2_tend_window(c);
     if (s == NULL && h2_was_closed(c, h->stream)) { /* else it was answered early, and forgotten */
         blame(c, h->stream, H2_STREAM_CLOSED);
     } else if (s != NULL && s->in_ended && !s->reset) {
@@ -395,8 +396,12 @@ static void on_priority_update(struct h2_conn *c, const struct h2_frame_head *h,
         return;
     }
     struct h2_stream *s = h2_find(c, id);
-    if (spend(c, H2_CONTROL) && s != NULL && !s->reset)
+    if (!spend(c, H2_CONTROL))
+        return;
+    if (s != NULL && !s->reset)
         h2_set_priority(s, slice_skip(p, 4));
+    else if (id > c->last_id && id % 2 == 1)
+        h2_keep_priority(c, id, slice_skip(p, 4));
 }
 
 static void on_goaway(struct h2_conn *c, const struct h2_frame_head *h)

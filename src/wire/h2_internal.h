@@ -27,6 +27,7 @@ enum {
     H2_STREAM_WINDOW = 65535,      /* what a client may send of a body that nobody reads yet */
     H2_STREAM_WINDOW_MAX = 1 << 20, /* … of one that is read as fast as it comes */
     H2_CONN_WINDOW = 1 << 20,      /* of all bodies together: the memory they can hold */
+    H2_BODIES_MAX = 128 << 20,     /* by which a worker's connections may have more than 64 KiB of it */
     H2_INPUT_MAX = 64 * 1024,      /* of a frame in part, and what waits behind it */
     H2_BLOCK_MAX = 64 * 1024,      /* of a header block, compressed, in any number of frames */
     H2_CONTINUATIONS_MAX = 32,     /* … of which so many may be CONTINUATION */
@@ -37,6 +38,8 @@ enum {
     H2_TURN_MAX = 256 * 1024,      /* bytes that one connection sends before others get their turn */
     H2_TABLE = 64,
     H2_URGENCIES = 8,
+    H2_URGENCY_DEFAULT = 3,
+    H2_EARLY_KEPT = 32,            /* PRIORITY_UPDATE of streams that are not open yet */
     H2_CLOSED_KEPT = 32,           /* numbers of streams that ended last */
 };
 
@@ -148,6 +151,7 @@ struct h2_conn {
     struct hpack_encoder encoder;
     uint64_t quiet_by, write_by, head_by; /* 0: none */
     int64_t send_window;
+    uint32_t in_window;     /* what of bodies the connection may hold: under way, or not read yet */
     int64_t in_left;        /* what the peer may send of DATA */
     uint32_t in_due;        /* … and what may be given back to it */
     uint32_t last_id;       /* highest that the client has opened */
@@ -160,7 +164,8 @@ struct h2_conn {
     uint16_t continuations;
     struct h2_budgets budgets;
     uint32_t *closed;       /* streams that ended last: the number × 2, + 1 if it was reset; or NULL */
-    uint8_t closed_at;
+    struct h2_early *early; /* H2_EARLY_KEPT, or NULL */
+    uint8_t closed_at, early_at;
     uint8_t preface_at;     /* bytes of it that have come */
     uint8_t goaway;
     uint8_t block_flags;
@@ -189,6 +194,7 @@ struct h2_worker {
     struct h2_out *outs;
     struct h2_busy *busies;
     unsigned streams_free, outs_free, busies_free;
+    uint32_t bodies_left;      /* of H2_BODIES_MAX */
     struct h2_date date;
     char *plain;        /* what TLS has decrypted, until it is dealt with; NULL before the first */
     struct arena scrap; /* of header blocks that nobody wants */
@@ -256,6 +262,14 @@ void h2_stream_fail(struct h2_stream *, enum h2_error);
 
 void h2_set_priority(struct h2_stream *, struct slice value);
 
+/* --- h2_early.c --- */
+
+/* The value of a PRIORITY_UPDATE for a stream that is not open yet. */
+void h2_keep_priority(struct h2_conn *, uint32_t id, struct slice value);
+
+/* The stream opens, and gets what was kept for it. */
+void h2_use_priority(struct h2_stream *);
+
 /* --- h2_body.c --- */
 
 extern const struct carrier_type h2_carrier;
@@ -264,6 +278,12 @@ void h2_on_input_end(struct h2_stream *);
 
 /* So many bytes of DATA are dealt with: the peer may send more. */
 void h2_give_back(struct h2_conn *, uint32_t n);
+
+/* The connection may hold more of bodies by `n` bytes, or what of that there is to be had. */
+void h2_widen(struct h2_conn *, uint32_t n);
+
+/* DATA has come: the window is widened, or opened again, before it is used up. */
+void h2_tend_window(struct h2_conn *);
 
 uint64_t h2_write_deadline(struct h2_stream *);
 

@@ -179,7 +179,7 @@ static void on_field(struct reading *r, const struct hpack_field *f)
     } else if (r->request != NULL) {
         r->behind_pseudo = true;
         on_request_field(r, f);
-    } else if (trailer_wanted(f->name)) {
+    } else if (trailer_wanted(r->server, f->name)) {
         add_field(r, f);
     }
 }
@@ -330,9 +330,10 @@ enum h2_verdict h2_request_decode(struct hpack_decoder *d, const struct h2_block
 }
 
 enum h2_verdict h2_trailers_decode(struct hpack_decoder *d, const struct h2_block *block,
-                                   struct fields *fields, const char **why)
+                                   const struct http_server *server, struct fields *fields,
+                                   const char **why)
 {
-    struct reading r = {.block = block, .fields = fields};
+    struct reading r = {.block = block, .server = server, .fields = fields};
     enum h2_verdict v = read_block(&r, d);
     *why = r.bad;
     return v;

@@ -44,7 +44,8 @@ enum h2_verdict h2_request_decode(struct hpack_decoder *, const struct h2_block 
 
 /* Adds those that may be trailers. */
 enum h2_verdict h2_trailers_decode(struct hpack_decoder *, const struct h2_block *,
-                                   struct fields *, const char **bad);
+                                   const struct http_server *, struct fields *,
+                                   const char **bad);
 
 /* For a block that nobody wants: of a stream that is refused or closed. False: H2_VERDICT_BROKEN. */
 bool h2_block_skip(struct hpack_decoder *, struct slice bytes, struct arena *, const char **bad);

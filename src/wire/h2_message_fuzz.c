@@ -62,7 +62,7 @@ static bool try_block(struct hpack_decoder *d, struct h2_block *b, unsigned kind
     switch (kind & 3) {
     case 0:
         fields_init(&trailers, b->arena);
-        v = h2_trailers_decode(d, b, &trailers, &why);
+        v = h2_trailers_decode(d, b, &server, &trailers, &why);
         break;
     case 1:
         h2_priority_parse(b->bytes, &urgency, &incremental);

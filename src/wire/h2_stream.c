@@ -188,7 +188,7 @@ void h2_set_priority(struct h2_stream *s, struct slice value)
     bool scheduled = !list_empty(&s->ready);
     if (scheduled)
         h2_unschedule(s);
-    s->urgency = 3;
+    s->urgency = H2_URGENCY_DEFAULT;
     s->incremental = false;
     h2_priority_parse(value, &s->urgency, &s->incremental);
     if (scheduled)
@@ -276,7 +276,7 @@ static void prepare(struct h2_stream *s, bool ends)
     s->pending = SLICE_NONE;
     s->out_waiting = s->head_out = s->out_ended = s->reset = s->watched = false;
     s->taken_over = false;
-    s->urgency = 3;
+    s->urgency = H2_URGENCY_DEFAULT;
     s->incremental = true; /* who says nothing gets of all streams alike */
     s->mark_epoch = 0;
     s->reading = s->writing = (struct pace){0};
@@ -310,6 +310,7 @@ static enum h2_verdict read_request(struct h2_stream *s, struct slice bytes)
         want_tunnel(s, head.protocol);
     if (head.priority.len > 0)
         h2_set_priority(s, head.priority);
+    h2_use_priority(s);
     if (v == H2_VERDICT_MALFORMED && head.bad != NULL && log_wants(LOG_DEBUG))
         LOG(LOG_DEBUG, "http", "request refused", LOG_CSTR("reason", head.bad));
     return v;
@@ -412,7 +413,8 @@ static void on_trailers(struct h2_stream *s, bool ends, struct slice block)
     const char *bad = NULL;
     if (!s->has_trailers)
         fields_init(&s->trailers, &s->arena);
-    enum h2_verdict v = h2_trailers_decode(&c->decoder, &trailers, &s->trailers, &bad);
+    enum h2_verdict v = h2_trailers_decode(&c->decoder, &trailers, c->site->server,
+                                             &s->trailers, &bad);
     if (v == H2_VERDICT_BROKEN)
         h2_fail(c, H2_COMPRESSION_ERROR, "trailers that cannot be decoded");
     else if (v != H2_VERDICT_OK || !ends)

@@ -25,15 +25,19 @@ bool field_wanted(const struct http_server *server, struct slice name)
            named_in(server->dot_headers, server->dot_count, name);
 }
 
-bool trailer_wanted(struct slice name)
+bool trailer_wanted(const struct http_server *server, struct slice name)
 {
-    static const char *const forbidden[] = {"Content-Length", "Transfer-Encoding", "Host",
-                                            "Trailer", "Connection", "Content-Type",
-                                            "Authorization", "Cookie", "Content-Encoding", NULL};
+    static const char *const forbidden[] = {
+        "Authorization", "Cache-Control", "Connection", "Content-Encoding", "Content-Length",
+        "Content-Range", "Content-Type", "Cookie", "Expect", "Forwarded", "Host", "If-Match",
+        "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Keep-Alive",
+        "Max-Forwards", "Proxy-Authorization", "Proxy-Connection", "Range", "Set-Cookie", "TE",
+        "Trailer", "Transfer-Encoding", "Upgrade", "Via", "X-Real-IP", NULL};
     const char *const *f = forbidden;
     while (*f != NULL && !slice_eq_nocase(name, slice_from(*f)))
         f++;
-    return *f == NULL;
+    return *f == NULL && slice_starts_nocase(name, SLICE("X-Forwarded-")) == 0 &&
+           field_wanted(server, name);
 }
 
 bool field_is_framing(struct slice name)

@@ -10,8 +10,9 @@
 /* Names with '_' or '.' could pass for others behind a gateway (CGI makes '_' of '-'). */
 bool field_wanted(const struct http_server *, struct slice name);
 
-/* Of trailers: those that could change how a message is read are left out (RFC 9110 §6.5.1). */
-bool trailer_wanted(struct slice name);
+/* Of trailers: those that could change how a message is read or where it goes are left out, should
+ * someone behind merge them with the fields (RFC 9110 §6.5.1), and those that are no field's names. */
+bool trailer_wanted(const struct http_server *, struct slice name);
 
 /* Content-Length, Transfer-Encoding, Connection, Keep-Alive: the wire's own in a response. */
 bool field_is_framing(struct slice name);
