@@ -503,6 +503,42 @@ def predecessor():
         k.end(how=None)
 
 
+def delegated():
+    """A keeper that is not root, in a control group that was given to its user."""
+    need_root()
+    with open("/proc/self/mountinfo", encoding="ascii") as f:
+        mount = next((line.split()[4] for line in f if " - cgroup2 " in line), None)
+    with open("/proc/self/cgroup", encoding="ascii") as f:
+        own = next((line[3:].strip() for line in f if line.startswith("0::")), None)
+    if not mount or not own or os.path.exists("/run/systemd/system"):
+        raise Skip("no control group of version 2 to be had here")
+    group = f"{mount}{own}/test-{os.getpid()}"
+    try:
+        os.mkdir(group)
+    except OSError as why:
+        raise Skip(f"no control group can be made here: {why}") from why
+    k = None
+    try:
+        for path in (group, f"{group}/cgroup.procs", f"{group}/cgroup.subtree_control"):
+            os.chown(path, 65534, 65534)
+        k = Keeper(prefix=["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", "setpriv",
+                           "--reuid=65534", "--regid=65534", "--clear-groups"], cwd="/")
+        k.grow()
+        name, = [n for n in os.listdir(group) if n.startswith("portico.")]
+        with open(f"{group}/{name}/cgroup.procs", encoding="ascii") as f:
+            same(sorted(map(int, f)), sorted(k.marked()))
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=50)
+        k.hear(EXITED)
+        same((k.marked(), [n for n in os.listdir(group) if n.startswith("portico.")]), ([], []))
+    finally:
+        if k:
+            k.end()
+        for inner in os.listdir(group):
+            if os.path.isdir(f"{group}/{inner}"):
+                os.rmdir(f"{group}/{inner}")
+        os.rmdir(group)
+
+
 def limits():
     k = Keeper()
     try:
@@ -542,6 +578,23 @@ def warden_dies():
         k.line()
     finally:
         k.end()
+
+
+def guards_hang():
+    """A warden, then the guardhouse, is held by SIGSTOP: stops and ends are bounded all the same."""
+    k = Keeper()
+    try:
+        pid = k.grow()["pid"]
+        os.kill(k.warden_of(pid), signal.SIGSTOP)
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=50)
+        same(k.hear(EXITED)["status"], signal.SIGKILL)
+        same(k.marked(), [])
+        pid = k.grow(timeout_ms=50)["pid"]
+        os.kill(k.guardhouse(), signal.SIGSTOP)
+    finally:
+        begin = time.monotonic()
+        k.end()
+    assert time.monotonic() - begin < 15
 
 
 # --- a server that comes again ---
@@ -971,8 +1024,10 @@ CASES = [
     ("a chain of forks is ended", bomb),
     ("no process is left over when keeper, server, warden or several of them are killed", no_orphans),
     ("what all guards together left is ended by the next keeper, in control groups", predecessor),
+    ("a keeper of another user divides the control group that was given to it", delegated),
     ("limits of memory, tasks and cpu are kept, or refused with a sentence", limits),
     ("a warden that is killed takes its program with it, and the keeper goes on", warden_dies),
+    ("guards that hang hold neither a stop nor the end", guards_hang),
     ("a new server lists what runs, and hears of what ended meanwhile", adopted),
     ("what a new server does not ask for is stopped", unclaimed),
     ("a program's output never waits for a server that is down", output_is_drained),

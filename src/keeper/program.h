@@ -24,6 +24,7 @@ struct program {
     unsigned server; /* which one knows of it */
     unsigned tell;   /* TELL_… */
     bool exec, stopping;
+    bool pressed;    /* its warden is to be killed, since it does not end it */
     bool inherited;  /* asked for by a server that is gone, and listed before it ran */
     bool unclaimed;  /* the server that runs now does not want it */
     bool strays;     /* the guardhouse was killed: told as ended when no stray is left */

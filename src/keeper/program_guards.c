@@ -17,7 +17,7 @@
 #include "services/process_tree.h"
 
 #define STRAYS_NS (20 * NS_PER_MS)
-#define WARDEN_GRACE_NS (5 * NS_PER_S) /* beyond a stop's timeout, for a warden that hangs */
+#define WARDEN_GRACE_NS (2 * NS_PER_S) /* beyond a stop's timeout, for a warden that hangs */
 
 /* --- what a warden tells --- */
 
@@ -37,7 +37,6 @@ static void on_exited(struct program *p, int status, const char *text)
     p->end.status = status;
     snprintf(p->end.text, sizeof p->end.text, "%s", text);
     p->tell |= TELL_EXITED;
-    moment_clear(&p->overdue);
     if (p->server != p->keeper->programs.server && (p->exec || p->unclaimed))
         p->tell = 0;
 }
@@ -76,10 +75,15 @@ static bool is_known(pid_t pid, void *context)
     return child_is_known(context, pid);
 }
 
-static void on_killed(struct program *p)
+static void end_group(struct program *p)
 {
     cgroup_end(&p->keeper->programs.groups, slice_from(p->facts.name), p->facts.replica,
                p->facts.instance);
+}
+
+static void on_killed(struct program *p)
+{
+    end_group(p);
     on_exited(p, SIGKILL, "its warden process was killed, and it with it");
 }
 
@@ -121,10 +125,13 @@ static void end_warden(struct program *p, bool killed)
     while (p->wire.fd >= 0) /* its last words */
         hear_warden(p);
     p->guarded = false;
+    moment_clear(&p->overdue);
     if (p->state == PROGRAM_STARTING)
         program_fail(p, ERR_FAILED, "its warden process ended before it was started");
-    if (p->state != PROGRAM_RUNNING)
+    if (p->state != PROGRAM_RUNNING) {
+        end_group(p); /* where the guardhouse had not the time to */
         return;
+    }
     LOG(LOG_WARN, "services", "the warden of a program was killed: so is the program",
         LOG_CSTR("service", p->facts.name), LOG_NUM("pid", p->facts.pid));
     p->state = PROGRAM_ENDED;
@@ -175,13 +182,23 @@ void programs_on_guardhouse_end(struct child *c, int status)
 
 /* --- stopping --- */
 
+/* A warden that hangs is killed; at the keeper's end also a guardhouse that does not see to it. */
 void program_on_overdue(struct moment *m)
 {
     struct program *p = CONTAINER_OF(m, struct program, overdue);
+    struct programs *g = &p->keeper->programs;
     struct supervisor_message order = {.kind = SUPERVISE_SIGNAL, .signal = SIGKILL,
                                        .instance = p->facts.instance};
-    if (p->guarded && p->keeper->programs.guard_wire.fd >= 0)
-        (void)supervisor_send(p->keeper->programs.guard_wire.fd, &order, NULL, 0);
+    if (!p->guarded || g->guardhouse.pid <= 0)
+        return;
+    if (p->pressed && g->stopping) {
+        kill(g->guardhouse.pid, SIGKILL);
+        return;
+    }
+    if (g->guard_wire.fd >= 0)
+        (void)supervisor_offer(g->guard_wire.fd, &order, NULL, 0);
+    p->pressed = true;
+    moment_set(&p->keeper->rounds, m, clock_mono_ns() + WARDEN_GRACE_NS);
 }
 
 void program_stop(struct program *p, int number, uint32_t timeout_ms)

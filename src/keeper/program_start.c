@@ -200,7 +200,8 @@ static enum err start_warden(struct program *p, const struct launch *l, const in
         e = order_warden(p, &pipes, fds, server);
     if (e != OK) {
         if (error[0] == '\0')
-            snprintf(error, cap, "it cannot be started: %s", strerror(errno));
+            snprintf(error, cap, "it cannot be started: %s",
+                     e == ERR_TIMEOUT ? "the guardhouse process does not answer" : strerror(errno));
         watch_stop(&k->rounds, &p->wire);
         cgroup_remove(pipes.cgroup);
         pipes.cgroup = -1;

@@ -257,14 +257,14 @@ void programs_init(struct keeper *k)
     k->rounds.on_orphan = programs_on_orphan;
 }
 
-/* Nothing is left below the guardhouse: it ends when the pair does. */
+/* Nothing is left below the guardhouse. */
 void programs_deinit(struct keeper *k)
 {
     struct programs *g = &k->programs;
     int fd = g->guard_wire.fd;
     watch_stop(&k->rounds, &g->guard_wire);
     close_fd(&fd);
-    if (g->guardhouse.pid > 0)
+    if (g->guardhouse.pid > 0 && kill(g->guardhouse.pid, SIGKILL) == 0)
         (void)waitpid(g->guardhouse.pid, NULL, 0);
     disconnect(k);
     while (!list_empty(&g->sockets))

@@ -5,8 +5,8 @@
  * there are none, and only then the end is told. When the keeper is gone, wardens end by themselves,
  * since each has a pair with the keeper, and what they do not end is ended here.
  *
- * The keeper may wait for room in the pair, so this process never waits for the keeper: what cannot
- * be told now is told some milliseconds later.
+ * The keeper waits for room in the pair, for a second at most, so this process never waits for the
+ * keeper: what cannot be told now is told some milliseconds later.
  */
 #include "services/guardhouse.h"
 
@@ -29,7 +29,7 @@
 #include "services/cgroup.h"
 #include "services/process_tree.h"
 
-enum { AGAIN_MS = 5, LEAVE_MS = 3000 };
+enum { AGAIN_MS = 5, LEAVE_MS = 3000, ROOM_MS = 1000 };
 
 _Static_assert(sizeof(struct guard_order) < SUPERVISE_TEXT, "an order fits into a message");
 
@@ -250,7 +250,6 @@ static void settle(int wire)
     setsid();
     prctl(PR_SET_NAME, "guardhouse");
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    prctl(PR_SET_DUMPABLE, 0);
     if (wire > 3)
         (void)close_range(3, (unsigned)wire - 1, 0);
     (void)close_range((unsigned)wire + 1, ~0U, 0);
@@ -303,5 +302,9 @@ enum err guardhouse_order(int wire, uint64_t instance, int launch, const struct 
         fds[count++] = s->socket;
     if (s->cgroup >= 0)
         fds[count++] = s->cgroup;
-    return supervisor_send(wire, &m, fds, count);
+    struct pollfd room = {wire, POLLOUT, 0};
+    enum err e = supervisor_offer(wire, &m, fds, count);
+    while (e == ERR_TIMEOUT && poll(&room, 1, ROOM_MS) > 0)
+        e = supervisor_offer(wire, &m, fds, count);
+    return e;
 }

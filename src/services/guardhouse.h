@@ -26,5 +26,5 @@ struct guard_order {
  * and nothing of its program is left (status: the warden's), or FAILED. */
 _Noreturn void guardhouse_run(int wire, struct rlimit files);
 
-/* START, from the warden that it shall become; waits for room. */
+/* START, from the warden that it shall become. Waits for room, for a second at most: ERR_TIMEOUT. */
 enum err guardhouse_order(int wire, uint64_t instance, int launch, const struct warden *);
