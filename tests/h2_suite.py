@@ -1558,6 +1558,85 @@ def endless_block(new):
     assert c.closed and (not c.goaway or c.goaway.code in ("ENHANCE_YOUR_CALM", "PROTOCOL_ERROR")), c.frames
 
 
+# Known attacks: what is said once, what is repeated on one stream after another, and the limit that ends it
+# (docs/http2.md), by its words in the log.
+RESETS, CONTROL, WINDOWS, EMPTY = ("too many streams were reset", "too many control frames",
+                                   "too many window updates", "too many empty frames")
+
+
+def opens(stream, path="/slow", *more, flags=END_HEADERS | END_STREAM):
+    return frame(HEADERS, flags, stream, block(request("GET", path, *more)))
+
+
+def number(value):
+    return struct.pack("!I", value)
+
+
+ATTACKS = [
+    ("CVE-2023-44487, rapid reset", RESETS, b"", lambda i: opens(i) + frame(RST_STREAM, 0, i, number(8))),
+    ("CVE-2025-8671, made to reset by a window of 0", RESETS, b"",
+     lambda i: opens(i) + frame(WINDOW_UPDATE, 0, i, number(0))),
+    ("CVE-2025-8671, by a window too large", RESETS, b"",
+     lambda i: opens(i) + frame(WINDOW_UPDATE, 0, i, number(0x7fffffff))),
+    ("CVE-2025-8671, by HEADERS behind the end", RESETS, b"", lambda i: opens(i) * 2),
+    ("CVE-2025-8671, by DATA behind the end", RESETS, b"", lambda i: opens(i) + frame(DATA, 0, i, b"x")),
+    ("CVE-2025-8671, by PRIORITY of the wrong length", RESETS, b"",
+     lambda i: opens(i) + frame(PRIORITY, 0, i, b"1234")),
+    ("CVE-2025-8671, by a length that lies", RESETS, b"",
+     lambda i: opens(i, "/slow", ("content-length", "1"), flags=END_HEADERS) + frame(DATA, 0, i, b"xy")),
+    ("CVE-2019-9514, requests that must be reset", RESETS, b"", lambda i: opens(i, "/", ("X", "y"))),
+    ("CVE-2019-9516, fields without names and values", RESETS, b"", lambda i: opens(i, "/", *[("", "")] * 100)),
+    ("CVE-2024-27316, CONTINUATION without end", "too many CONTINUATION frames", opens(1, flags=0),
+     lambda i: frame(CONTINUATION, 0, 1, literal("a", "b"))),
+    ("CVE-2024-27316, empty CONTINUATION", "too many CONTINUATION frames", opens(1, flags=0),
+     lambda i: frame(CONTINUATION, 0, 1)),
+    ("CVE-2024-27316, CONTINUATION as large as may be", "a header block is too long", opens(1, flags=0),
+     lambda i: frame(CONTINUATION, 0, 1, literal("a", "b" * 16000))),
+    ("CVE-2019-9511, windows by the byte", WINDOWS, opens(1), lambda i: frame(WINDOW_UPDATE, 0, 1, number(1))),
+    ("CVE-2019-9511, the connection's window by the byte", WINDOWS, b"",
+     lambda i: frame(WINDOW_UPDATE, 0, 0, number(1))),
+    ("CVE-2019-9512, PING", CONTROL, b"", lambda i: frame(PING, 0, 0, b"12345678")),
+    ("CVE-2019-9513, PRIORITY that goes in circles", CONTROL, b"",
+     lambda i: frame(PRIORITY, 0, i, number(i + 2) + b"x") + frame(PRIORITY, 0, i + 2, number(i) + b"x")),
+    ("PRIORITY_UPDATE of streams that never come", CONTROL, b"",
+     lambda i: frame(PRIORITY_UPDATE, 0, 0, number(i) + b"u=1")),
+    ("CVE-2019-9515, SETTINGS", CONTROL, b"", lambda i: frame(SETTINGS)),
+    ("acknowledgements of SETTINGS", CONTROL, b"", lambda i: frame(SETTINGS, ACK)),
+    ("GOAWAY", CONTROL, b"", lambda i: frame(GOAWAY, 0, 0, bytes(8))),
+    ("RST_STREAM of a stream that is over", CONTROL, opens(1) + frame(RST_STREAM, 0, 1, number(8)),
+     lambda i: frame(RST_STREAM, 0, 1, number(8))),
+    ("frames that are unknown", CONTROL, b"", lambda i: frame(0x42, 0xff, i, b"x")),
+    ("CVE-2019-9518, empty DATA", EMPTY, opens(1, flags=END_HEADERS), lambda i: frame(DATA, 0, 1)),
+    ("CVE-2019-9518, DATA that is only padding", EMPTY, opens(1, flags=END_HEADERS),
+     lambda i: frame(DATA, PADDED, 1, bytes([0]))),
+    ("streams beyond the most at a time", RESETS, b"", opens),
+]
+
+
+def attack_row(sentence, limit, first, piece):
+    @row("9113 10.5", f"{sentence}: \"{limit}\" ends it")
+    def attack(new):
+        if not hasattr(new.server, "text"):
+            raise Skip("not portico")
+        c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 100)])
+        assert c.alive()
+        port = c.socket.getsockname()[1]
+        try:
+            c.socket.sendall(first)
+            for at in range(0, 6000, 50):
+                c.socket.sendall(b"".join(piece(3 + 2 * i) for i in range(at, at + 50)))
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError, socket.timeout):
+            pass
+        c.until(lambda: c.closed)
+        assert c.goaway is None or c.goaway.code == "ENHANCE_YOUR_CALM", c.goaway
+        told = re.compile(rf'"HTTP/2 connection ended","reason":"{limit}".*"remote_port":"{port}"')
+        new.server.wait(lambda: told.search(new.server.text()))
+
+
+for known in ATTACKS:
+    attack_row(*known)
+
+
 @row("9113 10.5", "a SETTINGS frame full of window sizes is no lever")
 def settings_lever(new):
     c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
