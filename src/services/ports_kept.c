@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ports that are given rather than written: a service gets one for each replica and one to change
+ * over, and keeps them, in DATA/services.json:
+ *
+ *     {"simon": [3000, 3001], "startup": [3002, 3003, 3004]}
+ *
+ * A port is given when nobody listens there, no service has it, the kernel does not take it for
+ * outgoing connections, and nothing is assigned to it where that can be had. One that is taken by
+ * somebody else at a start is passed over, and given up when it stays so.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "config/jsonx.h"
+#include "services/manage.h"
+
+static struct {
+    char *path; /* malloc'd; NULL: not kept */
+    json_t *kept;
+    bool warned;
+} ports;
+
+/* --- the file --- */
+
+static json_t *load(const char *path)
+{
+    json_error_t e;
+    json_t *kept = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
+    if (json_is_object(kept))
+        return kept;
+    if (access(path, F_OK) == 0)
+        LOG(LOG_WARN, "services", "the file of kept ports is not readable: ports are given anew",
+            LOG_CSTR("file", path), LOG_CSTR("error", e.text));
+    json_decref(kept);
+    return json_object();
+}
+
+static int make_folders(char *path)
+{
+    for (char *at = strchr(path + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        int failed = mkdir(path, 0700) != 0 && errno != EEXIST;
+        *at = '/';
+        if (failed)
+            return errno;
+    }
+    return 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+    size_t len = strlen(text);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    int error = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+/* In one step: beside it, then over it. */
+static void save(void)
+{
+    char beside[4200];
+    if (ports.path == NULL)
+        return;
+    snprintf(beside, sizeof beside, "%.4096s.new", ports.path);
+    char *text = json_dumps(ports.kept, JSON_COMPACT | JSON_SORT_KEYS);
+    int error = make_folders(ports.path);
+    if (error == 0)
+        error = write_file(beside, text);
+    if (error == 0 && rename(beside, ports.path) != 0)
+        error = errno;
+    free(text);
+    if (error != 0 && !ports.warned)
+        LOG(LOG_WARN, "services", "given ports cannot be kept for the next start",
+            LOG_CSTR("file", ports.path), LOG_CSTR("error", strerror(error)));
+    ports.warned = error != 0;
+}
+
+void ports_open(struct slice folder)
+{
+    char path[4100];
+    if (folder.len == 0)
+        return;
+    snprintf(path, sizeof path, SLICE_FMT "/services.json", SLICE_ARG(slice_take(folder, 4000)));
+    if (ports.path != NULL && strcmp(ports.path, path) == 0)
+        return;
+    mem_free(ports.path);
+    ports.path = slice_dup(slice_from(path));
+    json_decref(ports.kept);
+    ports.kept = load(path);
+}
+
+void ports_close(void)
+{
+    mem_free(ports.path);
+    json_decref(ports.kept);
+    memset(&ports, 0, sizeof ports);
+}
+
+/* --- what is free --- */
+
+/* Whether a listener could be opened there now. */
+static bool can_bind(struct slice host, uint16_t port)
+{
+    char text[64];
+    int on = 1;
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    snprintf(text, sizeof text, SLICE_FMT, SLICE_ARG(host));
+    bool is4 = inet_pton(AF_INET, text, &v4.sin_addr) == 1;
+    if (!is4)
+        (void)!inet_pton(AF_INET6, text, &v6.sin6_addr);
+    int fd = socket(is4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return true;
+    (void)!setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    int failed = is4 ? bind(fd, (struct sockaddr *)&v4, sizeof v4)
+                     : bind(fd, (struct sockaddr *)&v6, sizeof v6);
+    bool taken = (failed != 0 && errno == EADDRINUSE) || (failed == 0 && listen(fd, 1) != 0);
+    close(fd);
+    return !taken;
+}
+
+static bool in_list(const json_t *list, uint16_t port)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_integer_value(json_array_get(list, i)) == port)
+            return true;
+    return false;
+}
+
+/* By another service: written in its description, or given to it. */
+static bool belongs_to_other(const struct managed *m, uint16_t port)
+{
+    LIST_FOR(node, &manager.services)
+    {
+        const struct managed *o = CONTAINER_OF(node, struct managed, node);
+        if (o == m || !o->wanted)
+            continue;
+        const struct service *s = &o->version->service;
+        if (s->port != 0 ? port >= s->port && port - s->port < (int)s->replicas
+                         : in_list(json_object_get(ports.kept, o->name.ptr),
+                                   port))
+            return true;
+    }
+    return false;
+}
+
+/* The kernel's own range for outgoing connections. */
+static void read_dynamic(unsigned *first, unsigned *last)
+{
+    *first = 32768;
+    *last = 60999;
+    FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+    if (f == NULL)
+        return;
+    if (fscanf(f, "%u %u", first, last) != 2) {
+        *first = 32768;
+        *last = 60999;
+    }
+    fclose(f);
+}
+
+static bool used_here(const struct managed *m, uint16_t port)
+{
+    LIST_FOR(node, &manager.programs)
+    {
+        const struct program *p = CONTAINER_OF(node, struct program, node);
+        if (p->owner == m && p->port == port && p->state != REPLICA_STOPPED)
+            return true;
+    }
+    return false;
+}
+
+/* --- giving --- */
+
+/* Free ones outside of what the kernel takes itself come first. */
+static uint16_t find_free(const struct managed *m, const json_t *have)
+{
+    const struct service *s = &m->version->service;
+    unsigned first, last;
+    read_dynamic(&first, &last);
+    for (int dynamic = 0; dynamic < 2; dynamic++)
+        for (unsigned port = s->range_first; port <= s->range_last; port++) {
+            bool is_dynamic = port >= first && port <= last;
+            if (is_dynamic == (dynamic != 0) && !in_list(have, (uint16_t)port) &&
+                !belongs_to_other(m, (uint16_t)port) && can_bind(s->host, (uint16_t)port))
+                return (uint16_t)port;
+        }
+    return 0;
+}
+
+/* The service's list: what is kept and still fits. */
+static json_t *kept_of(const struct managed *m)
+{
+    const struct service *s = &m->version->service;
+    const char *name = m->name.ptr;
+    json_t *list = json_array(), *old = json_object_get(ports.kept, name);
+    for (size_t i = 0; i < json_array_size(old); i++) {
+        json_int_t port = json_integer_value(json_array_get(old, i));
+        if (port >= s->range_first && port <= s->range_last && !in_list(list, (uint16_t)port) &&
+            !belongs_to_other(m, (uint16_t)port))
+            json_array_append_new(list, json_integer(port));
+    }
+    if (ports.kept == NULL)
+        ports.kept = json_object();
+    json_object_set_new(ports.kept, name, list);
+    return list;
+}
+
+static uint16_t pick(const struct managed *m, json_t *list, uint16_t wanted)
+{
+    const struct service *s = &m->version->service;
+    if (wanted != 0 && in_list(list, wanted) && !used_here(m, wanted) && can_bind(s->host, wanted))
+        return wanted;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        uint16_t port = (uint16_t)json_integer_value(json_array_get(list, i));
+        if (!used_here(m, port) && can_bind(s->host, port))
+            return port;
+    }
+    return 0;
+}
+
+/* Ports that somebody else listens on go out of the list, so that it does not grow for ever. */
+static void forget_taken(const struct managed *m, json_t *list)
+{
+    for (size_t i = 0; i < json_array_size(list);) {
+        uint16_t port = (uint16_t)json_integer_value(json_array_get(list, i));
+        if (used_here(m, port) || can_bind(m->version->service.host, port))
+            i++;
+        else
+            json_array_remove(list, i);
+    }
+}
+
+static uint16_t given_port(const struct slot *slot, uint16_t wanted)
+{
+    const struct managed *m = slot->owner;
+    json_t *list = kept_of(m);
+    uint16_t port = pick(m, list, wanted);
+    if (port != 0)
+        return port;
+    if (json_array_size(list) > m->version->service.replicas)
+        forget_taken(m, list);
+    port = find_free(m, list);
+    if (port == 0)
+        return 0;
+    json_array_append_new(list, json_integer(port));
+    save();
+    return port;
+}
+
+bool ports_can_overlap(const struct service *s)
+{
+    return s->port == 0 || s->socket;
+}
+
+uint16_t port_for(const struct slot *slot, uint16_t wanted, char *why, size_t cap)
+{
+    const struct service *s = &slot->owner->version->service;
+    if (s->port != 0)
+        return (uint16_t)(s->port + slot->number);
+    if (s->socket && wanted != 0)
+        return wanted; /* the keeper holds it */
+    uint16_t port = given_port(slot, wanted);
+    if (port == 0)
+        snprintf(why, cap, "no port from %u to %u is free", s->range_first, s->range_last);
+    return port;
+}
