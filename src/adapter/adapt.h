@@ -111,6 +111,8 @@ struct options {
     size_t log_count;
     struct server_options *servers;
     size_t server_count;
+    json_t *services; /* ours; NULL: none */
+    struct service_place *service_places; /* in the same order; service_option.c */
 };
 
 /* Those about certificates. NULL or empty: not set. */

@@ -9,6 +9,7 @@
 
 #include "adapter/directives.h"
 #include "adapter/options.h"
+#include "adapter/service_option.h"
 #include "adapter/sites.h"
 #include "adapter/tls_app.h"
 #include "base/text.h"
@@ -368,7 +369,8 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
 {
     struct pairing *pairings;
     size_t count;
-    json_t *servers, *tls, *apps = j_object(a), *document = j_object(a);
+    json_t *servers, *tls, *services, *apps = j_object(a), *document = j_object(a);
+    TRY(services_app_build(a, &services));
     TRY(sites_place(a, sites, site_count, &pairings, &count));
     note_listeners(a, pairings, count);
     TRY(servers_build(a, pairings, count, &servers));
@@ -389,6 +391,8 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
         j_set(a, apps, "pki", pki);
     if (a->options.ports != NULL)
         j_set(a, apps, "ports", a->options.ports);
+    if (services != NULL)
+        j_set(a, apps, "services", services);
     if (tls != NULL)
         j_set(a, apps, "tls", tls);
     if (json_object_size(apps) > 0)

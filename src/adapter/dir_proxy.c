@@ -5,6 +5,7 @@
  */
 #include "adapter/proxy_parts.h"
 
+#include "adapter/service_option.h"
 #include "adapter/upstream_address.h"
 #include "base/log.h"
 #include "net/address.h"
@@ -98,12 +99,47 @@ static enum err expand_upstream(struct proxy *p, const struct upstream_address *
     return OK;
 }
 
+static bool has_service(const json_t *source)
+{
+    const json_t *first = json_array_get(json_object_get(source, "sources"), 0);
+    const char *name = json_string_value(json_object_get(first != NULL ? first : source, "source"));
+    return name != NULL && strcmp(name, "service") == 0;
+}
+
+/* Ours: "service/NAME". Several of them stand for one another. */
+static enum err append_service(struct proxy *p, struct slice name)
+{
+    struct adapt *a = p->h->a;
+    json_t *source, *multi, *old = json_object_get(p->o, "dynamic_upstreams");
+    if (json_object_get(p->o, "upstreams") != NULL)
+        return dispenser_err_f(&p->h->d, "a service cannot stand beside other upstreams");
+    if (old != NULL && !has_service(old))
+        return dispenser_err_f(&p->h->d, "a service cannot stand beside other dynamic upstreams");
+    TRY(service_upstream(a, &p->h->d, name, &source));
+    if (old == NULL) {
+        j_set(a, p->o, "dynamic_upstreams", source);
+        return OK;
+    }
+    if (json_object_get(old, "sources") == NULL) {
+        multi = j_object(a);
+        j_add_to_list(a, multi, SLICE("sources"), old);
+        old = j_module(a, "source", "multi", multi);
+        j_set(a, p->o, "dynamic_upstreams", old);
+    }
+    j_append(json_object_get(old, "sources"), source);
+    return OK;
+}
+
 static enum err append_upstream(struct proxy *p, struct slice text)
 {
     struct upstream_address u;
     struct address_error why;
     enum err e;
-    if (upstream_address_parse(text, &u, p->h->a->arena, &why) != OK)
+    if (slice_starts(text, SLICE("service/")))
+        e = append_service(p, slice_skip(text, sizeof "service/" - 1));
+    else if (has_service(json_object_get(p->o, "dynamic_upstreams")))
+        e = dispenser_err_f(&p->h->d, "a service cannot stand beside other upstreams");
+    else if (upstream_address_parse(text, &u, p->h->a->arena, &why) != OK)
         e = dispenser_err_f(&p->h->d, "%s", why.text);
     else if ((e = check_scheme(p, u.scheme)) == OK)
         e = expand_upstream(p, &u);

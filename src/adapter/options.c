@@ -5,6 +5,7 @@
 #include "adapter/options.h"
 
 #include "adapter/directives.h"
+#include "adapter/service_option.h"
 #include "adapter/sites.h"
 #include "adapter/suggest.h"
 #include "adapter/tls_app.h"
@@ -367,6 +368,7 @@ static const struct {
     {"persist_config", read_persist_config},
     {"ports", ports_option_read},
     {"servers", read_servers},
+    {"service", service_option},
     {"shutdown_delay", read_shutdown_delay},
     {"storage", read_storage},
     {"user", read_user},

@@ -3,6 +3,7 @@
  * reverse_proxy: where upstreams come from (`dynamic`) and which one is taken (`lb_policy`).
  */
 #include "adapter/proxy_parts.h"
+#include "adapter/service_option.h"
 
 static enum err dynamic_options(struct adapt *a, struct dispenser *d, struct slice name, json_t *o)
 {
@@ -60,6 +61,8 @@ enum err dynamic_read(struct adapt *a, struct dispenser *outer, json_t **source)
     bool is_a = slice_is(name, "a"), is_srv = slice_is(name, "srv");
     dispenser_next(d);
     size_t count = dispenser_remaining_args(d, &args);
+    if (slice_is(name, "service"))
+        return count == 1 ? service_upstream(a, d, args[0], source) : dispenser_arg_err(d);
     if (is_a || is_srv) {
         if (count > (is_a ? 2 : 1))
             return dispenser_arg_err(d);

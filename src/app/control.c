@@ -7,7 +7,9 @@
  */
 #include "app/control.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "admin/admin.h"
@@ -32,6 +34,8 @@
 #include "loop/await.h"
 #include "loop/offload.h"
 #include "net/resolver.h"
+#include "services/services.h"
+#include "services/supervisor_wire.h"
 #include "version.h"
 
 #define LOG_FLUSH_NS (5 * NS_PER_S) /* at the end, for what is not written yet */
@@ -46,7 +50,7 @@ static struct {
     struct timer stop_timer, delay_timer, grace_timer, watch_timer;
     json_t *watched; /* what --watch has seen last */
     bool watch_failed;
-    bool stopping, applying, drained, https_stopped;
+    bool stopping, applying, drained, https_stopped, services_stopped;
     bool reload_asked, stop_asked; /* orders that came while a configuration is applied */
     struct task orders;
     int status;
@@ -129,7 +133,9 @@ static enum err apply(json_t *document, char *error, size_t cap)
         generation_free(g);
         return ERR_DENIED;
     }
-    enum err e = logging_open(&g->logging, error, cap);
+    enum err e = services_prepare(g->services, g->services_count, control.user.len > 0, error, cap);
+    if (e == OK)
+        e = logging_open(&g->logging, error, cap);
     if (e == OK)
         e = listening_open(&opening, g, error, cap);
     if (e == OK) {
@@ -147,6 +153,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     crew_adopt(g, opening.per_worker, opening.count);
     listening_keep(&opening);
     hold_newest(g);
+    services_adopt(g->services, g->services_count, g->data_folder);
     tell_running(g);
     admin_site_commit(g, admin);
     return OK;
@@ -234,6 +241,7 @@ static enum err face_metrics(struct buffer *b)
     uint64_t requests = crew_requests();
     struct worker_live live = crew_count();
     TRY(put_metrics(b, &nobody));
+    TRY(services_metrics_put(b));
     return buffer_append_f(
         b,
         "# HELP portico_requests_total HTTP requests served since the start.\n"
@@ -281,14 +289,21 @@ static const struct admin_face face = {load, face_adapt, face_document, face_sto
 
 static void check_finished(void)
 {
-    if (control.drained && control.https_stopped)
+    if (control.drained && control.https_stopped && control.services_stopped)
         loop_stop(control.loop);
 }
 
+static void on_services_stopped(void)
+{
+    control.services_stopped = true;
+    check_finished();
+}
+
+/* Services end when nobody is left who could ask them. */
 static void on_crew_drained(void)
 {
     control.drained = true;
-    check_finished();
+    services_stop_all(on_services_stopped);
 }
 
 static void on_https_stopped(void)
@@ -453,6 +468,21 @@ static int fail(const char *error)
     return 1;
 }
 
+/* Without a pair to the keeper there are no services, which a configuration that has some is told. */
+static enum err start_services(char *error, size_t cap)
+{
+    const char *fd = getenv(SUPERVISOR_ENV);
+    uint64_t n;
+    if (fd == NULL || !slice_to_u64(slice_from(fd), INT32_MAX, &n))
+        return OK;
+    unsetenv(SUPERVISOR_ENV);
+    fcntl((int)n, F_SETFD, FD_CLOEXEC);
+    enum err e = services_init(control.loop, (int)n);
+    if (e != OK)
+        snprintf(error, cap, "the keeper does not tell which services run: %s", err_text(e));
+    return e;
+}
+
 static enum err prepare(char *error, size_t cap)
 {
     if (keeper_link_init(obey, on_keeper_gone) != OK) {
@@ -475,6 +505,7 @@ static enum err prepare(char *error, size_t cap)
     admin_site_init(control.loop, &control.admin_worker, &admin_host);
     challenge_bind_hook = listening_challenge;
     https_start(control.loop);
+    TRY(start_services(error, cap));
     enum err e = crew_start(control.loop, error, cap);
     if (e != OK && error[0] == '\0')
         snprintf(error, cap, "starting the workers: %s", err_text(e));
@@ -489,6 +520,7 @@ static void tear_down(void)
     timer_stop(&control.watch_timer);
     json_decref(control.watched);
     crew_end();
+    services_deinit();
     pki_stop();
     offload_stop();
     storage_give_back_locks();

@@ -14,13 +14,15 @@
 #include "base/mem.h"
 #include "http/http_metrics.h"
 #include "net/address.h"
+#include "services/service.h"
 
 enum { ARENA_CHUNK = 65536, BOUNDS_MAX = 256 };
 
 static const char *const document_members[] = {"admin", "logging", "storage", "apps", "portico",
                                                NULL};
 static const char *const portico_members[] = {"user", NULL};
-static const char *const app_members[] = {"http", "tls", "pki", "events", NULL};
+static const char *const app_members[] = {"http", "tls", "pki", "events",
+                                          "services", NULL};
 static const char *const http_members[] = {"http_port", "https_port", "grace_period",
                                            "shutdown_delay", "servers", "metrics", NULL};
 static const char *const admin_members[] = {"disabled", "listen", "enforce_origin", "origins",
@@ -176,6 +178,14 @@ static enum err read_http(struct generation *g, const json_t *http)
     return OK;
 }
 
+static enum err read_services(struct generation *g, const json_t *app)
+{
+    struct provision *p = &g->provision;
+    p->services = app;
+    return services_read(app, NULL, &g->arena, &g->services, &g->services_count, p->error,
+                         sizeof p->error);
+}
+
 /* What only this server knows. */
 static enum err read_portico(struct generation *g, const json_t *portico)
 {
@@ -202,6 +212,7 @@ static enum err read_document(struct generation *g)
         return https_provision(g, NULL);
     p->path = SLICE("apps");
     TRY(provision_members(p, apps, app_members));
+    TRY(read_services(g, json_object_get(apps, "services")));
     if (!absent(json_object_get(apps, "http")))
         TRY(read_ports(g, json_object_get(apps, "http")));
     TRY(https_provision(g, apps));

@@ -30,6 +30,7 @@ struct generation_slot { /* one worker's hold */
 } __attribute__((aligned(64)));
 
 struct automation;
+struct service;
 
 struct ticket_options { /* of sessions; 0: the default */
     struct ticket_source source; /* of keys that are shared, if it has a storage */
@@ -48,6 +49,8 @@ struct generation {
     json_t *document; /* as it came; json_null for none */
     json_t *plain;    /* the same without "@id" members */
     struct auto_https https; /* what is provisioned in its place */
+    struct service *services; /* services/service.h */
+    size_t services_count;
     struct automation *automation; /* of certificates; NULL: there is none to be had */
     struct ticket_options tickets;
     struct slice data_folder; /* where the storage is, when the document does not say */

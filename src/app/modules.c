@@ -97,6 +97,8 @@ const struct module *const all_modules[] = {
     &permission_http,
     &policy_client_ip_hash,
     &policy_cookie,
+    &upstreams_multi,
+    &upstreams_service,
     &policy_first,
     &policy_header,
     &policy_ip_hash,

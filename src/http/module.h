@@ -54,6 +54,7 @@ struct provision {
     struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
+    const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */
     const json_t *tls; /* the app: issuers look for "dns" and "resolvers" there; NULL: none */
 };
 

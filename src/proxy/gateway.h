@@ -18,6 +18,8 @@
 #include "upstream/balance.h"
 #include "upstream/link.h"
 
+enum { TRIED_MAX = 8 };
+
 #define PATIENCE_NS (10 * NS_PER_MS) /* then it is watched whether the client is still there */
 #define HANDSHAKE_NS (10 * NS_PER_S) /* of TLS, unless handshake_timeout says otherwise */
 
@@ -25,6 +27,25 @@
 struct selection_policy {
     const struct upstream *(*select)(const void *cfg, struct exchange *, struct upstream_set,
                                      uint64_t now_ns);
+};
+
+/* Upstreams that are found when a request comes. What the set points to stays until the exchange's
+ * end. */
+struct found_upstreams {
+    struct endpoint *const *endpoints;
+    uint32_t count;
+};
+
+/* The face of modules in http.reverse_proxy.upstreams. */
+struct upstream_source {
+    /* Those of this moment, which may be none. An error, with a sentence in the arena or constant,
+     * makes the gateway go back to its static upstreams, where it has some. */
+    enum err (*find)(const void *cfg, struct exchange *, struct found_upstreams *, const char **why);
+    /* Waits until there may be one, after none was found; NULL: there is nothing to wait for. */
+    enum err (*wait)(const void *cfg, struct exchange *, const char **why);
+    /* Its upstreams stand for one another: a request that may be repeated goes to the next one
+     * though no lb_try_duration is set, for up to that long. */
+    uint64_t (*repeat_ns)(const void *cfg);
 };
 
 struct http_transport {
@@ -82,6 +103,10 @@ struct gateway {
     struct upstream *upstreams;
     struct dial_target *targets; /* one per upstream */
     uint32_t upstreams_count;
+    unsigned max_requests, max_fails; /* of upstreams that a source finds */
+    const struct upstream_source *source; /* NULL: none */
+    const void *source_cfg;
+    uint64_t repeat_ns;
     const struct selection_policy *policy;
     const void *policy_cfg;
     int64_t retries;
@@ -129,6 +154,7 @@ struct round {
     unsigned upstream_fails;
     uint64_t start_ns, attempt_ns, latency_ns, upstream_ns, total_ns;
     unsigned tries;
+    uint64_t tried[TRIED_MAX]; /* serials of a source's upstreams that failed, the last ones */
 
     struct slice method, target, host;
     struct fields fields;  /* what goes up, before the configuration's changes */
@@ -161,6 +187,11 @@ void gateway_release(void *cfg);
 /* ERR_INVALID with a sentence in *why. */
 enum err dial_address_read(struct dial_address *, struct slice text, const struct http_transport *,
                            struct arena *, struct address_error *why);
+
+/* --- upstream_source.c --- */
+
+/* {"source": NAME, …} */
+enum err upstream_source_read(const json_t *, struct provision *, const struct module **, void **cfg);
 
 /* --- http_transport.c --- */
 const struct http_transport *http_transport_default(struct provision *);

@@ -320,12 +320,25 @@ static enum err read_streams(struct gateway *g, const json_t *json, struct provi
 
 static enum err refuse_unfinished(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"circuit_breaker", "dynamic_upstreams", NULL};
+    static const char *const unfinished[] = {"circuit_breaker", NULL};
     for (const char *const *name = unfinished; *name != NULL; name++) {
         const json_t *v = json_object_get(json, *name);
         if (v != NULL && !json_is_null(v))
             return provision_fail(p, "\"%s\" is not supported yet", *name);
     }
+    return OK;
+}
+
+static enum err read_source(struct gateway *g, const json_t *json, struct provision *p)
+{
+    const struct module *m;
+    void *cfg;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    TRY(upstream_source_read(json, p, &m, &cfg));
+    g->source = m->face;
+    g->source_cfg = cfg;
+    g->repeat_ns = g->source->repeat_ns != NULL ? g->source->repeat_ns(cfg) : 0;
     return OK;
 }
 
@@ -338,7 +351,10 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_transport(g, json_object_get(json, "transport"), p));
     TRY(read_balancing(g, json_object_get(json, "load_balancing"), p));
     TRY(read_health(g, json_object_get(json, "health_checks"), &request_limit, &max_fails, p));
+    g->max_requests = request_limit;
+    g->max_fails = max_fails;
     TRY(read_upstreams(g, json_object_get(json, "upstreams"), request_limit, max_fails, p));
+    TRY(read_source(g, json_object_get(json, "dynamic_upstreams"), p));
     TRY(read_streams(g, json, p));
     TRY(read_trusted(g, json, p));
     TRY(read_headers(g, json_object_get(json, "headers"), p));

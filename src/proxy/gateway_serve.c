@@ -12,6 +12,7 @@
 #include "loop/await.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
+#include "services/services.h"
 #include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
@@ -55,29 +56,89 @@ static void judge_answer(struct round *r)
 
 /* --- one attempt --- */
 
+static bool was_tried(const struct round *r, const struct endpoint *e)
+{
+    for (unsigned i = 0; i < TRIED_MAX; i++)
+        if (r->tried[i] == e->serial)
+            return true;
+    return false;
+}
+
+/* Those that have not failed this request yet; all of them when each has. */
+static struct upstream_set untried(struct round *r, const struct found_upstreams *found)
+{
+    struct upstream *items = arena_alloc(r->x->arena, (found->count + 1) * sizeof *items);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < found->count; i++)
+        if (!was_tried(r, found->endpoints[i]))
+            items[count++] = (struct upstream){found->endpoints[i], r->g->max_requests,
+                                               r->g->max_fails};
+    if (count < found->count && count == 0) {
+        memset(r->tried, 0, sizeof r->tried);
+        return untried(r, found);
+    }
+    return (struct upstream_set){items, count};
+}
+
+/* Those of now; a source may wait for them. */
+static enum err gather(struct round *r, struct upstream_set *set)
+{
+    const struct gateway *g = r->g;
+    struct found_upstreams found = {0};
+    const char *why = "no upstreams available";
+    *set = (struct upstream_set){g->upstreams, g->upstreams_count};
+    if (g->source == NULL)
+        return OK;
+    enum err e = g->source->find(g->source_cfg, r->x, &found, &why);
+    while (e == OK && found.count == 0 && g->source->wait != NULL) {
+        gateway_watch(r);
+        e = g->source->wait(g->source_cfg, r->x, &why);
+        if (e == OK)
+            e = g->source->find(g->source_cfg, r->x, &found, &why);
+    }
+    if (fiber_self()->cancelled != OK) {
+        r->error = fiber_self()->cancelled;
+        return gateway_round_error(r, FAILURE_CLIENT, 0, "the client left");
+    }
+    if (e == OK) {
+        *set = untried(r, &found);
+        return OK;
+    }
+    if (g->upstreams_count > 0)
+        return OK;
+    r->error = exchange_fail(r->x, 503, why);
+    return gateway_round_error(r, FAILURE_HANDLED, 503, why);
+}
+
 static enum err choose(struct round *r)
 {
     struct exchange *x = r->x;
     const struct gateway *g = r->g;
-    uint64_t now = loop_now_ns(loop_self());
-    struct upstream_set set = {g->upstreams, g->upstreams_count};
+    struct upstream_set set;
     struct address_error why;
+    TRY(gather(r, &set));
+    uint64_t now = loop_now_ns(loop_self());
     r->upstream = set.count > 0 ? g->policy->select(g->policy_cfg, x, set, now) : NULL;
     if (r->upstream == NULL)
         return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
-    const struct dial_target *t = &g->targets[r->upstream - g->upstreams];
+    bool found = set.items != g->upstreams;
+    const struct dial_target *t = found ? NULL : &g->targets[r->upstream - g->upstreams];
     r->upstream_requests = endpoint_requests(r->upstream->endpoint);
     r->upstream_fails = g->passive.fail_ns > 0 ? endpoint_fails(r->upstream->endpoint, now) : 0;
-    r->address = t->address;
-    struct slice text = t->constant ? SLICE_NONE : template_expand(&t->text, x);
-    if (t->constant ||
+    bool constant = !found && t->constant;
+    if (constant)
+        r->address = t->address;
+    struct slice text = constant ? SLICE_NONE
+                        : found  ? r->upstream->endpoint->name
+                                 : template_expand(&t->text, x);
+    if (constant ||
         dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK) {
         transport_tls_name(r);
         transport_header_key(r);
         return transport_proxy_ask(r);
     }
     r->error = exchange_fail_f(x, 502, "making dial info: upstream " SLICE_FMT ": invalid dial "
-                               "address " SLICE_FMT ": %s", SLICE_ARG(t->text.text),
+                               "address " SLICE_FMT ": %s", SLICE_ARG(found ? text : t->text.text),
                                SLICE_ARG(text), why.text);
     return gateway_round_error(r, FAILURE_HANDLED, 0, "no dial address");
 }
@@ -165,12 +226,28 @@ static enum err request_matches(struct round *r, bool *matches)
     return matcher_sets_match(g->retry_match, g->retry_match_count, r->x, matches);
 }
 
+/* Upstreams of a source that stand for one another: what is safe goes to the next one, at once as
+ * long as there is one that has not failed. */
+static bool try_another(struct round *r)
+{
+    enum { TRIES_MAX = 64 };
+    const struct gateway *g = r->g;
+    uint64_t now = clock_mono_ns();
+    bool safe = r->failure == FAILURE_DIAL || (is_idempotent(r) && body_replayable(r));
+    if (g->repeat_ns == 0 || !safe || r->body_touched || r->upstream == NULL ||
+        r->tries >= TRIES_MAX || now - r->start_ns >= g->repeat_ns)
+        return false;
+    r->tried[r->tries % TRIED_MAX] = r->upstream->endpoint->serial;
+    gateway_watch(r);
+    return r->tries == 0 || await_sleep(now + (r->tries < 8 ? 5 : 50) * NS_PER_MS) == OK;
+}
+
 static bool try_again(struct round *r)
 {
     const struct gateway *g = r->g;
     bool matches = true;
     if (g->try_ns == 0 && g->retries == 0)
-        return false;
+        return g->source != NULL && try_another(r);
     if (g->try_ns > 0 && clock_mono_ns() - r->start_ns >= g->try_ns)
         return false;
     if (g->retries > 0 && r->tries >= g->retries)
@@ -257,6 +334,7 @@ void proxy_drain(void)
 
 void proxy_thread_deinit(void)
 {
+    services_thread_deinit();
     transport_resolvers_deinit();
     links_thread_deinit();
     client_thread_deinit();

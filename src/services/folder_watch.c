@@ -122,7 +122,7 @@ static void on_settled(struct timer *t)
 {
     struct folder_watch *w = CONTAINER_OF(t, struct folder_watch, timer);
     LOG(LOG_INFO, "services", "a file changed: starting anew", LOG_STR("service", w->owner->name));
-    manager_renew(w->owner);
+    overseer_renew(w->owner);
 }
 
 static struct watched *find(struct folder_watch *w, int wd)
@@ -167,7 +167,7 @@ static bool read_events(struct folder_watch *w)
 static void free_watch(struct folder_watch *w)
 {
     timer_stop(&w->timer);
-    loop_close(manager.loop, w->fd);
+    loop_close(overseer.loop, w->fd);
     for (unsigned i = 0; i < w->count; i++) {
         mem_free(w->folders[i].path);
         mem_free(w->folders[i].only);
@@ -185,8 +185,8 @@ static void on_event(struct op *op, int result)
         return;
     }
     if (read_events(w))
-        timer_start(manager.loop, &w->timer, loop_now_ns(manager.loop) + SETTLE_NS);
-    op_poll(manager.loop, op, w->fd, POLLIN);
+        timer_start(overseer.loop, &w->timer, loop_now_ns(overseer.loop) + SETTLE_NS);
+    op_poll(overseer.loop, op, w->fd, POLLIN);
 }
 
 struct folder_watch *folder_watch_open(struct managed *m)
@@ -212,7 +212,7 @@ struct folder_watch *folder_watch_open(struct managed *m)
             add_path(w, path);
     }
     w->op.on_done = on_event;
-    op_poll(manager.loop, &w->op, fd, POLLIN);
+    op_poll(overseer.loop, &w->op, fd, POLLIN);
     return w;
 }
 
@@ -223,7 +223,7 @@ void folder_watch_close(struct folder_watch *w)
     w->closing = true;
     timer_stop(&w->timer);
     if (w->op.armed)
-        op_cancel(manager.loop, &w->op);
+        op_cancel(overseer.loop, &w->op);
     else
         free_watch(w);
 }

@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "client/fetch.h"
-#include "services/keeper_link.h"
+#include "services/supervisor_link.h"
 #include "services/manage.h"
 
 #define FIRST_PAUSE_NS (10 * NS_PER_MS) /* until it is ready; doubled up to … */
@@ -49,7 +49,7 @@ static enum err check_tcp(const struct program *p, uint64_t deadline_ns, char *w
         return err_from_errno(errno);
     enum err e = is4 ? await_connect(fd, (struct sockaddr *)&v4, sizeof v4, deadline_ns)
                      : await_connect(fd, (struct sockaddr *)&v6, sizeof v6, deadline_ns);
-    loop_close(manager.loop, fd);
+    loop_close(overseer.loop, fd);
     if (e != OK)
         snprintf(why, cap, "port %u: %s", p->port,
                  e == ERR_TIMEOUT ? "no connection in time" : "nobody listens there");
@@ -80,9 +80,9 @@ static enum err check_http(const struct program *p, uint64_t timeout_ns, char *w
         .no_proxy = true};
     enum err e = fetch(&request, &arena, answer);
     if (e != OK)
-        snprintf(why, cap, SLICE_FMT ": %s", SLICE_ARG(s->health.uri), answer->why);
+        snprintf(why, cap, SLICE_FMT ": %.150s", SLICE_ARG(slice_take(s->health.uri, 80)), answer->why);
     else if (!status_fits(s->health.status, answer->status))
-        snprintf(why, cap, SLICE_FMT ": status %d", SLICE_ARG(s->health.uri), answer->status);
+        snprintf(why, cap, SLICE_FMT ": status %d", SLICE_ARG(slice_take(s->health.uri, 80)), answer->status);
     if (e == OK && !status_fits(s->health.status, answer->status))
         e = ERR_FAILED;
     arena_deinit(&arena);
@@ -93,7 +93,7 @@ static enum err check_http(const struct program *p, uint64_t timeout_ns, char *w
 
 void health_command_ended(uint64_t instance, int status, bool failed)
 {
-    LIST_FOR(node, &manager.commands)
+    LIST_FOR(node, &overseer.commands)
     {
         struct asking *a = CONTAINER_OF(node, struct asking, node);
         if (a->instance != instance)
@@ -127,7 +127,7 @@ static enum err check_command(const struct program *p, uint64_t deadline_ns, cha
     struct arena arena;
     struct asking a = {.status = -1};
     waiter_init(&a.waiter);
-    list_append(&manager.commands, &a.node);
+    list_append(&overseer.commands, &a.node);
     arena_init(&arena, 16384);
     enum err e = ask_command(p, &a, &arena, why, cap);
     arena_deinit(&arena);
@@ -235,7 +235,7 @@ static void probe(void *arg)
 
 void probe_start(struct program *p)
 {
-    if (p->probe == NULL && fiber_start(manager.loop, probe, p) != OK)
+    if (p->probe == NULL && fiber_start(overseer.loop, probe, p) != OK)
         LOG(LOG_ERROR, "services", "too many fibers: a replica is not looked after",
             LOG_STR("service", p->owner->name));
 }

@@ -18,14 +18,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "services/keeper_link.h"
+#include "services/supervisor_link.h"
 #include "upstream/endpoint.h"
 
 #define LOGGER "services"
 
 enum { ATTEMPTS = 3 };
 
-struct manager manager = {.fd = -1};
+struct overseer overseer = {.fd = -1};
 
 static void on_retry(struct timer *);
 static void on_idle(struct timer *);
@@ -81,9 +81,9 @@ static void set_version(struct version **at, struct version *v)
 
 /* --- services by name --- */
 
-struct managed *manager_find(struct slice name)
+struct managed *overseer_find(struct slice name)
 {
-    LIST_FOR(node, &manager.services)
+    LIST_FOR(node, &overseer.services)
     {
         struct managed *m = CONTAINER_OF(node, struct managed, node);
         if (slice_eq(m->name, name))
@@ -92,9 +92,9 @@ struct managed *manager_find(struct slice name)
     return NULL;
 }
 
-struct managed *manager_own(struct slice name)
+struct managed *overseer_own(struct slice name)
 {
-    struct managed *m = manager_find(name);
+    struct managed *m = overseer_find(name);
     struct service_handle *h = service_handle(name);
     if (m != NULL || h == NULL)
         return m;
@@ -111,7 +111,7 @@ struct managed *manager_own(struct slice name)
     }
     timer_init(&m->idle, on_idle);
     lines_init(&m->lines);
-    list_append(&manager.services, &m->node);
+    list_append(&overseer.services, &m->node);
     return m;
 }
 
@@ -134,7 +134,7 @@ static uint32_t usable(const struct managed *m, struct endpoint **out)
 /* Nobody is on the way to become ready. */
 static bool is_closed(const struct managed *m)
 {
-    if (!m->wanted || m->paused || manager.stopping)
+    if (!m->wanted || m->paused || overseer.stopping)
         return true;
     for (uint32_t i = 0; i < m->replicas; i++)
         if (!m->slots[i].gave_up && !m->slots[i].ended)
@@ -184,13 +184,13 @@ static void fail_slot(struct slot *slot)
             LOG_NUM("failures", slot->failures), LOG_CSTR("last", slot->why));
         return;
     }
-    timer_start(manager.loop, &slot->retry, clock_mono_ns() + delay);
+    timer_start(overseer.loop, &slot->retry, clock_mono_ns() + delay);
 }
 
 static void on_retry(struct timer *t)
 {
     (void)t;
-    manager_settle();
+    overseer_settle();
 }
 
 static struct program *start_in(struct slot *slot, uint16_t wanted)
@@ -391,7 +391,7 @@ static bool forerunners_ready(const struct managed *m)
 {
     const struct service *s = &m->version->service;
     for (size_t i = 0; i < s->after_count; i++) {
-        const struct managed *o = manager_find(s->after[i]);
+        const struct managed *o = overseer_find(s->after[i]);
         if (o != NULL && o->wanted && !o->paused && !o->version->service.on_demand && !has_usable(o))
             return false;
     }
@@ -410,7 +410,7 @@ static void settle_service(struct managed *m)
 {
     if (m->version == NULL)
         return;
-    bool wanted = m->wanted && !m->paused && !manager.stopping &&
+    bool wanted = m->wanted && !m->paused && !overseer.stopping &&
                   (!m->version->service.on_demand || m->demanded);
     if (wanted && !m->released && forerunners_ready(m))
         m->released = true;
@@ -423,27 +423,27 @@ static void settle_service(struct managed *m)
 
 static void check_stopped(void)
 {
-    if (!manager.stopping || manager.stopped_told || !list_empty(&manager.programs))
+    if (!overseer.stopping || overseer.stopped_told || !list_empty(&overseer.programs))
         return;
-    manager.stopped_told = true;
-    manager.stopped();
+    overseer.stopped_told = true;
+    overseer.stopped();
 }
 
 static void settle(struct task *t)
 {
     (void)t;
-    manager.settling = false;
-    LIST_FOR(node, &manager.services)
+    overseer.settling = false;
+    LIST_FOR(node, &overseer.services)
         settle_service(CONTAINER_OF(node, struct managed, node));
     check_stopped();
 }
 
-void manager_settle(void)
+void overseer_settle(void)
 {
-    if (manager.settling || manager.loop == NULL)
+    if (overseer.settling || overseer.loop == NULL)
         return;
-    manager.settling = true;
-    loop_defer(manager.loop, &manager.settle);
+    overseer.settling = true;
+    loop_defer(overseer.loop, &overseer.settle);
 }
 
 /* --- on demand --- */
@@ -455,8 +455,8 @@ static void on_wanted(struct service_handle *h)
         return;
     LOG(LOG_INFO, LOGGER, "started by a request", LOG_STR("service", m->name));
     m->demanded = true;
-    timer_start(manager.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
-    manager_settle();
+    timer_start(overseer.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
+    overseer_settle();
 }
 
 static void on_idle(struct timer *t)
@@ -468,13 +468,13 @@ static void on_idle(struct timer *t)
         return;
     bool busy = registry_requests(m->handle) > 0 || registry_waiting(m->handle) > 0;
     if (busy || now - last < idle) {
-        timer_start(manager.loop, t, busy ? now + idle : last + idle);
+        timer_start(overseer.loop, t, busy ? now + idle : last + idle);
         return;
     }
     LOG(LOG_INFO, LOGGER, "stopped: nobody has asked for it", LOG_STR("service", m->name),
         LOG_DUR("for", now - last));
     m->demanded = false;
-    manager_settle();
+    overseer_settle();
 }
 
 /* --- configurations --- */
@@ -482,7 +482,7 @@ static void on_idle(struct timer *t)
 /* A program that an earlier server left: back into its slot, or it goes. */
 static void place_adopted(struct managed *m)
 {
-    LIST_FOR(node, &manager.programs)
+    LIST_FOR(node, &overseer.programs)
     {
         struct program *p = CONTAINER_OF(node, struct program, node);
         if (p->owner != m || p->slot != NULL || p->version != NULL || p->state != REPLICA_STARTING)
@@ -497,13 +497,13 @@ static void place_adopted(struct managed *m)
         m->demanded = true;
         program_attach(p, slot);
         if (m->version->service.on_demand)
-            timer_start(manager.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
+            timer_start(overseer.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
     }
 }
 
 static void adopt_one(const struct service *s)
 {
-    struct managed *m = manager_own(s->name);
+    struct managed *m = overseer_own(s->name);
     if (m == NULL) {
         LOG(LOG_ERROR, LOGGER, "too many names of services: restart portico",
             LOG_STR("service", s->name));
@@ -532,14 +532,14 @@ static void adopt_one(const struct service *s)
 
 void services_adopt(const struct service *services, size_t count, struct slice folder)
 {
-    if (manager.loop == NULL)
+    if (overseer.loop == NULL)
         return;
     ports_open(folder);
-    LIST_FOR(node, &manager.services)
+    LIST_FOR(node, &overseer.services)
         CONTAINER_OF(node, struct managed, node)->wanted = false;
     for (size_t i = 0; i < count; i++)
         adopt_one(&services[i]);
-    LIST_FOR(node, &manager.services)
+    LIST_FOR(node, &overseer.services)
     {
         struct managed *m = CONTAINER_OF(node, struct managed, node);
         if (!m->wanted) {
@@ -548,7 +548,7 @@ void services_adopt(const struct service *services, size_t count, struct slice f
         }
         place_adopted(m);
     }
-    manager_settle();
+    overseer_settle();
 }
 
 /* --- whom programs may run as --- */
@@ -568,7 +568,7 @@ static bool is_allowed(const struct service *s)
 {
     char text[140];
     who(s, text);
-    const struct allowed *a = manager.allowed;
+    const struct allowed *a = overseer.allowed;
     while (a != NULL && strcmp(a->text, text) != 0)
         a = a->next;
     return a != NULL;
@@ -578,8 +578,8 @@ static void allow(const struct service *s)
 {
     struct allowed *a = NEW(struct allowed);
     who(s, a->text);
-    a->next = manager.allowed;
-    manager.allowed = a;
+    a->next = overseer.allowed;
+    overseer.allowed = a;
     link_allow(s->user, s->group);
 }
 
@@ -587,7 +587,7 @@ enum err services_prepare(const struct service *services, size_t count, bool oth
                           size_t cap)
 {
     static bool settled;
-    if (count > 0 && manager.fd < 0) {
+    if (count > 0 && overseer.fd < 0) {
         snprintf(error, cap, "services need a keeper process, and there is none");
         return ERR_UNSUPPORTED;
     }
@@ -612,30 +612,30 @@ enum err services_prepare(const struct service *services, size_t count, bool oth
 
 enum err services_init(struct loop *control, int fd)
 {
-    manager.loop = control;
-    list_init(&manager.services);
-    list_init(&manager.programs);
-    list_init(&manager.commands);
-    manager.settle.run = settle;
+    overseer.loop = control;
+    list_init(&overseer.services);
+    list_init(&overseer.programs);
+    list_init(&overseer.commands);
+    overseer.settle.run = settle;
     registry_on_demand(control, on_wanted);
     return link_open_keeper(fd);
 }
 
 void services_stop_all(void (*stopped)(void))
 {
-    manager.stopped = stopped;
-    if (manager.loop == NULL) {
+    overseer.stopped = stopped;
+    if (overseer.loop == NULL) {
         stopped();
         return;
     }
-    manager.stopping = true;
-    LIST_FOR(node, &manager.programs)
+    overseer.stopping = true;
+    LIST_FOR(node, &overseer.programs)
     {
         struct program *p = CONTAINER_OF(node, struct program, node);
         if (p->slot == NULL)
             program_retire(p);
     }
-    manager_settle();
+    overseer_settle();
 }
 
 static void free_managed(struct managed *m)
@@ -656,16 +656,16 @@ static void free_managed(struct managed *m)
 
 void services_deinit(void)
 {
-    if (manager.loop == NULL)
+    if (overseer.loop == NULL)
         return;
     link_close_keeper();
-    registry_on_demand(manager.loop, NULL);
-    LIST_FOR_SAFE(node, &manager.services)
+    registry_on_demand(overseer.loop, NULL);
+    LIST_FOR_SAFE(node, &overseer.services)
         free_managed(CONTAINER_OF(node, struct managed, node));
-    for (struct allowed *a = manager.allowed, *next; a != NULL; a = next) {
+    for (struct allowed *a = overseer.allowed, *next; a != NULL; a = next) {
         next = a->next;
         mem_free(a);
     }
     ports_close();
-    manager.loop = NULL;
+    overseer.loop = NULL;
 }

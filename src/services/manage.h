@@ -29,7 +29,7 @@ struct version {
 };
 
 struct program {
-    struct list node; /* of manager.programs */
+    struct list node; /* of overseer.programs */
     uint64_t instance, digest;
     struct managed *owner;
     struct version *version;
@@ -64,7 +64,7 @@ struct slot {
 };
 
 struct managed {
-    struct list node; /* of manager.services */
+    struct list node; /* of overseer.services */
     struct slice name;
     char logger[96];
     struct service_handle *handle;
@@ -87,7 +87,7 @@ struct managed {
     char last_why[WHY_MAX];
 };
 
-struct manager {
+struct overseer {
     struct loop *loop;
     int fd; /* the pair to the keeper; -1: there is none */
     struct op op;
@@ -100,15 +100,15 @@ struct manager {
     void (*stopped)(void);
     uint64_t next_instance;
 };
-extern struct manager manager;
+extern struct overseer overseer;
 
 /* --- manage.c --- */
 
 /* Something changed: looks at every service later in this turn. */
-void manager_settle(void);
-struct managed *manager_find(struct slice name);
-struct managed *manager_own(struct slice name); /* made when there is none; NULL: there are too many */
-void manager_renew(struct managed *); /* a new process for each replica, in turn */
+void overseer_settle(void);
+struct managed *overseer_find(struct slice name);
+struct managed *overseer_own(struct slice name); /* made when there is none; NULL: there are too many */
+void overseer_renew(struct managed *); /* a new process for each replica, in turn */
 void version_ref(struct version *);
 void version_unref(struct version *);
 

@@ -143,7 +143,7 @@ static bool in_list(const json_t *list, uint16_t port)
 /* By another service: written in its description, or given to it. */
 static bool belongs_to_other(const struct managed *m, uint16_t port)
 {
-    LIST_FOR(node, &manager.services)
+    LIST_FOR(node, &overseer.services)
     {
         const struct managed *o = CONTAINER_OF(node, struct managed, node);
         if (o == m || !o->wanted)
@@ -174,7 +174,7 @@ static void read_dynamic(unsigned *first, unsigned *last)
 
 static bool used_here(const struct managed *m, uint16_t port)
 {
-    LIST_FOR(node, &manager.programs)
+    LIST_FOR(node, &overseer.programs)
     {
         const struct program *p = CONTAINER_OF(node, struct program, node);
         if (p->owner == m && p->port == port && p->state != REPLICA_STOPPED)

@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "services/environment.h"
-#include "services/keeper_link.h"
+#include "services/supervisor_link.h"
 #include "services/manage.h"
 #include "services/signals.h"
 #include "upstream/endpoint.h"
@@ -54,8 +54,8 @@ static struct program *make(struct slot *slot, uint16_t port)
     p->started_wall_ns = clock_wall_ns();
     p->endpoint = endpoint_of(&p->version->service, port);
     timer_init(&p->drain, on_drain);
-    list_append(&manager.programs, &p->node);
-    manager.programs_count++;
+    list_append(&overseer.programs, &p->node);
+    overseer.programs_count++;
     return p;
 }
 
@@ -65,7 +65,7 @@ static void free_when_over(struct program *p)
     if (p->state != REPLICA_STOPPED || p->probe != NULL || p->output.fd >= 0 || p->output.op.armed)
         return;
     list_remove(&p->node);
-    manager.programs_count--;
+    overseer.programs_count--;
     timer_stop(&p->drain);
     if (p->pidfd >= 0)
         close(p->pidfd);
@@ -73,7 +73,7 @@ static void free_when_over(struct program *p)
         endpoint_unref(p->endpoint);
     version_unref(p->version);
     mem_free(p);
-    manager_settle();
+    overseer_settle();
 }
 
 static void on_output_end(struct output *o)
@@ -123,7 +123,7 @@ struct program *program_start(struct slot *slot, uint16_t port)
     struct arena arena;
     struct launch launch;
     const struct service *s = &slot->owner->version->service;
-    if (manager.programs_count >= PROGRAMS_MAX) {
+    if (overseer.programs_count >= PROGRAMS_MAX) {
         snprintf(slot->why, sizeof slot->why, "more than %d programs run", PROGRAMS_MAX);
         return NULL;
     }
@@ -145,7 +145,7 @@ struct program *program_start(struct slot *slot, uint16_t port)
 static void take_descriptors(struct program *p, const int *fds, unsigned count)
 {
     if (count > 0)
-        output_open(&p->output, manager.loop, fds[0], &p->owner->lines, p->owner->logger, p->replica);
+        output_open(&p->output, overseer.loop, fds[0], &p->owner->lines, p->owner->logger, p->replica);
     if (count > 1)
         p->pidfd = fds[1];
     for (unsigned i = 2; i < count; i++)
@@ -179,7 +179,7 @@ void program_started(struct program *p, const struct supervisor_message *m, cons
 struct program *program_adopt(const struct supervisor_message *m, const int *fds, unsigned count)
 {
     struct program *p = NEW(struct program);
-    p->owner = manager_own(slice_from(m->name));
+    p->owner = overseer_own(slice_from(m->name));
     if (p->owner == NULL) {
         mem_free(p);
         link_tell(SUPERVISE_STOP, m->instance, SIGTERM, 10 * NS_PER_S);
@@ -198,8 +198,8 @@ struct program *program_adopt(const struct supervisor_message *m, const int *fds
     p->started_wall_ns = m->started_ns;
     snprintf(p->note, sizeof p->note, "%.*s", (int)sizeof p->note - 1, m->text);
     timer_init(&p->drain, on_drain);
-    list_append(&manager.programs, &p->node);
-    manager.programs_count++;
+    list_append(&overseer.programs, &p->node);
+    overseer.programs_count++;
     take_descriptors(p, fds, count);
     return p;
 }
@@ -230,12 +230,12 @@ static void send_stop(struct program *p)
 static void on_drain(struct timer *t)
 {
     struct program *p = CONTAINER_OF(t, struct program, drain);
-    uint64_t now = loop_now_ns(manager.loop);
+    uint64_t now = loop_now_ns(overseer.loop);
     bool shared = p->version != NULL && p->version->service.socket; /* its address goes on */
     if (shared || p->endpoint == NULL || endpoint_requests(p->endpoint) == 0 || now >= p->drain_by_ns)
         send_stop(p);
     else
-        timer_start(manager.loop, t, now + DRAIN_NS);
+        timer_start(overseer.loop, t, now + DRAIN_NS);
 }
 
 void program_retire(struct program *p)
@@ -248,10 +248,10 @@ void program_retire(struct program *p)
     uint64_t now = clock_mono_ns();
     p->drain_by_ns = now + (p->version != NULL ? p->version->service.stop_ns : 0);
     if (seen)
-        timer_start(manager.loop, &p->drain, now + DRAIN_FIRST_NS);
+        timer_start(overseer.loop, &p->drain, now + DRAIN_FIRST_NS);
     else
         send_stop(p);
-    manager_settle();
+    overseer_settle();
 }
 
 static void describe_end(const struct supervisor_message *m, char *out, size_t cap)
@@ -303,7 +303,7 @@ void program_exited(struct program *p, const struct supervisor_message *m)
     p->slot = NULL;
     if (output_close(&p->output))
         free_when_over(p);
-    manager_settle();
+    overseer_settle();
 }
 
 /* --- what the probe finds --- */
@@ -325,7 +325,7 @@ void program_ready(struct program *p)
                  again ? SLICE("replica is well again") : SLICE("replica is ready"), f, 4);
     if (!again && p->slot != NULL)
         slot_ready(p->slot, p);
-    manager_settle();
+    overseer_settle();
 }
 
 void program_unwell(struct program *p, const char *why)
@@ -337,7 +337,7 @@ void program_unwell(struct program *p, const char *why)
     snprintf(p->owner->last_why, sizeof p->owner->last_why, "unhealthy: %s", why);
     LOG(LOG_WARN, "services", "replica is unhealthy", LOG_STR("service", p->owner->name),
         LOG_NUM("replica", p->replica + 1), LOG_NUM("port", p->port), LOG_CSTR("reason", why));
-    manager_settle();
+    overseer_settle();
 }
 
 /* It runs, but is of no use: counts as if it had ended by itself. */

@@ -87,7 +87,7 @@ static json_t *describe(const struct managed *m)
         describe_slot(list, &m->slots[i]);
         ready += program_usable(m->slots[i].now);
     }
-    LIST_FOR(node, &manager.programs)
+    LIST_FOR(node, &overseer.programs)
     {
         const struct program *p = CONTAINER_OF(node, struct program, node);
         if (p->owner == m && p->slot == NULL && p->state == REPLICA_STOPPING)
@@ -113,9 +113,9 @@ static json_t *describe(const struct managed *m)
 json_t *services_list(void)
 {
     json_t *list = json_array();
-    if (manager.loop == NULL)
+    if (overseer.loop == NULL)
         return list;
-    LIST_FOR(node, &manager.services)
+    LIST_FOR(node, &overseer.services)
     {
         const struct managed *m = CONTAINER_OF(node, struct managed, node);
         if (m->wanted && m->version != NULL)
@@ -126,7 +126,7 @@ json_t *services_list(void)
 
 static struct managed *find_wanted(struct slice name)
 {
-    struct managed *m = manager.loop != NULL ? manager_find(name) : NULL;
+    struct managed *m = overseer.loop != NULL ? overseer_find(name) : NULL;
     return m != NULL && m->wanted && m->version != NULL ? m : NULL;
 }
 
@@ -172,7 +172,7 @@ enum err await_service_logs(struct slice name, size_t lines, uint64_t since, uin
 
 static bool has_programs(const struct managed *m)
 {
-    LIST_FOR(node, &manager.programs)
+    LIST_FOR(node, &overseer.programs)
     {
         if (CONTAINER_OF(node, struct program, node)->owner == m)
             return true;
@@ -211,11 +211,11 @@ static void begin(struct managed *m)
         timer_stop(&m->slots[i].retry);
     }
     if (m->version->service.on_demand)
-        timer_start(manager.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
-    manager_settle();
+        timer_start(overseer.loop, &m->idle, clock_mono_ns() + m->version->service.idle_ns);
+    overseer_settle();
 }
 
-void manager_renew(struct managed *m)
+void overseer_renew(struct managed *m)
 {
     for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
         struct slot *slot = &m->slots[i];
@@ -228,7 +228,7 @@ void manager_renew(struct managed *m)
         timer_stop(&slot->retry);
     }
     m->roll_failed = false;
-    manager_settle();
+    overseer_settle();
 }
 
 static enum err await_rest(struct slice name, char *error, size_t cap)
@@ -272,11 +272,11 @@ enum err await_service_command(struct slice name, struct slice command, char *er
     }
     if (slice_is(command, "stop")) {
         m->paused = true;
-        manager_settle();
+        overseer_settle();
         return await_stop(name);
     }
     if (slice_is(command, "restart")) {
-        manager_renew(m);
+        overseer_renew(m);
         begin(m);
     } else if (slice_is(command, "start")) {
         begin(m);
@@ -340,12 +340,12 @@ static const struct {
 
 enum err services_metrics_put(struct buffer *b)
 {
-    if (manager.loop == NULL || list_empty(&manager.services))
+    if (overseer.loop == NULL || list_empty(&overseer.services))
         return OK;
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
         TRY(buffer_append_f(b, "# HELP %s %s\n# TYPE %s %s\n", metrics[i].name, metrics[i].help,
                             metrics[i].name, metrics[i].type));
-        LIST_FOR(node, &manager.services)
+        LIST_FOR(node, &overseer.services)
         {
             const struct managed *m = CONTAINER_OF(node, struct managed, node);
             if (m->wanted && m->version != NULL)

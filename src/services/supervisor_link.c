@@ -12,19 +12,19 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "services/launch.h"
-#include "services/keeper_link.h"
+#include "services/supervisor_link.h"
 #include "services/manage.h"
 
 #define LOGGER "services"
 
 uint64_t link_instance(void)
 {
-    if (manager.next_instance == 0 &&
-        getrandom(&manager.next_instance, sizeof manager.next_instance, 0) < 0)
-        manager.next_instance = clock_mono_ns();
-    if ((manager.next_instance & 0xffffffff) == 0xffffffff || manager.next_instance == 0)
-        manager.next_instance++;
-    return manager.next_instance++;
+    if (overseer.next_instance == 0 &&
+        getrandom(&overseer.next_instance, sizeof overseer.next_instance, 0) < 0)
+        overseer.next_instance = clock_mono_ns();
+    if ((overseer.next_instance & 0xffffffff) == 0xffffffff || overseer.next_instance == 0)
+        overseer.next_instance++;
+    return overseer.next_instance++;
 }
 
 static enum err send_launch(enum supervisor_kind kind, uint64_t instance, const struct launch *launch,
@@ -41,7 +41,7 @@ static enum err send_launch(enum supervisor_kind kind, uint64_t instance, const 
     }
     for (unsigned i = 0; streams != NULL && i < 3; i++)
         fds[count++] = streams[i];
-    enum err e = manager.fd < 0 ? ERR_CLOSED : supervisor_send(manager.fd, &m, fds, count);
+    enum err e = overseer.fd < 0 ? ERR_CLOSED : supervisor_send(overseer.fd, &m, fds, count);
     close(fds[0]);
     if (e != OK)
         snprintf(error, cap, "the keeper process does not answer: %s", err_text(e));
@@ -65,7 +65,7 @@ void link_tell(enum supervisor_kind kind, uint64_t instance, int signal, uint64_
     uint64_t ms = timeout_ns / NS_PER_MS;
     struct supervisor_message m = {.kind = kind, .instance = instance, .signal = signal,
                                    .timeout_ms = (uint32_t)(ms < UINT32_MAX ? ms : UINT32_MAX)};
-    if (manager.fd >= 0 && supervisor_send(manager.fd, &m, NULL, 0) != OK)
+    if (overseer.fd >= 0 && supervisor_send(overseer.fd, &m, NULL, 0) != OK)
         LOG(LOG_ERROR, LOGGER, "the keeper process does not answer");
 }
 
@@ -74,23 +74,23 @@ void link_allow(struct slice user, struct slice group)
     struct supervisor_message m = {.kind = SUPERVISE_ALLOW};
     snprintf(m.text, sizeof m.text, SLICE_FMT "%s" SLICE_FMT, SLICE_ARG(user),
              group.len > 0 ? ":" : "", SLICE_ARG(group));
-    if (manager.fd >= 0)
-        (void)!supervisor_send(manager.fd, &m, NULL, 0);
+    if (overseer.fd >= 0)
+        (void)!supervisor_send(overseer.fd, &m, NULL, 0);
 }
 
 void link_release(struct slice name, uint32_t replica)
 {
     struct supervisor_message m = {.kind = SUPERVISE_RELEASE, .replica = replica};
     snprintf(m.name, sizeof m.name, SLICE_FMT, SLICE_ARG(name));
-    if (manager.fd >= 0)
-        (void)!supervisor_send(manager.fd, &m, NULL, 0);
+    if (overseer.fd >= 0)
+        (void)!supervisor_send(overseer.fd, &m, NULL, 0);
 }
 
 /* --- what comes back --- */
 
 static struct program *find_program(uint64_t instance)
 {
-    LIST_FOR(node, &manager.programs)
+    LIST_FOR(node, &overseer.programs)
     {
         struct program *p = CONTAINER_OF(node, struct program, node);
         if (p->instance == instance)
@@ -131,7 +131,7 @@ static enum err receive_one(int flags, uint32_t *kind)
     struct supervisor_message m;
     int fds[SUPERVISE_FDS];
     unsigned count = SUPERVISE_FDS;
-    enum err e = supervisor_receive(manager.fd, &m, fds, &count, flags);
+    enum err e = supervisor_receive(overseer.fd, &m, fds, &count, flags);
     *kind = e == OK ? m.kind : 0;
     if (e == OK)
         on_message(&m, fds, count);
@@ -146,7 +146,7 @@ static void on_readable(struct op *op, int result)
         e = receive_one(MSG_DONTWAIT, &kind);
     if (result < 0 || e == ERR_CLOSED || e == ERR_IO)
         return; /* the keeper is gone, and this process goes with it */
-    op_poll(manager.loop, op, manager.fd, POLLIN);
+    op_poll(overseer.loop, op, overseer.fd, POLLIN);
 }
 
 /* What an earlier server left is asked for, and waited for: the keeper answers at once. */
@@ -154,7 +154,7 @@ static enum err list_programs(void)
 {
     struct supervisor_message m = {.kind = SUPERVISE_LIST};
     uint32_t kind = 0;
-    TRY(supervisor_send(manager.fd, &m, NULL, 0));
+    TRY(supervisor_send(overseer.fd, &m, NULL, 0));
     while (kind != SUPERVISE_END)
         TRY(receive_one(0, &kind));
     return OK;
@@ -162,17 +162,17 @@ static enum err list_programs(void)
 
 enum err link_open_keeper(int fd)
 {
-    manager.fd = fd;
+    overseer.fd = fd;
     TRY(list_programs());
-    manager.op.on_done = on_readable;
-    op_poll(manager.loop, &manager.op, fd, POLLIN);
+    overseer.op.on_done = on_readable;
+    op_poll(overseer.loop, &overseer.op, fd, POLLIN);
     return OK;
 }
 
 void link_close_keeper(void)
 {
-    if (manager.fd < 0)
+    if (overseer.fd < 0)
         return;
-    op_cancel(manager.loop, &manager.op);
-    manager.fd = -1;
+    op_cancel(overseer.loop, &overseer.op);
+    overseer.fd = -1;
 }
