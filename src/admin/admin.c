@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /load /config/ /id/ /stop /adapt /metrics /pki/. Before any of it, the checks that keep a web page which
+ * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/. Before any of it, the checks that keep a web page which
  * a person has open in a browser from talking to the API of their machine: the Host must be the
  * listener's, an Origin must be allowed, no-cors requests and the null origin are refused. Every
  * error is {"error": "…"} with Caddy's status.
@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "admin/admin_count.h"
+#include "admin/admin_services.h"
 #include "admin/document.h"
 #include "base/log_encode.h"
 #include "base/mem.h"
@@ -612,6 +613,8 @@ static const struct {
     {"/config/", "admin", serve_config, true},
     {"/id/", "admin", serve_id, true},
     {"/pki/", "pki", serve_pki, true, true},
+    {"/services", "services", admin_serve_services, false, true},
+    {"/services/", "services", admin_serve_services, true, true},
 };
 
 static enum err serve_path(struct exchange *x)

@@ -20,6 +20,7 @@ extern const struct command command_reload;
 extern const struct command command_respond;
 extern const struct command command_reverse_proxy;
 extern const struct command command_run;
+extern const struct command command_service;
 extern const struct command command_start;
 extern const struct command command_stop;
 extern const struct command command_trust;

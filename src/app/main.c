@@ -19,6 +19,7 @@ const struct command *const commands[] = {
     &command_respond,
     &command_reverse_proxy,
     &command_run,
+    &command_service,
     &command_start,
     &command_stop,
     &command_trust,

@@ -150,7 +150,7 @@ static void publish(struct managed *m)
     const struct service *s = &m->version->service;
     if (m->published_once && count == m->published_count && closed == m->published_closed &&
         memcmp(list, m->published, count * sizeof list[0]) == 0 &&
-        m->published_version == m->version)
+        m->published_version == m->version && m->published_wanted == m->wanted)
         return;
     for (uint32_t i = 0; i < count; i++)
         endpoint_hold(list[i]);
@@ -164,6 +164,7 @@ static void publish(struct managed *m)
     m->published_closed = closed;
     m->published_once = true;
     m->published_version = m->version;
+    m->published_wanted = m->wanted;
 }
 
 /* --- one slot --- */
@@ -212,9 +213,7 @@ static struct program *start_in(struct slot *slot, uint16_t wanted)
 static bool take_back(struct managed *m, const struct version *bad)
 {
     bool took = false;
-    if (m->good != NULL && m->good != m->version &&
-        m->good->service.digest != bad->service.digest && bad == m->version) {
-        m->bad_digest = bad->service.digest;
+    if (m->good != NULL && bad == m->version && m->good->service.digest != bad->service.digest) {
         set_version(&m->version, m->good);
         took = true;
     }
@@ -516,7 +515,6 @@ static void adopt_one(const struct service *s)
     m->wanted = true;
     m->replicas = s->replicas;
     if (changed) {
-        m->bad_digest = 0;
         m->roll_failed = false;
         for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
             m->slots[i].gave_up = m->slots[i].ended = false;
@@ -524,8 +522,6 @@ static void adopt_one(const struct service *s)
             timer_stop(&m->slots[i].retry);
         }
     }
-    if (!changed && m->bad_digest == s->digest) /* the same once more: the last good one stays */
-        set_version(&m->version, m->good);
     folder_watch_close(m->watch);
     m->watch = s->watch_count > 0 ? folder_watch_open(m) : NULL;
 }

@@ -74,7 +74,6 @@ struct managed {
     uint32_t replicas;    /* as it is wanted now */
     bool wanted, paused, demanded;
     bool released;       /* those that it comes after are ready, or were when it started */
-    uint64_t bad_digest; /* a version that did not become ready; 0: none */
     bool roll_failed;    /* what was new, by whatever cause, did not become ready */
     struct timer idle;
     struct folder_watch *watch;
@@ -82,7 +81,7 @@ struct managed {
     uint64_t starts, exits, crashes, check_failures, rolls;
     struct endpoint *published[REPLICAS_MAX]; /* what workers see; not held */
     uint32_t published_count;
-    bool published_closed, published_once;
+    bool published_closed, published_once, published_wanted;
     const struct version *published_version; /* not held: to compare */
     char last_why[WHY_MAX];
 };

@@ -13,7 +13,7 @@
  *                "passes": 1} or {"tcp": true, …} or {"command": ["./ok"], …},
  *     "ready_timeout": "30s",
  *     "restart": {"policy": "always", "delay": "100ms", "max_delay": "30s", "give_up": 10,
- *                 "within": "1m"},
+ *                 "within": "10s"},
  *     "stop_signal": "SIGTERM", "stop_timeout": "10s",
  *     "limits": {"memory": 268435456, "cpu": 0.5, "tasks": 64, "files": 1024},
  *     "watch": ["."], "after": ["database"],
@@ -21,7 +21,8 @@
  *     "socket": false, "confine": true
  *   }]}
  *
- * `run` is started without a shell. {port}, {host} and {replica} (from 1) in run and env are the
+ * After `give_up` failures in a row it is not started any more; one that had been ready for `within`
+ * begins the count anew. `run` is started without a shell. {port}, {host} and {replica} (from 1) in run and env are the
  * replica's. A fixed port is the first replica's, the next one has the next. From a range (3000-3999
  * by default) a service has a port for each replica and one more, on which the next version starts
  * while the last one still answers.

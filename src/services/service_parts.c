@@ -146,7 +146,7 @@ enum err service_read_restart(struct reading *r, const json_t *json, struct serv
         return provision_fail(p, "\"restart\": \"policy\" is one of always, on-failure, never");
     TRY(read_span(r, json, "delay", 100 * NS_PER_MS, 0, &s->delay_ns));
     TRY(read_span(r, json, "max_delay", 30 * NS_PER_S, 0, &s->max_delay_ns));
-    TRY(read_span(r, json, "within", 60 * NS_PER_S, (int64_t)NS_PER_MS, &s->within_ns));
+    TRY(read_span(r, json, "within", 10 * NS_PER_S, (int64_t)NS_PER_MS, &s->within_ns));
     if (s->max_delay_ns < s->delay_ns)
         return provision_fail(p, "\"restart\": \"max_delay\" is shorter than \"delay\"");
     return read_count(r, json, "give_up", 10, 0, 1000, &s->give_up);

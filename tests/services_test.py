@@ -1,0 +1,544 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Services: programs behind the front door, over the whole program, as TAP. Real ones: python3, node and
+php where they are installed. ROUNDS (default 10) is how often replicas are killed under load.
+Usage: services_test.py PORTICO [TEXT]."""
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from server import Server, Skip, free_port, run_cases, same
+
+PORTICO = os.path.abspath(sys.argv[1])
+ROUNDS = int(os.environ.get("ROUNDS", "10"))
+KEPT = os.environ.get("SERVICES_TEST_LOG")
+
+APP = r'''
+import http.server, os, signal, sys, threading, time
+version = os.environ.get("VERSION", "1")
+if os.path.exists(os.environ.get("BROKEN", "/nonexistent")):
+    sys.exit(3)
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.path.startswith("/slow"):
+            time.sleep(0.3)
+        if self.path == "/health" and os.path.exists(os.environ.get("SICK", "/nonexistent")):
+            self.send_response(503); self.send_header("Content-Length", "0"); self.end_headers(); return
+        body = f"{os.getpid()} {os.environ['PORT']} {version}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+    def log_message(self, *a): pass
+server = http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler)
+server.daemon_threads = False
+def end(*_):
+    threading.Thread(target=server.shutdown).start()
+signal.signal(signal.SIGTERM, end)
+print("hello from", os.environ["PORT"], flush=True)
+print('{"level": "warn", "msg": "as json", "n": 7}', flush=True)
+server.serve_forever()
+os._exit(0)
+'''
+
+
+class Site:
+    """A portico with services; `text` of an app in a folder of its own."""
+
+    def __init__(self, io, services, routes=None, app=APP, awaited=True):
+        self.folder = f"/tmp/portico-services-{os.getpid()}-{free_port()}"
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        with open(f"{self.folder}/app.py", "w", encoding="utf-8") as f:
+            f.write(app)
+        self.base = free_port() // 50 * 50
+        self.services = [{"dir": self.folder, "run": ["/usr/bin/python3", "app.py"],
+                          "port_range": f"{self.base}-{self.base + 40}", "stop_timeout": "2s", **s}
+                         for s in services]
+        routes = routes or [{"handle": [self.proxy(services[0]["name"])]}]
+        self.server = Server(PORTICO, io, routes=routes, awaited=False,
+                             apps={"services": {"services": self.services}})
+        if awaited:
+            self.server.wait(lambda: self.server.get()[0] == 200, 20)
+
+    @staticmethod
+    def proxy(name):
+        return {"handler": "reverse_proxy",
+                "dynamic_upstreams": {"source": "service", "name": name}}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if KEPT or kind:
+            with open(KEPT or "/tmp/services_test.log", "w", encoding="utf-8") as f:
+                f.write(self.server.text())
+        try:
+            pids = self.pids()
+            self.server.end()
+            for pid in pids:
+                assert not alive(pid), f"{pid} lives on"
+        finally:
+            shutil.rmtree(self.folder)
+
+    def describe(self, name="a"):
+        return json.loads(self.server.api("GET", f"/services/{name}")[1])
+
+    def pids(self):
+        status, text = self.server.api("GET", "/services/")
+        return [r["pid"] for s in json.loads(text) for r in s["replicas"] if "pid" in r]
+
+    def ready(self, name="a", count=1):
+        self.server.wait(lambda: self.describe(name)["ready"] == count, 20)
+
+    def load(self, services):
+        document = json.loads(json.dumps(self.server.document))
+        document["apps"]["services"] = {"services": [
+            {**self.services[0], **s} for s in services]}
+        return self.server.api("POST", "/load", document)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Load:
+    """Clients that ask without a pause; what failed is kept."""
+
+    def __init__(self, port, clients=4, path="/", method="GET"):
+        self.port, self.path, self.method = port, path, method
+        self.failed, self.count, self.over, self.seen = [], 0, False, set()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+
+    def run(self):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self.over:
+            try:
+                c.request(self.method, self.path)
+                answer = c.getresponse()
+                body = answer.read().decode()
+                self.seen.add(body)
+                if answer.status != 200:
+                    self.failed.append(f"{answer.status} {body}")
+            except (OSError, http.client.HTTPException) as e:
+                self.failed.append(repr(e))
+                c.close()
+            self.count += 1
+        c.close()
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over = True
+        for t in self.threads:
+            t.join()
+
+
+# --- starts and ends ---
+
+def starts(io):
+    with Site(io, [{"name": "a"}]) as s:
+        status, body = s.server.get()
+        pid, port, _ = body.decode().split()
+        replica = s.describe()["replicas"][0]
+        same((replica["pid"], replica["port"], replica["state"]), (int(pid), int(port), "ready"))
+        assert s.base <= int(port) <= s.base + 40
+        lines = [json.loads(x) for x in s.server.api("GET", "/services/a/logs")[1].splitlines()]
+        same([x["text"] for x in lines][:1], [f"hello from {port}"])
+        s.server.wait(lambda: '"logger":"service.a"' in s.server.text())
+        s.server.wait(lambda: '"msg":"as json"' in s.server.text() and '"n":7' in s.server.text())
+        metrics = s.server.api("GET", "/metrics")[1]
+        assert 'portico_service_replicas_ready{service="a"} 1' in metrics, metrics
+
+
+def untouched(io):
+    with Site(io, [{"name": "a"}]) as s:
+        before = s.describe()["replicas"][0]["pid"]
+        same(s.load([{"name": "a"}, {"name": "b", "port": free_port()}])[0], 200)
+        s.ready("b")
+        same(s.describe()["replicas"][0]["pid"], before)
+        same(s.load([{"name": "a", "replicas": 2}])[0], 200)
+        s.ready("a", 2)
+        same(s.describe()["replicas"][0]["pid"], before)
+        s.server.wait(lambda: len(s.pids()) == 2)
+
+
+def kept_port(io):
+    with Site(io, [{"name": "a"}]) as s:
+        first = s.describe()["replicas"][0]
+        os.kill(first["pid"], signal.SIGKILL)
+        s.server.wait(lambda: s.describe()["replicas"][0].get("pid") not in (None, first["pid"]))
+        s.ready()
+        same(s.describe()["replicas"][0]["port"], first["port"])
+        with open(f"{s.server.folder.name}/portico/services.json", encoding="utf-8") as f:
+            assert first["port"] in json.load(f)["a"]
+
+
+def refused(io):
+    with Site(io, [{"name": "a"}]) as s:
+        status, text = s.load([{"name": "a", "prot": 3000}])
+        same(status, 400)
+        assert 'unknown member \\"prot\\"' in text, text
+        status, text = s.server.api("POST", "/services/b/stop")
+        same((status, "there is no service" in text), (404, True))
+        same(s.server.api("POST", "/services/a/jump")[0], 400)
+
+
+def gives_up(io):
+    services = [{"name": "a", "run": ["/bin/false"],
+                 "restart": {"delay": "1ms", "max_delay": "2ms", "give_up": 3}}]
+    with Site(io, services, awaited=False) as s:
+        s.server.wait(lambda: s.server.api("GET", "/services/a")[0] == 200)
+        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "gave up")
+        same(s.describe()["starts"], 3)
+        assert "exited with status 1" in s.describe()["replicas"][0]["reason"]
+        same(s.server.get()[0], 503)
+        status, text = s.server.api("POST", "/services/a/start")
+        same((status, "exited with status 1" in text), (500, True))
+
+
+def missing_program(io):
+    services = [{"name": "a", "run": ["./nothing-here"],
+                 "restart": {"delay": "1ms", "max_delay": "2ms", "give_up": 2}}]
+    with Site(io, services, awaited=False) as s:
+        s.server.wait(lambda: s.server.api("GET", "/services/a")[0] == 200)
+        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "gave up")
+        assert "nothing-here" in s.describe()["replicas"][0]["reason"], s.describe()
+
+
+def in_order(io):
+    routes = [{"handle": [Site.proxy("b")]}]
+    with Site(io, [{"name": "b", "after": ["a"]}, {"name": "a"}], routes) as s:
+        text = s.server.text()
+        a, b = (text.index(f'"msg":"program started","service":"{n}"') for n in "ab")
+        ready = text.index('"msg":"replica is ready","service":"a"')
+        assert a < ready < b, (a, ready, b)
+
+
+# --- changes ---
+
+def rolls(io):
+    with Site(io, [{"name": "a", "replicas": 2}]) as s:
+        s.ready("a", 2)
+        with Load(s.server.port) as load:
+            time.sleep(0.2)
+            same(s.load([{"name": "a", "replicas": 2, "env": {"VERSION": "2"}}])[0], 200)
+            s.server.wait(lambda: {r.get("state") for r in s.describe()["replicas"]} == {"ready"} and
+                          s.server.metric('service_rolls_total{service="a"}') == 2, 20)
+            time.sleep(0.2)
+        same(load.failed[:3], [])
+        assert any(x.endswith(" 2") for x in load.seen) and load.count > 20, load.count
+
+
+def restart_loses_nothing(io):
+    with Site(io, [{"name": "a"}]) as s:
+        with Load(s.server.port) as load, Load(s.server.port, 2, "/slow") as slow:
+            for _ in range(2):
+                status, text = s.server.api("POST", "/services/a/restart")
+                same((status, text), (200, ""))
+        same((load.failed[:3], slow.failed[:3]), ([], []))
+
+
+def fixed_port(io):
+    port = free_port()
+    services = [{"name": "a", "port": port, "port_range": None}]
+    with Site(io, services) as s:
+        before = s.pids()
+        with Load(s.server.port) as load:
+            time.sleep(0.1)
+            same(s.server.api("POST", "/services/a/restart"), (200, ""))
+        same(load.failed[:3], [])
+        assert s.pids() != before
+        same(s.describe()["replicas"][0]["port"], port)
+
+
+def keeps_the_last_good(io):
+    with Site(io, [{"name": "a"}]) as s:
+        before = s.describe()["replicas"][0]["pid"]
+        with Load(s.server.port) as load:
+            same(s.load([{"name": "a", "run": ["/bin/false"], "restart": {"delay": "1ms"}}])[0], 200)
+            s.server.wait(lambda: s.describe().get("rolled_back"))
+        same(load.failed[:3], [])
+        same(s.describe()["replicas"][0]["pid"], before)
+
+
+def stop_and_start(io):
+    with Site(io, [{"name": "a"}]) as s:
+        pid = s.pids()[0]
+        same(s.server.api("POST", "/services/a/stop"), (200, ""))
+        assert not alive(pid)
+        same(s.server.get()[0], 503)
+        same(s.server.api("POST", "/services/a/start"), (200, ""))
+        same(s.server.get()[0], 200)
+
+
+def removed(io):
+    with Site(io, [{"name": "a"}]) as s:
+        pid = s.pids()[0]
+        document = {**s.server.document, "apps": {}}
+        same(s.server.api("POST", "/load", document)[0], 200)
+        s.server.wait(lambda: not alive(pid))
+        same(s.server.api("GET", "/services/")[1], "[]\n")
+
+
+# --- failures ---
+
+def kills(io):
+    services = [{"name": "a", "replicas": 2, "restart": {"give_up": 0, "max_delay": "200ms"}}]
+    with Site(io, services) as s:
+        s.ready("a", 2)
+        with Load(s.server.port) as load:
+            for i in range(ROUNDS):
+                pids = [r["pid"] for r in s.describe()["replicas"] if r.get("state") == "ready"]
+                if pids:
+                    os.kill(pids[i % len(pids)], signal.SIGKILL)
+                time.sleep(0.1)
+        same(load.failed[:3], [])
+        print(f"# {ROUNDS} kills, {load.count} requests, none failed", flush=True)
+
+
+def unhealthy(io):
+    sick = f"/tmp/portico-sick-{os.getpid()}-{io}"
+    health = {"uri": "/health", "interval": "60ms", "fails": 2}
+    with Site(io, [{"name": "a", "health": health, "env": {"SICK": sick}}]) as s:
+        try:
+            open(sick, "w").close()
+            s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "unhealthy")
+        finally:
+            os.unlink(sick)
+        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "ready")
+
+
+def by_command(io):
+    health = {"command": ["/bin/sh", "-c", "test -n \"$PORT\" -a -d /proc/self"], "interval": "60ms"}
+    with Site(io, [{"name": "a", "health": health}]) as s:
+        s.ready()
+
+
+def server_crash(io):
+    with Site(io, [{"name": "a", "replicas": 2}]) as s:
+        s.ready("a", 2)
+        before = sorted(s.pids())
+        old = s.server.server_pid()
+        os.kill(old, signal.SIGKILL)
+        s.server.wait(lambda: s.server.server_pid() != old and s.server.get()[0] == 200)
+        s.ready("a", 2)
+        same(sorted(s.pids()), before)
+
+
+# --- on demand, watch, socket ---
+
+def on_demand(io):
+    with Site(io, [{"name": "a", "on_demand": {"idle": "300ms"}}], awaited=False) as s:
+        s.server.wait(lambda: s.server.api("GET", "/services/a")[0] == 200)
+        same(s.pids(), [])
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(s.server.get()[0]))
+                   for _ in range(5)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        same(results, [200] * 5)
+        same(s.describe()["starts"], 1)
+        s.server.wait(lambda: s.pids() == [])
+        same(s.server.get()[0], 200)
+
+
+def queue(io):
+    demand = {"queue": 1, "deadline": "400ms"}
+    services = [{"name": "a", "on_demand": demand, "run": ["/bin/sleep", "60"]}]
+    with Site(io, services, awaited=False) as s:
+        s.server.wait(lambda: s.server.api("GET", "/services/a")[0] == 200)
+        results = []
+
+        def ask():
+            c = http.client.HTTPConnection("127.0.0.1", s.server.port, timeout=10)
+            c.request("GET", "/")
+            answer = c.getresponse()
+            results.append((answer.status, answer.getheader("Retry-After")))
+            c.close()
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        begin = time.monotonic()
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        same(results, [(503, "5")] * 3)
+        assert 0.3 < time.monotonic() - begin < 8
+
+
+def watches(io):
+    with Site(io, [{"name": "a", "watch": ["."]}]) as s:
+        before = s.pids()
+        with open(f"{s.folder}/app.py", "a", encoding="utf-8") as f:
+            f.write("# changed\n")
+        s.server.wait(lambda: s.pids() not in (before, []) and s.describe()["ready"] == 1 and
+                      before[0] not in s.pids())
+        same(s.server.get()[0], 200)
+
+
+SOCKET_APP = r'''
+import os, signal, socket, sys
+assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"] == "1"
+listener = socket.socket(fileno=3)
+over = []
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+while True:
+    c, _ = listener.accept()
+    c.recv(65536)
+    body = str(os.getpid()).encode()
+    c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    c.close()
+'''
+
+
+def socket_given(io):
+    with Site(io, [{"name": "a", "socket": True}], app=SOCKET_APP) as s:
+        pid = int(s.server.get()[1])
+        same(s.pids(), [pid])
+
+
+# --- other languages ---
+
+NODE_APP = ("const h=require('http');const s=h.createServer((q,r)=>r.end('node '+process.env.PORT));"
+            "s.listen(process.env.PORT, process.env.HOST);"
+            "process.on('SIGTERM',()=>s.close(()=>process.exit(0)));")
+
+
+def node(io):
+    if not shutil.which("node"):
+        raise Skip("node is not installed")
+    services = [{"name": "a", "run": [shutil.which("node"), "-e", NODE_APP]}]
+    with Site(io, services) as s:
+        same(s.server.get()[1].split()[0], b"node")
+
+
+def php(io):
+    if not shutil.which("php"):
+        raise Skip("php is not installed")
+    services = [{"name": "a", "run": [shutil.which("php"), "-S", "{host}:{port}", "index.php"]}]
+    with Site(io, services, awaited=False) as s:
+        with open(f"{s.folder}/index.php", "w", encoding="utf-8") as f:
+            f.write("<?php echo 'php ' . PHP_MAJOR_VERSION;")
+        s.server.wait(lambda: s.server.get()[1][:4] == b"php ", 20)
+
+
+# --- the command ---
+
+def command(io):
+    with Site(io, [{"name": "a"}]) as s:
+        def portico(*words, status=0):
+            r = subprocess.run([PORTICO, "service", *words, "--address", f"localhost:{s.server.admin}"],
+                               capture_output=True, text=True, timeout=30)
+            same((r.returncode, words), (status, words))
+            return r.stdout + r.stderr
+        out = portico("list")
+        assert "ready" in out and str(s.pids()[0]) in out, out
+        assert "hello from" in portico("logs", "a")
+        portico("restart", "a")
+        portico("stop", "a")
+        same(s.pids(), [])
+        portico("start", "a")
+        assert "no service" in portico("stop", "x", status=1)
+        assert "which service" in portico("stop", status=1)
+        r = subprocess.run([PORTICO, "service", "exec", "--address", f"localhost:{s.server.admin}",
+                            "a", "--", "/bin/sh", "-c", "echo $PORT; pwd; exit 7"],
+                           capture_output=True, text=True, timeout=30)
+        same((r.returncode, r.stdout.split()[1:], r.stderr), (7, [s.folder], ""))
+
+
+CADDYFILE = """{{
+	admin localhost:{admin}
+	service api {{
+		run /usr/bin/python3 app.py
+		dir {dir}
+		port {port}
+		env VERSION from-a-caddyfile
+		log {{
+			output file {dir}/api.log
+		}}
+	}}
+}}
+http://127.0.0.1:{site} {{
+	reverse_proxy /api/* service/api
+	respond * "none" 404
+}}
+"""
+
+
+def caddyfile(io):
+    s = Site(io, [{"name": "a"}])
+    with s:
+        admin, site, port = free_port(), free_port(), free_port()
+        with open(f"{s.folder}/Caddyfile", "w", encoding="utf-8") as f:
+            f.write(CADDYFILE.format(admin=admin, site=site, port=port, dir=s.folder))
+        p = subprocess.Popen([PORTICO, "run", "--config", f"{s.folder}/Caddyfile"],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             env={**os.environ, "HOME": s.folder, "PORTICO_IO": io})
+        try:
+            def get(path):
+                try:
+                    c = http.client.HTTPConnection("127.0.0.1", site, timeout=5)
+                    c.request("GET", path)
+                    r = c.getresponse()
+                    return r.status, r.read().decode()
+                except OSError:
+                    return 0, ""
+                finally:
+                    c.close()
+            s.server.wait(lambda: get("/api/x")[1].endswith(f"{port} from-a-caddyfile"))
+            same(get("/"), (404, "none"))
+            def logged():
+                with open(f"{s.folder}/api.log", encoding="utf-8") as f:
+                    return "hello from" in f.read()
+            s.server.wait(logged)
+        finally:
+            p.send_signal(signal.SIGTERM)
+            same(p.wait(20), 0)
+
+
+CASES = [
+    ("a service starts, is an upstream, and its lines are kept", starts),
+    ("a reload leaves a service whose block did not change untouched", untouched, ("epoll",)),
+    ("a program that was killed starts again, on the same port", kept_port, ("epoll",)),
+    ("what is wrong is refused and changes nothing", refused, ("epoll",)),
+    ("a program that ends at once is given up, and 503 is answered", gives_up, ("epoll",)),
+    ("a program that is not there is told about", missing_program, ("epoll",)),
+    ("services start in their order", in_order, ("epoll",)),
+    ("a change rolls over both replicas without a failed request", rolls),
+    ("a restart loses no request, not even those under way", restart_loses_nothing),
+    ("on a fixed port requests wait while it is restarted", fixed_port),
+    ("a new version that does not start leaves the last good one", keeps_the_last_good, ("epoll",)),
+    ("stop and start are done when they return", stop_and_start, ("epoll",)),
+    ("a service that is gone from the configuration is stopped", removed, ("epoll",)),
+    ("replicas are killed under load, and no request fails", kills),
+    ("a replica that is unwell gets no requests until it is well", unhealthy, ("epoll",)),
+    ("health by a command", by_command, ("epoll",)),
+    ("a server that was killed takes the running programs over", server_crash, ("epoll",)),
+    ("a service on demand starts at the first request and stops when idle", on_demand),
+    ("beyond the queue and the deadline there is 503 with Retry-After", queue),
+    ("a changed file starts it anew", watches, ("epoll",)),
+    ("a socket is handed over", socket_given, ("epoll",)),
+    ("node", node, ("epoll",)),
+    ("php", php, ("epoll",)),
+    ("portico service", command, ("epoll",)),
+    ("a Caddyfile's service, with a log of its own", caddyfile, ("epoll",)),
+]
+
+run_cases(CASES)
