@@ -102,7 +102,8 @@ class Site:
     def load(self, services):
         document = json.loads(json.dumps(self.server.document))
         document["apps"]["services"] = {"services": [
-            {**self.services[0], **s} for s in services]}
+            {**self.services[0], **s, **({"port_range": None} if "port" in s else {})}
+            for s in services]}
         return self.server.api("POST", "/load", document)
 
 
@@ -476,8 +477,12 @@ CADDYFILE = """{{
 	}}
 }}
 http://127.0.0.1:{site} {{
-	reverse_proxy /api/* service/api
-	respond * "none" 404
+	handle /api/* {{
+		reverse_proxy service/api
+	}}
+	handle {{
+		respond "none" 404
+	}}
 }}
 """
 

@@ -150,10 +150,10 @@ static enum err apply(json_t *document, char *error, size_t cap)
     publish_logs(g);
     https_commit(g);
     listening_release_gone(g);
+    services_adopt(g->services, g->services_count, g->data_folder);
     crew_adopt(g, opening.per_worker, opening.count);
     listening_keep(&opening);
     hold_newest(g);
-    services_adopt(g->services, g->services_count, g->data_folder);
     tell_running(g);
     admin_site_commit(g, admin);
     return OK;

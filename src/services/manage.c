@@ -522,6 +522,8 @@ static void adopt_one(const struct service *s)
             timer_stop(&m->slots[i].retry);
         }
     }
+    if (!m->published_once || !m->published_wanted) /* before anybody asks for it */
+        publish(m);
     folder_watch_close(m->watch);
     m->watch = s->watch_count > 0 ? folder_watch_open(m) : NULL;
 }

@@ -107,7 +107,8 @@ static enum err read_port(struct reading *r, const json_t *json, struct service 
     s->port = (uint16_t)port;
     if (port == 0)
         return read_range(r, json, s);
-    if (json_object_get(json, "port_range") != NULL)
+    const json_t *range = json_object_get(json, "port_range");
+    if (range != NULL && !json_is_null(range))
         return provision_fail(&r->p, "\"port\" and \"port_range\" exclude each other");
     if (port + replicas - 1 > 65535)
         return provision_fail(&r->p, "%u replicas from port %u on go beyond 65535", s->replicas, s->port);

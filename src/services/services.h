@@ -32,7 +32,8 @@ enum err services_prepare(const struct service *, size_t count, bool other_user,
                           size_t cap);
 
 /* A generation is running from now on: starts what is new, leaves what did not change untouched,
- * rolls what changed, stops what is gone. `folder`: where given ports are kept. */
+ * rolls what changed, stops what is gone: from the loop's next turn on. `folder`: where given ports
+ * are kept. */
 void services_adopt(const struct service *, size_t count, struct slice folder);
 
 /* On the way out of the process: all are stopped, then `stopped` is called, from the loop. */
