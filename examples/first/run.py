@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the first example: two services and portico in front of them, and ends them all together.
-Usage: run.py PORTICO. Ctrl-C ends it; so does the end of any of the three, which is told.
+"""Starts the first example: portico, which starts the two services behind it. `portico run` in this
+folder does the same; here ports that are taken are told with their holders, and the log goes to a file.
+Usage: run.py PORTICO. Ctrl-C ends it; so does the end of portico, which is told.
 
-Each child dies with this process, whatever happens to it (PR_SET_PDEATHSIG)."""
+portico dies with this process, whatever happens to it (PR_SET_PDEATHSIG), and the services with
+portico."""
 import ctypes
 import os
 import signal
@@ -18,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PORTS = {8080: "the site", 8081: "the listing", 3000: "the api service", 4000: "the clock service",
          2019: "portico's admin API"}
 START_S = 15
-END_S = 5
+END_S = 15
 
 
 def die_with_parent():
@@ -85,8 +87,6 @@ class Example:
         return None
 
     def start_all(self):
-        self.start("the api service", sys.executable, "services/api.py", "3000")
-        self.start("the clock service", sys.executable, "services/clock.py", "4000")
         self.start("portico", self.portico, "run", "--config", "Caddyfile")
 
     def wait_ready(self):

@@ -31,6 +31,10 @@ struct asking {
     uint64_t instance;
     struct waiter waiter;
     int status;
+    const struct program *program;
+    enum err sent;
+    char *why;
+    size_t cap;
 };
 
 /* --- by a connection --- */
@@ -104,33 +108,41 @@ void health_command_ended(uint64_t instance, int status, bool failed)
     }
 }
 
-static enum err ask_command(const struct program *p, struct asking *a, struct arena *arena,
-                            char *why, size_t cap)
+static enum err send_command(struct asking *a, struct arena *arena)
 {
     struct launch launch;
+    const struct program *p = a->program;
     const struct service *s = &p->version->service;
     TRY(program_launch(s, s->health.command, s->health.command_count, p->port, p->replica, arena,
-                       &launch, why, cap));
+                       &launch, a->why, a->cap));
     launch.socket = false;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
         return ERR_LIMIT;
     const int streams[3] = {null, null, null};
     a->instance = link_instance();
-    enum err e = link_exec(&launch, a->instance, s, streams, why, cap);
+    enum err e = link_exec(&launch, a->instance, s, streams, a->why, a->cap);
     close(null);
     return e;
 }
 
-static enum err check_command(const struct program *p, uint64_t deadline_ns, char *why, size_t cap)
+/* On the loop's own stack: accounts are looked up, by libraries that want room. */
+static void ask_command(void *arg)
 {
     struct arena arena;
-    struct asking a = {.status = -1};
+    struct asking *a = arg;
+    arena_init(&arena, 16384);
+    a->sent = send_command(a, &arena);
+    arena_deinit(&arena);
+}
+
+static enum err check_command(const struct program *p, uint64_t deadline_ns, char *why, size_t cap)
+{
+    struct asking a = {.status = -1, .program = p, .why = why, .cap = cap};
     waiter_init(&a.waiter);
     list_append(&overseer.commands, &a.node);
-    arena_init(&arena, 16384);
-    enum err e = ask_command(p, &a, &arena, why, cap);
-    arena_deinit(&arena);
+    await_on_loop(ask_command, &a);
+    enum err e = a.sent;
     bool asked = e == OK;
     if (asked)
         e = await_wake(&a.waiter, deadline_ns);

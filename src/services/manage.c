@@ -405,9 +405,22 @@ static bool runs(const struct managed *m)
     return false;
 }
 
+/* At the end, those that come after it stop first. */
+static bool followers_run(const struct managed *m)
+{
+    LIST_FOR(node, &overseer.services)
+    {
+        const struct managed *o = CONTAINER_OF(node, struct managed, node);
+        for (size_t i = 0; o->version != NULL && i < o->version->service.after_count; i++)
+            if (slice_eq(o->version->service.after[i], m->name) && runs(o))
+                return true;
+    }
+    return false;
+}
+
 static void settle_service(struct managed *m)
 {
-    if (m->version == NULL)
+    if (m->version == NULL || (overseer.stopping && followers_run(m)))
         return;
     bool wanted = m->wanted && !m->paused && !overseer.stopping &&
                   (!m->version->service.on_demand || m->demanded);
@@ -500,6 +513,13 @@ static void place_adopted(struct managed *m)
     }
 }
 
+/* Sockets that the keeper holds for programs that are not given one any more. */
+static void release_sockets(const struct managed *m)
+{
+    for (uint32_t i = 0; m->version != NULL && m->version->service.socket && i < m->replicas; i++)
+        link_release(m->name, i);
+}
+
 static void adopt_one(const struct service *s)
 {
     struct managed *m = overseer_own(s->name);
@@ -510,6 +530,8 @@ static void adopt_one(const struct service *s)
     }
     bool changed = m->version == NULL || m->version->service.digest != s->digest;
     struct version *v = version_make(s);
+    if (!s->socket)
+        release_sockets(m);
     set_version(&m->version, v);
     version_unref(v);
     m->wanted = true;
@@ -541,6 +563,7 @@ void services_adopt(const struct service *services, size_t count, struct slice f
     {
         struct managed *m = CONTAINER_OF(node, struct managed, node);
         if (!m->wanted) {
+            release_sockets(m);
             folder_watch_close(m->watch);
             m->watch = NULL;
         }

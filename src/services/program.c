@@ -53,6 +53,8 @@ static struct program *make(struct slot *slot, uint16_t port)
     p->start_ns = clock_mono_ns();
     p->started_wall_ns = clock_wall_ns();
     p->endpoint = endpoint_of(&p->version->service, port);
+    if (p->endpoint != NULL)
+        atomic_store(&p->endpoint->leaving, false);
     timer_init(&p->drain, on_drain);
     list_append(&overseer.programs, &p->node);
     overseer.programs_count++;
@@ -243,6 +245,8 @@ void program_retire(struct program *p)
     if (p->state == REPLICA_STOPPING || p->state == REPLICA_STOPPED)
         return;
     bool seen = p->ready_ns != 0;
+    if (p->endpoint != NULL && !p->version->service.socket)
+        atomic_store(&p->endpoint->leaving, true);
     p->state = REPLICA_STOPPING;
     probe_stop(p);
     uint64_t now = clock_mono_ns();

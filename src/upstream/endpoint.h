@@ -24,6 +24,7 @@ struct endpoint {
     unsigned refs;   /* under the registry's lock */
     atomic_int requests;
     atomic_int links;   /* open connections of all workers */
+    atomic_bool leaving; /* no new requests: idle connections are closed, it may wait for that */
     atomic_int waiting; /* requests that wait for one, within a limit */
     atomic_uint fails; /* may count some that have expired: endpoint_fails looks */
     pthread_mutex_t lock; /* of the ring */

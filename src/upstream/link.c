@@ -208,6 +208,7 @@ void link_give(struct link *l, const struct link_limits *limits)
     struct link_group *g = l->group;
     ASSERT(l->wait == NULL && !l->idle);
     if (mine.draining || link_has_news(l) || has_leftovers(l) ||
+        atomic_load_explicit(&l->endpoint->leaving, memory_order_relaxed) ||
         (limits->idle_in_all > 0 && mine.idle >= limits->idle_in_all)) {
         link_close(l);
         return;
@@ -399,7 +400,8 @@ static void sweep_group(struct link_group *g, uint64_t now)
         bool over = g->idle_count > g->limits.idle_per_group && age >= SWEEP_NS;
         bool wanted = wanted_elsewhere(g, l->endpoint);
         bool late = g->limits.idle_timeout_ns > 0 && age >= g->limits.idle_timeout_ns;
-        if (!over && !late && !wanted)
+        bool leaving = atomic_load_explicit(&l->endpoint->leaving, memory_order_relaxed);
+        if (!over && !late && !wanted && !leaving)
             return;
         link_close(l); /* its read is armed: the link, and its group, go later */
     }
