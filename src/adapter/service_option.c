@@ -489,6 +489,8 @@ enum err service_option(struct adapt *a, struct dispenser *d)
     j_set(a, o, "name", j_text(a, name));
     TRY(read_table(a, d, 0, lines, "option of a service", o));
     a->options.services = a->options.services != NULL ? a->options.services : j_array(a);
+    adapt_origin(a, arena_printf(a->arena, "apps.services.services[%zu]",
+                                 json_array_size(a->options.services)), name, at.file, at.line);
     j_append(a->options.services, j_ordered(a, o, keys));
     remember(a, name, &at);
     return OK;
