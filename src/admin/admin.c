@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/. Before any of it, the checks that
- * keep a web page which a person has open in a browser from talking to the API of their machine: the Host must be the
- * listener's, an Origin must be allowed, no-cors requests and the null origin are refused. Every
- * error is {"error": "…"} with Caddy's status.
+ * keep a web page which a person has open in a browser from talking to the API of their machine: the
+ * Host must be the listener's, an Origin must be allowed, no-cors requests and the null origin are
+ * refused. Every error is {"error": "…"} with Caddy's status.
  *
  *     {"handler": "portico_admin", "hosts": ["localhost:2019", …], "origins": […],
  *      "enforce_host": true, "enforce_origin": false}

@@ -23,9 +23,9 @@
  *
  * After `give_up` failures in a row it is not started any more; one that had been ready for `within`
  * begins the count anew. `run` is started without a shell. {port}, {host} and {replica} (from 1) in
- * run and env are the replica's. A fixed port is the first replica's, the next one has the next. From a range (3000-3999
- * by default) a service has a port for each replica and one more, on which the next version starts
- * while the last one still answers.
+ * run and env are the replica's. A fixed port is the first replica's, the next one has the next. From
+ * a range (3000-3999 by default) a service has a port for each replica and one more, on which the
+ * next version starts while the last one still answers.
  */
 #pragma once
 
