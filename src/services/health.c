@@ -214,7 +214,7 @@ static void judge(struct program *p, enum err e, const char *why)
     if (++p->fails >= s->health.fails)
         program_unwell(p, why);
     if (p->state == REPLICA_UNHEALTHY && clock_mono_ns() - p->sick_ns >= s->ready_ns)
-        program_fail(p, "it did not become well again");
+        program_condemn(p, "it did not become well again");
 }
 
 static void look_after(struct program *p, char *why, size_t cap)
@@ -240,7 +240,7 @@ static void probe(void *arg)
     } else if (e == ERR_TIMEOUT && !is_over(p)) {
         char text[300];
         snprintf(text, sizeof text, "it did not become ready in time: %s", why);
-        program_fail(p, text);
+        program_condemn(p, text);
     }
     program_probe_ended(p);
 }

@@ -122,7 +122,7 @@ struct program *program_start(struct slot *, uint16_t port);
 
 /* Takes it out of what workers see, waits for its requests, then stops it. */
 void program_retire(struct program *);
-void program_fail(struct program *, const char *why);
+void program_condemn(struct program *, const char *why);
 
 struct launch;
 enum err program_launch(const struct service *, const struct slice *words, size_t count,

@@ -345,7 +345,7 @@ void program_unwell(struct program *p, const char *why)
 }
 
 /* It runs, but is of no use: counts as if it had ended by itself. */
-void program_fail(struct program *p, const char *why)
+void program_condemn(struct program *p, const char *why)
 {
     if (p->state == REPLICA_STOPPING || p->state == REPLICA_STOPPED)
         return;
