@@ -171,6 +171,7 @@ struct round {
     struct upload *upload_room; /* on the frame of the attempt … */
     struct upload *upload;      /* … for the fiber that sends the body; NULL: there is none */
     struct fields answer_fields; /* without hop-by-hop ones; for {http.reverse_proxy.header.X} */
+    struct slice small;    /* of the answer's body, read before anything left: hold_small */
     int status;            /* the upstream's, or what handle_response made of it */
     bool answered, finalized, watching, upgrade;
 

@@ -344,6 +344,10 @@ static void free_held(struct exchange *x, void *arg)
     buffer_deinit(arg);
 }
 
+#define SMALL_NS (100 * NS_PER_MS)
+
+enum { SMALL_MAX = 16384 };
+
 /* As much as response_buffers allows, before the client gets the first byte. */
 static enum err hold_answer(struct round *r, struct slice *held)
 {
@@ -361,6 +365,34 @@ static enum err hold_answer(struct round *r, struct slice *held)
             return break_off(r, e);
     }
     *held = buffer_slice(b);
+    return OK;
+}
+
+/* Where another upstream could be asked, a small body is waited for, for a moment: many programs write
+ * it behind the head, and may end in between. Nothing has left yet, so that is a failure like one
+ * before the head. */
+static enum err hold_small(struct round *r)
+{
+    struct client_answer *a = r->answer;
+    const struct h1_head *h = &a->head;
+    r->small = SLICE_NONE;
+    if (r->g->repeat_ns == 0 || a->done || h->status == 101 || h->body != H1_BODY_LENGTH ||
+        h->content_length > SMALL_MAX || h->content_length <= a->in.len)
+        return OK;
+    char *held = arena_alloc(r->x->arena, (size_t)h->content_length);
+    size_t len = 0;
+    uint64_t by = loop_now_ns(loop_self()) + SMALL_NS;
+    while (!a->done) {
+        struct slice piece;
+        enum err e = read_patiently(r, by, false, &piece);
+        if (e == ERR_TIMEOUT)
+            break;
+        if (e != OK)
+            return fail_answer(r, e);
+        memcpy(held + len, piece.ptr, piece.len); /* at most the length */
+        len += piece.len;
+    }
+    r->small = slice_of(held, len);
     return OK;
 }
 
@@ -382,6 +414,13 @@ static enum err copy_body(struct round *r)
     struct client_answer *a = r->answer;
     struct slice piece = SLICE_NONE;
     int64_t interval = flush_interval(r);
+    if (r->small.len > 0)
+        TRY(to_client(r, r->small, LEND_STABLE));
+    if (a->done) {
+        keep_trailers(r);
+        gateway_drop_link(r);
+        return OK;
+    }
     if (r->g->response_buffers > 0) {
         TRY(copy_held(r));
         if (r->link == NULL)
@@ -441,7 +480,7 @@ static enum err finalize(struct round *r)
     if (r->answer->head.status == 101)
         return gateway_upgrade(r);
     set_head(r);
-    if (r->answer->done) {
+    if (r->answer->done && r->small.len == 0) {
         gateway_drop_link(r);
         r->upstream_ns = loop_now_ns(loop_self()) - r->attempt_ns;
         return OK;
@@ -466,6 +505,7 @@ static enum err run_handler(struct round *r, const struct response_handler *h,
 enum err gateway_finish(struct round *r, const struct chain *next)
 {
     take_fields(r, &r->answer_fields);
+    TRY(hold_small(r));
     for (size_t i = 0; i < r->g->handlers_count; i++) {
         const struct response_handler *h = &r->g->handlers[i];
         if (!response_match(&h->match, r->status, &r->answer_fields))

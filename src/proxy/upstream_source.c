@@ -23,7 +23,7 @@ enum err upstream_source_read(const json_t *json, struct provision *p, const str
     if (name == NULL)
         return provision_fail(p, "\"dynamic_upstreams\" must name its \"source\"");
     if (strcmp(name, "a") == 0 || strcmp(name, "srv") == 0)
-        return provision_fail(p, "upstreams by DNS (\"%s\") are not supported yet", name);
+        return provision_fail(p, "\"dynamic_upstreams\" by DNS (\"%s\") are not supported yet", name);
     return provision_module(p, "http.reverse_proxy.upstreams", name, json, m, cfg);
 }
 
