@@ -34,6 +34,7 @@
 #include "loop/await.h"
 #include "loop/offload.h"
 #include "net/resolver.h"
+#include "ports/iana.h"
 #include "services/services.h"
 #include "services/supervisor_wire.h"
 #include "version.h"
@@ -468,6 +469,12 @@ static int fail(const char *error)
     return 1;
 }
 
+static bool port_assigned(uint16_t port)
+{
+    struct iana_entry entry;
+    return iana_find(port, PORT_TCP, &entry);
+}
+
 /* Without a pair to the keeper there are no services, which a configuration that has some is told. */
 static enum err start_services(char *error, size_t cap)
 {
@@ -476,6 +483,7 @@ static enum err start_services(char *error, size_t cap)
     if (fd == NULL || !slice_to_u64(slice_from(fd), INT32_MAX, &n))
         return OK;
     unsetenv(SUPERVISOR_ENV);
+    services_port_assigned = port_assigned;
     fcntl((int)n, F_SETFD, FD_CLOEXEC);
     enum err e = services_init(control.loop, (int)n);
     if (e != OK)

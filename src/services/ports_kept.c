@@ -185,16 +185,25 @@ static bool used_here(const struct managed *m, uint16_t port)
 
 /* --- giving --- */
 
-/* Free ones outside of what the kernel takes itself come first. */
+bool (*services_port_assigned)(uint16_t port);
+
+/* 0: nobody has a claim; 1: IANA has assigned it; 2: the kernel may take it. */
+static int claim_on(uint16_t port, unsigned first, unsigned last)
+{
+    if (port >= first && port <= last)
+        return 2;
+    return services_port_assigned != NULL && services_port_assigned(port);
+}
+
+/* Of those that are free, the ones with the least claim on them come first. */
 static uint16_t find_free(const struct managed *m, const json_t *have)
 {
     const struct service *s = &m->version->service;
     unsigned first, last;
     read_dynamic(&first, &last);
-    for (int dynamic = 0; dynamic < 2; dynamic++)
+    for (int claim = 0; claim <= 2; claim++)
         for (unsigned port = s->range_first; port <= s->range_last; port++) {
-            bool is_dynamic = port >= first && port <= last;
-            if (is_dynamic == (dynamic != 0) && !in_list(have, (uint16_t)port) &&
+            if (claim_on((uint16_t)port, first, last) == claim && !in_list(have, (uint16_t)port) &&
                 !belongs_to_other(m, (uint16_t)port) && can_bind(s->host, (uint16_t)port))
                 return (uint16_t)port;
         }

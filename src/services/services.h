@@ -26,6 +26,10 @@ enum replica_state {
 /* Once: `fd` is the pair to the keeper. Programs that an earlier server left are asked for. */
 enum err services_init(struct loop *control, int fd);
 
+/* Whether IANA has assigned a TCP port to something; set once by app/, since the registry is a later
+ * room's. NULL: nothing is known. */
+extern bool (*services_port_assigned)(uint16_t port);
+
 /* Before anything of a configuration is taken over. `other_user`: this process became another user's
  * than the keeper's, so that whom programs may run as was settled with the first configuration. */
 enum err services_prepare(const struct service *, size_t count, bool other_user, char *error,
