@@ -104,6 +104,7 @@ struct options {
     size_t auto_https_count;
     struct slice default_sni, fallback_sni;
     struct slice user; /* ours: "name[:group]" */
+    bool sandbox;      /* ours */
     json_t *admin, *metrics, *storage, *filesystems, *events, *ports; /* NULL: not set */
     struct bind_value **default_bind;
     size_t default_bind_count;

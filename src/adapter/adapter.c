@@ -399,6 +399,8 @@ static enum err build_document(struct adapt *a, struct site *sites, size_t site_
         j_set(a, document, "apps", apps);
     if (a->options.user.len > 0)
         j_put_text(a, j_at(a, document, "portico"), "user", a->options.user);
+    if (a->options.sandbox)
+        j_set(a, j_at(a, document, "portico"), "sandbox", json_true());
     *out = document;
     return OK;
 }

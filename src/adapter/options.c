@@ -94,6 +94,16 @@ static enum err read_user(struct adapt *a, struct dispenser *d)
     return option_word(d, &a->options.user);
 }
 
+static enum err read_sandbox(struct adapt *a, struct dispenser *d)
+{
+    struct slice word;
+    TRY(option_word(d, &word));
+    if (!slice_is(word, "on") && !slice_is(word, "off"))
+        return dispenser_err_f(d, "sandbox must be 'on' or 'off'");
+    a->options.sandbox = slice_is(word, "on");
+    return OK;
+}
+
 static enum err read_persist_config(struct adapt *a, struct dispenser *d)
 {
     struct slice word;
@@ -367,6 +377,7 @@ static const struct {
     {"order", read_order},
     {"persist_config", read_persist_config},
     {"ports", ports_option_read},
+    {"sandbox", read_sandbox},
     {"servers", read_servers},
     {"service", service_option},
     {"shutdown_delay", read_shutdown_delay},

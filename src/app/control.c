@@ -21,7 +21,9 @@
 #include "app/https.h"
 #include "app/keeper_link.h"
 #include "app/listening.h"
+#include "app/ports_keep.h"
 #include "app/server_rights.h"
+#include "app/server_sandbox.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log_stream.h"
@@ -46,6 +48,7 @@ static struct {
     struct loop *loop;
     const struct control_start *start;
     struct slice user; /* of the first configuration, malloc'd: whose this process became */
+    bool sandboxed;
     struct generation *generation; /* the newest */
     struct h1_worker admin_worker;
     struct timer stop_timer, delay_timer, grace_timer, watch_timer;
@@ -103,8 +106,13 @@ static void tell_running(const struct generation *g)
 }
 
 /* Privileges that were given up are not to be had again. */
-static enum err refuse_other_user(const struct generation *g, char *error, size_t cap)
+static enum err refuse_other_rights(const struct generation *g, char *error, size_t cap)
 {
+    if (g->provision.sandboxed != control.sandboxed) {
+        snprintf(error, cap, "portico.sandbox: it cannot be changed while the server process runs: "
+                 "restart portico");
+        return ERR_DENIED;
+    }
     if (slice_eq(g->user, control.user))
         return OK;
     snprintf(error, cap, "portico.user: the server process runs as \"" SLICE_FMT "\", and cannot "
@@ -123,6 +131,14 @@ static void hold_newest(struct generation *g)
         generation_let_go(old);
 }
 
+/* The firewall is the keeper's; what shall hold, and that nothing shall any more, is told to it. */
+static void keep_ports(const struct generation *g)
+{
+    bool before = control.generation != NULL && ports_enforced(control.generation->plain);
+    if (before || ports_enforced(g->plain))
+        ports_ask_keeper(g->plain);
+}
+
 static enum err apply(json_t *document, char *error, size_t cap)
 {
     struct generation *g;
@@ -130,7 +146,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     struct admin_site *admin;
     TRY(generation_create(document, crew_size(), &g, error, cap));
     g->control = control.loop;
-    if (refuse_other_user(g, error, cap) != OK) {
+    if (refuse_other_rights(g, error, cap) != OK) {
         generation_free(g);
         return ERR_DENIED;
     }
@@ -154,6 +170,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     services_adopt(g->services, g->services_count, g->data_folder);
     crew_adopt(g, opening.per_worker, opening.count);
     listening_keep(&opening);
+    keep_ports(g);
     hold_newest(g);
     tell_running(g);
     admin_site_commit(g, admin);
@@ -500,6 +517,9 @@ static enum err prepare(char *error, size_t cap)
     control.user = rights_user(control.start->document);
     control.user.ptr = slice_dup(control.user);
     TRY(rights_settle(control.user, error, cap));
+    control.sandboxed = sandbox_wanted(control.start->document);
+    if (control.sandboxed)
+        TRY(sandbox_enter(error, cap));
     TRY(log_queue_start());
     TRY(loop_create(LOOP_EPOLL, &control.loop));
     timer_init(&control.stop_timer, on_stop_timer);

@@ -20,9 +20,9 @@ enum { ARENA_CHUNK = 65536, BOUNDS_MAX = 256 };
 
 static const char *const document_members[] = {"admin", "logging", "storage", "apps", "portico",
                                                NULL};
-static const char *const portico_members[] = {"user", NULL};
+static const char *const portico_members[] = {"sandbox", "user", NULL};
 static const char *const app_members[] = {"http", "tls", "pki", "events",
-                                          "services", NULL};
+                                          "ports", "services", NULL};
 static const char *const http_members[] = {"http_port", "https_port", "grace_period",
                                            "shutdown_delay", "servers", "metrics", NULL};
 static const char *const admin_members[] = {"disabled", "listen", "enforce_origin", "origins",
@@ -194,6 +194,7 @@ static enum err read_portico(struct generation *g, const json_t *portico)
         return OK;
     p->path = SLICE("portico");
     TRY(provision_members(p, portico, portico_members));
+    TRY(provision_bool(p, portico, "sandbox", false, &p->sandboxed));
     return provision_text(p, portico, "user", SLICE_NONE, &g->user);
 }
 

@@ -41,6 +41,12 @@ void keeper_link_tell(enum keeper_kind kind, uint32_t status, const char *text)
     (void)!keeper_send(tie.fd, &m, NULL, 0);
 }
 
+enum err keeper_link_pass(enum keeper_kind kind, int fd)
+{
+    struct keeper_message m = {.kind = kind};
+    return keeper_send(tie.fd, &m, &fd, 1);
+}
+
 enum err keeper_link_ask(struct keeper_message *m, int *fds, unsigned *got)
 {
     unsigned room = *got;

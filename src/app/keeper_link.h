@@ -25,3 +25,6 @@ void keeper_link_tell(enum keeper_kind, uint32_t status, const char *text);
 /* Sends the question and waits for its answer, which takes its place. `*got`: the room for descriptors
  * in `fds`, then how many came. */
 enum err keeper_link_ask(struct keeper_message *, int *fds, unsigned *got);
+
+/* A word with a descriptor, which stays the caller's. */
+enum err keeper_link_pass(enum keeper_kind, int fd);

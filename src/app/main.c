@@ -2,7 +2,11 @@
 /*
  * The program's entrance, and the table of its commands.
  */
+#include <stdlib.h>
+
 #include "app/commands.h"
+#include "app/ports_keep.h"
+#include "keeper/keeper.h"
 
 const struct command *const commands[] = {
     &command_adapt,
@@ -31,5 +35,7 @@ const struct command *const commands[] = {
 
 int main(int argc, char **argv)
 {
+    if (getenv(FIREWALL_ENV) != NULL)
+        return ports_keep();
     return cli_main(argc, argv);
 }

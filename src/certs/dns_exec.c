@@ -41,6 +41,9 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     int64_t ns;
     struct exec *c = cfg;
     TRY(provision_members(p, json, known));
+    if (p->sandboxed)
+        return provision_fail(p, "the provider exec starts a program, which a server in its sandbox "
+                              "cannot: choose another provider, or sandbox off");
     TRY(provision_texts(p, json, "command", &words, &c->count));
     TRY(provision_duration(p, json, "timeout", (int64_t)(120 * NS_PER_S), &ns));
     if (c->count == 0 || c->count > ARGS_MAX || words[0].len == 0)

@@ -55,6 +55,7 @@ struct provision {
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */
+    bool sandboxed; /* the server process may start no program (app/server_sandbox.h) */
     const json_t *tls; /* the app: issuers look for "dns" and "resolvers" there; NULL: none */
 };
 

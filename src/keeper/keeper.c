@@ -93,6 +93,7 @@ int keeper_run(char **argv)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     bool can = rounds_init(&k.rounds);
     server_init(&k);
+    firewall_init(&k);
     programs_init(&k);
     if (!can || !catch_signals(&k) || server_start(&k) != OK) {
         fprintf(stderr, "portico: cannot start: %s\n", strerror(errno));

@@ -10,5 +10,8 @@
 /* The environment variable by which a server process knows that it is one. */
 #define KEEPER_ENV "PORTICO_KEEPER"
 
+/* Likewise the helper that writes the firewall's rules: the number of a descriptor, a document. */
+#define FIREWALL_ENV "PORTICO_FIREWALL"
+
 /* Runs the server with the same arguments until it ends for good; returns the exit status. */
 int keeper_run(char **argv);

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The keeper's parts, which meet in one struct: the sockets that it holds (held.c), what systemd is
- * told (systemd.c), the server process (server_process.c), the programs that it asks for
+ * told (systemd.c), the firewall (firewall.c), the server process (server_process.c), the programs
+ * that it asks for (programs.h), and what all wait for (rounds.h). Signals are keeper.c's.
+ */
+/*
+ * The keeper's parts, which meet in one struct: the sockets that it holds (held.c), what systemd is
+ * told (systemd.c), the firewall (firewall.c), the server process (server_process.c), the programs that it asks for
  * (programs.h), and what all wait for (rounds.h). Signals are keeper.c's.
  */
 #pragma once
@@ -39,6 +44,12 @@ struct watchdog {
     bool answered; /* the server has answered the last ping */
 };
 
+/* The helper process that writes the firewall's rules; one at a time. */
+struct firewall {
+    struct child child;
+    int next; /* the document that came meanwhile; -1: none */
+};
+
 struct keeper {
     char **argv;
     int status;
@@ -47,6 +58,7 @@ struct keeper {
     struct server_process server;
     struct watchdog watchdog;
     struct programs programs;
+    struct firewall firewall;
     struct held held[LISTENERS_MAX];
 };
 
@@ -60,6 +72,11 @@ void held_release_unwanted(struct keeper *); /* what it did not ask for */
 
 /* What systemd handed over stays here: fd/N asks for it. */
 void held_handed_over(void);
+
+/* --- firewall.c --- */
+
+void firewall_init(struct keeper *);
+void firewall_enforce(struct keeper *, int fd); /* takes the descriptor over */
 
 /* --- systemd.c --- */
 

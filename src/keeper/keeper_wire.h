@@ -20,6 +20,7 @@ enum keeper_kind {
     KEEPER_RELOADING,  /* a reload has begun */
     KEEPER_STOPPING,   /* drains */
     KEEPER_PONG,       /* to KEEPER_PING, when every worker has answered */
+    KEEPER_ENFORCE,    /* with one descriptor: a document in a memory file, whose ports shall be kept */
     /* keeper → server */
     KEEPER_SOCKETS = 64, /* error, text, port; `count` descriptors */
     KEEPER_STOP,         /* drain and exit */

@@ -181,11 +181,17 @@ static void on_message(struct watch *w)
 {
     struct keeper *k = keeper_of(CONTAINER_OF(w, struct server_process, wire));
     struct keeper_message m;
-    unsigned none = 0;
-    if (keeper_receive(w->fd, &m, NULL, &none, 0) == OK)
-        obey(k, &m);
-    else
+    int fd = -1;
+    unsigned got = 1;
+    if (keeper_receive(w->fd, &m, &fd, &got, 0) != OK) {
         hang_up(k); /* it has ended, or is about to: SIGCHLD tells */
+    } else if (got == 1 && m.kind == KEEPER_ENFORCE) {
+        firewall_enforce(k, fd);
+    } else {
+        if (got == 1)
+            close(fd);
+        obey(k, &m);
+    }
 }
 
 static void hear_last_words(struct keeper *k)
