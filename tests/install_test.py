@@ -17,6 +17,7 @@ WANTED = {
     "/usr/share/man/man8/portico.8": 0o644,
     "/usr/share/portico/index.html": 0o644,
     "/usr/lib/systemd/system/portico.service": 0o644,
+    "/usr/lib/systemd/system/portico-ports.service": 0o644,
     "/usr/lib/sysusers.d/portico.conf": 0o644,
     "/etc/portico/Caddyfile": 0o644,
     "/usr/share/bash-completion/completions/portico": 0o644,

@@ -4,11 +4,6 @@
  * told (systemd.c), the firewall (firewall.c), the server process (server_process.c), the programs
  * that it asks for (programs.h), and what all wait for (rounds.h). Signals are keeper.c's.
  */
-/*
- * The keeper's parts, which meet in one struct: the sockets that it holds (held.c), what systemd is
- * told (systemd.c), the firewall (firewall.c), the server process (server_process.c), the programs that it asks for
- * (programs.h), and what all wait for (rounds.h). Signals are keeper.c's.
- */
 #pragma once
 
 #include "keeper/keeper_wire.h"
