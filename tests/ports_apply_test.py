@@ -159,9 +159,9 @@ def foreign_untouched(place):
 
 def trial_ends(place):
     """a trial ends by itself, also when all that began it is killed"""
-    good(place.apply("--confirm", "2s"))
+    good(place.apply("--confirm", "4s"))
     same(place.who(3000), set())
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while place.who(3000) != set(SOURCES) and time.monotonic() < until:
         pass
     same(place.who(3000), set(SOURCES))
@@ -174,9 +174,9 @@ def trial_of_a_change(place):
     """a trial over rules in force goes back to them, or is kept"""
     good(place.apply())
     open3000 = CADDYFILE.replace("3000              device", "3000              world")
-    good(place.apply("--confirm", "1s", text=open3000))
+    good(place.apply("--confirm", "4s", text=open3000))
     same(place.who(3000), set(SOURCES))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while place.who(3000) and time.monotonic() < until:
         pass
     judged(place)
