@@ -560,7 +560,9 @@ def limits():
 def warden_dies():
     k = Keeper()
     try:
-        pid = k.grow()["pid"]
+        pid = k.grow(replica=3)["pid"]
+        with open(f"/proc/{k.warden_of(pid)}/cmdline", encoding="ascii") as f:
+            same(f.read().rstrip("\0"), "warden of s.3")
         os.kill(k.warden_of(pid), signal.SIGKILL)
         m = k.hear(EXITED)
         same((m["instance"], m["status"]), (k.instance, signal.SIGKILL))

@@ -158,7 +158,7 @@ static bool open_guardhouse(struct keeper *k)
         return false;
     pid_t pid = watch_start(&k->rounds, &g->guard_wire, pair[0]) ? fork() : -1;
     if (pid == 0)
-        guardhouse_run(pair[1], g->files);
+        guardhouse_run(pair[1], g->files, title_of(k->argv));
     close(pair[1]);
     if (pid < 0) {
         watch_stop(&k->rounds, &g->guard_wire);

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -46,7 +47,32 @@ static struct {
     int wire, signals;
     struct list guards;
     struct rlimit files;
+    struct title title;
 } house;
+
+/* --- names in ps --- */
+
+/* The strings of argv lie one behind the other. */
+struct title title_of(char **argv)
+{
+    const char *end = argv[0];
+    for (char **at = argv; *at != NULL && *at == end; at++)
+        end = *at + strlen(*at) + 1;
+    return (struct title){argv[0], argv[0] != NULL ? (size_t)(end - argv[0]) : 0};
+}
+
+static void set_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void set_title(const char *format, ...)
+{
+    va_list args;
+    if (house.title.room == 0)
+        return;
+    memset(house.title.text, 0, house.title.room);
+    va_start(args, format);
+    (void)vsnprintf(house.title.text, house.title.room, format, args);
+    va_end(args);
+}
 
 /* --- wardens --- */
 
@@ -86,6 +112,7 @@ _Noreturn static void be_warden(const struct guard_order *o, const int *fds)
     arena_init(&arena, 16384);
     if (launch_read(fds[0], &l, &arena, error, sizeof error) != OK)
         _exit(1); /* the keeper has read it, so it is well-formed */
+    set_title("warden of " SLICE_FMT ".%u", SLICE_ARG(l.service), l.replica);
     place(&w, o, fds);
     w.spawn.launch = &l;
     w.spawn.server = &server;
@@ -258,11 +285,13 @@ static void settle(int wire)
     house.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-void guardhouse_run(int wire, struct rlimit files)
+void guardhouse_run(int wire, struct rlimit files, struct title title)
 {
     ASSERT(wire > 2);
     house.wire = wire;
     house.files = files;
+    house.title = title;
+    set_title("guardhouse of portico");
     list_init(&house.guards);
     settle(wire);
     for (;;) {

@@ -20,11 +20,18 @@ struct guard_order {
     gid_t groups[IDENTITY_GROUPS];
 };
 
+/* The memory of a process's arguments, which ps shows: it and what it forks are told apart there. */
+struct title {
+    char *text;
+    size_t room;
+};
+struct title title_of(char **argv);
+
 /* In a process that was just forked for it; `wire` is its end of a SOCK_SEQPACKET pair with the
  * keeper, which sends START (order; descriptors: launch, the warden's wire, output or stdio, socket,
  * cgroup) and SIGNAL (to a warden, by instance). It answers with one EXITED when a warden has ended
  * and nothing of its program is left (status: the warden's), or FAILED. */
-_Noreturn void guardhouse_run(int wire, struct rlimit files);
+_Noreturn void guardhouse_run(int wire, struct rlimit files, struct title title);
 
 /* START, from the warden that it shall become. Waits for room, for a second at most: ERR_TIMEOUT. */
 enum err guardhouse_order(int wire, uint64_t instance, int launch, const struct warden *);
