@@ -34,9 +34,19 @@ static void begin(const char *name)
     ended = wanted = 0;
 }
 
+static void on_over(struct timer *t)
+{
+    (void)t;
+    loop_stop(loop);
+}
+
 static void end(void)
 {
+    static struct timer over;
     services_thread_deinit();
+    timer_init(&over, on_over); /* mail that is on the way arrives */
+    timer_start(loop, &over, clock_mono_ns() + NS_PER_MS);
+    loop_run(loop);
     registry_on_demand(NULL, NULL);
     loop_settle(loop);
     loop_destroy(loop);
