@@ -87,13 +87,15 @@ static enum err add_file(struct adapt *a, struct dispenser *d, struct slice name
 static enum err leaf_loader(struct adapt *a, struct dispenser *outer, json_t *loaders)
 {
     static const char *const known[][2] = {
-        {"file", "files"}, {"folder", "folders"}, {"pem", "certificates"}};
+        {"file", "files"}, {"folder", "folders"}, {"pem", "certificates"},
+        {"storage", "certificates"}}; /* the last is ours: Caddy's has no form here */
+    enum { KNOWN = sizeof known / sizeof *known };
     struct slice name = dispenser_val(outer);
     json_t *o = j_object(a);
     size_t i = 0;
-    while (i < 3 && !slice_is(name, known[i][0]))
+    while (i < KNOWN && !slice_is(name, known[i][0]))
         i++;
-    if (i == 3)
+    if (i == KNOWN)
         return no_module(outer, "tls.leaf_cert_loader", name);
     struct dispenser d = dispenser_new_from_next_segment(outer);
     dispenser_next_arg(&d);

@@ -155,7 +155,7 @@ enum err https_provision(struct generation *g, const json_t *apps)
 {
     struct provision *p = &g->provision;
     const json_t *tls = json_object_get(apps, "tls"), *http = json_object_get(apps, "http");
-    g->data_folder = data_folder(g);
+    g->data_folder = p->data_folder = data_folder(g);
     p->path = SLICE("storage");
     TRY(automation_storage(p, json_object_get(g->plain, "storage"), g->data_folder, &p->storage));
     TRY(pki_provision(p, json_object_get(apps, "pki")));

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "pki/storage.h"
+#include "certs/automation.h"
 
 /* Room for one byte more than the file says: it may have grown. */
 static enum err read_all(struct provision *p, int fd, const char *path, struct slice *text)
@@ -92,8 +92,12 @@ enum err cert_folder_walk(struct provision *p, struct slice folder,
 enum err cert_storage(struct provision *p, const json_t *json, struct storage **out)
 {
     const json_t *own = json_object_get(json, "storage");
+    struct slice path = p->path;
     *out = p->storage;
-    if (own != NULL && !json_is_null(own))
-        return provision_fail(p, "a \"storage\" of its own is not supported here yet");
+    if (own == NULL || json_is_null(own))
+        return OK;
+    p->path = arena_printf(p->arena, SLICE_FMT ".storage", SLICE_ARG(path));
+    TRY(automation_storage(p, own, p->data_folder, out));
+    p->path = path;
     return OK;
 }

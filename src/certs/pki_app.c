@@ -159,7 +159,7 @@ static enum err read_options(struct provision *p, const json_t *json, struct aut
     if (own != NULL) {
         struct slice path = p->path;
         p->path = arena_printf(p->arena, SLICE_FMT ".storage", SLICE_ARG(path));
-        TRY(automation_storage(p, own, o->storage->root, &o->storage));
+        TRY(automation_storage(p, own, p->data_folder, &o->storage));
         p->path = path;
     }
     return OK;

@@ -52,6 +52,7 @@ struct provision {
     struct slice server_name;
     const json_t *server; /* the server in hand, for handlers that look at it */
     struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
+    struct slice data_folder; /* where a storage is that names no folder */
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */

@@ -23,6 +23,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "tls/curves.h"
+#include "tls/system_roots.h"
 #include "tls/tickets.h"
 
 #define SESSION_S (7 * 24 * 3600) /* as in Go; tickets are opened for 48 hours at most */
@@ -277,11 +278,13 @@ static enum err add_authority(SSL_CTX *ctx, struct slice der, char *why, size_t 
 
 static enum err add_authorities(SSL_CTX *ctx, const struct tls_policy *p, char *why, size_t cap)
 {
+    if (p->client_cas_count == 0) { /* as in Go: whom the system trusts */
+        SSL_CTX_set1_cert_store(ctx, system_roots());
+        return OK;
+    }
     X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_PARTIAL_CHAIN);
     for (size_t i = 0; i < p->client_cas_count; i++)
         TRY(add_authority(ctx, p->client_cas[i], why, cap));
-    if (p->client_cas_count == 0 && SSL_CTX_set_default_verify_paths(ctx) != 1) /* as in Go */
-        return fail(why, cap, "the system's trusted certificates cannot be read");
     return OK;
 }
 
