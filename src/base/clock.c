@@ -25,11 +25,16 @@ uint64_t clock_mono_ns(void)
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-int64_t clock_wall_ns(void)
+int64_t clock_file_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec + SHIFT;
+    return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec;
+}
+
+int64_t clock_wall_ns(void)
+{
+    return clock_file_ns() + SHIFT;
 }
 
 struct civil {

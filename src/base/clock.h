@@ -12,6 +12,7 @@
 
 uint64_t clock_mono_ns(void);
 int64_t clock_wall_ns(void);
+int64_t clock_file_ns(void); /* the wall clock that files' times come from: no test moves it */
 
 #ifdef LOOP_FAULTS /* debug builds: tests move the wall clock */
 #include <stdatomic.h>

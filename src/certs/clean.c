@@ -285,7 +285,7 @@ static void clean_all(void *arg)
             if (a->policies[i]->own_storage && a->policies[i]->storage != a->storage)
                 clean_storage(a->policies[i]->storage, a);
         }
-        clean.cleaned_s = cert_now_s();
+        clean.cleaned_s = manager.stopping ? 0 : cert_now_s();
         LOG(LOG_INFO, "tls", "finished cleaning storage units");
     }
     pin_release(pin);

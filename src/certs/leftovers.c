@@ -81,7 +81,7 @@ static bool is_old(struct tidying *t, struct slice key, int64_t age_ns)
 {
     struct storage_info info;
     return t->storage->type->stat(t->storage, key, &info, &t->why) == OK &&
-           clock_wall_ns() - info.modified_ns > age_ns;
+           clock_file_ns() - info.modified_ns > age_ns;
 }
 
 static void drop(struct tidying *t, struct slice key)

@@ -357,7 +357,7 @@ static bool is_left_over(int folder, const char *name)
     if (strncmp(name, TEMPORARY, sizeof TEMPORARY - 1) != 0)
         return false;
     if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-        st.st_mtim.tv_sec < clock_wall_ns() / (int64_t)NS_PER_S - TEMPORARY_AGE_S)
+        st.st_mtim.tv_sec < clock_file_ns() / (int64_t)NS_PER_S - TEMPORARY_AGE_S)
         (void)unlinkat(folder, name, 0);
     return true;
 }

@@ -16,7 +16,7 @@ struct storage;
 
 struct storage_info {
     uint64_t size;
-    int64_t modified_ns; /* wall clock */
+    int64_t modified_ns; /* clock_file_ns */
     bool is_folder;
 };
 
