@@ -252,7 +252,8 @@ static enum err send_once(struct acme *c, struct slice method, struct slice url,
     struct field type = {SLICE("Content-Type"), SLICE("application/jose+json")};
     struct fetch_request request = {
         .method = method, .url = url, .body = body, .fields = &type, .fields_count = body.len > 0,
-        .answer_max = ACME_ANSWER_MAX, .tls = c->options->tls, .no_proxy = c->options->no_proxy,
+        .answer_max = ACME_ANSWER_MAX, .tls = c->options->tls, .no_proxy = c->options->proxy.none,
+        .proxy = c->options->proxy.url,
         .redirects = body.len > 0 ? 0 : 3, .repeatable = true};
     struct fetch_answer *got = ARENA_NEW(c->arena, struct fetch_answer);
     enum err e = fetch(&request, c->arena, got);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "certs/acme_objects.h"
+#include "certs/network_proxy.h"
 #include "client/fetch.h"
 #include "pki/key.h"
 
@@ -20,7 +21,7 @@ enum {
 struct acme_options {
     struct slice directory;   /* URL */
     struct tls_client *tls;   /* NULL: the process's own */
-    bool no_proxy;
+    struct network_proxy proxy;
     uint64_t poll_timeout_ns; /* of a validation, of an issuance; 0: five minutes */
 };
 

@@ -13,7 +13,7 @@
  *                   "bind_host": "…", "distributed": true},
  *    "trusted_roots_pem_files": ["…"],
  *    "preferred_chains": {"smallest": true, "root_common_name": […], "any_common_name": […]},
- *    "network_proxy": {"from": "none"}}
+ *    "network_proxy": {"from": "url", "url": "http://proxy.example:3128"}}
  */
 #include <stdio.h>
 
@@ -44,7 +44,7 @@ struct acme_issuer {
     struct dns_solver_options dns;
     struct chain_preference preference;
     struct tls_client *tls; /* NULL: the system's roots */
-    bool no_proxy;
+    struct network_proxy proxy;
 };
 
 /* --- configuration --- */
@@ -177,18 +177,6 @@ static enum err read_roots(struct provision *p, const json_t *json, struct acme_
     return OK;
 }
 
-static enum err read_proxy(struct provision *p, const json_t *json, struct acme_issuer *c)
-{
-    const char *from = json_string_value(json_object_get(json, "from"));
-    if (!given(json))
-        return OK;
-    if (from == NULL || strcmp(from, "none") != 0)
-        return provision_fail(p, "\"network_proxy\" of an issuer can be {\"from\": \"none\"} only so "
-                              "far; HTTPS_PROXY of the environment is heeded");
-    c->no_proxy = true;
-    return OK;
-}
-
 static struct slice with_scheme(struct slice url, struct arena *a)
 {
     if (url.len == 0 || slice_find_slice(url, SLICE("://")) != SIZE_MAX)
@@ -237,7 +225,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_binding(p, json_object_get(json, "external_account"), c));
     TRY(read_challenges(p, json_object_get(json, "challenges"), c));
     TRY(read_preference(p, json_object_get(json, "preferred_chains"), c));
-    TRY(read_proxy(p, json_object_get(json, "network_proxy"), c));
+    TRY(network_proxy_provision(p, json_object_get(json, "network_proxy"), &c->proxy));
     return read_roots(p, json, c);
 }
 
@@ -279,7 +267,7 @@ static enum err begin(struct undertaking *u, const struct acme_issuer *c, bool t
     u->acme.arena = a;
     u->options = (struct acme_options){
         .directory = test && c->test_ca.len > 0 ? c->test_ca : c->ca, .tls = c->tls,
-        .no_proxy = c->no_proxy,
+        .proxy = c->proxy,
         .poll_timeout_ns = c->timeout_ns > 0 ? (uint64_t)c->timeout_ns : 0};
     u->account_options = (struct acme_account_options){
         .storage = storage, .email = email_of(c, storage, a), .key_pem = c->account_key,

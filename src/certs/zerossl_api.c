@@ -72,6 +72,8 @@ static enum err ask(struct acme *c, const struct zerossl_client *api, const char
     struct field type = {SLICE("Content-Type"), SLICE("application/json")};
     struct fetch_request request = {.method = slice_from(method), .body = body, .fields = &type,
                                     .fields_count = body.len > 0, .timeout_ns = API_S * NS_PER_S,
+                                    .proxy = c->options->proxy.url,
+                                    .no_proxy = c->options->proxy.none,
                                     .answer_max = ACME_JSON_MAX};
     request.url = arena_printf(c->arena, "%s" SLICE_FMT "?access_key=" SLICE_FMT, zerossl_base_url,
                                SLICE_ARG(path), SLICE_ARG(query_escape(api->key, c->arena)));
@@ -102,7 +104,9 @@ enum err zerossl_binding(struct acme *c, struct slice email, struct slice *id, s
 {
     struct field type = {SLICE("Content-Type"), SLICE("application/x-www-form-urlencoded")};
     struct fetch_request request = {.method = SLICE("POST"), .fields = &type, .fields_count = 1,
-                                    .no_proxy = c->options->no_proxy, .answer_max = ACME_JSON_MAX};
+                                    .proxy = c->options->proxy.url,
+                                    .no_proxy = c->options->proxy.none,
+                                    .answer_max = ACME_JSON_MAX};
     json_t *j;
     if (email.len == 0)
         return acme_fail(c, ERR_FAILED,

@@ -4,7 +4,8 @@
  * issuer "acme" with "ca": "https://acme.zerossl.com/v2/DV90".)
  *
  *   {"module": "zerossl", "api_key": "…", "validity_days": 90, "listen_host": "…",
- *    "alternate_http_port": 8080, "cname_validation": {"provider": {"name": "…"}, …}}
+ *    "alternate_http_port": 8080, "cname_validation": {"provider": {"name": "…"}, …},
+ *    "network_proxy": {"from": "url", "url": "http://proxy.example:3128"}}
  *
  * Names are proved by a file that ZeroSSL fetches, or by CNAME records. A certificate that does not
  * come to be is cancelled there.
@@ -33,12 +34,14 @@ struct zerossl {
     uint16_t http_port;
     struct dns_solver_options dns;
     bool by_dns;
+    struct network_proxy proxy;
 };
 
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     static const char *const members[] = {"module", "api_key", "validity_days", "listen_host",
-                                          "alternate_http_port", "cname_validation", NULL};
+                                          "alternate_http_port", "cname_validation", "network_proxy",
+                                          NULL};
     struct zerossl *z = cfg;
     const json_t *dns = json_object_get(json, "cname_validation");
     int64_t port;
@@ -51,6 +54,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     z->api_key = template_expand_now(z->api_key, p->arena);
     if (z->api_key.len == 0)
         return provision_fail(p, "an \"api_key\" is needed for ZeroSSL's API");
+    TRY(network_proxy_provision(p, json_object_get(json, "network_proxy"), &z->proxy));
     z->by_dns = json_is_object(dns) && json_object_get(dns, "provider") != NULL;
     return z->by_dns ? dns_solver_provision(p, dns, NULL, &z->dns) : OK;
 }
@@ -184,7 +188,7 @@ static enum err issue(const void *cfg, const struct issue_request *r, struct are
                       struct issue_result *result)
 {
     const struct zerossl *z = cfg;
-    struct acme_options options = {.directory = SLICE("")};
+    struct acme_options options = {.directory = SLICE(""), .proxy = z->proxy};
     struct acme *c = ARENA_NEW(a, struct acme);
     struct zerossl_client api = {.key = z->api_key};
     struct proving *p = ARENA_NEW(a, struct proving);

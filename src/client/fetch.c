@@ -100,19 +100,20 @@ static const struct url *first_hop(const struct trip *t)
 
 static enum err choose_proxy(struct trip *t)
 {
-    struct slice text;
+    struct slice text = t->q->proxy;
+    bool own = text.len > 0;
     const char *why;
     t->by_proxy = false;
     if (t->q->no_proxy)
         return OK;
-    enum err e = proxy_rules_choose(proxy_rules_of_process(), t->url.tls, t->url.host,
-                                    t->url.port, &text, &why);
+    enum err e = own ? OK : proxy_rules_choose(proxy_rules_of_process(), t->url.tls, t->url.host,
+                                               t->url.port, &text, &why);
     if (e == OK && text.len == 0)
         return OK;
     if (e == OK)
         e = forward_proxy_parse(text, &t->proxy, t->arena, &why);
     if (e != OK)
-        return say(t, e, "proxy of the environment: %s", why);
+        return say(t, e, "%s: %s", own ? "network proxy" : "proxy of the environment", why);
     t->by_proxy = true;
     if (t->proxy.url.tls && t->url.tls)
         return say(t, ERR_UNSUPPORTED, "https by a proxy that is asked by https is not supported");

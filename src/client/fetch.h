@@ -24,6 +24,7 @@ struct fetch_request {
                            * went out on turns out to be closed, as GET, HEAD and PUT are always */
     struct tls_client *tls; /* NULL: the process's own */
     const struct sockaddr *local; /* bound before; NULL: none */
+    struct slice proxy;   /* its URL, instead of what the environment says; empty: none */
     bool no_proxy;        /* HTTPS_PROXY, HTTP_PROXY and NO_PROXY do not count */
 };
 

@@ -5,17 +5,12 @@
  * reached by CONNECT; one without is asked for by its whole URL. The addresses of most upstreams are
  * known at load, and so is whether a proxy stands before them; nothing is looked at per request then.
  *
- *     {"network_proxy": {"from": "url", "url": "http://user:password@proxy.example:3128"}}
- *     {"network_proxy": {"from": "none"}}
- *
  * The PROXY protocol is the other thing of that name: with "proxy_protocol" a connection begins by
  * saying whose it is, {"proxy_protocol": "v1"} or "v2". It is then kept for that client only.
  */
+#include "certs/network_proxy.h"
 #include "net/proxy_header.h"
 #include "proxy/gateway.h"
-
-static const char *const url_members[] = {"from", "url", NULL};
-static const char *const none_members[] = {"from", NULL};
 
 static enum err read_url(struct http_transport *t, struct slice text, struct provision *p)
 {
@@ -44,26 +39,15 @@ static enum err read_header(struct http_transport *t, const json_t *json, struct
 enum err transport_proxy_provision(struct http_transport *t, const json_t *json,
                                    struct provision *p)
 {
-    struct slice text, from;
+    struct slice text;
+    struct network_proxy proxy;
     TRY(read_header(t, json, p));
-    const json_t *proxy = json_object_get(json, "network_proxy");
     TRY(provision_text(p, json, "forward_proxy_url", SLICE(""), &text));
     if (text.len > 0)
         return read_url(t, text, p);
-    if (proxy == NULL || json_is_null(proxy))
-        return OK;
-    TRY(provision_text(p, proxy, "from", SLICE(""), &from));
-    if (slice_is(from, "none")) {
-        t->no_proxy = true;
-        return provision_members(p, proxy, none_members);
-    }
-    if (!slice_is(from, "url"))
-        return provision_fail(p, "unknown module: caddy.network_proxy." SLICE_FMT,
-                              SLICE_ARG(from));
-    TRY(provision_members(p, proxy, url_members));
-    TRY(provision_text(p, proxy, "url", SLICE(""), &text));
-    return text.len > 0 ? read_url(t, text, p)
-                        : provision_fail(p, "\"network_proxy\" has no \"url\"");
+    TRY(network_proxy_read(p, json_object_get(json, "network_proxy"), &proxy));
+    t->no_proxy = proxy.none;
+    return proxy.url.len > 0 ? read_url(t, proxy.url, p) : OK;
 }
 
 static enum err settle(struct dial_address *d, struct forward_proxy *proxy, struct arena *arena,
