@@ -58,6 +58,17 @@ enum err dns_text_only(const struct dns_record *r, const char *provider, struct 
     return dns_record_is_text(r) ? OK : dns_fail(why, "%s has TXT records only", provider);
 }
 
+enum err dns_delete(struct slice url, struct slice token, struct arena *a, struct dns_why *why)
+{
+    struct dns_answer answer;
+    struct field bearer = dns_bearer(token, a);
+    enum err e = dns_call(&(struct dns_call){.method = "DELETE", .url = url, .fields = &bearer,
+                                             .fields_count = 1, .missing_is_ok = true}, a, &answer,
+                          why);
+    json_decref(answer.json);
+    return e;
+}
+
 enum err dns_secret(struct provision *p, const json_t *json, const char *key, struct slice *out)
 {
     struct slice raw;

@@ -25,6 +25,9 @@ struct dns_answer {
 /* ERR_FAILED with a sentence for any status but 2xx, and for what is no JSON. */
 enum err dns_call(const struct dns_call *, struct arena *, struct dns_answer *, struct dns_why *);
 
+/* DELETE with a bearer's token; what is gone already is no failure. */
+enum err dns_delete(struct slice url, struct slice token, struct arena *, struct dns_why *);
+
 /* A text member whose placeholders ({env.X}, {file.X}) are replaced now, as the plugins do. */
 enum err dns_secret(struct provision *, const json_t *, const char *key, struct slice *out);
 

@@ -86,16 +86,10 @@ static enum err append(const void *cfg, const struct dns_record *r, struct arena
 static enum err remove_one(const struct cloudflare *c, struct slice zone, const char *id,
                            struct arena *a, struct dns_why *why)
 {
-    struct dns_answer answer;
-    struct field token = dns_bearer(c->api_token, a);
     struct slice url = arena_join(a, (struct slice[]){c->endpoint, SLICE("/zones/"), zone,
                                                       SLICE("/dns_records/"),
                                                       dns_escape(slice_from(id), a)}, 5);
-    enum err e = dns_call(&(struct dns_call){.method = "DELETE", .url = url, .fields = &token,
-                                             .fields_count = 1, .missing_is_ok = true}, a, &answer,
-                          why);
-    json_decref(answer.json);
-    return e;
+    return dns_delete(url, c->api_token, a, why);
 }
 
 static enum err remove_record(const void *cfg, const struct dns_record *r, struct arena *a,

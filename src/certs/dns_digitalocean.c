@@ -51,14 +51,8 @@ static enum err append(const void *cfg, const struct dns_record *r, struct arena
 static enum err remove_one(const struct digitalocean *c, const struct dns_record *r, json_int_t id,
                            struct arena *a, struct dns_why *why)
 {
-    struct dns_answer answer;
-    struct field token = dns_bearer(c->token, a);
     struct slice url = records_url(c, r, arena_printf(a, "/%" JSON_INTEGER_FORMAT, id), a);
-    enum err e = dns_call(&(struct dns_call){.method = "DELETE", .url = url, .fields = &token,
-                                             .fields_count = 1, .missing_is_ok = true}, a, &answer,
-                          why);
-    json_decref(answer.json);
-    return e;
+    return dns_delete(url, c->token, a, why);
 }
 
 static enum err remove_record(const void *cfg, const struct dns_record *r, struct arena *a,

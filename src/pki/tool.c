@@ -37,45 +37,72 @@ bool tool_find(const char *name, char *path, size_t cap)
     return false;
 }
 
-_Noreturn static void become_tool(const char *path, const char *const argv[],
-                                  const struct tool_user *user, char **env, int out)
+/* --- in the child --- */
+
+struct child {
+    const struct tool_call *call;
+    char **env;
+    int out, told; /* where its output goes; where the errno goes when it cannot be started */
+};
+
+_Noreturn static void become_tool(const struct child *c)
 {
+    const struct tool_user *user = c->call->user;
     int null = open("/dev/null", O_RDONLY);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setpgid(0, 0);
-    if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
-        _exit(126);
-    if (user != NULL && (setgroups(0, NULL) != 0 || setresgid(user->gid, user->gid, user->gid) != 0 ||
-                         setresuid(user->uid, user->uid, user->uid) != 0))
-        _exit(126);
-    execve(path, (char *const *)(uintptr_t)argv, env);
+    if (null >= 0 && dup2(null, 0) == 0 && dup2(c->out, 1) == 1 && dup2(c->out, 2) == 2 &&
+        (user == NULL || (setgroups(0, NULL) == 0 && setresgid(user->gid, user->gid, user->gid) == 0 &&
+                          setresuid(user->uid, user->uid, user->uid) == 0)))
+        execve(c->call->path, (char *const *)(uintptr_t)c->call->argv, c->env);
+    int error = errno;
+    (void)!write(c->told, &error, sizeof error);
     _exit(127);
 }
 
-/* The environment with another HOME. */
-static char **env_for(const struct tool_user *user, char *home, size_t cap)
+/* The environment with another HOME, and with more. */
+static char **env_for(const struct tool_call *call, char *home, size_t cap)
 {
-    size_t count = 0, at = 0;
+    size_t count = 0, more = 0, at = 0;
     while (environ[count] != NULL)
         count++;
-    char **env = calloc(count + 2, sizeof *env);
+    while (call->more_env != NULL && call->more_env[more] != NULL)
+        more++;
+    char **env = calloc(count + more + 2, sizeof *env);
     if (env == NULL)
         return NULL;
     for (size_t i = 0; i < count; i++) {
-        if (user == NULL || strncmp(environ[i], "HOME=", 5) != 0)
+        if (call->user == NULL || strncmp(environ[i], "HOME=", 5) != 0)
             env[at++] = environ[i];
     }
-    if (user != NULL) {
-        snprintf(home, cap, "HOME=%s", user->home);
+    for (size_t i = 0; i < more; i++)
+        env[at++] = (char *)(uintptr_t)call->more_env[i];
+    if (call->user != NULL) {
+        snprintf(home, cap, "HOME=%s", call->user->home);
         env[at] = home;
     }
     return env;
 }
 
-/* Until the end of its output, or the time is over; keeps the end of what was said. */
-static void read_output(int fd, char output[TOOL_OUTPUT_MAX], uint64_t deadline_ns)
+/* --- in this process --- */
+
+/* The beginning of a long text gives way to its end. */
+static ssize_t read_some(int fd, char output[TOOL_OUTPUT_MAX], size_t *len)
+{
+    if (*len > TOOL_OUTPUT_MAX / 2) {
+        memmove(output, output + *len / 2, *len - *len / 2);
+        *len -= *len / 2;
+    }
+    ssize_t n = read(fd, output + *len, TOOL_OUTPUT_MAX - 1 - *len);
+    if (n > 0)
+        *len += (size_t)n;
+    return n;
+}
+
+/* Until the program and all that hold its output have ended, or the time is over. */
+static void read_output(int fd, struct tool_end *end, uint64_t deadline_ns)
 {
     size_t len = 0;
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -85,65 +112,97 @@ static void read_output(int fd, char output[TOOL_OUTPUT_MAX], uint64_t deadline_
             break;
         if (ready <= 0)
             continue;
-        if (len > TOOL_OUTPUT_MAX / 2) {
-            memmove(output, output + len / 2, len - len / 2);
-            len -= len / 2;
-        }
-        ssize_t n = read(fd, output + len, TOOL_OUTPUT_MAX - 1 - len);
-        if (n <= 0)
+        ssize_t n = read_some(fd, end->output, &len);
+        if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
             break;
-        len += (size_t)n;
     }
-    while (len > 0 && (output[len - 1] == '\n' || output[len - 1] == ' '))
+    while (len > 0 && (end->output[len - 1] == '\n' || end->output[len - 1] == ' '))
         len--;
-    output[len] = '\0';
+    end->output[len] = '\0';
 }
 
-static enum err end_of(pid_t pid, uint64_t deadline_ns, char output[TOOL_OUTPUT_MAX])
+/* What has closed its output may still run. */
+static void await_end(pid_t pid, struct tool_end *end, uint64_t deadline_ns)
 {
-    int status = 0;
-    while (waitpid(pid, &status, WNOHANG) == 0) {
-        if (clock_mono_ns() > deadline_ns) {
+    for (;;) {
+        pid_t got = waitpid(pid, &end->status, WNOHANG);
+        if (got == pid || (got < 0 && errno != EINTR))
+            return;
+        if (!end->late && clock_mono_ns() >= deadline_ns) {
+            end->late = true;
             kill(-pid, SIGKILL);
-            waitpid(pid, &status, 0);
-            snprintf(output, TOOL_OUTPUT_MAX, "it took more than %d s and was ended", TOOL_TIMEOUT_S);
-            return ERR_TIMEOUT;
         }
         usleep(2000);
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return OK;
-    if (output[0] == '\0')
-        snprintf(output, TOOL_OUTPUT_MAX, WIFEXITED(status) ? "exit status %d" : "ended by signal %d",
-                 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
-    return ERR_FAILED;
+}
+
+static void start_and_await(struct child *c, const int output[2], const int told[2],
+                            struct tool_end *end)
+{
+    uint64_t timeout_ns = c->call->timeout_ns > 0 ? c->call->timeout_ns : TOOL_TIMEOUT_S * NS_PER_S;
+    uint64_t deadline_ns = clock_mono_ns() + timeout_ns;
+    int error = 0;
+    c->out = output[1];
+    c->told = told[1];
+    pid_t pid = fork();
+    if (pid == 0)
+        become_tool(c);
+    end->error = pid < 0 ? errno : 0;
+    close(output[1]);
+    close(told[1]);
+    if (pid < 0)
+        return;
+    (void)setpgid(pid, pid); /* whoever comes first */
+    if (read(told[0], &error, sizeof error) == (ssize_t)sizeof error) /* else it ends with the exec */
+        end->error = error;
+    read_output(output[0], end, deadline_ns);
+    await_end(pid, end, deadline_ns);
+}
+
+enum err tool_call(const struct tool_call *call, struct tool_end *end)
+{
+    int output[2] = {-1, -1}, told[2] = {-1, -1};
+    char home[300];
+    *end = (struct tool_end){0};
+    struct child c = {.call = call, .env = env_for(call, home, sizeof home)};
+    if (c.env == NULL || pipe2(output, O_CLOEXEC) != 0 || pipe2(told, O_CLOEXEC) != 0) {
+        end->error = errno;
+        if (output[1] >= 0)
+            close(output[1]);
+    } else {
+        start_and_await(&c, output, told, end);
+    }
+    if (output[0] >= 0)
+        close(output[0]);
+    if (told[0] >= 0)
+        close(told[0]);
+    free(c.env);
+    if (end->error != 0)
+        return err_from_errno(end->error);
+    if (end->late)
+        return ERR_TIMEOUT;
+    return WIFEXITED(end->status) && WEXITSTATUS(end->status) == 0 ? OK : ERR_FAILED;
+}
+
+void tool_words(const struct tool_end *end, char *out, size_t cap)
+{
+    if (end->error != 0)
+        snprintf(out, cap, "%s", strerrordesc_np(end->error));
+    else if (end->late)
+        snprintf(out, cap, "did not end in time and was killed");
+    else if (WIFSIGNALED(end->status))
+        snprintf(out, cap, "was ended by signal %d", WTERMSIG(end->status));
+    else
+        snprintf(out, cap, "ended with status %d", WEXITSTATUS(end->status));
 }
 
 enum err tool_run(const char *path, const char *const argv[], const struct tool_user *user,
                   char output[TOOL_OUTPUT_MAX])
 {
-    int ends[2];
-    char home[300];
-    uint64_t deadline_ns = clock_mono_ns() + TOOL_TIMEOUT_S * NS_PER_S;
-    output[0] = '\0';
-    char **env = env_for(user, home, sizeof home);
-    if (env == NULL || pipe2(ends, O_CLOEXEC) != 0) {
-        snprintf(output, TOOL_OUTPUT_MAX, "%s", strerrordesc_np(errno));
-        free(env);
-        return ERR_LIMIT;
-    }
-    pid_t pid = fork();
-    if (pid == 0)
-        become_tool(path, argv, user, env, ends[1]);
-    close(ends[1]);
-    enum err e = ERR_LIMIT;
-    if (pid < 0) {
-        snprintf(output, TOOL_OUTPUT_MAX, "%s", strerrordesc_np(errno));
-    } else {
-        read_output(ends[0], output, deadline_ns);
-        e = end_of(pid, deadline_ns, output);
-    }
-    close(ends[0]);
-    free(env);
+    struct tool_end end;
+    enum err e = tool_call(&(struct tool_call){.path = path, .argv = argv, .user = user}, &end);
+    memcpy(output, end.output, TOOL_OUTPUT_MAX);
+    if (e != OK && (output[0] == '\0' || end.late))
+        tool_words(&end, output, TOOL_OUTPUT_MAX);
     return e;
 }
