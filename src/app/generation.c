@@ -217,7 +217,9 @@ static enum err read_document(struct generation *g)
     if (!absent(json_object_get(apps, "http")))
         TRY(read_ports(g, json_object_get(apps, "http")));
     TRY(https_provision(g, apps));
-    return g->https.http != NULL ? read_http(g, g->https.http) : OK;
+    if (g->https.http != NULL)
+        TRY(read_http(g, g->https.http));
+    return https_want_names(g);
 }
 
 enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,

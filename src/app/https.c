@@ -164,6 +164,16 @@ enum err https_provision(struct generation *g, const json_t *apps)
     return tls != NULL && !json_is_null(tls) ? read_tls(g, tls) : OK;
 }
 
+enum err https_want_names(struct generation *g)
+{
+    struct provision *p = &g->provision;
+    if (p->wanted_names != NULL && g->automation == NULL)
+        TRY(read_tls(g, NULL));
+    for (const struct wanted_name *w = p->wanted_names; w != NULL; w = w->next)
+        TRY(automation_add_name(p, g->automation, w->name));
+    return OK;
+}
+
 /* --- servers --- */
 
 static void release_server(void *server)

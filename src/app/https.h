@@ -13,6 +13,9 @@ enum err https_provision(struct generation *, const json_t *apps);
 /* Makes what handshakes of a server need; behind its provisioning. */
 enum err https_finish_server(struct generation *, struct http_server *);
 
+/* Names that something provisioned meanwhile needs a certificate for. Behind all servers. */
+enum err https_want_names(struct generation *);
+
 /* When nothing can fail any more, before workers use the generation. */
 void https_commit(struct generation *);
 

@@ -107,6 +107,9 @@ enum err automation_set_issuers(struct provision *, struct automation_policy *, 
  * policy when no other has the name. */
 enum err automation_add_name(struct provision *, struct automation *, struct slice name);
 
+/* The ASCII form of a name in lower case, in the arena; ERR_INVALID leaves the sentence. */
+enum err policy_ascii(struct provision *, struct slice name, struct slice *out);
+
 /* The policy of a name; NULL: none has it. */
 const struct automation_policy *automation_find(const struct automation *, struct slice name);
 

@@ -9,6 +9,3 @@
 /* One policy from its JSON; NULL: the default one. The path is set to where it stands. */
 enum err policy_provision(struct provision *, struct automation *, const json_t *,
                           struct automation_policy **);
-
-/* The ASCII form of a name in lower case, in the arena; ERR_INVALID leaves the sentence. */
-enum err policy_ascii(struct provision *, struct slice name, struct slice *out);

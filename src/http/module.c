@@ -37,6 +37,13 @@ void provision_on_release(struct provision *p, void (*release)(void *), void *cf
     p->releases = r;
 }
 
+void provision_want_name(struct provision *p, struct slice name)
+{
+    struct wanted_name *w = ARENA_NEW(p->arena, struct wanted_name);
+    *w = (struct wanted_name){p->wanted_names, name};
+    p->wanted_names = w;
+}
+
 enum err provision_module(struct provision *p, const char *space, const char *name,
                           const json_t *json, const struct module **module, void **cfg)
 {

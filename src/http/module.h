@@ -39,6 +39,11 @@ struct provision_release {
     void *cfg;
 };
 
+struct wanted_name {
+    struct wanted_name *next;
+    struct slice name;
+};
+
 struct provision {
     struct arena *arena; /* the generation's */
     const struct module *const *modules; /* ends with NULL */
@@ -54,6 +59,7 @@ struct provision {
     struct storage *storage; /* of the document, pki/storage.h; NULL: none is open */
     struct slice data_folder; /* where a storage is that names no folder */
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
+    struct wanted_name *wanted_names; /* that need a certificate besides those of sites */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */
     bool sandboxed; /* the server process may start no program (app/server_sandbox.h) */
@@ -65,6 +71,9 @@ enum err provision_fail(struct provision *, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 const struct module *provision_find(const struct provision *, struct slice id);
+
+/* A certificate of the manager for that name is needed by what is provisioned here. */
+void provision_want_name(struct provision *, struct slice name);
 
 /* Runs when the generation ends, or at once when provisioning fails. */
 void provision_on_release(struct provision *, void (*release)(void *), void *cfg);

@@ -3,6 +3,7 @@
  * TLS to upstreams: the member "tls" of the transport, and the handshake of a fresh connection.
  *
  *     {"ca": {"provider": "file", "pem_files": ["/etc/ca.pem"]}, "server_name": "app.internal",
+ *      "client_certificate_automate": "gateway.example.com",
  *      "client_certificate_file": "c.pem", "client_certificate_key_file": "k.pem",
  *      "handshake_timeout": "5s", "except_ports": ["80"], "curves": ["x25519"]}
  *
@@ -11,6 +12,7 @@
  * reload of the same configuration keeps the idle connections.
  */
 #include "base/text.h"
+#include "certs/automation.h"
 #include "certs/cert_files.h"
 #include "http/tls_modules.h"
 #include "proxy/gateway.h"
@@ -77,14 +79,23 @@ static enum err read_roots(struct tls_client_options *o, const json_t *json, str
 
 /* --- what it is --- */
 
+/* A certificate that the manager obtains and renews: the present one, whenever a server asks. */
+static enum err read_automate(struct tls_client_options *o, const json_t *json, struct provision *p)
+{
+    struct slice name;
+    TRY(provision_text(p, json, "client_certificate_automate", SLICE(""), &name));
+    if (name.len == 0)
+        return OK;
+    TRY(policy_ascii(p, slice_trim(name), &o->automate));
+    provision_want_name(p, o->automate);
+    return OK;
+}
+
 static enum err read_identity(struct tls_client_options *o, const json_t *json,
                               struct provision *p)
 {
-    struct slice chain, key, automate;
-    TRY(provision_text(p, json, "client_certificate_automate", SLICE(""), &automate));
-    if (automate.len > 0)
-        return provision_fail(p, "\"client_certificate_automate\" is not supported yet; name files "
-                              "by \"client_certificate_file\"");
+    struct slice chain, key;
+    TRY(read_automate(o, json, p));
     TRY(provision_text(p, json, "client_certificate_file", SLICE(""), &chain));
     TRY(provision_text(p, json, "client_certificate_key_file", SLICE(""), &key));
     if (chain.len == 0 && key.len == 0)

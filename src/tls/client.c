@@ -21,8 +21,10 @@
 #include <openssl/x509v3.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "tls/client_sessions.h"
+#include "tls/credential_store.h"
 #include "tls/curves.h"
 #include "tls/system_roots.h"
 #include "tls/tls_stream.h"
@@ -36,6 +38,7 @@ struct tls_client {
     SSL_CTX *ctx;
     struct client_sessions sessions;
     char *server_name; /* or NULL */
+    char *automate;    /* or NULL */
     char id[TLS_CLIENT_ID_LEN + 1];
     bool insecure;
 };
@@ -198,6 +201,33 @@ static enum err use_key(SSL_CTX *ctx, BIO *bio, char *why, size_t cap)
     return OK;
 }
 
+/* The server asks for a certificate: the one that is published now. */
+static int on_wanted(SSL *ssl, void *arg)
+{
+    static const struct tls_policy plain;
+    const struct tls_client *c = arg;
+    struct asked *a = asked_of(ssl);
+    struct credential_query q = {.name = slice_from(c->automate), .policy = &plain,
+                                 .now_s = clock_wall_ns() / (int64_t)NS_PER_S};
+    bool by_default;
+    struct credential *found = credential_find(&q, &by_default);
+    if (found == NULL) {
+        snprintf(a->why, sizeof a->why, "no client certificate found for automate name: %s",
+                 c->automate);
+        return 0;
+    }
+    const struct decoded *d = credential_decode(found, a->why, sizeof a->why);
+    return d != NULL && SSL_use_cert_and_key(ssl, d->leaf, d->key, d->chain, 1) == 1;
+}
+
+static void automate(struct tls_client *c, struct slice name)
+{
+    if (name.len == 0)
+        return;
+    c->automate = slice_dup(name);
+    SSL_CTX_set_cert_cb(c->ctx, on_wanted, c);
+}
+
 static enum err set_identity(SSL_CTX *ctx, const struct tls_client_options *o, char *why,
                              size_t cap)
 {
@@ -254,6 +284,7 @@ static enum err set_up(struct tls_client *c, const struct tls_client_options *o,
     }
     TRY(curves_set(ctx, o->curves, o->curves_count, why, cap));
     TRY(set_alpn(ctx, o->alpn, why, cap));
+    automate(c, o->automate);
     return set_identity(ctx, o, why, cap);
 }
 
@@ -287,6 +318,7 @@ static void make_id(struct tls_client *c, const struct tls_client_options *o)
     digest(d, o->chain_pem);
     digest(d, o->key_pem);
     digest(d, o->server_name);
+    digest(d, o->automate);
     digest(d, slice_of((const char *)numbers, sizeof numbers));
     for (const char *const *name = o->alpn; name != NULL && *name != NULL; name++)
         digest(d, slice_from(*name));
@@ -304,6 +336,7 @@ static void free_client(struct tls_client *c)
     client_sessions_deinit(&c->sessions);
     SSL_CTX_free(c->ctx);
     mem_free(c->server_name);
+    mem_free(c->automate);
     mem_free(c);
 }
 

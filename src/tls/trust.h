@@ -17,6 +17,7 @@ struct tls_client_options {
     struct slice *roots_der; /* the same, a certificate each */
     size_t roots_der_count;
     struct slice chain_pem, key_pem; /* the client's own; empty: none */
+    struct slice automate;     /* instead: the published credential of that name, as it is then */
     struct slice server_name;  /* checked and sent instead of the host; empty: the host */
     struct slice *curves;      /* Caddy's names */
     size_t curves_count;
