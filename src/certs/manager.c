@@ -124,6 +124,7 @@ static void free_holding(struct holding *h)
 {
     list_remove(&h->node);
     credential_unref(h->credential);
+    credential_unref(h->shown);
     mem_free(h->issuer_key);
     mem_free((void *)(uintptr_t)h->name.ptr);
     mem_free(h);
@@ -235,8 +236,9 @@ static void publish(void)
     LIST_FOR(it, &manager.holdings)
     {
         struct holding *h = CONTAINER_OF(it, struct holding, node);
-        if (h->credential != NULL && !h->dozing)
-            all[n++] = credential_ref(h->credential);
+        struct credential *c = h->stapling ? h->shown : h->credential;
+        if (c != NULL && !h->dozing)
+            all[n++] = credential_ref(c);
     }
     credentials_publish(all, n);
     mem_free(all);

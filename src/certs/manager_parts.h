@@ -40,6 +40,8 @@ struct holding {
     bool demand;   /* it came through a handshake */
     bool internal; /* its policy is the local authority's only */
     bool dozing;   /* due, and not published until a handshake asks */
+    bool stapling; /* it must have a staple and has none yet: … */
+    struct credential *shown; /* … this is published meanwhile; NULL: none */
     bool manual;   /* somebody else's: stapled only */
     struct job *job;
 };

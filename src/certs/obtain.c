@@ -128,6 +128,25 @@ static enum err look_at(struct attempt *t, const struct asset *a, struct reading
     return OK;
 }
 
+/* One that must have a staple is not shown before it has been asked for; what was there is. */
+static void staple(struct attempt *t, struct credential *before)
+{
+    struct holding *h = t->job->holding;
+    h->stapling = t->policy->must_staple;
+    h->shown = h->stapling ? before : NULL;
+    if (!h->stapling)
+        credential_unref(before);
+    bool changed = staple_refresh(h, t->policy, true);
+    h = holding_find(t->name); /* it may have gone, or have another job by now */
+    if (h == NULL)
+        return;
+    if (changed || h->stapling)
+        publish_soon();
+    h->stapling = false;
+    credential_unref(h->shown);
+    h->shown = NULL;
+}
+
 /* Into memory, with its staple, and before the handshakes. */
 static enum job_result serve(struct attempt *t, const struct asset *a)
 {
@@ -137,17 +156,19 @@ static enum job_result serve(struct attempt *t, const struct asset *a)
     enum err e = h != NULL ? look_at(t, a, &r, &due) : ERR_CANCELLED;
     if (e == OK && t->job->holding == NULL)
         e = ERR_CANCELLED;
+    struct credential *before = e == OK && h->credential != NULL ? credential_ref(h->credential) : NULL;
     if (e == OK)
         e = holding_set(t->job->holding, t->storage, a, t->why.text, sizeof t->why.text);
     if (e == ERR_INVALID)
         t->job->kind = JOB_REPAIR;
-    if (e != OK)
+    if (e != OK) {
+        credential_unref(before);
         return retry(t, "loading the certificate");
+    }
     h = t->job->holding;
     h->ari = r.info;
     h->internal = automation_is_internal(t->policy);
-    if (staple_refresh(h, t->policy, true))
-        publish_soon();
+    staple(t, before);
     return JOB_DONE;
 }
 
