@@ -29,8 +29,8 @@ PORTICO, DRIVER = sys.argv[1:3]
 WANTED = sys.argv[3] if len(sys.argv) > 3 else ""
 try:
     from cryptography import x509
-    from acme_server import Chain, b64, pem
-    from cryptography.hazmat.primitives import hashes, serialization
+    from acme_server import b64, web_files
+    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, utils
     from dns_server import Names
     with socket.create_server(("127.0.0.1", 80)), socket.create_server(("127.0.0.1", 443)):
@@ -60,23 +60,9 @@ class World:
     def __init__(self, **handler):
         self.folder = tempfile.mkdtemp(prefix="authority-")
         self.port, self.handler = free_port(), handler
-        self.make_certificate()
+        self.web_root = web_files(self.folder)[2]
         self.server = None
         self.start()
-
-    def make_certificate(self):
-        root, key, now = Chain("Web"), ec.generate_private_key(ec.SECP256R1()), datetime.datetime.utcnow()
-        certificate = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(root.name)
-                       .public_key(key.public_key()).serial_number(7).not_valid_before(now)
-                       .not_valid_after(now + datetime.timedelta(days=5))
-                       .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), True)
-                       .sign(root.key, hashes.SHA256()))
-        self.web_root = self.folder + "/root.pem"
-        open(self.web_root, "w").write(pem(root.root))
-        open(self.folder + "/chain.pem", "w").write(pem(certificate) + pem(root.intermediate))
-        open(self.folder + "/key.pem", "wb").write(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption()))
 
     def config(self):
         handler = dict({"handler": "acme_server"}, **self.handler)

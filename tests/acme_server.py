@@ -98,6 +98,23 @@ def pem(certificate):
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def web_files(folder):
+    """Files of a TLS server "localhost" with a root of its own: chain, key, root."""
+    root, key, now = Chain("Web"), ec.generate_private_key(ec.SECP256R1()), datetime.datetime.utcnow()
+    certificate = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(root.name)
+                   .public_key(key.public_key()).serial_number(7).not_valid_before(now)
+                   .not_valid_after(now + datetime.timedelta(days=5))
+                   .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), True)
+                   .sign(root.key, hashes.SHA256()))
+    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                             serialization.NoEncryption()).decode()
+    files = [f"{folder}/{n}" for n in ("chain.pem", "key.pem", "root.pem")]
+    for path, content in zip(files, (pem(certificate) + pem(root.intermediate), text, pem(root.root))):
+        with open(path, "w", encoding="ascii") as f:
+            f.write(content)
+    return files
+
+
 class Authority:
     def __init__(self, http_port=80, tls_port=443, dns=None, tls=None, profiles=None, ari=True,
                  binding=None, alternates=0, validate=True, nonce_reject=0, retry_after=None,
@@ -110,6 +127,8 @@ class Authority:
             processing_polls
         self.reuse, self.tell_contacts = reuse, tell_contacts
         self.tls = tls  # (certificate file, key file)
+        self.ocsp = None  # a responder's URL, for certificates
+        self.issued = lambda leaf: None  # told of each
         self.chains = [Chain("First")]
         for i in range(alternates):
             self.chains.append(Chain("Alternate%d" % (i + 1), key=self.chains[0].key))
@@ -554,19 +573,26 @@ class Authority:
             end = datetime.datetime.strptime(order["notAfter"], "%Y-%m-%dT%H:%M:%SZ")
         names = [x509.IPAddress(ipaddress.ip_address(i["value"])) if i["type"] == "ip"
                  else x509.DNSName(i["value"]) for i in order["identifiers"]]
-        return (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(chain.name)
+        builder = (
+                x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(chain.name)
                 .public_key(order["csr"].public_key()).serial_number(x509.random_serial_number())
                 .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(end)
                 .add_extension(x509.SubjectAlternativeName(names), critical=True)
                 .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
                 .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(chain.key.public_key()),
-                               critical=False)
-                .sign(chain.key, hashes.SHA256()))
+                               critical=False))
+        if self.ocsp:
+            builder = builder.add_extension(x509.AuthorityInformationAccess([x509.AccessDescription(
+                x509.AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(self.ocsp))]), False)
+        if any(isinstance(e.value, x509.TLSFeature) for e in order["csr"].extensions):
+            builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), False)
+        return builder.sign(chain.key, hashes.SHA256())
 
     def issue(self, order):
         leaf = self.leaf(order, self.chains[0])
         url = self.next_url("certificate")
         self.certs[url] = leaf
+        self.issued(leaf)
         order["status"], order["certificate"] = "valid", url
         if order["replaces"]:
             self.replaced.add(order["replaces"])

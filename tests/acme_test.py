@@ -17,13 +17,14 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
+from forward_proxy import Proxy  # noqa: E402 (beside this file)
 from server import free_port  # noqa: E402 (beside this file)
 
 try:
-    from acme_server import Authority, Chain, Fault, NAMESPACE, pem
+    from acme_server import Authority, Fault, NAMESPACE, pem, web_files
     from dns_server import Names
     from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 except ImportError as e:
     print("1..0 # SKIP %s" % e)
@@ -855,20 +856,7 @@ def _():
 @test("https: the roots that are named are believed, others not")
 def _():
     with World() as w:
-        root = Chain("Web")
-        key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.utcnow()
-        certificate = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(root.name)
-                       .public_key(key.public_key()).serial_number(7).not_valid_before(now)
-                       .not_valid_after(now + datetime.timedelta(days=5))
-                       .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), True)
-                       .sign(root.key, hashes.SHA256()))
-        files = [w.folder + "/" + n for n in ("chain.pem", "key.pem", "root.pem")]
-        open(files[0], "w").write(pem(certificate) + pem(root.intermediate))
-        open(files[1], "wb").write(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption()))
-        open(files[2], "w").write(pem(root.root))
+        files = web_files(w.folder)
         ca = w.authority(tls=files[:2])
         w.good(ca, issuer={"trusted_roots_pem_files": [files[2]]})
         has(w.bad(ca)["why"], "directory https://localhost:%d/directory: " % ca.port)
@@ -876,6 +864,27 @@ def _():
             o, authorizations=[u.replace("https", "http") for u in o["authorizations"]])))
         has(w.bad(ca, issuer={"trusted_roots_pem_files": [files[2]]})["why"],
             "the authority leads from https to http://")
+
+
+@test("an authority is asked by a proxy, where the issuer names one: by CONNECT where it has TLS")
+def _():
+    with World() as w, Proxy("me:secret") as proxy, Proxy() as open_proxy:
+        via = {"network_proxy": {"from": "url", "url": "{env.THE_PROXY}"}}
+        ca = w.authority()
+        w.good(ca, issuer=via, env={"THE_PROXY": proxy.url})
+        assert any(a.startswith("POST http://") for a in proxy.asked), proxy.asked
+        assert not any(a.startswith("CONNECT") for a in proxy.asked), proxy.asked
+        has(w.bad(ca, issuer=via, env={"THE_PROXY": open_proxy.url.replace(str(open_proxy.port), "1")})["why"],
+            "proxy")
+        w.good(ca, issuer={"network_proxy": {"from": "none"}})
+        files = web_files(w.folder)
+        ca = w.authority(tls=files[:2])
+        proxy.asked.clear()
+        w.good(ca, issuer={"trusted_roots_pem_files": [files[2]], **via}, env={"THE_PROXY": proxy.url})
+        same({a.split(":")[0] for a in proxy.asked}, {"CONNECT localhost"})
+        wrong = proxy.url.replace("secret", "guess")
+        has(w.bad(ca, issuer={"trusted_roots_pem_files": [files[2]], **via},
+                  env={"THE_PROXY": wrong})["why"], "407")
 
 
 @test("both back ends of the loop do it")
@@ -902,7 +911,11 @@ def _():
                 ({"ca": "ftp://x/y"}, "not the URL of a directory"),
                 ({"email": "{env.NOT_THERE_AT_ALL}"}, "email"),
                 ({"trusted_roots_pem_files": ["/nowhere.pem"]}, "/nowhere.pem"),
-                ({"network_proxy": {"from": "url", "url": "http://x"}}, "network_proxy")):
+                ({"network_proxy": {"from": "url"}}, "has no"),
+                ({"network_proxy": {"from": "url", "url": "socks5://x"}}, "SOCKS"),
+                ({"network_proxy": {"from": "url", "url": "{env.NOT_THERE_AT_ALL}"}}, "empty after"),
+                ({"network_proxy": {"from": "none", "url": "http://x"}}, "url"),
+                ({"network_proxy": {"from": "mars"}}, "caddy.network_proxy.mars")):
             p = w.start(ca, issuer=issuer)
             out, err = p.communicate(timeout=30)
             same(out, "")

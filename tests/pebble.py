@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pebble with a folder of its own, and portico obtaining from it: shared by tests."""
-import datetime
 import glob
 import http.client
 import json
@@ -17,10 +16,7 @@ from server import free_port
 
 PEBBLE = shutil.which("pebble")
 try:
-    from cryptography import x509
-    from acme_server import Chain, pem
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from acme_server import web_files
     from dns_server import Names
 except ImportError:
     PEBBLE = None
@@ -52,7 +48,7 @@ class World:
         self.program = program
         self.folder = tempfile.mkdtemp(prefix="https-")
         self.http, self.https, self.port, self.management = (free_port() for _ in range(4))
-        self.make_certificate()
+        web_files(self.folder)
         self.dns_port = dns_port or Names(self.folder).port
         json.dump({"pebble": {
             "listenAddress": "127.0.0.1:%d" % self.port,
@@ -69,19 +65,6 @@ class World:
             stderr=self.log)
         wait_for(lambda: listening(self.port) and listening(self.management), 20, "pebble")
         self.servers = []
-
-    def make_certificate(self):
-        root, key, now = Chain("Web"), ec.generate_private_key(ec.SECP256R1()), datetime.datetime.utcnow()
-        certificate = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(root.name)
-                       .public_key(key.public_key()).serial_number(7).not_valid_before(now)
-                       .not_valid_after(now + datetime.timedelta(days=5))
-                       .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), True)
-                       .sign(root.key, hashes.SHA256()))
-        open(self.folder + "/chain.pem", "w").write(pem(certificate) + pem(root.intermediate))
-        open(self.folder + "/root.pem", "w").write(pem(root.root))
-        open(self.folder + "/key.pem", "wb").write(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption()))
 
     def __enter__(self):
         return self

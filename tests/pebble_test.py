@@ -4,7 +4,6 @@
 a third of all nonces refused (ten tries each), no authorization reused. As TAP.
 Usage: pebble_test.py ACME_DRIVER [TEXT]."""
 import base64
-import datetime
 import glob
 import json
 import os
@@ -27,9 +26,7 @@ WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 PEBBLE = shutil.which("pebble")
 try:
     from cryptography import x509
-    from acme_server import Chain, pem
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from acme_server import web_files
     from dns_server import Names
 except ImportError as e:
     PEBBLE = None
@@ -58,7 +55,7 @@ class World:
         self.folder = tempfile.mkdtemp(prefix="pebble-")
         self.storage = self.folder + "/storage"
         self.http, self.https, self.port, self.management = (free_port() for _ in range(4))
-        self.make_certificate()
+        web_files(self.folder)
         self.names = Names(self.folder)
         config = {"pebble": {
             "listenAddress": "127.0.0.1:%d" % self.port,
@@ -82,19 +79,6 @@ class World:
                 break
             except OSError:
                 time.sleep(0.05)
-
-    def make_certificate(self):
-        root, key, now = Chain("Web"), ec.generate_private_key(ec.SECP256R1()), datetime.datetime.utcnow()
-        certificate = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(root.name)
-                       .public_key(key.public_key()).serial_number(7).not_valid_before(now)
-                       .not_valid_after(now + datetime.timedelta(days=5))
-                       .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), True)
-                       .sign(root.key, hashes.SHA256()))
-        open(self.folder + "/chain.pem", "w").write(pem(certificate) + pem(root.intermediate))
-        open(self.folder + "/root.pem", "w").write(pem(root.root))
-        open(self.folder + "/key.pem", "wb").write(key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption()))
 
     def __enter__(self):
         return self

@@ -205,6 +205,41 @@ def upstreams(io):
                     name, status, body, s.text()[-1500:])
 
 
+def of_the_manager(io):
+    """What a gateway shows is obtained for it, and looked up when an upstream asks."""
+    def gateway(path, name):
+        return f"""
+    handle /{path} {{
+        reverse_proxy https://127.0.0.1:HTTPS {{
+            header_up Host root.test
+            transport http {{
+                tls_server_name root.test
+                tls_trust_pool file KEYS/ca.pem
+                tls_client_auth {name}
+            }}
+        }}
+    }}"""
+
+    site = sites({"root": "pki_root local"}, "trust_pool POOL").replace(
+        "{tls_client_subject}", "{http.request.tls.client.san.dns_names.0}")
+    options = OPTIONS + "\tcert_issuer acme {\n\t\tdir http://127.0.0.1:1/directory\n\t}\n"
+    front = f"""http://localhost:OTHER {{{gateway("robot", "Robot.internal")}{gateway("none", "r.example.com")}
+}}
+"""
+    inner = "robot.internal {\n\ttls internal\n\trespond no\n}\n"
+    with Site(io, site + inner + front, options, (), {"SSL_CERT_FILE": key("ca.pem")}) as s:
+        s.wait(lambda: s.plain("/robot", "localhost", "OTHER")[0] == 200)
+        same(s.plain("/robot", "localhost", "OTHER")[2], "robot.internal")
+        same(s.plain("/none", "localhost", "OTHER")[0], 502)
+        assert "no client certificate found for automate name: r.example.com" in s.text(), s.text()[-2000:]
+        s.reload(site + front.replace("Robot", "other") +
+                 "other.internal {\n\ttls internal\n\trespond no\n}\n")
+        s.wait(lambda: s.plain("/robot", "localhost", "OTHER")[2] == "other.internal")
+    alone = OPTIONS + "\tlocal_certs\n"
+    with Site(io, site + front, alone, (), {"SSL_CERT_FILE": key("ca.pem")}) as s:
+        s.wait(lambda: s.plain("/none", "localhost", "OTHER")[2] == "r.example.com")
+
+
 def refusals(io):
     with Site(io, "a.test {\n\ttls KEYS/all.pem KEYS/all.key\n\trespond hi\n}\n", OPTIONS, stored()) as s:
         for pool, sentence in (("storage trust/none.pem", "trust/none.pem"), ("storage", "no PEM keys"),
@@ -224,6 +259,7 @@ CASES = [
     ("clients are known one by one, by every loader of leaves", leaves),
     ("leaves come from a storage of their own, in JSON", as_json),
     ("upstreams are believed by every source of authorities", upstreams),
+    ("a gateway shows upstreams a certificate that is obtained for it", of_the_manager),
     ("a source that gives nothing is refused when it is loaded", refusals, ("epoll",)),
 ]
 

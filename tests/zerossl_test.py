@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 
 sys.dont_write_bytecode = True
+from forward_proxy import Proxy  # noqa: E402 (beside this file)
 from server import free_port  # noqa: E402 (beside this file)
 
 DRIVER = sys.argv[1]
@@ -157,6 +158,15 @@ def _():
         same((meta["id"], meta["status"]), ("0123abcd", "issued"))
         same(result["chain"].count("-----BEGIN CERTIFICATE-----"), 2)
         same("/certificates/0123abcd/cancel" in w.api.asked, False)
+
+
+@test("the API is asked by a proxy, where the issuer names one")
+def _():
+    with World() as w, Proxy() as proxy:
+        result = w.run(["a.example"], issuer={"network_proxy": {"from": "url", "url": proxy.url}})
+        assert result["ok"], result
+        asked = [a for a in proxy.asked if a.startswith("POST " + w.api.url + "/certificates?")]
+        same(len(asked), 1)
 
 
 @test("a certificate comes by CNAME records")
