@@ -51,10 +51,20 @@ class Proxy:
             host, _, port = where.rpartition(":")
             with socket.create_connection((host, int(port)), 10) as server:
                 server.sendall(first)
+                if method != "CONNECT":
+                    self.answer_once(server, client)
+                    return
                 back = threading.Thread(target=self.pass_on, args=(server, client), daemon=True)
                 back.start()
                 self.pass_on(client, server)
                 back.join(30)
+
+    @staticmethod
+    def answer_once(server, client):
+        answer = b""
+        while piece := server.recv(65536):
+            answer += piece
+        client.sendall(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
 
     @staticmethod
     def pass_on(source, to):

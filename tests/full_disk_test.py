@@ -112,7 +112,7 @@ def renewing(io):
             disk.fill(pages)
             p = Instance(io, f, SITE, acme(authority), environment=environment(f, 70 * 86400), name="again")
             p.wait(lambda: FULL in p.text())
-            assert is_there(p, NAME)
+            p.wait(lambda: is_there(p, NAME))
             disk.make_room()
             p.wait(lambda: asked(authority, NAME) == before + 2 and p.shown(NAME) != old and is_whole(f, NAME))
             p.end()

@@ -60,6 +60,7 @@ struct reading {
     EVP_PKEY *root_key;
     bool no_root, no_intermediate;
     bool locked; /* the second look */
+    bool opening;
     enum err result;
 };
 
@@ -337,7 +338,17 @@ static bool wants_new(const struct reading *r)
            is_due(r->options, r->got.intermediate);
 }
 
-/* A renewal that fails costs nothing while the old one is good. */
+/* A renewal that fails costs nothing while the old one is good; a server starts even with one that is
+ * over, for its other sites. */
+static enum err go_on_with_old(const struct reading *r, enum err e)
+{
+    if (is_over(r->got.intermediate) && !r->opening)
+        return e;
+    LOG(LOG_ERROR, "pki", "renewing intermediate certificates", LOG_STR("ca", r->options->id),
+        LOG_CSTR("error", r->why->text));
+    return OK;
+}
+
 static enum err renew(struct reading *r)
 {
     struct signers old = r->got;
@@ -356,11 +367,7 @@ static enum err renew(struct reading *r)
     r->got.intermediate = old.intermediate;
     r->got.intermediate_key = old.intermediate_key;
     r->got.chain_pem = old.chain_pem;
-    if (is_over(old.intermediate))
-        return e;
-    LOG(LOG_ERROR, "pki", "renewing intermediate certificates", LOG_STR("ca", r->options->id),
-        LOG_CSTR("error", r->why->text));
-    return OK;
+    return go_on_with_old(r, e);
 }
 
 static void start_over(struct reading *r)
@@ -378,10 +385,12 @@ static enum err read_or_make(struct reading *r)
     if (!r->no_root && !r->no_intermediate && !wants_new(r))
         return OK;
     struct slice lock = arena_printf(&r->arena, "pki_authority_" SLICE_FMT, SLICE_ARG(r->options->id));
-    TRY(s->type->lock(s, lock, clock_mono_ns() + LOCK_WAIT_NS, r->why));
+    enum err e = s->type->lock(s, lock, clock_mono_ns() + LOCK_WAIT_NS, r->why);
+    if (e != OK)
+        return r->no_root || r->no_intermediate ? e : go_on_with_old(r, e);
     start_over(r);
     r->locked = true;
-    enum err e = read_all(r);
+    e = read_all(r);
     if (e == OK)
         e = make_missing(r);
     if (e == OK)
@@ -419,7 +428,7 @@ enum err authority_open(const struct authority_options *o, struct authority **ou
                         struct storage_why *why)
 {
     struct authority *a = NEW(struct authority);
-    struct reading r = {.why = why};
+    struct reading r = {.why = why, .opening = true};
     *out = NULL;
     a->refs = 1;
     arena_init(&a->arena, 1024);
