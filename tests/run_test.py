@@ -163,7 +163,7 @@ def refuses_taken(io):
         try:
             status, text = s.api("POST", "/load", document(port, s.admin, "x"))
             same(status, 400)
-            assert f"port {port} is held by" in text and f"(pid {os.getpid()})" in text, text
+            assert f"port {port} is held by" in text and f"(pid {os.getpid()}, user " in text, text
             same(s.get(), "one")
         finally:
             same(s.end(), 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/. Before any of it, the checks that
+ * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/ /ports. Before any of it, the checks that
  * keep a web page which a person has open in a browser from talking to the API of their machine: the
  * Host must be the listener's, an Origin must be allowed, no-cors requests and the null origin are
  * refused. Every error is {"error": "…"} with Caddy's status.
@@ -582,6 +582,29 @@ static enum err serve_pki(struct exchange *x)
     return refuse_pki(x, 404, "resource not found: ", x->req.uri.path);
 }
 
+/* --- ports; on the fiber, since a look at them takes its time --- */
+
+static enum err serve_ports(struct exchange *x)
+{
+    struct slice json;
+    char error[512];
+    if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD)
+        return refuse_method(x);
+    if (face->await_ports(x->arena, &json, error, sizeof error) != OK)
+        return answer_error(x, 500, arena_str(x->arena, slice_from(error)));
+    return answer(x, 200, "application/json", json);
+}
+
+static enum err serve_origins(struct exchange *x)
+{
+    if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD)
+        return refuse_method(x);
+    json_t *list = face->origins();
+    enum err e = answer_json(x, list);
+    json_decref(list);
+    return e;
+}
+
 static void run_call(void *arg)
 {
     call = arg;
@@ -600,6 +623,13 @@ static enum err serve_call(struct exchange *x, enum err (*serve)(struct exchange
     return c.result == OK ? exchange_answer(x, c.reply.status, c.reply.body) : c.result;
 }
 
+static enum err serve_fresh_metrics(struct exchange *x)
+{
+    if (face->await_metrics != NULL)
+        face->await_metrics();
+    return serve_call(x, serve_metrics);
+}
+
 static const struct {
     const char *path, *handler; /* the last: as metrics name it */
     enum err (*serve)(struct exchange *);
@@ -609,7 +639,9 @@ static const struct {
     {"/load", "load", serve_load, false},
     {"/adapt", "load", serve_adapt, false},
     {"/stop", "admin", serve_stop, false},
-    {"/metrics", "metrics", serve_metrics, false},
+    {"/metrics", "metrics", serve_fresh_metrics, false, true},
+    {"/ports", "ports", serve_ports, false, true},
+    {"/ports/origins", "ports", serve_origins, false},
     {"/config/", "admin", serve_config, true},
     {"/id/", "admin", serve_id, true},
     {"/pki/", "pki", serve_pki, true, true},

@@ -20,6 +20,10 @@ struct admin_face {
     void (*source)(struct slice file, struct slice adapter);
     /* Appends Prometheus text. */
     enum err (*metrics)(struct buffer *);
+    /* The ledger of ports as JSON, in the arena; may wait, as may what is seen to before metrics. */
+    enum err (*await_ports)(struct arena *, struct slice *, char *error, size_t cap);
+    void (*await_metrics)(void);
+    json_t *(*origins)(void); /* where the running document's values came from; a new reference */
 };
 
 /* Once, before the first request. */

@@ -4,12 +4,14 @@
  * here, so that relative paths mean what they mean to the person.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "app/admin_client.h"
 #include "app/commands.h"
 #include "app/config_file.h"
 #include "base/buffer.h"
 #include "config/jsonx.h"
+#include "ports/declared.h"
 
 static const struct flag flags[] = {
     {"config", 'c', true, NULL, "configuration file (./Caddyfile where there is one)", NULL},
@@ -34,8 +36,11 @@ static enum err send_config(const struct command_line *l, const struct loaded_co
     enum err e = jsonx_dump(&body, c->document);
     if (e == OK && flag_on(l, "force"))
         e = BUFFER_PUT(&fields, "Cache-Control: must-revalidate\r\n");
-    if (e == OK && fits_field(c->path))
-        e = buffer_append_f(&fields, "Caddy-Config-Source-File: %s\r\n", c->path);
+    char *whole = realpath(c->path, NULL); /* the server may stand in another folder */
+    const char *path = whole != NULL ? whole : c->path;
+    if (e == OK && fits_field(path))
+        e = buffer_append_f(&fields, "Caddy-Config-Source-File: %s\r\n", path);
+    free(whole);
     if (e == OK && c->adapter[0] != '\0')
         e = buffer_append_f(&fields, "Caddy-Config-Source-Adapter: %s\r\n", c->adapter);
     struct admin_call call = {.address = admin_address(flag_value(l, "address"), c->document),
@@ -50,6 +55,18 @@ static enum err send_config(const struct command_line *l, const struct loaded_co
     return e;
 }
 
+/* What the server would refuse as well; here the lines are known. */
+static enum err check_ports(const struct loaded_config *c, char *error, size_t cap)
+{
+    struct arena arena;
+    const struct port_declaration *list;
+    size_t count;
+    arena_init(&arena, 8192);
+    enum err e = ports_declared(c->document, &c->origins, &arena, &list, &count, error, cap);
+    arena_deinit(&arena);
+    return e;
+}
+
 static int run(const struct command_line *l)
 {
     char error[2048];
@@ -59,6 +76,10 @@ static int run(const struct command_line *l)
     if (c.document == NULL)
         return cli_fail("no config file to load");
     config_warn(c.adapter, c.warnings);
+    if (check_ports(&c, error, sizeof error) != OK) {
+        config_unload(&c);
+        return cli_fail("%s", error);
+    }
     enum err e = send_config(l, &c, error, sizeof error);
     config_unload(&c);
     return e == OK ? EXIT_OK : cli_fail("sending configuration to instance: %s", error);

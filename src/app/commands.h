@@ -9,6 +9,7 @@
 extern const struct command command_adapt;
 extern const struct command command_build_info;
 extern const struct command command_completion;
+extern const struct command command_doctor;
 extern const struct command command_environ;
 extern const struct command command_file_server;
 extern const struct command command_fmt;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "adapter/adapter.h"
+#include "app/config_origins.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
@@ -206,6 +207,8 @@ enum err config_load(const char *path, const char *adapter, struct loaded_config
     mem_free(bytes);
     if (e != OK)
         origins_deinit(&c->origins);
+    else
+        config_origins_keep(c->document, &c->origins);
     return e;
 }
 

@@ -16,12 +16,14 @@
 #include "app/admin_site.h"
 #include "app/autosave.h"
 #include "app/config_file.h"
+#include "app/config_origins.h"
 #include "app/config_source.h"
 #include "app/crew.h"
 #include "app/https.h"
 #include "app/keeper_link.h"
 #include "app/listening.h"
 #include "app/ports_keep.h"
+#include "app/ports_server.h"
 #include "app/server_rights.h"
 #include "app/server_sandbox.h"
 #include "base/check.h"
@@ -252,6 +254,7 @@ static void face_stop(void)
 }
 
 static enum err put_metrics(struct buffer *b, struct exchange *x);
+static bool tells_ports(void);
 
 static enum err face_metrics(struct buffer *b)
 {
@@ -260,6 +263,8 @@ static enum err face_metrics(struct buffer *b)
     struct worker_live live = crew_count();
     TRY(put_metrics(b, &nobody));
     TRY(services_metrics_put(b));
+    if (tells_ports())
+        TRY(ports_metrics_put(b));
     return buffer_append_f(
         b,
         "# HELP portico_requests_total HTTP requests served since the start.\n"
@@ -300,8 +305,31 @@ static enum err put_metrics(struct buffer *b, struct exchange *x)
     return process_metrics_put(b);
 }
 
+static enum err face_await_ports(struct arena *arena, struct slice *json, char *error, size_t cap)
+{
+    return await_ports_json(control.generation->document, arena, json, error, cap);
+}
+
+/* Only who has the app pays for it. */
+static bool tells_ports(void)
+{
+    return json_object_get(json_object_get(control.generation->document, "apps"), "ports") != NULL;
+}
+
+static void face_await_metrics(void)
+{
+    if (tells_ports())
+        (void)!await_ports_metrics(control.generation->document);
+}
+
+static json_t *face_origins(void)
+{
+    return config_origins_json(config_origins_of(control.generation->document, true));
+}
+
 static const struct admin_face face = {load, face_adapt, face_document, face_stop,
-                                       config_source_check, face_metrics};
+                                       config_source_check, face_metrics, face_await_ports,
+                                       face_await_metrics, face_origins};
 
 /* --- the end --- */
 
@@ -549,6 +577,7 @@ static void tear_down(void)
     json_decref(control.watched);
     crew_end();
     services_deinit();
+    ports_server_deinit();
     pki_stop();
     offload_stop();
     storage_give_back_locks();

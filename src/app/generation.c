@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "admin/document.h"
+#include "app/config_origins.h"
 #include "app/https.h"
 #include "app/modules.h"
 #include "base/log.h"
@@ -198,6 +199,16 @@ static enum err read_portico(struct generation *g, const json_t *portico)
     return provision_text(p, portico, "user", SLICE_NONE, &g->user);
 }
 
+/* What is declared, where that is known: by lines of the Caddyfile that was adapted here. */
+static enum err read_declared(struct generation *g, const json_t *app)
+{
+    struct provision *p = &g->provision;
+    const struct origins *o = config_origins_of(g->document, false);
+    TRY(ports_policy_read(app, o, &g->arena, &g->ports, p->error, sizeof p->error));
+    return ports_declared(g->plain, o, &g->arena, &g->declared, &g->declared_count, p->error,
+                          sizeof p->error);
+}
+
 static enum err read_document(struct generation *g)
 {
     struct provision *p = &g->provision;
@@ -216,6 +227,7 @@ static enum err read_document(struct generation *g)
     TRY(read_services(g, json_object_get(apps, "services")));
     if (!absent(json_object_get(apps, "http")))
         TRY(read_ports(g, json_object_get(apps, "http")));
+    TRY(read_declared(g, json_object_get(apps, "ports")));
     TRY(https_provision(g, apps));
     if (g->https.http != NULL)
         TRY(read_http(g, g->https.http));

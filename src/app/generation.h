@@ -13,6 +13,7 @@
 #include "http/server.h"
 #include "logs/logging.h"
 #include "loop/loop.h"
+#include "ports/declared.h"
 
 /* One socket address that a server of the generation answers on. */
 struct bound {
@@ -59,6 +60,9 @@ struct generation {
     atomic_uint_fast64_t shutdown_ns; /* the one member that changes: when a delayed stop begins */
     struct slice user;         /* whose the server process shall be; empty: as it was started */
     struct slice admin_listen; /* empty: the default */
+    struct ports_policy ports; /* the app of that name */
+    const struct port_declaration *declared; /* all ports that the document names */
+    size_t declared_count;
     bool admin_disabled, admin_enforce_origin;
     bool admin_origins_given; /* as an array, be it empty */
     bool persist;             /* the document is to be saved for --resume */

@@ -12,6 +12,7 @@ const struct command *const commands[] = {
     &command_adapt,
     &command_build_info,
     &command_completion,
+    &command_doctor,
     &command_environ,
     &command_file_server,
     &command_fmt,

@@ -18,6 +18,8 @@
 
 #include "base/log.h"
 #include "keeper/keeper_parts.h"
+#include "net/holder.h"
+#include "ports/holder_text.h"
 
 static void on_stop_signal(struct keeper *k, const char *name, bool now)
 {
@@ -90,6 +92,7 @@ int keeper_run(char **argv)
     raise_descriptors(&k);
     k.argv = argv;
     held_handed_over();
+    port_holder_hook = port_holder_text;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     bool can = rounds_init(&k.rounds);
     server_init(&k);

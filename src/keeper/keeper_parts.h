@@ -54,6 +54,7 @@ struct keeper {
     struct watchdog watchdog;
     struct programs programs;
     struct firewall firewall;
+    struct child reader; /* of the ledger of ports */
     struct held held[LISTENERS_MAX];
 };
 
@@ -72,6 +73,9 @@ void held_handed_over(void);
 
 void firewall_init(struct keeper *);
 void firewall_enforce(struct keeper *, int fd); /* takes the descriptor over */
+/* --- ledger_reader.c --- */
+
+void reader_start(struct keeper *); /* answers with the pipe that it writes to */
 
 /* --- systemd.c --- */
 

@@ -19,6 +19,7 @@ enum keeper_kind {
     KEEPER_FAILED,     /* the server is about to exit with `status`; it must not be started again */
     KEEPER_RELOADING,  /* a reload has begun */
     KEEPER_STOPPING,   /* drains */
+    KEEPER_LEDGER,     /* read the ledger of ports → KEEPER_SOCKETS with a pipe to read it from */
     KEEPER_PONG,       /* to KEEPER_PING, when every worker has answered */
     KEEPER_ENFORCE,    /* with one descriptor: a document in a memory file, whose ports shall be kept */
     /* keeper → server */

@@ -157,6 +157,9 @@ static void obey(struct keeper *k, const struct keeper_message *m)
     case KEEPER_READY:
         on_ready(k, m->text);
         break;
+    case KEEPER_LEDGER:
+        reader_start(k);
+        break;
     case KEEPER_PONG:
         k->watchdog.answered = true;
         break;

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+void (*port_holder_hook)(uint16_t port, char *out, size_t cap);
+
 static bool is_own(unsigned long inode, const ino_t *own, size_t own_count)
 {
     for (size_t i = 0; i < own_count; i++) {
@@ -100,6 +102,10 @@ void port_holder(uint16_t port, char *out, size_t cap)
     char wanted[64];
     size_t ours = 0;
     out[0] = '\0';
+    if (port_holder_hook != NULL)
+        port_holder_hook(port, out, cap);
+    if (out[0] != '\0')
+        return;
     unsigned long inode = find_foreign(port, NULL, 0, &ours);
     if (inode == 0)
         return;

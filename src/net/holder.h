@@ -13,6 +13,9 @@
  * listens there. Reads /proc; may take some milliseconds. */
 void port_holder(uint16_t port, char *out, size_t cap);
 
+/* Whoever knows more (the unit, the container) answers instead, unless it says ""; NULL: nobody. */
+extern void (*port_holder_hook)(uint16_t port, char *out, size_t cap);
+
 /* Whether a socket that is none of `own` (their inodes) listens on the port. True also when /proc
  * does not tell. */
 bool port_foreign(uint16_t port, const ino_t *own, size_t own_count);

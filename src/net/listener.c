@@ -36,7 +36,7 @@ struct complaint {
 
 static enum err complain(struct complaint *c, const struct listen_request *r, int error)
 {
-    char holder[128] = "";
+    char holder[400] = "";
     const char *network = slice_is(r->network, "tcp") ? "" : "tcp";
     (void)network;
     int n = snprintf(c->text, c->cap, "listen tcp " SLICE_FMT ":%u: %s", SLICE_ARG(r->host), r->port,

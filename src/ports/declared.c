@@ -13,7 +13,15 @@
 
 enum { DEPTH_MAX = 1000, NAMES_MAX = 32 };
 
+/* Of a walk over JSON. */
+struct frame {
+    const json_t *value;
+    void *iter;
+    size_t index;
+};
+
 struct walk {
+    struct frame *stack; /* DEPTH_MAX of them */
     const struct origins *origins;
     struct declarations list;
     const json_t *apps;
@@ -87,14 +95,9 @@ static bool is_redirect(const json_t *handler)
 }
 
 /* Visits every object and list below `root`, without recursion; `visit` says whether to go on. */
-static void walk_json(const json_t *root, struct arena *arena,
+static void walk_json(const json_t *root, struct frame *stack,
                       bool (*visit)(void *arg, const json_t *), void *arg)
 {
-    struct frame {
-        const json_t *value;
-        void *iter;
-        size_t index;
-    } *stack = ARENA_ARRAY(arena, struct frame, DEPTH_MAX);
     size_t depth = 0;
     const json_t *next = root;
     for (;;) {
@@ -144,7 +147,7 @@ static struct slice first_host(struct walk *w, const json_t *server)
     struct names n = {SLICE_NONE};
     const json_t *routes = json_object_get(server, "routes");
     for (size_t i = 0; i < json_array_size(routes) && n.first.len == 0; i++)
-        walk_json(json_object_get(json_array_get(routes, i), "match"), w->list.arena, visit_host, &n);
+        walk_json(json_object_get(json_array_get(routes, i), "match"), w->stack, visit_host, &n);
     return n.first;
 }
 
@@ -156,7 +159,7 @@ static void add_listener(struct walk *w, const char *name, const json_t *server,
     struct slice host = first_host(w, server);
     d.name = arena_copy(w->list.arena, host.len > 0 ? host : slice_from(name));
     if (d.first == w->http_port)
-        walk_json(json_object_get(server, "routes"), w->list.arena, visit_handler, &d.plain);
+        walk_json(json_object_get(server, "routes"), w->stack, visit_handler, &d.plain);
     struct slice path = arena_printf(w->list.arena, "listen " SLICE_FMT, SLICE_ARG(text));
     size_t count;
     const struct origin *o = find_origins(w, path, &count);
@@ -306,12 +309,13 @@ enum err ports_declared(const json_t *document, const struct origins *origins, s
     *count = 0;
     if (document == NULL || json_is_null(document))
         return OK;
+    w.stack = ARENA_ARRAY(arena, struct frame, DEPTH_MAX);
     TRY(ports_policy_read(json_object_get(w.apps, "ports"), origins, arena, &policy, error, cap));
     for (size_t i = 0; i < policy.count; i++)
         *declarations_add(&w.list) = policy.items[i];
     add_servers(&w);
     add_services(&w);
-    walk_json(json_object_get(w.apps, "http"), arena, visit_proxy, &w);
+    walk_json(json_object_get(w.apps, "http"), w.stack, visit_proxy, &w);
     add_admin(&w, document);
     *out = w.list.items;
     *count = w.list.count;

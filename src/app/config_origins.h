@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the values of a document came from, kept beside it in the process that adapted it. A server
+ * that got the document as JSON adapts the file that it is said to come from once more, when somebody
+ * asks; where that gives another document by now, nothing is known.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "config/origin.h"
+
+/* Copies; what was kept before goes. */
+void config_origins_keep(json_t *document, const struct origins *);
+
+/* NULL: not known. Valid until the next keep. `adapt_again`: the source file may be read. */
+const struct origins *config_origins_of(const json_t *document, bool adapt_again);
+
+/* [{"path", "name", "file", "line"}]; a new reference. */
+json_t *config_origins_json(const struct origins *);

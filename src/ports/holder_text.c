@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ledger, asked for one port of our own namespace. On the caller's thread alone: the keeper has
+ * no other.
+ */
+#include "ports/holder_text.h"
+
+#include <stdio.h>
+
+#include "ports/sockets.h"
+
+static void add(char *out, size_t cap, const char *what, struct slice name)
+{
+    size_t used = strlen(out);
+    if (name.len > 0)
+        snprintf(out + used, cap - used, ", %s" SLICE_FMT, what, SLICE_ARG(slice_take(name, 100)));
+}
+
+static void tell(const struct port_entry *e, char *out, size_t cap)
+{
+    const struct port_owner *o = e->owners;
+    while (o != NULL && o->pid == 0)
+        o = o->next;
+    if (o == NULL) {
+        if (e->owners != NULL && e->owners->user.len > 0)
+            snprintf(out, cap, "a process of the user " SLICE_FMT, SLICE_ARG(e->owners->user));
+        return;
+    }
+    snprintf(out, cap, SLICE_FMT " (pid %d", SLICE_ARG(slice_take(o->program, 64)), (int)o->pid);
+    add(out, cap, "user ", o->user);
+    add(out, cap, "unit ", o->unit);
+    add(out, cap, "container ", o->container);
+    add(out, cap, "service ", o->service);
+    size_t used = strlen(out);
+    snprintf(out + used, cap - used, ")");
+}
+
+void port_holder_text(uint16_t port, char *out, size_t cap)
+{
+    const struct socket_options options = {.one_namespace = true};
+    struct port_table t = {0};
+    struct arena arena;
+    char error[256];
+    out[0] = '\0';
+    arena_init(&arena, 65536);
+    t.arena = &arena;
+    if (sockets_collect(&t, &options, error, sizeof error) == OK) {
+        (void)owners_collect(&t, &options);
+        for (size_t i = 0; i < t.count && out[0] == '\0'; i++) {
+            const struct port_entry *e = &t.entries[i];
+            if (e->port == port && e->protocol == PORT_TCP && e->listening)
+                tell(e, out, cap);
+        }
+    }
+    arena_deinit(&arena);
+}

@@ -1,0 +1,419 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The commands about ports, as TAP: the ledger as table, CSV, JSON and SARIF, findings and exit
+statuses, free ports, the log, the doctor, and what a running server tells of them.
+Usage: ports_test.py PORTICO. Ports are free ones that the kernel names; everything started is ended."""
+import csv
+import http.client
+import io
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+from server import free_port  # noqa: E402 (beside this file)
+
+PORTICO = os.path.abspath(sys.argv[1])
+ROW = {"port", "protocol", "family", "address", "namespace", "reach", "reach_from", "owners", "iana",
+       "declared", "findings"}
+
+
+def same(got, want):
+    assert got == want, f"got {got!r}, want {want!r}"
+
+
+def has(text, *parts):
+    for part in parts:
+        assert part in text, f"no {part!r} in {text!r}"
+
+
+class Place:
+    """A folder with its own HOME, listeners of its own, and what runs in it."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="portico-ports-")
+        self.path = self.folder.name
+        os.chmod(self.path, 0o755)
+        self.env = dict(os.environ, HOME=self.path, PORTICO_WORKERS="1", CADDY_ADMIN="unix//nowhere/x")
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "NOTIFY_SOCKET", "COLUMNS", "NO_COLOR"):
+            self.env.pop(name, None)
+        self.sockets, self.started = [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for s in self.sockets:
+            s.close()
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.folder.cleanup()
+
+    def listen(self, host="127.0.0.1", kind=socket.SOCK_STREAM, port=0):
+        s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
+        s.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            s.listen(5)
+        self.sockets.append(s)
+        return s.getsockname()[1]
+
+    def write(self, name, text):
+        with open(os.path.join(self.path, name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def run(self, *arguments, status=0, **env):
+        done = subprocess.run([PORTICO, *arguments], cwd=self.path, env=dict(self.env, **env),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=120, check=False)
+        assert "Sanitizer" not in done.stderr, done.stderr
+        assert done.returncode == status, f"{arguments}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout, done.stderr
+
+    def ports(self, *arguments, status=0, **env):
+        """A subcommand's name comes first."""
+        first = arguments[:1] if arguments and arguments[0].isalpha() else ()
+        return self.run("ports", *first, "--this-namespace", *arguments[len(first):], status=status, **env)
+
+    def json(self, *arguments):
+        return json.loads(self.ports(*arguments, "--json")[0])
+
+    def findings(self, *arguments, status=1):
+        table = json.loads(self.ports("check", "--format", "json", *arguments, status=status)[0])
+        return {(r["port"], f["name"], f["severity"]): f["text"] for r in table["ports"]
+                for f in r["findings"]}
+
+    def spawn(self, *arguments, **env):
+        with open(os.path.join(self.path, "log"), "w+b") as log:
+            process = subprocess.Popen([PORTICO, *arguments], cwd=self.path, env=dict(self.env, **env),
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self.started.append(process)
+        return process
+
+    def log(self):
+        with open(os.path.join(self.path, "log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+
+def wait(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            got = condition()
+            if got:
+                return got
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("not reached in time")
+
+
+def contract():
+    with Place() as p:
+        tcp, udp = p.listen(), p.listen(kind=socket.SOCK_DGRAM)
+        table = p.json(str(tcp), str(udp))
+        same(set(table), {"host", "time", "complete", "ports"})
+        same(table["host"], socket.gethostname())
+        assert time.strptime(table["time"], "%Y-%m-%dT%H:%M:%SZ")
+        row = {r["protocol"]: r for r in table["ports"]}
+        for r in table["ports"]:
+            same(set(r), ROW)
+            same(set(r["iana"]), {"name", "description", "class"})
+        same((row["tcp"]["port"], row["udp"]["port"]), (tcp, udp))
+        same((row["tcp"]["address"], row["tcp"]["family"], row["tcp"]["reach"]),
+             ("127.0.0.1", "ip4", "device"))
+        same(row["tcp"]["namespace"], None)
+        owner = row["tcp"]["owners"][0]
+        same(set(owner), {"pid", "program", "user", "unit", "container", "service"})
+        same(owner["pid"], os.getpid())
+        has(owner["program"], "python3")
+
+
+def table_text():
+    with Place() as p:
+        port = p.listen()
+        text = p.ports(str(port))[0]
+        has(text, "PORT", "PROTO", "REACH", "OWNER", f"{port}  tcp", "127.0.0.1", "device", str(os.getpid()),
+            "1 row")
+        assert "\033" not in text
+        wide = p.ports(str(port), COLUMNS="200")[0].splitlines()
+        narrow = p.ports(str(port), COLUMNS="40")[0].splitlines()
+        assert max(map(len, narrow[:-1])) <= 40, narrow
+        assert len(wide[0]) > len(narrow[0])
+        same(p.ports(str(port), "udp")[0].splitlines()[-1], "0 rows")
+        has(p.ports("device", str(port))[0], str(port))
+        has(p.ports("python", str(port))[0], str(port))
+        has(p.run("ports", "--json", "--csv", status=1)[1], "exclude each other")
+
+
+def on_terminal(p, *arguments, **env):
+    """What it prints to a terminal."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.chdir(p.path)
+        os.execve(PORTICO, [PORTICO, *arguments], dict(p.env, TERM="xterm", **env))
+    text = b""
+    try:
+        while chunk := os.read(fd, 65536):
+            text += chunk
+    except OSError:
+        pass
+    os.close(fd)
+    os.waitpid(pid, 0)
+    return text.decode()
+
+
+def colours():
+    with Place() as p:
+        port = str(p.listen())
+        has(on_terminal(p, "ports", port, "--this-namespace"), "\033[32m", port)
+        assert "\033" not in on_terminal(p, "ports", port, "--this-namespace", NO_COLOR="1")
+        assert "\033" not in on_terminal(p, "ports", port, "--this-namespace", TERM="dumb")
+
+
+def comma_separated():
+    with Place() as p:
+        port = p.listen("::1")
+        rows = list(csv.DictReader(io.StringIO(p.ports(str(port), "--csv")[0])))
+        same(len(rows), 1)
+        same((rows[0]["port"], rows[0]["protocol"], rows[0]["address"], rows[0]["family"], rows[0]["pid"]),
+             (str(port), "tcp", "::1", "ip6", str(os.getpid())))
+
+
+def caddyfile(p, listener, missing, declared=""):
+    p.write("Caddyfile", f"""{{
+	admin off
+	{declared}
+}}
+http://localhost:{listener} {{
+	reverse_proxy localhost:{missing}
+}}
+""")
+
+
+def checks():
+    with Place() as p:
+        here, free, gone = p.listen(), free_port(), free_port()
+        caddyfile(p, free, gone)
+        found = p.findings()
+        has(found[(gone, "upstream-missing", "error")], f"Nobody listens on port {gone}", "Caddyfile:6")
+        has(found[(free, "nobody-listens", "warning")], f"http://localhost:{free} (Caddyfile:5)")
+        caddyfile(p, free, here)
+        assert (here, "upstream-missing", "error") not in p.findings("--config", "Caddyfile")
+        p.ports("check", "--severity", "error", "--config", "Caddyfile", str(free))
+        p.ports("check", "--config", "Caddyfile", str(free), status=1)
+        has(p.ports("check", str(here))[0], "No findings")
+        has(p.run("ports", "check", "--severity", "bad", status=1)[1], "info, warning or error")
+        caddyfile(p, here, here)
+        held = p.findings(str(here))
+        has(held[(here, "other-program", "error")], "belongs to the site", f"pid {os.getpid()}")
+
+
+def sarif():
+    with Place() as p:
+        gone = free_port()
+        caddyfile(p, free_port(), gone)
+        log = json.loads(p.ports("check", "--format", "sarif", status=1)[0])
+        same(log["version"], "2.1.0")
+        run = log["runs"][0]
+        rules = {r["id"] for r in run["tool"]["driver"]["rules"]}
+        result = next(r for r in run["results"] if r["ruleId"] == "upstream-missing")
+        same(result["level"], "error")
+        place = result["locations"][0]["physicalLocation"]
+        same((place["artifactLocation"]["uri"], place["region"]["startLine"]), ("Caddyfile", 6))
+        assert all(r["ruleId"] in rules for r in run["results"])
+
+
+def explains():
+    with Place() as p:
+        port = p.listen()
+        caddyfile(p, free_port(), port)
+        text = p.ports("explain", str(port))[0]
+        has(text, f"Port {port}", "tcp 127.0.0.1", f"pid {os.getpid()}", "Caddyfile:6", "IANA")
+        has(p.ports("explain", "443/tcp")[0], "HTTPS: the web, encrypted")
+        has(p.run("ports", "explain", "x", status=1)[1], "not a port")
+        has(p.run("ports", "explain", status=1)[1], "a port is wanted")
+
+
+def registry():
+    with Place() as p:
+        has(p.run("ports", "iana", "ssh")[0], "22 ", "tcp udp", "The Secure Shell")
+        has(p.run("ports", "iana", "161/udp")[0], "snmp")
+        has(p.run("ports", "iana", "http*")[0], "http-alt", "https")
+        has(p.run("ports", "iana", "4")[0], "assigned to nobody")
+        p.run("ports", "iana", "no-such-name-at-all", status=1)
+        p.run("ports", "iana", status=1)
+
+
+def free_ports():
+    with Place() as p:
+        first = int(p.ports("free", "--near", "20000")[0])
+        p.listen(port=first)
+        five = [int(n) for n in p.ports("free", "--near", "20000", "--count", "5")[0].split()]
+        same(len(set(five)), 5)
+        assert first not in five and all(abs(n - 20000) < 2000 for n in five), five
+        p.write("Caddyfile", f"{{\n\tports {{\n\t\t{five[0]} device\n\t}}\n}}\n")
+        assert five[0] not in map(int, p.ports("free", "--near", "20000", "--count", "5")[0].split())
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+            low, high = map(int, f.read().split())
+        near = int(p.ports("free", "--near", str((low + high) // 2))[0])
+        assert not low <= near <= high, near
+
+
+def remembers():
+    with Place() as p:
+        p.ports()
+        port = p.listen()
+        p.ports()
+        p.sockets.pop().close()
+        log = [c for c in json.loads(p.ports("log", "--json")[0]) if c["port"] == port]
+        same([c["change"] for c in log], ["opened", "closed"])
+        has(p.ports("log")[0], "opened", "closed", f"{port}/tcp")
+        same(p.ports("log", "--count", "1")[0].count("\n"), 1)
+
+
+def option_errors():
+    with Place() as p:
+        for line, sentence in (("80", "world, device, nobody, or from PREFIXES"),
+                               ("80 wrold", "did you mean 'world'"), ("0 world", "neither a port"),
+                               ("othrs device", "did you mean 'others'"),
+                               ("80 from 1.2.3.4.5", "neither an address nor a prefix")):
+            p.write("Caddyfile", f"{{\n\tports {{\n\t\t{line}\n\t}}\n}}\n")
+            has(p.run("adapt", status=1)[1], sentence, "Caddyfile:3")
+        p.write("Caddyfile", "{\n\tports {\n\t\t80 443 tcp web world\n\t\t22 from 10.0.0.0/8\n"
+                             "\t\tothers nobody\n\t}\n}\n")
+        same(json.loads(p.run("adapt")[0])["apps"]["ports"],
+             {"declarations": [{"ports": ["80", "443"], "protocol": "tcp", "name": "web", "reach": "world"},
+                               {"ports": ["22"], "reach": "network", "from": ["10.0.0.0/8"]}],
+              "others": "nobody"})
+        p.run("validate")
+        port = free_port()
+        p.write("Caddyfile", f"{{\n\tports {{\n\t\t{port} device\n\t}}\n}}\nhttp://:{port} {{\n}}\n")
+        for command in ("validate", "run", "reload"):
+            has(p.run(command, status=1)[1], f"Caddyfile:6) listens on port {port} of every address",
+                "Caddyfile:3) says that only this device")
+
+
+def ask(admin, path):
+    link = http.client.HTTPConnection("127.0.0.1", admin, timeout=60)
+    link.request("GET", path)
+    answer = link.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def server_tells():
+    with Place() as p:
+        admin, site, gone = free_port(), free_port(), free_port()
+        text = (f"{{\n\tadmin localhost:{admin}\n\tports {{\n\t\t{site} device\n\t}}\n}}\n"
+                f"http://localhost:{site} {{\n\tbind 127.0.0.1\n\treverse_proxy localhost:{gone}\n}}\n")
+        p.write("Caddyfile", text)
+        p.spawn("run")
+        wait(lambda: ask(admin, "/config/")[0] == 200)
+        status, body = ask(admin, "/ports")
+        same(status, 200)
+        table = json.loads(body)
+        row = next(r for r in table["ports"] if r["port"] == site)
+        same({(d["by"], d["name"], d["file"], d["line"]) for d in row["declared"]},
+             {("site", f"http://localhost:{site}", "Caddyfile", 7), ("ports", None, "Caddyfile", 4)})
+        assert any(o["program"] == "portico" for o in row["owners"]), row
+        has(json.dumps(next(r for r in table["ports"] if r["port"] == gone)), "upstream-missing",
+            "Caddyfile:9")
+        metrics = ask(admin, "/metrics")[1]
+        has(metrics, 'portico_ports{protocol="tcp",reach="device"}',
+            'portico_ports_findings{severity="error"}', "portico_ports_complete")
+        same(ask(admin, "/ports/nothing")[0], 404)
+        # The commands take what runs from the server, and where it came from.
+        mine = {"CADDY_ADMIN": f"localhost:{admin}"}
+        os.rename(os.path.join(p.path, "Caddyfile"), os.path.join(p.path, "Elsewhere"))
+        has(p.ports("explain", str(site), **mine)[0], "Caddyfile:7", "Caddyfile:4")
+        # A reload sends JSON; the file that it came from is adapted again to know its lines.
+        p.write("Second.caddyfile", "# one line more\n" + text.replace("reverse_proxy", "respond ok #"))
+        p.run("reload", "--config", "Second.caddyfile", "--adapter", "caddyfile", **mine)
+        wait(lambda: f"{site}" in ask(admin, "/config/")[1])
+        has(p.ports("explain", str(site), **mine)[0], "Second.caddyfile:8", "Second.caddyfile:5")
+
+
+def doctor():
+    with Place() as p:
+        admin, site, gone = free_port(), free_port(), free_port()
+        p.write("Caddyfile", f"{{\n\tadmin localhost:{admin}\n}}\nhttp://localhost:{site} {{\n"
+                             f"\treverse_proxy /api localhost:{gone}\n\trespond ok\n}}\n")
+        text = p.run("doctor", "--this-namespace", status=1)[0]
+        has(text, f"http://localhost:{site}", "broken", f"nobody listens on port {site}", "→ Start portico")
+        p.spawn("run")
+        wait(lambda: ask(admin, "/config/")[0] == 200)
+        told = json.loads(p.run("doctor", "localhost", "--this-namespace", "--json", status=1,
+                                CADDY_ADMIN=f"localhost:{admin}")[0])
+        links = {link["name"]: link for link in told["sites"][0]["links"]}
+        same((links["DNS"]["state"], links["port"]["state"], links["route"]["state"]), ("ok", "ok", "ok"))
+        has(links["route"]["text"], "200")
+        same(links["upstream"]["state"], "broken")
+        has(links["upstream"]["text"], f"localhost:{gone}", "Connection refused")
+        assert {"limits", "clock", "io_uring"} <= {link["name"] for link in told["machine"]}
+        p.listen(port=gone)
+        p.run("doctor", "localhost", "--this-namespace", CADDY_ADMIN=f"localhost:{admin}")
+        has(p.run("doctor", "other.example", "--config", "Caddyfile", status=1)[1], "no such site")
+
+
+def without_root():
+    if os.geteuid() != 0:
+        return
+    with Place() as p:
+        port = p.listen()
+        done = subprocess.run([PORTICO, "ports", str(port), "--json", "--this-namespace"], cwd="/",
+                              env=dict(p.env, HOME="/nonexistent"), stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+                              user=65534, group=65534, extra_groups=[])
+        same(done.returncode, 0)
+        table = json.loads(done.stdout)
+        same(table["complete"], False)
+        same(table["ports"][0]["port"], port)
+        assert all(o["pid"] != os.getpid() for o in table["ports"][0]["owners"]), table
+        has(done.stderr, "Not seen: ")
+
+
+TESTS = (
+    ("ports --json: the contract's members, and whose a port is", contract),
+    ("ports: a table that fits its terminal, and words that choose rows", table_text),
+    ("ports: colours on terminals only, and not where they are not wanted", colours),
+    ("ports --csv: a line a port", comma_separated),
+    ("ports check: findings with their lines, and its exit status", checks),
+    ("ports check --format sarif: at the line of the Caddyfile", sarif),
+    ("ports explain: sentences", explains),
+    ("ports iana: by name and by number", registry),
+    ("ports free: unused, undeclared, out of the dynamic range", free_ports),
+    ("ports log: what changed from look to look", remembers),
+    ("the option ports: its JSON, its errors, conflicts with both lines", option_errors),
+    ("a running server tells its ledger and where it was declared, and metrics", server_tells),
+    ("doctor: the chain of a site", doctor),
+    ("without root it says what it could not see", without_root),
+)
+
+
+def main():
+    failed = 0
+    print(f"1..{len(TESTS)}")
+    for number, (name, test) in enumerate(TESTS, 1):
+        try:
+            test()
+            print(f"ok {number} - {name}", flush=True)
+        except Exception as e:  # every failure is one line of the report
+            failed += 1
+            print(f"not ok {number} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),
+                  flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
