@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -283,6 +284,28 @@ def remembers():
         same(p.ports("log", "--count", "1")[0].count("\n"), 1)
 
 
+def watches():
+    with Place() as p:
+        watch = subprocess.Popen([PORTICO, "ports", "watch", "--json", "--this-namespace", "--interval", "50"],
+                                 cwd=p.path, env=p.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 text=True)
+        p.started.append(watch)
+        port, seen = None, []
+        while "opened" not in seen:  # the first ones may have been there at its first look
+            port = p.listen()
+            time.sleep(0.3)
+            if port and select.select([watch.stdout], [], [], 0.7)[0]:
+                change = json.loads(watch.stdout.readline())
+                seen += [change["change"]] if change["port"] == port else []
+        p.sockets.pop().close()
+        while "closed" not in seen:
+            change = json.loads(watch.stdout.readline())
+            seen += [change["change"]] if change["port"] == port else []
+        watch.send_signal(signal.SIGINT)
+        same(watch.wait(20), 0)
+        watch.stdout.close()
+
+
 def option_errors():
     with Place() as p:
         for line, sentence in (("80", "world, device, nobody, or from PREFIXES"),
@@ -394,6 +417,7 @@ TESTS = (
     ("ports iana: by name and by number", registry),
     ("ports free: unused, undeclared, out of the dynamic range", free_ports),
     ("ports log: what changed from look to look", remembers),
+    ("ports watch: a line for each change, until it is interrupted", watches),
     ("the option ports: its JSON, its errors, conflicts with both lines", option_errors),
     ("a running server tells its ledger and where it was declared, and metrics", server_tells),
     ("doctor: the chain of a site", doctor),

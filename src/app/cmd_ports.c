@@ -19,9 +19,9 @@ static const struct flag flags[] = {
 };
 
 static const struct command *const subs[] = {
-    &command_ports_apply, &command_ports_check, &command_ports_confirm,  &command_ports_explain,
-    &command_ports_free,  &command_ports_iana,  &command_ports_log,      &command_ports_rollback,
-    &command_ports_unapply, NULL,
+    &command_ports_apply, &command_ports_check,    &command_ports_confirm, &command_ports_explain,
+    &command_ports_free,  &command_ports_iana,     &command_ports_log,     &command_ports_rollback,
+    &command_ports_unapply, &command_ports_watch,  NULL,
 };
 
 static void put_count(struct buffer *b, size_t n, const char *word, bool first)

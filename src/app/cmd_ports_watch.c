@@ -73,9 +73,9 @@ static int follow(const struct command_line *l, struct ports_view *v, int64_t in
     char error[1024];
     struct port_watch *watch;
     struct socket_options options = {.one_namespace = flag_on(l, "this-namespace")};
-    int status = EXIT_OK;
     if (port_watch_open(&watch, &options, (unsigned)interval, error, sizeof error) != OK)
         return cli_fail("%s", error);
+    int status = look(l, v); /* what has changed before the watch began */
     while (status == EXIT_OK && !interrupted) {
         enum err e = port_watch_wait(watch, 1000);
         if (e == OK)
