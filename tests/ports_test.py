@@ -160,10 +160,11 @@ def table_text():
 
 def on_terminal(p, *arguments, **env):
     """What it prints to a terminal."""
+    env = {**p.env, "TERM": "xterm", **env}
     pid, fd = pty.fork()
     if pid == 0:
         os.chdir(p.path)
-        os.execve(PORTICO, [PORTICO, *arguments], dict(p.env, TERM="xterm", **env))
+        os.execve(PORTICO, [PORTICO, *arguments], env)
     text = b""
     try:
         while chunk := os.read(fd, 65536):

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One set, of the newest document. Control thread only, as is what it came from (config_source.c).
+ * One set, of the newest document that was adapted here. Control thread only.
  */
 #include "app/config_origins.h"
 
 #include <sys/stat.h>
 
 #include "app/config_file.h"
-#include "app/config_source.h"
+#include "base/mem.h"
 #include "config/jsonx.h"
 
 static struct {
     json_t *document; /* NULL: nothing is kept */
     struct origins origins;
 } kept;
+
+static struct {
+    char *file, *adapter;
+} said;
 
 void config_origins_keep(json_t *document, const struct origins *origins)
 {
@@ -28,14 +32,21 @@ void config_origins_keep(json_t *document, const struct origins *origins)
     origins_sort(&kept.origins);
 }
 
+void config_origins_source(struct slice file, struct slice adapter)
+{
+    mem_free(said.file);
+    mem_free(said.adapter);
+    said.file = slice_dup(file);
+    said.adapter = slice_dup(adapter);
+}
+
 static void adapt_source(void)
 {
     struct loaded_config c;
     char error[2048];
-    const char *file, *adapter;
     struct stat s;
-    if (!config_source_get(&file, &adapter) || stat(file, &s) != 0 || !S_ISREG(s.st_mode) ||
-        config_load(file, adapter, &c, error, sizeof error) != OK)
+    if (said.file == NULL || stat(said.file, &s) != 0 || !S_ISREG(s.st_mode) ||
+        config_load(said.file, said.adapter, &c, error, sizeof error) != OK)
         return;
     config_unload(&c);
 }

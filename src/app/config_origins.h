@@ -16,5 +16,8 @@ void config_origins_keep(json_t *document, const struct origins *);
 /* NULL: not known. Valid until the next keep. `adapt_again`: the source file may be read. */
 const struct origins *config_origins_of(const json_t *document, bool adapt_again);
 
+/* The file and the adapter that the document now running is said to come from; "" for none. */
+void config_origins_source(struct slice file, struct slice adapter);
+
 /* [{"path", "name", "file", "line"}]; a new reference. */
 json_t *config_origins_json(const struct origins *);

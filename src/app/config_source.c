@@ -25,13 +25,6 @@ bool config_source_known(void)
     return source.file != NULL;
 }
 
-bool config_source_get(const char **file, const char **adapter)
-{
-    *file = source.file;
-    *adapter = source.adapter;
-    return source.file != NULL;
-}
-
 static struct slice last_part(struct slice path)
 {
     size_t slash = slice_find_last(path, '/');

@@ -14,6 +14,3 @@ void config_source_set(const char *file, const char *adapter);
 void config_source_check(struct slice file, struct slice adapter);
 
 bool config_source_known(void);
-
-/* False when it is not known. */
-bool config_source_get(const char **file, const char **adapter);

@@ -322,13 +322,19 @@ static void face_await_metrics(void)
         (void)!await_ports_metrics(control.generation->document);
 }
 
+static void face_source(struct slice file, struct slice adapter)
+{
+    config_source_check(file, adapter);
+    config_origins_source(file, adapter);
+}
+
 static json_t *face_origins(void)
 {
     return config_origins_json(config_origins_of(control.generation->document, true));
 }
 
 static const struct admin_face face = {load, face_adapt, face_document, face_stop,
-                                       config_source_check, face_metrics, face_await_ports,
+                                       face_source, face_metrics, face_await_ports,
                                        face_await_metrics, face_origins};
 
 /* --- the end --- */

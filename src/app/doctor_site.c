@@ -50,11 +50,17 @@ static bool known_already(const struct doctor_site *list, size_t count, struct s
     return false;
 }
 
-static bool serves_tls(const json_t *server, const struct network_address *a, unsigned http_port)
+static bool serves_tls(const json_t *server, const struct network_address *a, struct slice host,
+                       unsigned http_port)
 {
     const json_t *automatic = json_object_get(server, "automatic_https");
     if (json_array_size(json_object_get(server, "tls_connection_policies")) > 0)
         return true;
+    const json_t *skip = json_object_get(automatic, "skip");
+    for (size_t i = 0; i < json_array_size(skip); i++) {
+        if (slice_eq(text_of(json_array_get(skip, i)), host))
+            return false;
+    }
     return a->first_port != http_port && !json_is_true(json_object_get(automatic, "disable"));
 }
 
@@ -65,7 +71,7 @@ static void add_host(struct doctor_site *list, size_t *count, const struct netwo
         return;
     bool named = host.len > 0;
     list[(*count)++] = (struct doctor_site){named ? host : SLICE("localhost"), a->first_port, a->host,
-                                            named && serves_tls(server, a, http_port), server};
+                                            named && serves_tls(server, a, host, http_port), server};
 }
 
 static void add_server(struct doctor_site *list, size_t *count, const json_t *server,

@@ -75,7 +75,7 @@ static enum err look_by_reader(struct look *l, struct arena *arena, struct port_
     if (e == OK)
         e = port_json_read(whole, arena, t, l->error, sizeof l->error);
     else
-        snprintf(l->error, sizeof l->error, "reading the ledger of ports: %s",
+        snprintf(l->error, sizeof l->error, "reading the ledger of ports: %.400s",
                  d.text[0] != '\0' ? d.text : err_text(e));
     json_decref(whole);
     return e;

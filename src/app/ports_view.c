@@ -200,7 +200,8 @@ bool output_colours(void)
 
 int output_put(struct buffer *b, int status)
 {
-    bool written = !b->full && fwrite(b->ptr, 1, b->len, stdout) == b->len && fflush(stdout) == 0;
+    bool written = !b->full && (b->len == 0 || fwrite(b->ptr, 1, b->len, stdout) == b->len) &&
+                   fflush(stdout) == 0;
     buffer_deinit(b);
     return written ? status : cli_fail("writing: %s", strerror(errno));
 }

@@ -62,11 +62,11 @@ TEST("the table is aligned, and clean of what a terminal would obey")
     two_rows();
     port_text_write(&table, 0, false, &out);
     CHECK_TEXT(buffer_slice(&out),
-               " PORT  PROTO  ADDRESS    REACH   OWNER                                   IANA   "
+               "PORT  PROTO  ADDRESS    REACH   OWNER                                IANA   "
                "DECLARED                   FINDINGS\n"
-               "  443  tcp    *          world   portico 812 (web.service)               https  "
+               " 443  tcp    *          world   portico 812 (web.service)            https  "
                "example.com (Caddyfile:5)  two-programs\n"
-               " 5353  udp    127.0.0.1  device  avahi-?[31mdaemon 812 (web.service)     mdns\n");
+               "5353  udp    127.0.0.1  device  avahi-?[31mdaemon 812 (web.service)  mdns\n");
 }
 
 TEST("a narrow terminal gets fewer and narrower columns, and never a longer line")

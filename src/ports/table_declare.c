@@ -71,6 +71,18 @@ static bool fits(const struct port_declaration *d, const struct port_entry *e)
     return d->by == DECLARED_UPSTREAM ? answers(d, e) : bound_there(d, e);
 }
 
+/* One of which the other keeps a listener away: every address, or the same one. */
+static bool in_the_way(const struct port_declaration *d, const struct port_entry *e)
+{
+    struct ip_address ip;
+    bool listener = d->by == DECLARED_SITE || (d->by == DECLARED_SERVICE && d->first != 0);
+    if (!listener || e->port < d->first || e->port > d->last || e->protocol != d->protocol)
+        return false;
+    if (d->host.len == 0 || address_is_any(&e->address))
+        return true;
+    return ip_parse(d->host, &ip) && memcmp(&ip, &e->address, sizeof ip) == 0;
+}
+
 static void add(struct port_table *t, struct port_entry *e, const struct port_declaration *d)
 {
     size_t n = e->declared_count;
@@ -98,15 +110,17 @@ static size_t first_of(const struct port_table *t, uint16_t port)
     return low;
 }
 
+typedef bool does_fit(const struct port_declaration *, const struct port_entry *);
+
 /* Whether an entry of its own stands for it in the table. */
-static bool declare(struct port_table *t, const struct port_declaration *d)
+static bool declare(struct port_table *t, const struct port_declaration *d, does_fit *fit)
 {
     bool found = false;
     size_t count = t->count;
     uint16_t last = d->first == 0 ? 65535 : d->last;
     for (size_t i = first_of(t, d->first); i < count && t->entries[i].port <= last; i++) {
         struct port_entry *e = &t->entries[i];
-        if (e->netns != t->netns || e->inode == 0 || !fits(d, e))
+        if (e->netns != t->netns || e->inode == 0 || !fit(d, e))
             continue;
         add(t, e, d);
         found = true;
@@ -226,7 +240,7 @@ void table_declare(struct port_table *t, const struct port_declaration *list, si
         qsort(t->entries, t->count, sizeof *t->entries, by_place);
     bool *found = ARENA_ARRAY(t->arena, bool, count + 1);
     for (size_t i = 0; i < count; i++)
-        found[i] = declare(t, &list[i]);
+        found[i] = declare(t, &list[i], fits) || declare(t, &list[i], in_the_way);
     add_all_missing(t, found);
     t->bound = NULL; /* rows move: what pointed to them is over */
     t->bound_count = 0;
