@@ -196,7 +196,8 @@ TEST("the history tells what came, went and changed hands")
                "unit web.service: portico");
     CHECK_TEXT(slice_from(json_string_value(json_object_get(change(second, 2), "change"))), "closed");
     json_decref(first);
-    json_t *odd = json_loads("{\"last\":{\"ports\":[1,[70000,\"tcp\"],[1,\"x\",2,3],[]]},\"log\":5}", 0, NULL);
+    json_t *odd = json_loads("{\"last\":{\"ports\":[1,[70000,\"tcp\"],[1,\"x\",2,3],[]]},"
+                             "\"log\":5}", 0, NULL);
     json_t *third = history_update(odd, &table, local, &changes);
     CHECK_INT(changes, 2);
     json_decref(odd);
