@@ -39,7 +39,7 @@ static int print(struct ports_view *v, const char *format, enum severity least)
 {
     struct buffer b;
     size_t count = findings_count(&v->table, least);
-    int status = count > 0 ? EXIT_STARTUP : EXIT_OK;
+    int status = count > 0 || v->conflict ? EXIT_STARTUP : EXIT_OK;
     if (strcmp(format, "json") == 0) {
         drop_below(&v->table, least);
         return output_json(port_json(&v->table), status);

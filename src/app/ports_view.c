@@ -16,6 +16,7 @@
 #include "app/folders.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
+#include "ports/declared.h"
 
 enum { OUTPUT_MAX = 256 << 20, HISTORY_MAX = 8 << 20 };
 
@@ -73,6 +74,7 @@ static bool ask_server(const struct command_line *l, struct ports_view *v)
     if (ask(l, "/ports/origins", &origins, error, sizeof error) == OK)
         read_origins(origins, &v->config.origins);
     json_decref(origins);
+    (void)!ask(l, "/services", &v->services, error, sizeof error);
     return true;
 }
 
@@ -96,6 +98,21 @@ int ports_view_config(const struct command_line *l, struct ports_view *v)
         return cli_fail("%s", error);
     fprintf(stderr, "(judged by no configuration, since this one is broken: %s)\n", error);
     return EXIT_OK;
+}
+
+/* What a server would refuse to load is told, and the ledger is worth having all the same. */
+static void tell_conflict(struct ports_view *v)
+{
+    struct arena arena;
+    const struct port_declaration *list;
+    size_t count;
+    char error[2048];
+    arena_init(&arena, 8192);
+    v->conflict = ports_declared(v->config.document, &v->config.origins, &arena, &list, &count, error,
+                                 sizeof error) == ERR_EXISTS;
+    if (v->conflict)
+        cli_fail("%s", error);
+    arena_deinit(&arena);
 }
 
 /* --- the history --- */
@@ -141,6 +158,7 @@ int ports_view_look(const struct command_line *l, struct ports_view *v)
     struct port_facts facts = {0};
     size_t changes;
     struct ledger_request r = {.document = v->config.document, .origins = &v->config.origins,
+                               .services = v->services,
                                .sockets.one_namespace = flag_on(l, "this-namespace")};
     arena_reset(&v->arena);
     r.memory_count = history_memory(v->history, &v->arena, &memory);
@@ -161,6 +179,8 @@ int ports_view_open(const struct command_line *l, struct ports_view *v)
     int status = ports_view_config(l, v);
     if (status == EXIT_OK)
         v->history = ports_history_read();
+    if (status == EXIT_OK)
+        tell_conflict(v);
     return status == EXIT_OK ? ports_view_look(l, v) : status;
 }
 
@@ -168,6 +188,7 @@ void ports_view_close(struct ports_view *v)
 {
     config_unload(&v->config);
     json_decref(v->history);
+    json_decref(v->services);
     arena_deinit(&v->arena);
 }
 

@@ -16,6 +16,8 @@ struct ports_view {
     struct port_table table;
     struct loaded_config config; /* document NULL: there is none */
     bool running;                /* config is a running server's */
+    json_t *services;            /* that it runs; NULL: none, or not known */
+    bool conflict;               /* the configuration excludes itself; told already */
     json_t *history;             /* of the looks before; NULL: there was none */
 };
 

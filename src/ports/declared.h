@@ -71,6 +71,12 @@ bool address_is_loopback(const struct ip_address *);
 /* Gives each entry IANA's name and class. */
 void table_name(struct port_table *);
 
+/* What runs: [{"name", "replicas": [{"pid", "port"}]}]. Tells owners that are of a service; gives
+ * services whose ports are in no document those that they were given. */
+void table_services(struct port_table *, const json_t *services);
+void declarations_settle(const json_t *services, struct arena *, const struct port_declaration **,
+                         size_t *count);
+
 /* Gives each entry its declarations, and adds entries for declared listeners without a socket; the
  * table is sorted again. */
 void table_declare(struct port_table *, const struct port_declaration *, size_t count);

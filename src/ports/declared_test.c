@@ -4,6 +4,10 @@
  */
 #include "ports/declared.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "base/test.h"
 
 static struct arena arena;
@@ -244,4 +248,41 @@ TEST("65,535 declared ports are read and set against an empty table at once")
     CHECK_OK(declarations_conflict(policy.items, policy.count, error, sizeof error));
     arena_deinit(&arena);
     origins_deinit(&origins);
+}
+
+TEST("services that run: their processes' children are theirs, and so are the ports they were given")
+{
+    static const struct port_declaration given = {.by = DECLARED_SERVICE, .name = {"simon", 5},
+                                                  .host = {"127.0.0.1", 9}, .reach = REACH_DEVICE};
+    char text[128];
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    arena_init(&arena, 8192);
+    new_table();
+    bound(20000, PORT_TCP, "127.0.0.1")->owners = ARENA_NEW(&arena, struct port_owner);
+    bound(20001, PORT_TCP, "127.0.0.1")->owners = ARENA_NEW(&arena, struct port_owner);
+    table.entries[0].owners->pid = child; /* of the service's process */
+    table.entries[1].owners->pid = 1;
+    snprintf(text, sizeof text, "[{'name':'simon','replicas':[{'pid':%d,'port':20000}]}]", getpid());
+    json_t *services = from_text(text);
+    list = &given;
+    count = 1;
+    table_services(&table, services);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    declarations_settle(services, &arena, &list, &count);
+    CHECK_INT(count, 1);
+    CHECK_INT(list[0].first, 20000);
+    table_declare(&table, list, count);
+    CHECK_TEXT(table.entries[0].owners->service, "simon");
+    CHECK_INT(table.entries[1].owners->service.len, 0);
+    CHECK_INT(table.entries[0].declared_count, 1);
+    json_decref(services);
+    list = &given;
+    declarations_settle(NULL, &arena, &list, &count);
+    CHECK(count == 1 && list[0].first == 0);
+    arena_deinit(&arena);
 }

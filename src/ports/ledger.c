@@ -35,6 +35,8 @@ enum err ledger_judge(const struct ledger_request *r, struct port_table *t, char
     enum err e = ports_declared(r->document, r->origins, t->arena, &list, &count, error, cap);
     if (e != OK && e != ERR_EXISTS) /* a table is worth having in spite of a conflict */
         return e;
+    table_services(t, r->services);
+    declarations_settle(r->services, t->arena, &list, &count);
     table_declare(t, list, count);
     table_name(t);
     port_facts_read(&facts, t->arena);

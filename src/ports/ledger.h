@@ -17,6 +17,7 @@ struct ledger_request {
     const json_t *document;        /* to judge by; NULL: nothing is declared */
     const struct origins *origins; /* of it; may be NULL */
     struct socket_options sockets;
+    const json_t *services;        /* that run (declared.h); may be NULL */
     const struct port_memory *memory; /* of the last look; may be NULL */
     size_t memory_count;
 };
