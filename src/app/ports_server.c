@@ -200,6 +200,22 @@ static void look_now(const json_t *document)
     wake_others();
 }
 
+/* For the look under way; who is cancelled meanwhile is not to be woken any more. */
+static enum err await_others_look(void)
+{
+    struct waiter me;
+    if (ports.waiting_count == sizeof ports.waiting / sizeof *ports.waiting)
+        return ERR_LIMIT;
+    waiter_init(&me);
+    ports.waiting[ports.waiting_count++] = &me;
+    enum err e = await_wake(&me, UINT64_MAX);
+    for (size_t i = 0; i < ports.waiting_count; i++) {
+        if (ports.waiting[i] == &me)
+            ports.waiting[i--] = ports.waiting[--ports.waiting_count];
+    }
+    return e;
+}
+
 /* Sees to it that there is a look which is not older. */
 static enum err await_look(const json_t *document, uint64_t fresh_ns)
 {
@@ -210,12 +226,7 @@ static enum err await_look(const json_t *document, uint64_t fresh_ns)
         look_now(document);
         return OK;
     }
-    if (ports.waiting_count == sizeof ports.waiting / sizeof *ports.waiting)
-        return ERR_LIMIT;
-    struct waiter me;
-    waiter_init(&me);
-    ports.waiting[ports.waiting_count++] = &me;
-    return await_wake(&me, UINT64_MAX);
+    return await_others_look();
 }
 
 enum err await_ports_json(const json_t *document, struct arena *arena, struct slice *out, char *error,
