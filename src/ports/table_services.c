@@ -25,7 +25,7 @@ static pid_t parent_of(int proc, pid_t pid)
     char name[PROC_NAME_MAX], buffer[512];
     uint64_t parent;
     struct slice state, rest, word;
-    struct slice text = read_at(proc, proc_name(name, (uint32_t)pid, "stat"), buffer, sizeof buffer);
+    struct slice text = read_at(proc, proc_name(name, (uint32_t)pid, "/stat"), buffer, sizeof buffer);
     size_t end = slice_find_last(text, ')');
     if (end == SIZE_MAX || !slice_cut(slice_skip(text, end + 2), ' ', &state, &rest))
         return 0;
