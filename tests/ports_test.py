@@ -350,7 +350,7 @@ def server_tells():
         row = next(r for r in table["ports"] if r["port"] == site)
         same({(d["by"], d["name"], d["file"], d["line"]) for d in row["declared"]},
              {("site", f"http://localhost:{site}", "Caddyfile", 7), ("ports", None, "Caddyfile", 4)})
-        assert any(o["program"] == "portico" for o in row["owners"]), row
+        assert any(o["program"] == os.path.basename(PORTICO) for o in row["owners"]), row
         has(json.dumps(next(r for r in table["ports"] if r["port"] == gone)), "upstream-missing",
             "Caddyfile:9")
         metrics = ask(admin, "/metrics")[1]

@@ -268,6 +268,8 @@ static void check_firewall(struct visit *v, const struct port_entry *e)
 static void check_port(struct visit *v, const struct port_entry *e)
 {
     const struct port_owner *o = e != NULL ? e->owners : NULL;
+    struct port_facts facts = {0};
+    port_facts_read(&facts, v->arena);
     v->listening = e != NULL;
     if (e == NULL) {
         chain_add(v->chain, "port", LINK_BROKEN, "Start portico (portico run, systemctl start portico), "
@@ -276,7 +278,7 @@ static void check_port(struct visit *v, const struct port_entry *e)
     } else if (o == NULL || o->program.len == 0) {
         chain_add(v->chain, "port", LINK_NOTE, "Run this as root to see whose it is.",
                   "a program that cannot be seen listens on port %u", e->port);
-    } else if (!slice_is(o->program, "portico") && !slice_is(o->program, "caddy")) {
+    } else if (!program_is_own(&facts, o->program)) {
         chain_add(v->chain, "port", LINK_BROKEN, "Stop that program, or let the site listen elsewhere.",
                   SLICE_FMT " (pid %d%s" SLICE_FMT ") listens on port %u", SLICE_ARG(o->program),
                   (int)o->pid, o->unit.len > 0 ? ", unit " : "", SLICE_ARG(o->unit), e->port);

@@ -45,6 +45,19 @@ static struct slice read_setting(const char *path, struct arena *arena)
     return slice_of(bytes, n > 0 ? (size_t)n : 0);
 }
 
+static struct slice own_name(struct arena *arena)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    struct slice text = slice_of(path, n > 0 ? (size_t)n : 0), gone = SLICE(" (deleted)");
+    size_t slash = slice_find_last(text, '/');
+    if (slash != SIZE_MAX)
+        text = slice_skip(text, slash + 1);
+    if (slice_ends(text, gone))
+        text.len -= gone.len;
+    return arena_copy(arena, text);
+}
+
 void port_facts_read(struct port_facts *f, struct arena *arena)
 {
     struct port_interval *reserved;
@@ -57,6 +70,13 @@ void port_facts_read(struct port_facts *f, struct arena *arena)
     f->reserved_count = port_intervals_parse(
         read_setting("/proc/sys/net/ipv4/ip_local_reserved_ports", arena), arena, &reserved);
     f->reserved = reserved;
+    f->own = own_name(arena);
+}
+
+bool program_is_own(const struct port_facts *f, struct slice program)
+{
+    return slice_is(program, "portico") || slice_is(program, "caddy") ||
+           (f->own.len > 0 && slice_eq(program, f->own));
 }
 
 struct slice memory_owner(const struct port_entry *e, struct arena *arena)

@@ -102,12 +102,6 @@ static bool has_service(const struct port_entry *e, struct slice name)
     return false;
 }
 
-/* Portico itself, by either of its names. */
-static bool is_own_program(struct slice program)
-{
-    return slice_is(program, "portico") || slice_is(program, "caddy");
-}
-
 static struct slice owner_text(const struct port_entry *e, struct arena *arena)
 {
     const struct port_owner *o = seen_owner(e);
@@ -203,7 +197,7 @@ static void find_other_owner(struct finder *f)
         return;
     }
     d = declared_by(e, DECLARED_SITE);
-    if (d != NULL && !is_own_program(o->program) && o->service.len == 0) {
+    if (d != NULL && !program_is_own(f->facts, o->program) && o->service.len == 0) {
         tell(f, "other-program", SEVERITY_ERROR,
              "Stop that program, or let the site listen elsewhere.",
              "Port %u belongs to the site " SLICE_FMT ", but " SLICE_FMT " (pid %d) has it.", e->port,

@@ -23,13 +23,18 @@ struct port_facts {
     const struct port_interval *reserved; /* which of them the kernel leaves alone */
     size_t reserved_count;
     enum port_reach others;     /* of the policy; REACH_UNKNOWN: nothing was said */
+    struct slice own;           /* this program's own name, where it is none of the usual ones */
     bool declares;              /* there is a configuration to judge by */
     const struct port_memory *memory;
     size_t memory_count;
 };
 
-/* Reads the kernel's part: /proc/sys/net/ipv4/ip_local_port_range, ip_local_reserved_ports. */
+/* Reads the kernel's part: /proc/sys/net/ipv4/ip_local_port_range, ip_local_reserved_ports; and
+ * /proc/self/exe. */
 void port_facts_read(struct port_facts *, struct arena *);
+
+/* Portico itself: by its usual names, or by the one that this program has here. */
+bool program_is_own(const struct port_facts *, struct slice program);
 
 /* "80,443,8000-8010" of a list as the kernel writes it; what is no port is left out. Pure. */
 size_t port_intervals_parse(struct slice, struct arena *, struct port_interval **);

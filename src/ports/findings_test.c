@@ -149,6 +149,10 @@ TEST("other-program: not whom the number, the site or the service means")
     declare(add(443, PORT_TCP, "", REACH_WORLD, "nginx"), DECLARED_SITE, "x.org", REACH_UNKNOWN);
     CHECK_TEXT(look(), "other-program=error");
     begin();
+    facts.own = SLICE("door");
+    declare(add(443, PORT_TCP, "", REACH_WORLD, "door"), DECLARED_SITE, "x.org", REACH_UNKNOWN);
+    CHECK_TEXT(look(), "");
+    begin();
     declare(add(3000, PORT_TCP, "127.0.0.1", REACH_DEVICE, "node"), DECLARED_SERVICE, "simon", REACH_DEVICE);
     CHECK_TEXT(look(), "other-program=error");
     begin();
