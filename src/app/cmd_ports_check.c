@@ -79,7 +79,7 @@ const struct command command_ports_check = {
     .help = "Tells what is wrong with this machine's ports; exits 1 when something is",
     .about = "Looks at every port of this machine and says what is wrong: something that is meant for\n"
              "this device but open to the world, a declared port on which nobody listens, two programs\n"
-             "on one port … Each finding has a name, which the manual explains, a severity, and what\n"
+             "on one port. Each finding has a name, which the manual explains, a severity, and what\n"
              "to do.\n\n"
              "The exit status is 1 when there are findings of --severity or above, so that cron, CI\n"
              "and Ansible notice.\n\n"
