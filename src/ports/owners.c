@@ -19,12 +19,15 @@
 #include "base/mem.h"
 #include "ports/bound.h"
 #include "ports/containers.h"
-#include "ports/shares.h"
+#include "ports/namespaces.h"
 #include "ports/processes.h"
+#include "ports/shares.h"
 #include "ports/sockets.h"
 #include "ports/users.h"
 
-enum { LINK_MAX_LEN = 64, PROGRAM_MAX = 4096, GROUP_MAX = 4096 };
+enum { LINK_MAX_LEN = 64, PROGRAM_MAX = 4096, GROUP_MAX = 4096, LOOSE_MAX = 16 };
+
+#define FIRST_PIDS 0xEFFFFFFCu /* the inode of the first pid namespace: PROC_PID_INIT_INO */
 
 struct holder {
     pid_t pid;
@@ -49,6 +52,8 @@ struct walker {
     struct slice group; /* of the holder before */
     struct arena arena;
     size_t denied; /* processes */
+    uint64_t loose[LOOSE_MAX]; /* namespaces that only a descriptor keeps */
+    size_t loose_count;
 };
 
 struct walk {
@@ -114,14 +119,27 @@ static void add_hit(struct walker *w, uint32_t row)
     w->hits[w->hits_count++] = (struct hit){holder, row};
 }
 
+static void add_loose(struct walker *w, uint64_t netns)
+{
+    for (size_t i = 0; i < w->loose_count; i++) {
+        if (w->loose[i] == netns)
+            return;
+    }
+    if (w->loose_count < LOOSE_MAX && namespace_by_inode(w->table, netns) == NULL)
+        w->loose[w->loose_count++] = netns;
+}
+
 static void on_descriptor(void *arg, uint32_t number)
 {
     struct walker *w = arg;
     const struct port_table *t = w->table;
     char name[PROC_NAME_MAX], text[LINK_MAX_LEN];
-    uint64_t inode = link_number(
-        read_link_at(w->fds, proc_name(name, number, ""), text, sizeof text), SLICE("socket"));
+    struct slice target = read_link_at(w->fds, proc_name(name, number, ""), text, sizeof text);
+    uint64_t inode = link_number(target, SLICE("socket"));
+    uint64_t netns = inode == 0 ? link_number(target, SLICE("net")) : 0;
     const struct bound_socket *b = inode != 0 ? first_of_inode(t, inode) : NULL;
+    if (netns != 0)
+        add_loose(w, netns);
     for (; b != NULL && b < t->bound + t->bound_count && b->inode == inode; b++)
         add_hit(w, b->row);
 }
@@ -230,19 +248,46 @@ static void walker_deinit(struct walker *w)
     arena_deinit(&w->arena);
 }
 
-static void tell_unseen(struct port_table *t, size_t denied)
+/* Whether /proc shows every process of the machine to us: its first namespace of pids, and root. What
+ * has no owner then is the kernel's own (NFS, WireGuard) or on its way between two processes. */
+static bool sees_all(int proc)
+{
+    struct stat st;
+    return geteuid() == 0 && fstatat(proc, "self/ns/pid", &st, 0) == 0 && st.st_ino == FIRST_PIDS;
+}
+
+static void tell_unseen(struct port_table *t, size_t denied, int proc)
 {
     size_t ports = 0;
     for (size_t i = 0; i < t->count; i++)
         ports += t->entries[i].sockets > 0 && t->entries[i].owners == NULL;
     if (denied > 0)
-        table_unseen(t, "%zu processes of other users could not be looked into (root can): of %zu of "
-                     "%zu ports the owner is not known", denied, ports, t->count);
+        table_unseen(t, "%zu processes of other users could not be looked into (root can): %zu of %zu "
+                     "ports have no owner here, and namespaces of theirs are not seen",
+                     denied, ports, t->count);
+    else if (ports > 0 && !sees_all(proc))
+        table_unseen(t, "of %zu of %zu ports the owner is not known: it is none of the processes that "
+                     "/proc shows here", ports, t->count);
+}
+
+/* The first walker's list takes all. */
+static void tell_loose(struct port_table *t, struct walk *all, size_t size)
+{
+    struct walker *first = &all->walkers[0];
+    for (size_t i = 1; i < size; i++) {
+        for (size_t k = 0; k < all->walkers[i].loose_count; k++)
+            add_loose(first, all->walkers[i].loose[k]);
+    }
+    if (first->loose_count > 0)
+        table_unseen(t, "%zu network namespaces in which no process stands, and that only a descriptor "
+                     "of one keeps, were not looked into", first->loose_count);
 }
 
 static void fill_all(struct filler *f, struct walk *all, size_t size)
 {
     size_t denied = 0;
+    if (!f->options->one_namespace)
+        tell_loose(f->table, all, size);
     f->last = mem_zalloc((f->table->count + 1) * sizeof *f->last);
     map_init(&f->groups, false);
     user_names_init(&f->users, f->table->arena);
@@ -251,7 +296,7 @@ static void fill_all(struct filler *f, struct walk *all, size_t size)
         denied += all->walkers[i].denied;
         walker_deinit(&all->walkers[i]);
     }
-    tell_unseen(f->table, denied);
+    tell_unseen(f->table, denied, all->proc);
     user_names_deinit(&f->users);
     map_deinit(&f->groups);
     mem_free(f->last);

@@ -5,6 +5,7 @@
 #include "ports/sockets.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -327,4 +328,30 @@ TEST("without rights a port of another user is listed without owner, and it is s
     CHECK(waitpid(child, &status, 0) == child);
     CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
     close(fd);
+}
+
+static bool keep_descriptor(uint16_t *port)
+{
+    int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    bool good = unshare(CLONE_NEWNET) == 0 && open("/proc/thread-self/ns/net", O_RDONLY) >= 0;
+    *port = good;
+    return good && setns(own, CLONE_NEWNET) == 0;
+}
+
+TEST("a namespace that only a descriptor keeps is told as not looked into")
+{
+    uint16_t made;
+    struct socket_options all = {0};
+    pid_t child = start_child(keep_descriptor, &made);
+    if (!made) {
+        end_child(child);
+        test_skip("no right to make a network namespace");
+    }
+    collect(&all);
+    bool told = false;
+    for (size_t i = 0; i < table.unseen_count; i++)
+        told = told || slice_find_slice(table.unseen[i], SLICE("only a descriptor")) != SIZE_MAX;
+    end_child(child);
+    arena_deinit(&arena);
+    CHECK(told);
 }
