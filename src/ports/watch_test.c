@@ -116,7 +116,7 @@ TEST("nothing new ends the wait at its time, a signal before")
 {
     struct port_watch *w = start(20);
     struct sigaction act = {.sa_handler = on_alarm};
-    struct itimerval soon = {.it_value = {.tv_usec = 50000}}, never = {0};
+    struct itimerval soon = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
     enum err e;
     sigaction(SIGALRM, &act, NULL);
     while ((e = port_watch_wait(w, 100)) == OK) {
