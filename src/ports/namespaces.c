@@ -193,7 +193,9 @@ static void name_all(struct finder *f)
     f->items[0].name = SLICE_NONE;
     for (size_t i = 1; i < f->count; i++) {
         struct port_namespace *ns = &f->items[i];
-        if (ns->name.len == 0 && ns->pid != 0)
+        if (ns->name.len == 0 && ns->pid != 0 && is_kernel_thread(f->proc, ns->pid))
+            ns->name = SLICE("host"); /* they all stand in the machine's first one */
+        else if (ns->name.len == 0 && ns->pid != 0)
             ns->name = name_by_process(f, &users, ns->pid);
         else if (ns->name.len == 0)
             ns->name = slice_from(ns->path);

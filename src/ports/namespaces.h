@@ -10,8 +10,8 @@
 
 struct port_namespace {
     uint64_t inode;
-    struct slice name; /* empty: our own; else "blue" of /run/netns/blue, the container's, or
-                          "pid 812 (nginx)" */
+    struct slice name; /* empty: our own; else "blue" of /run/netns/blue, the container's, "host"
+                          (the machine's first, when it is not ours), or "pid 812 (nginx)" */
     pid_t pid;         /* of a process inside; 0: none that we see */
     const char *path;  /* of a mount that pins it; NULL */
     enum err entered;  /* OK: its sockets were read from inside */
