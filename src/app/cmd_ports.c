@@ -57,6 +57,14 @@ static int print_text(const struct ports_view *v)
     return output_put(&b, EXIT_OK);
 }
 
+static int print_json(const struct ports_view *v)
+{
+    struct buffer b;
+    buffer_init(&b, SIZE_MAX);
+    port_json_write(&v->table, &b);
+    return output_put(&b, EXIT_OK);
+}
+
 static int print_csv(const struct ports_view *v)
 {
     struct buffer b;
@@ -91,7 +99,7 @@ static int run(const struct command_line *l)
     int status = ports_view_open(l, &v);
     if (status == EXIT_OK) {
         filter_apply(&filter, &v.table);
-        status = flag_on(l, "json")  ? output_json(port_json(&v.table), EXIT_OK)
+        status = flag_on(l, "json")  ? print_json(&v)
                  : flag_on(l, "csv") ? print_csv(&v)
                                      : print_text(&v);
         ports_view_tell_unseen(&v);

@@ -156,7 +156,10 @@ json_t *history_update(const json_t *history, const struct port_table *t, struct
         compare(&l);
     while (json_array_size(l.log) > HISTORY_CHANGES_MAX)
         json_array_remove(l.log, 0);
-    json_t *result = json_pack("{s:o,s:o}", "last", look_json(&l), "log", l.log);
+    bool same = l.changes == 0 && json_is_object(json_object_get(history, "last"));
+    json_t *result = same ? json_incref((json_t *)history)
+                          : json_pack("{s:o,s:O}", "last", look_json(&l), "log", l.log);
+    json_decref(l.log);
     *changes = l.changes;
     arena_deinit(&l.arena);
     return result;

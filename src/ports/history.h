@@ -23,7 +23,8 @@ enum {
 /* The ports of the last look, for table_find; none where `history` is NULL or not one. */
 size_t history_memory(const json_t *history, struct arena *, struct port_memory **);
 
-/* A new reference: the history after this look. `changes`: how many there were; the first look has
- * none. Entries of other namespaces, and sockets of clients (UDP in `local`), are left out. */
+/* A new reference: the history after this look (the same one when nothing changed). `changes`: how
+ * many there were; the first look has none. Entries of other namespaces, and sockets of clients (UDP
+ * in `local`), are left out. */
 json_t *history_update(const json_t *history, const struct port_table *, struct port_interval local,
                        size_t *changes);

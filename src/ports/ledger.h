@@ -45,6 +45,9 @@ size_t findings_count(const struct port_table *, enum severity least);
 /* A new reference; the contract (docs/ports.md). */
 json_t *port_json(const struct port_table *);
 
+/* The same as text, indented; without a tree, for tables of many thousand rows. */
+void port_json_write(const struct port_table *, struct buffer *);
+
 /* What ledger_look saw, from a process that sees more (the keeper's reader) and back: the contract's
  * members and those that only a judge needs. */
 json_t *port_json_whole(const struct port_table *);

@@ -9,6 +9,7 @@
 #include "config/jsonx.h"
 #include "ports/iana.h"
 #include "ports/ledger.h"
+#include "ports/port_json.h"
 #include "ports/ranges.h"
 
 static json_t *text_or_null(struct slice s)
@@ -16,13 +17,18 @@ static json_t *text_or_null(struct slice s)
     return s.len > 0 ? jsonx_string(s) : json_null();
 }
 
-static json_t *time_json(int64_t ns)
+size_t port_time_text(int64_t ns, char out[PORT_TIME_MAX])
 {
-    char text[40];
     struct tm tm;
     time_t s = (time_t)(ns / 1000000000);
     gmtime_r(&s, &tm);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return strftime(out, PORT_TIME_MAX, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
+static json_t *time_json(int64_t ns)
+{
+    char text[PORT_TIME_MAX];
+    port_time_text(ns, text);
     return json_string(text);
 }
 
@@ -68,16 +74,22 @@ static json_t *owners_json(const struct port_owner *o, bool whole)
 }
 
 /* An upstream is a use, which findings tell; the admin endpoint counts as a site. */
+const char *port_declared_word(enum declared_by by)
+{
+    static const char *const words[] = {"site", "service", "ports", NULL, "site"};
+    return words[by];
+}
+
 static json_t *declared_json(const struct port_entry *e)
 {
-    static const char *const by[] = {"site", "service", "ports", NULL, "site"};
     json_t *list = json_array();
     for (size_t i = 0; i < e->declared_count; i++) {
         const struct port_declaration *d = e->declared[i];
-        if (by[d->by] == NULL)
+        const char *by = port_declared_word(d->by);
+        if (by == NULL)
             continue;
         json_t *o = json_object();
-        json_object_set_new(o, "by", json_string(by[d->by]));
+        json_object_set_new(o, "by", json_string(by));
         json_object_set_new(o, "name", text_or_null(d->name));
         json_object_set_new(o, "file", text_or_null(d->file));
         json_object_set_new(o, "line", d->line > 0 ? json_integer(d->line) : json_null());
