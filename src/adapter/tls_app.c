@@ -13,9 +13,12 @@
 #include "pki/subject.h"
 #include "base/map.h"
 
+enum names { NAMES_NONE, NAMES_PUBLIC, NAMES_INTERNAL, NAMES_MIXED };
+
 struct policy {
     struct slice *subjects;
-    size_t count;
+    size_t count, cap; /* cap: of an array that others' are joined to; else 0 */
+    enum names names;  /* what they are, while policies are consolidated */
     json_t *issuers;  /* global defaults are filled into these */
     json_t *finished; /* as the document has them; NULL: none */
     json_t *managers;
@@ -414,8 +417,6 @@ static void drop_empty(struct app *t)
         t->count = 0;
 }
 
-enum names { NAMES_NONE, NAMES_PUBLIC, NAMES_INTERNAL, NAMES_MIXED };
-
 static enum names names_of(const struct policy *p)
 {
     bool outside = false, inside = false;
@@ -434,7 +435,7 @@ static bool has_issuers(const struct policy *p)
 static bool is_default_internal(const struct policy *p)
 {
     if (!has_issuers(p))
-        return names_of(p) == NAMES_INTERNAL;
+        return p->names == NAMES_INTERNAL;
     const json_t *only = json_array_get(p->finished, 0);
     const char *module = json_string_value(json_object_get(only, "module"));
     return json_array_size(p->finished) == 1 && json_array_size(p->issuers) == 0 &&
@@ -447,8 +448,7 @@ static bool like_issuers(const struct policy *x, const struct policy *y)
         return is_default_internal(x) && is_default_internal(y);
     if (has_issuers(x) || has_issuers(y))
         return true;
-    enum names p = names_of(x), q = names_of(y);
-    return p == NAMES_NONE || q == NAMES_NONE || p == q;
+    return x->names == NAMES_NONE || y->names == NAMES_NONE || x->names == y->names;
 }
 
 static bool like(const struct policy *x, const struct policy *y)
@@ -470,25 +470,44 @@ static bool equal(const struct policy *x, const struct policy *y)
     return true;
 }
 
-static void join(struct adapt *a, struct policy *x, const struct policy *y)
+/* What a policy has that others are joined to: tens of thousands of sites may become one. */
+struct joined {
+    const struct policy *of;
+    struct map names;
+};
+
+static void begin_joining(struct joined *j, const struct policy *x)
 {
-    struct slice *all = ARENA_ARRAY(a->arena, struct slice, x->count + y->count + 1);
-    size_t n = x->count;
-    if (n > 0)
-        memcpy(all, x->subjects, n * sizeof *all);
-    for (size_t i = 0; i < y->count; i++) {
-        size_t k = 0;
-        while (k < n && !slice_eq(all[k], y->subjects[i]))
-            k++;
-        if (k == n)
-            all[n++] = y->subjects[i];
+    if (j->of == x)
+        return;
+    map_deinit(&j->names);
+    map_init(&j->names, false);
+    for (size_t i = 0; i < x->count; i++)
+        map_put(&j->names, x->subjects[i], j);
+    j->of = x;
+}
+
+static void join(struct adapt *a, struct policy *x, const struct policy *y, struct joined *j)
+{
+    begin_joining(j, x);
+    if (x->count + y->count > x->cap) {
+        x->cap = 2 * (x->count + y->count);
+        struct slice *all = ARENA_ARRAY(a->arena, struct slice, x->cap);
+        if (x->count > 0)
+            memcpy(all, x->subjects, x->count * sizeof *all);
+        x->subjects = all;
     }
-    x->subjects = all;
-    x->count = n;
+    for (size_t i = 0; i < y->count; i++)
+        if (map_put(&j->names, y->subjects[i], j) == NULL)
+            x->subjects[x->count++] = y->subjects[i];
+    if (x->names == NAMES_NONE)
+        x->names = y->names;
+    else if (y->names != NAMES_NONE && y->names != x->names)
+        x->names = NAMES_MIXED;
 }
 
 /* Whether the policy at `i` is to be looked at again: it, or one behind it, has gone. */
-static bool combine_with(struct app *t, size_t i, size_t *k)
+static bool combine_with(struct app *t, size_t i, size_t *k, struct joined *j)
 {
     struct policy *x = t->policies[i], *y = t->policies[*k];
     if (x == y || equal(x, y)) {
@@ -503,7 +522,7 @@ static bool combine_with(struct app *t, size_t i, size_t *k)
         drop(t, i);
         return true;
     }
-    join(t->a, x, y);
+    join(t->a, x, y, j);
     drop(t, (*k)--);
     return false;
 }
@@ -512,12 +531,17 @@ static void consolidate(struct app *t)
 {
     sort_stable(t->policies, t->count, sizeof *t->policies, more_specific, t->a);
     drop_empty(t);
+    struct joined joined = {.of = NULL};
+    map_init(&joined.names, false);
+    for (size_t i = 0; i < t->count; i++)
+        t->policies[i]->names = names_of(t->policies[i]);
     for (size_t i = 0; i < t->count; i++)
         for (size_t k = i + 1; k < t->count; k++)
-            if (combine_with(t, i, &k)) {
+            if (combine_with(t, i, &k, &joined)) {
                 i--;
                 break;
             }
+    map_deinit(&joined.names);
 }
 
 /* --- the app --- */
