@@ -404,17 +404,13 @@ static void drop(struct app *t, size_t i)
 /* Policies that say nothing go, unless they keep names away from one that does. */
 static void drop_empty(struct app *t)
 {
-    size_t empty = 0, all = t->count;
     for (size_t i = 0; i < t->count; i++) {
         if (!is_empty(t->policies[i], true))
             continue;
-        empty++;
         size_t k = shadowed(t, i);
         if (i + 1 == t->count || (k != SIZE_MAX && is_empty(t->policies[k], false)))
             drop(t, i--);
     }
-    if (empty == all)
-        t->count = 0;
 }
 
 static enum names names_of(const struct policy *p)
@@ -527,8 +523,20 @@ static bool combine_with(struct app *t, size_t i, size_t *k, struct joined *j)
     return false;
 }
 
+static bool all_empty(const struct app *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (!is_empty(t->policies[i], true))
+            return false;
+    return true;
+}
+
 static void consolidate(struct app *t)
 {
+    if (all_empty(t)) { /* as they mostly are, be there tens of thousands of sites */
+        t->count = 0;
+        return;
+    }
     sort_stable(t->policies, t->count, sizeof *t->policies, more_specific, t->a);
     drop_empty(t);
     struct joined joined = {.of = NULL};
