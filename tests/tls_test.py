@@ -3,6 +3,7 @@
 """TLS towards clients, with HTTP/1 over it, as TAP: which policy and certificate, versions, tickets,
 client certificates, what is no handshake or a bad one, bodies both ways, ends, tunnels, drains.
 Usage: tls_test.py PORTICO."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -13,8 +14,8 @@ import sys
 import threading
 import time
 
-from certificates import Authority
-from server import Server, run_cases, same
+from certificates import Authority, openssl
+from server import Server, free_port, run_cases, same
 
 PORTICO = os.path.abspath(sys.argv[1])
 CA = Authority()
@@ -24,6 +25,7 @@ THREE = CA.leaf("three", "DNS:one.example")
 CLIENT = CA.leaf("client", "DNS:client.example", "email:me@client.example")
 STRANGERS = Authority("Another Root")
 STRANGE = STRANGERS.leaf("strange", "DNS:client.example")
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 BIG = bytes(range(256)) * 20000  # 5 MB
 ABOUT = " ".join("{http.request.tls." + name + "}" for name in
                  ("version", "cipher_suite", "server_name", "proto", "resumed")) \
@@ -384,9 +386,9 @@ def clear_text(io):
         quiet(s)
 
 
-def hello():
+def hello(name="one.example"):
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    c = context().wrap_bio(incoming, outgoing, server_hostname="one.example")
+    c = context().wrap_bio(incoming, outgoing, server_hostname=name)
     with contextlib.suppress(ssl.SSLWantReadError):
         c.do_handshake()
     return outgoing.read()
@@ -536,6 +538,45 @@ def many(io):
         quiet(s)
 
 
+def long_keys(io):
+    """Keys of RSA whose work the pool does: many at once, and clients that leave meanwhile."""
+    pem, key = CA.path("rsa.pem"), CA.path("rsa.key")
+    if not os.path.exists(pem):
+        openssl("req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "10", "-subj", "/CN=rsa",
+                "-addext", "subjectAltName=DNS:rsa.example", "-keyout", f"{key}.{io}", "-out", pem)
+        os.rename(f"{key}.{io}", key)
+    with running(io, certificates=[(pem, key)], workers=1) as s:
+        def some():
+            for version in (V2, V3, V2, V3):
+                with connect(s, "rsa.example", context(version, root=pem)) as c:
+                    same(ask(c), (200, b"secure"))
+                with socket.create_connection(("127.0.0.1", s.port), 10) as gone:
+                    gone.sendall(hello("rsa.example"))
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            for done in [pool.submit(some) for _ in range(6)]:
+                done.result()
+        quiet(s)
+
+
+def protocols_of_addresses(io):
+    """h2c is each address's own; what handshakes agree on is the server's, as in Caddy."""
+    one, other = free_port(), free_port()
+    with running(io, members={"protocols": ["h1", "h2"], "listen_protocols": [["h1"], ["h1", "h2c"]],
+                              "listen": [f"127.0.0.1:{one}", f"127.0.0.1:{other}"]},
+                 policies=[]) as s:
+        for port, expected in ((one, b"HTTP/1.1 "), (other, bytes(2))):
+            with socket.create_connection(("127.0.0.1", port), 10) as c:
+                c.sendall(PREFACE)
+                got = c.recv(9)
+                same(got[:len(expected)], expected)
+    with running(io, members={"listen_protocols": [["h1"], ["h1", "h2"]],
+                              "listen": [f"127.0.0.1:{one}", f"127.0.0.1:{other}"]}) as s:
+        for port in (one, other):
+            with socket.create_connection(("127.0.0.1", port), 10) as raw, context(
+                    alpn=["h2", "http/1.1"]).wrap_socket(raw, server_hostname="one.example") as c:
+                same(c.selected_alpn_protocol(), "h2")
+
+
 run_cases([
     ("TLS 1.2 and 1.3 are spoken, older ones are not", versions),
     ("bodies of megabytes go both ways", bodies),
@@ -546,6 +587,8 @@ run_cases([
     ("protocols are agreed on", alpn),
     ("sessions are resumed on each worker and across reloads", resumption),
     ("a reload brings new certificates and keeps connections", reload),
+    ("long RSA keys are used by the pool, in numbers", long_keys),
+    ("an address has protocols of its own", protocols_of_addresses),
     ("an encrypted ClientHello is refused, not faked", hidden_names, ("epoll",)),
     ("clients are let in by their certificates, in each mode", client_certificates),
     ("clear text and garbage are answered as such", clear_text),
