@@ -850,6 +850,18 @@ def window_changes(new):
     same(len(c.answers[stream].body), 30)
 
 
+@row("9113 6.4", "nothing is sent on a stream behind RST_STREAM, though SETTINGS open its window")
+def window_behind_reset(new):
+    c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 0)])
+    stream = c.ask(request("GET", "/big"))
+    assert c.until(lambda: c.answers[stream].status == 200)
+    c.send(frame(WINDOW_UPDATE, 0, stream, struct.pack("!I", 0)) +
+           c.settings_frame([(frames.INITIAL_WINDOW_SIZE, 100)]))
+    same(c.answer(stream).reset, "PROTOCOL_ERROR")
+    assert c.alive() and c.alive()
+    same(c.answers[stream].body, b"")
+
+
 @row("9113 6.9.2", "a window may become negative, and is kept count of")
 def negative_window(new):
     c = new(settings=[(frames.INITIAL_WINDOW_SIZE, 100)])

@@ -37,9 +37,21 @@ static void check_allowed(void)
         ASSERT(c->stream_data[i] <= speaker.initial_max + speaker.stream_granted[i]);
 }
 
+static void distrust(void)
+{
+    speaker.broken = true;
+    speaker.client.frame_max = 0;
+}
+
+static void say_bytes(size_t n, size_t most)
+{
+    if (!send_piece(&speaker.client, slice_of(speaker.bytes, n), most))
+        distrust();
+}
+
 static void flush_out(size_t most)
 {
-    send_piece(&speaker.client, slice_of(speaker.bytes, speaker.len), most);
+    say_bytes(speaker.len, most);
     speaker.len = 0;
     check_allowed();
 }
@@ -176,7 +188,7 @@ static void settings(struct order o)
     h2_write_u32(at + 2, value);
     if (id == H2_SET_INITIAL_WINDOW_SIZE && value > speaker.initial_max)
         speaker.initial_max = value;
-    if (id == H2_SET_MAX_FRAME_SIZE && value > speaker.client.frame_max)
+    if (id == H2_SET_MAX_FRAME_SIZE && !speaker.broken && value > speaker.client.frame_max)
         speaker.client.frame_max = value;
 }
 
@@ -217,15 +229,14 @@ static void break_bytes(struct order o)
     if (speaker.len == 0)
         return;
     speaker.bytes[((size_t)o.a << 8 | o.b) % speaker.len] ^= (char)(o.c | 1);
-    speaker.broken = true;
-    speaker.client.frame_max = 0;
+    distrust();
 }
 
 /* The first part is sent, the rest comes later. */
 static void send_part(struct order o)
 {
     size_t n = ((size_t)o.a << 8 | o.b) % (speaker.len + 1);
-    send_piece(&speaker.client, slice_of(speaker.bytes, n), o.c & 1 ? 500 : SIZE_MAX);
+    say_bytes(n, o.c & 1 ? 500 : SIZE_MAX);
     memmove(speaker.bytes, speaker.bytes + n, speaker.len - n);
     speaker.len -= n;
     check_allowed();

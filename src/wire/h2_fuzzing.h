@@ -221,12 +221,14 @@ static void open_connection(struct client *c)
     h1_conn_open(&worker, &site, pair[1]);
 }
 
-/* Sends it, lets the server work, and reads so many bytes of its answers at most. */
-static void send_piece(struct client *c, struct slice piece, size_t most)
+/* Sends it, lets the server work, and reads so many bytes of its answers at most. False: the server
+ * does not take all of it, and the rest is lost. */
+static bool send_piece(struct client *c, struct slice piece, size_t most)
 {
-    (void)!send(c->fd, piece.ptr, piece.len, MSG_NOSIGNAL);
+    ssize_t n = send(c->fd, piece.ptr, piece.len, MSG_NOSIGNAL);
     turn(2);
     read_answers(c, most);
+    return n == (ssize_t)piece.len;
 }
 
 static void end_connection(struct client *c)

@@ -92,7 +92,7 @@ void h2_unschedule(struct h2_stream *s)
 
 void h2_window_grew(struct h2_stream *s)
 {
-    if (s->source.left > 0 && s->send_window > 0) {
+    if (s->source.left > 0 && s->send_window > 0 && !s->reset) {
         schedule_stream(s);
         h2_schedule(s->conn);
     }
