@@ -264,6 +264,8 @@ def other_leaf(ca, names, key=None, expired=False):
     order = dict(order, identifiers=[{"type": "dns", "value": n} for n in names])
     if key:
         class Request:
+            extensions = ()
+
             @staticmethod
             def public_key():
                 return key.public_key()

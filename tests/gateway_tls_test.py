@@ -1085,7 +1085,6 @@ def bad_options(io):
                  "open /nope: No such file"),
                 ({"client_certificate_file": GOOD[0], "client_certificate_key_file": CLIENT[1]},
                  "do not belong together"),
-                ({"client_certificate_automate": "x"}, "client_certificate_automate"),
                 ({"root_ca_pem_files": ["/nope"]}, "open /nope: No such file"),
                 ({"root_ca_pem_files": [empty]}, f"no certificate in {empty}"),
                 ({"root_ca_pool": ["!"]}, "is not base64"),

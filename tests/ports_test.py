@@ -3,18 +3,21 @@
 """The commands about ports, as TAP: the ledger as table, CSV, JSON and SARIF, findings and exit
 statuses, free ports, the log, the doctor, and what a running server tells of them.
 Usage: ports_test.py PORTICO. Ports are free ones that the kernel names; everything started is ended."""
+import contextlib
 import csv
 import http.client
 import io
 import json
 import os
 import pty
+import queue
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.dont_write_bytecode = True
@@ -291,17 +294,26 @@ def watches():
                                  cwd=p.path, env=p.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  text=True)
         p.started.append(watch)
-        port, seen = None, []
-        while "opened" not in seen:  # the first ones may have been there at its first look
+        seen = queue.Queue()  # read by a thread: what others open and close comes in between
+        threading.Thread(target=lambda: [seen.put(json.loads(line)) for line in watch.stdout],
+                         daemon=True).start()
+
+        def await_change(port, what, seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                with contextlib.suppress(queue.Empty):
+                    change = seen.get(timeout=0.1)
+                    if (change["port"], change["change"]) == (port, what):
+                        return True
+            return False
+
+        port = p.listen()
+        for _ in range(20):  # the first ones may have been there at its first look
+            if await_change(port, "opened", 1):
+                break
             port = p.listen()
-            time.sleep(0.3)
-            if port and select.select([watch.stdout], [], [], 0.7)[0]:
-                change = json.loads(watch.stdout.readline())
-                seen += [change["change"]] if change["port"] == port else []
         p.sockets.pop().close()
-        while "closed" not in seen:
-            change = json.loads(watch.stdout.readline())
-            seen += [change["change"]] if change["port"] == port else []
+        assert await_change(port, "closed", 20), "no word of the port that was closed"
         watch.send_signal(signal.SIGINT)
         same(watch.wait(20), 0)
         watch.stdout.close()

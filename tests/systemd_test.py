@@ -3,6 +3,7 @@
 """The unit under a real systemd, as TAP: one that is process 1 of namespaces that the test makes, above
 an overlay of this machine's files, so that nothing outside is touched. Usage: systemd_test.py PORTICO
 [TEXT]."""
+import contextlib
 import os
 import shutil
 import signal
@@ -50,6 +51,30 @@ ln -s portico usr/bin/caddy
 container=lxc exec chroot . /lib/systemd/systemd --system --unit=bare.target --log-target=null
 """
 
+def own_group(folder):
+    """A control group for a machine: its systemd takes what it stands in for the root of all."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        roots = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+    if not roots:
+        raise Skip("no control groups of version 2 here")
+    path = os.path.join(roots[0], os.path.basename(FOLDER) + os.path.basename(folder))
+    try:
+        os.mkdir(path)
+    except OSError as e:
+        raise Skip(f"no control group can be made here: {e}") from e
+    return path
+
+
+def remove_group(path):
+    for _ in range(100):
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if not os.path.exists(path):
+            return
+        time.sleep(0.05)
+
+
 SITE = ":80 {\n\trespond %s\n}\n"
 SLOW = """import http.server, time
 class Slow(http.server.BaseHTTPRequestHandler):
@@ -96,8 +121,9 @@ class Machine:
             raise Skip("systemd is not installed")
         folder = tempfile.mkdtemp(dir=FOLDER)
         self.log = open(f"{folder}.log", "w+", encoding="utf-8")
+        self.group = own_group(folder)
         self.outer = subprocess.Popen(
-            ["unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup",
+            ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', self.group, "unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup",
              "--kill-child", "sh", "-c", BEGIN, "begin", folder, SOURCE, PORTICO, io],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         try:
@@ -152,6 +178,7 @@ class Machine:
         self.outer.kill()
         self.outer.wait(10)
         self.log.close()
+        remove_group(self.group)
 
     def __enter__(self):
         return self

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "keeper/keeper_parts.h"
 
-enum { OWN_MAX = 4096 };
+enum { OWN_MAX = 4096, INHERITED_MAX = 1024 };
 
 static struct held *find_held(struct keeper *k, const struct keeper_message *m)
 {
@@ -81,6 +81,15 @@ static void give_away(const struct held *h, uid_t uid, gid_t gid)
         close(fd);
 }
 
+/* What the keeper was started with; descriptors of its own are nobody's to ask for. */
+static uint64_t inherited[INHERITED_MAX / 64];
+
+static bool was_inherited(struct slice number)
+{
+    uint64_t n;
+    return slice_to_u64(number, INHERITED_MAX - 1, &n) && (inherited[n / 64] >> (n % 64) & 1) != 0;
+}
+
 static void open_held(struct keeper *k, const struct keeper_message *m, struct keeper_message *answer)
 {
     struct held *h = free_held(k);
@@ -95,6 +104,7 @@ static void open_held(struct keeper *k, const struct keeper_message *m, struct k
     static ino_t own[OWN_MAX];
     struct listen_request r = {network, slice_from(m->host), m->port, single ? 1 : m->count, own,
                                own_inodes(k, own, OWN_MAX)};
+    r.no_descriptor = network_is_fd(network) && !was_inherited(r.host);
     answer->error = listen_open(&r, h->fds, &h->port, answer->text, sizeof answer->text);
     if (answer->error != OK)
         return;
@@ -160,6 +170,11 @@ void held_release_unwanted(struct keeper *k)
 void held_handed_over(void)
 {
     uint64_t count, pid;
+    struct stat s;
+    for (int fd = 3; fd < INHERITED_MAX; fd++) {
+        if (fstat(fd, &s) == 0 && S_ISSOCK(s.st_mode))
+            inherited[fd / 64] |= UINT64_C(1) << (fd % 64);
+    }
     const char *fds = getenv("LISTEN_FDS"), *to = getenv("LISTEN_PID");
     if (fds == NULL || to == NULL || !slice_to_u64(slice_from(fds), 1000, &count) ||
         !slice_to_u64(slice_from(to), INT32_MAX, &pid) || (pid_t)pid != getpid())

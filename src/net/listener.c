@@ -261,7 +261,7 @@ static enum err open_fd(const struct listen_request *r, int *fds, uint16_t *port
     uint64_t n;
     int listens = 0, type = 0;
     socklen_t len = sizeof listens;
-    if (!slice_to_u64(r->host, 1 << 20, &n) ||
+    if (r->no_descriptor || !slice_to_u64(r->host, 1 << 20, &n) ||
         getsockopt((int)n, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0 || !listens ||
         getsockopt((int)n, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM) {
         snprintf(c->text, c->cap, "listen fd/" SLICE_FMT ": no listening stream socket was handed "

@@ -17,6 +17,7 @@ struct listen_request {
     unsigned count;             /* sockets that share the address (SO_REUSEPORT); 1 for unix, fd */
     const ino_t *own;           /* inodes of sockets of ours: they may share the port, as ":80" and */
     size_t own_count;           /* "127.0.0.1:80" of one configuration do */
+    bool no_descriptor;         /* the number of an fd/N is not one that was inherited */
 };
 
 /* Opens `count` sockets into fds: bound, listening, non-blocking, close-on-exec. Port 0 lets the
