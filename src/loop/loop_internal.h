@@ -13,7 +13,7 @@ enum {
     LENT_SIZE = 16384,
     WHEEL_SLOTS = 8192,
     WHEEL_TICK_MS = 4, /* one turn of the wheel: 32 s */
-    TURN_SLICE = 16,   /* completions, behind which what was put off runs */
+    TURN_SLICE = 4,    /* completions, behind which what was put off runs */
 };
 
 struct loop_backend {
