@@ -619,9 +619,9 @@ def adopted():
         k.line()
         k.ready()
         os.kill(k.server, signal.SIGKILL)
-        os.kill(third["pid"], signal.SIGKILL)
         k.wire.close()
         k.accept()
+        os.kill(third["pid"], signal.SIGKILL)  # not before: it might be told to the one that is gone
         until(lambda: not alive(third["pid"]))
         k.send(kind=LIST)
         a, b, c = k.hear(LISTED), k.hear(LISTED), k.hear(LISTED)
