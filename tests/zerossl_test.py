@@ -255,7 +255,8 @@ def _():
                     p = subprocess.run([DRIVER, json.dumps(task)], capture_output=True, text=True,
                                        timeout=60)
                     assert json.loads(p.stdout)["ok"], p.stdout
-            same((len(ca.accounts), ca.count("newAccount")), (1, 1))
+            said = open(w.folder + "/caddy.log").read()[-3000:]
+            assert (len(ca.accounts), ca.count("newAccount")) == (1, 1), (first, ca.log, said)
             same(len(glob.glob(data + "/acme/*/users/*/*")), 2)
             ca.stop()
 
