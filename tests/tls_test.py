@@ -199,7 +199,7 @@ def pipelined(io):
 def slow_reader(io):
     with running(io) as s:
         with connect(s) as c:
-            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # less: the kernel waits with each window
             c.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             head = read_head(c)
             assert b"200 OK" in head
