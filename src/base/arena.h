@@ -31,7 +31,7 @@ void *arena_alloc_slow(struct arena *, size_t size);
 /* 16-byte aligned, uninitialised; never NULL. */
 static inline void *arena_alloc(struct arena *a, size_t size)
 {
-    size_t need = (size + 15) & ~(size_t)15;
+    size_t need = (size + 15 + (size == 0)) & ~(size_t)15;
     if (__builtin_expect(need < size || need > (size_t)(a->end - a->at), 0))
         return arena_alloc_slow(a, size);
     void *p = a->at;
