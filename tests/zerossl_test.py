@@ -248,6 +248,7 @@ def _():
             issuer = {"module": "acme", "ca": ca.url, "email": "me@example.com"}
             task = {"storage": data, "action": "issue", "names": ["p.example"], "http_port": w.http,
                     "issuer": issuer}
+            counts = []  # of accounts: the second one adds none (this caddy may ask twice at its start)
             for who in (("caddy", "portico") if first == "caddy" else ("portico", "caddy")):
                 if who == "caddy":
                     run_caddy(w, ca, data, "c.example")
@@ -255,8 +256,10 @@ def _():
                     p = subprocess.run([DRIVER, json.dumps(task)], capture_output=True, text=True,
                                        timeout=60)
                     assert json.loads(p.stdout)["ok"], p.stdout
+                counts.append((len(ca.accounts), ca.count("newAccount")))
             said = open(w.folder + "/caddy.log").read()[-3000:]
-            assert (len(ca.accounts), ca.count("newAccount")) == (1, 1), (first, ca.log, said)
+            assert counts[0] == counts[1] and (first == "caddy" or counts[0] == (1, 1)), \
+                (first, counts, ca.log, said)
             same(len(glob.glob(data + "/acme/*/users/*/*")), 2)
             ca.stop()
 
