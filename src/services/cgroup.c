@@ -25,7 +25,7 @@
 #define CGROUP2_MAGIC 0x63677270
 #define CPU_PERIOD_US UINT64_C(100000)
 
-enum { PATH_CAP = 4096 };
+enum { REMOVALS = 250 /* of 2 ms: killed processes of a busy machine go slowly */, PATH_CAP = 4096 };
 
 /* --- files of a group --- */
 
@@ -193,7 +193,7 @@ static void end_left_over(int folder, const char *name)
     cgroup_kill(fd);
     if (fd >= 0)
         close(fd);
-    for (int i = 0; i < 50 && unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno == EBUSY; i++)
+    for (int i = 0; i < REMOVALS && unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno == EBUSY; i++)
         usleep(2000);
 }
 
@@ -355,6 +355,6 @@ void cgroup_remove(int folder)
     snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
     ssize_t n = readlink(link, path, sizeof path - 1);
     close(folder);
-    for (int i = 0; n > 0 && i < 50 && rmdir(path) != 0 && errno == EBUSY; i++)
+    for (int i = 0; n > 0 && i < REMOVALS && rmdir(path) != 0 && errno == EBUSY; i++)
         usleep(2000); /* the last of it is being put away */
 }
