@@ -49,8 +49,9 @@ static bool may_cut(const struct command_line *l, const struct enforce_plan *pla
     struct slice *cut;
     size_t count;
     if (enforce_would_cut(plan, arena, &cut, &count) != OK) {
-        fprintf(stderr, "Warning: who is connected now could not be read, so nobody was protected.\n");
-        return true;
+        fprintf(stderr, "%s: who is connected now could not be read, so nobody is protected.\n",
+                flag_on(l, "force") ? "Warning" : "Refused");
+        return flag_on(l, "force") || flag_on(l, "dry-run");
     }
     for (size_t i = 0; i < count; i++)
         fprintf(stderr, "%s: " SLICE_FMT ".\n", flag_on(l, "force") ? "Warning" : "Refused",

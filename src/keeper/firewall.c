@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,19 +21,13 @@ enum { HELPER_FD = 3 };
 
 static _Noreturn void become_helper(int fd, char **argv, pid_t parent)
 {
-    sigset_t none;
     char *arguments[] = {argv[0], NULL};
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nft's transaction is the kernel's: all of it or nothing */
-    if (getppid() != parent)
-        _exit(1);
+    again_begin(parent); /* nft's transaction is the kernel's: all of it or nothing */
     if (fd == HELPER_FD ? fcntl(fd, F_SETFD, 0) != 0 : dup2(fd, HELPER_FD) < 0)
         _exit(1);
     close_range(HELPER_FD + 1, ~0U, 0);
     signal(SIGPIPE, SIG_DFL);
     setenv(FIREWALL_ENV, "3", 1);
-    unsetenv("NOTIFY_SOCKET");
     execv("/proc/self/exe", arguments);
     _exit(1);
 }

@@ -58,6 +58,12 @@ struct keeper {
     struct held held[LISTENERS_MAX];
 };
 
+/* --- again.c --- */
+
+/* In a child that is about to be this program again: it ends with the keeper, hears every signal, and
+ * has nothing in its environment that is the keeper's own. */
+void again_begin(pid_t parent);
+
 /* --- held.c --- */
 
 void held_listen(struct keeper *, const struct keeper_message *); /* answers it */
@@ -73,6 +79,7 @@ void held_handed_over(void);
 
 void firewall_init(struct keeper *);
 void firewall_enforce(struct keeper *, int fd); /* takes the descriptor over */
+
 /* --- ledger_reader.c --- */
 
 void reader_start(struct keeper *); /* answers with the pipe that it writes to */

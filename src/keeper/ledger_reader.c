@@ -6,11 +6,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -22,19 +19,11 @@ static void child_exec(int out, pid_t parent)
 {
     char *const argv[] = {(char[]){"portico"}, (char[]){"ports"}, (char[]){"--whole"}, NULL};
     const struct rlimit limit = {READER_SECONDS, READER_SECONDS};
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
+    again_begin(parent);
     (void)setrlimit(RLIMIT_CPU, &limit);
     int none_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (none_fd < 0 || dup2(none_fd, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
         _exit(1);
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_PID");
     execv("/proc/self/exe", argv);
     _exit(1);
 }

@@ -76,7 +76,7 @@ void programs_allow(struct keeper *, const char *who);
 void programs_start(struct keeper *, const struct supervisor_message *, const int *fds,
                     unsigned count);
 struct held_socket *program_socket_find(struct keeper *, const char *name, uint32_t replica);
-void program_socket_release(struct held_socket *); /* NULL: nothing */
+void program_socket_release(struct keeper *, struct held_socket *); /* NULL: nothing */
 
 /* --- program_guards.c --- */
 

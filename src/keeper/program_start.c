@@ -72,10 +72,11 @@ struct held_socket *program_socket_find(struct keeper *k, const char *name, uint
     return NULL;
 }
 
-void program_socket_release(struct held_socket *h)
+void program_socket_release(struct keeper *k, struct held_socket *h)
 {
     if (h == NULL)
         return;
+    k->programs.sockets_count--;
     close(h->fd);
     list_remove(&h->node);
     mem_free(h);
@@ -96,12 +97,16 @@ static enum err hold_socket(struct keeper *k, const struct launch *l, int *fd, c
     snprintf(name, sizeof name, SLICE_FMT, SLICE_ARG(l->service));
     struct held_socket *h = program_socket_find(k, name, l->replica);
     if (h != NULL && (!l->socket || h->port != l->port || !slice_is(l->host, h->host))) {
-        program_socket_release(h);
+        program_socket_release(k, h);
         h = NULL;
     }
     *fd = h != NULL ? h->fd : -1;
     if (h != NULL || !l->socket)
         return OK;
+    if (k->programs.sockets_count >= PROGRAMS_MAX) {
+        snprintf(error, cap, "there are %d sockets of services already", PROGRAMS_MAX);
+        return ERR_LIMIT;
+    }
     h = NEW(struct held_socket);
     struct listen_request r = {.network = SLICE("tcp"), .host = l->host, .port = l->port, .count = 1};
     enum err e = listen_open(&r, fd, &h->port, error, cap);
@@ -116,6 +121,7 @@ static enum err hold_socket(struct keeper *k, const struct launch *l, int *fd, c
     h->replica = l->replica;
     h->fd = *fd;
     list_append(&k->programs.sockets, &h->node);
+    k->programs.sockets_count++;
     return OK;
 }
 

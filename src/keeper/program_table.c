@@ -115,10 +115,10 @@ static bool tell_end(struct program *p)
 {
     if ((p->tell & TELL_EXITED) == 0 || p->server != p->keeper->programs.server)
         return true;
-    if (programs_offer(p->keeper, &p->end, NULL, 0) == ERR_TIMEOUT)
-        return false;
-    p->tell &= ~(unsigned)TELL_EXITED;
-    return true;
+    enum err e = programs_offer(p->keeper, &p->end, NULL, 0);
+    if (e == OK) /* else the server has died, and the next one is told */
+        p->tell &= ~(unsigned)TELL_EXITED;
+    return e != ERR_TIMEOUT;
 }
 
 static bool flush_all(struct keeper *k)

@@ -115,7 +115,7 @@ static void obey(struct keeper *k, const struct supervisor_message *m, const int
         programs_allow(k, m->text);
         break;
     case SUPERVISE_RELEASE:
-        program_socket_release(program_socket_find(k, m->name, m->replica));
+        program_socket_release(k, program_socket_find(k, m->name, m->replica));
         break;
     default:
         break;
@@ -268,7 +268,7 @@ void programs_deinit(struct keeper *k)
         (void)waitpid(g->guardhouse.pid, NULL, 0);
     disconnect(k);
     while (!list_empty(&g->sockets))
-        program_socket_release(CONTAINER_OF(g->sockets.next, struct held_socket, node));
+        program_socket_release(k, CONTAINER_OF(g->sockets.next, struct held_socket, node));
     while (g->allowed_count > 0)
         mem_free(g->allowed[--g->allowed_count]);
     cgroups_deinit(&g->groups);

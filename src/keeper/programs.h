@@ -8,7 +8,7 @@
  *    were allowed (SUPERVISE_ALLOW) before the server had its first listening socket, that is before
  *    anybody could talk to it; never uid or gid 0. Users of a later configuration need a restart.
  *  - A server that is root's may name any user. One that root did not start may name its own.
- *  - There are at most PROGRAMS_MAX of them.
+ *  - There are at most PROGRAMS_MAX of them, and as many sockets for them.
  */
 #pragma once
 
@@ -25,7 +25,8 @@ enum { PROGRAMS_MAX = 2048, ALLOWED_MAX = 256 };
 struct programs {
     struct list all;        /* of struct program, by start */
     unsigned count;
-    struct list sockets;    /* of struct held_socket (launch.socket) */
+    struct list sockets;    /* of struct held_socket (launch.socket), at most PROGRAMS_MAX */
+    unsigned sockets_count;
     struct watch wire;      /* the keeper's end of the pair with the server */
     struct child guardhouse;
     struct watch guard_wire;

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,12 +57,7 @@ static void pass_on(int fd, const char *variable)
 
 static void child_exec(struct keeper *k, int fd, int programs_fd, pid_t parent)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) /* it died before the line above */
-        _exit(1);
+    again_begin(parent);
     /* A terminal's signals go to the whole foreground group, and systemd's to all of a unit: only
      * the keeper acts on them. */
     static const int others[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGPIPE};
@@ -71,12 +65,6 @@ static void child_exec(struct keeper *k, int fd, int programs_fd, pid_t parent)
         signal(others[i], SIG_IGN);
     pass_on(fd, KEEPER_ENV);
     pass_on(programs_fd, SUPERVISOR_ENV);
-    unsetenv("LISTEN_PID"); /* the sockets are the keeper's, and so is what systemd is told */
-    unsetenv("LISTEN_FDS");
-    unsetenv("LISTEN_FDNAMES");
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("WATCHDOG_PID");
-    unsetenv("WATCHDOG_USEC");
     execv("/proc/self/exe", k->argv);
     fprintf(stderr, "portico: cannot start the server process: %s\n", strerror(errno));
     _exit(1);

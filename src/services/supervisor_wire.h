@@ -64,8 +64,6 @@ enum err supervisor_send(int fd, const struct supervisor_message *, const int *f
 /* As supervisor_send, without waiting: ERR_TIMEOUT. */
 enum err supervisor_offer(int fd, const struct supervisor_message *, const int *fds, unsigned count);
 
-/* `count`: room in, received out; what is more than fits is closed. Descriptors come close-on-exec.
- * `flags`: MSG_DONTWAIT gives ERR_TIMEOUT when nothing is there. ERR_INVALID: not a message of ours,
- * nothing was received. Texts end in NUL. */
+/* As fd_message_receive (base/fd_message.h); texts end in NUL. */
 enum err supervisor_receive(int fd, struct supervisor_message *, int *fds, unsigned *count,
                             int flags);
