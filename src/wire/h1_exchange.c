@@ -96,30 +96,13 @@ void h1_end_exchange(struct h1_conn *c)
     c->site->done(c->site, x->generation);
 }
 
-/* The peer's address stays what it is as long as the connection: asked for once, kept in binary. */
-static const struct sockaddr_storage *peer_of(struct h1_conn *c, struct sockaddr_storage *a)
-{
-    struct sockaddr_in *four = (void *)a;
-    socklen_t len = sizeof *a;
-    if (c->given != NULL)
-        return &c->given->remote;
-    memset(a, 0, sizeof *four);
-    if (c->peer_four.sin_family == AF_INET) {
-        *four = c->peer_four;
-        return a;
-    }
-    memset(a, 0, sizeof *a);
-    (void)!getpeername(c->stream.fd, (struct sockaddr *)a, &len);
-    if (a->ss_family == AF_INET)
-        c->peer_four = *four;
-    return a;
-}
-
 static void on_addresses(struct exchange *x)
 {
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    struct h1_conn *c = s->conn;
     struct sockaddr_storage a;
-    peer_text(peer_of(s->conn, &a), s->remote_text, sizeof s->remote_text, s->remote_port);
+    peer_text(c->given != NULL ? &c->given->remote : peer_address(c->stream.fd, &c->peer_four, &a),
+              s->remote_text, sizeof s->remote_text, s->remote_port);
     x->remote_host = slice_from(s->remote_text);
     x->remote_port = slice_from(s->remote_port);
 }

@@ -245,30 +245,13 @@ static void on_watch(struct exchange *x, bool on)
         fiber_cancel(s->fiber, ERR_CLOSED); /* it has left already */
 }
 
-/* The peer's address stays what it is as long as the connection: asked for once, kept in binary. */
-static const struct sockaddr_storage *peer_of(struct h2_conn *c, struct sockaddr_storage *a)
-{
-    struct sockaddr_in *four = (void *)a;
-    socklen_t len = sizeof *a;
-    if (c->given != NULL)
-        return &c->given->remote;
-    memset(a, 0, sizeof *four);
-    if (c->peer_four.sin_family == AF_INET) {
-        *four = c->peer_four;
-        return a;
-    }
-    memset(a, 0, sizeof *a);
-    (void)!getpeername(c->fd, (struct sockaddr *)a, &len);
-    if (a->ss_family == AF_INET)
-        c->peer_four = *four;
-    return a;
-}
-
 static void on_addresses(struct exchange *x)
 {
     struct h2_stream *s = h2_of(x);
+    struct h2_conn *c = s->conn;
     struct sockaddr_storage a;
-    peer_text(peer_of(s->conn, &a), s->remote_text, sizeof s->remote_text, s->remote_port);
+    peer_text(c->given != NULL ? &c->given->remote : peer_address(c->fd, &c->peer_four, &a),
+              s->remote_text, sizeof s->remote_text, s->remote_port);
     x->remote_host = slice_from(s->remote_text);
     x->remote_port = slice_from(s->remote_port);
 }

@@ -43,6 +43,21 @@ static void put_four(const struct in_addr *a, char *at)
     }
 }
 
+const struct sockaddr_storage *peer_address(int fd, struct sockaddr_in *four,
+                                            struct sockaddr_storage *a)
+{
+    socklen_t len = sizeof *a;
+    if (four->sin_family == AF_INET) {
+        memcpy(a, four, sizeof *four);
+        return a;
+    }
+    memset(a, 0, sizeof *a);
+    (void)!getpeername(fd, (struct sockaddr *)a, &len);
+    if (a->ss_family == AF_INET)
+        memcpy(four, a, sizeof *four);
+    return a;
+}
+
 void peer_text(const struct sockaddr_storage *a, char *host, size_t cap, char port[8])
 {
     const struct sockaddr_in *four = (const void *)a;

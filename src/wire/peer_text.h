@@ -11,5 +11,10 @@
 
 enum { ADDRESS_TEXT = INET6_ADDRSTRLEN + 1 + IF_NAMESIZE }; /* "fe80::1%eth0" */
 
+/* The peer of a connection. It stays what it is, so it is asked for once: an IPv4 one is kept in
+ * `four`, which is zero before. Returns `a`. */
+const struct sockaddr_storage *peer_address(int fd, struct sockaddr_in *four,
+                                            struct sockaddr_storage *a);
+
 /* An IPv4 address that is mapped into IPv6 reads as IPv4; a Unix socket's is "@". */
 void peer_text(const struct sockaddr_storage *, char *host, size_t cap, char port[8]);
