@@ -23,7 +23,7 @@ import urllib.error
 import urllib.request
 
 sys.dont_write_bytecode = True
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 PORTICO, DRIVER = sys.argv[1:3]
 WANTED = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -44,14 +44,6 @@ NAMESPACE = "urn:ietf:params:acme:error:"
 
 def test(sentence):
     return lambda function: TESTS.append((sentence, function))
-
-
-def same(got, want):
-    assert got == want, "got %r, want %r" % (got, want)
-
-
-def has(text, part):
-    assert part in text, "%r is not in %r" % (part, text)
 
 
 class World:

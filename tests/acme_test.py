@@ -18,7 +18,7 @@ import time
 
 sys.dont_write_bytecode = True
 from forward_proxy import Proxy  # noqa: E402 (beside this file)
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 try:
     from acme_server import Authority, Fault, NAMESPACE, pem, web_files
@@ -37,14 +37,6 @@ TESTS = []
 
 def test(sentence):
     return lambda function: TESTS.append((sentence, function))
-
-
-def same(got, want):
-    assert got == want, "got %r, want %r" % (got, want)
-
-
-def has(text, part):
-    assert part in text, "%r is not in %r" % (part, text)
 
 
 class World:

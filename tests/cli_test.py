@@ -15,7 +15,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 count = failed = 0
@@ -28,15 +28,6 @@ class Skip(Exception):
 def need_module(place, name):
     if name not in place.run("list-modules")[0]:
         raise Skip(f"no {name} in this build yet")
-
-
-def same(got, want):
-    assert got == want, f"got {got!r}, want {want!r}"
-
-
-def has(text, *parts):
-    for part in parts:
-        assert part in text, f"no {part!r} in {text!r}"
 
 
 class Place:

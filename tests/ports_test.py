@@ -21,20 +21,11 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 ROW = {"port", "protocol", "family", "address", "namespace", "reach", "reach_from", "owners", "iana",
        "declared", "findings"}
-
-
-def same(got, want):
-    assert got == want, f"got {got!r}, want {want!r}"
-
-
-def has(text, *parts):
-    for part in parts:
-        assert part in text, f"no {part!r} in {text!r}"
 
 
 class Place:

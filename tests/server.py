@@ -33,6 +33,11 @@ def same(got, want):
     assert got == want, f"got {got!r}, want {want!r}"
 
 
+def has(text, *parts):
+    for part in parts:
+        assert part in text, f"no {part!r} in {text!r}"
+
+
 class Server:
     """`members` go into the JSON of the server, `top` into the document, `routes` replace the one
     answer of `body`, `apps` stand beside the http one; `prefix` is a command before the program, `started` goes to Popen. With `awaited`

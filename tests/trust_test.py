@@ -14,7 +14,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 STORE = "/usr/local/share/ca-certificates"
@@ -24,15 +24,6 @@ count = failed = 0
 
 class Skip(Exception):
     """This machine cannot run the test."""
-
-
-def same(got, want):
-    assert got == want, f"got {got!r}, want {want!r}"
-
-
-def has(text, *parts):
-    for part in parts:
-        assert part in text, f"no {part!r} in {text!r}"
 
 
 def private_stores():

@@ -19,7 +19,7 @@ import urllib.request
 
 sys.dont_write_bytecode = True
 from forward_proxy import Proxy  # noqa: E402 (beside this file)
-from server import free_port  # noqa: E402 (beside this file)
+from server import free_port, has, same  # noqa: E402 (beside this file)
 
 DRIVER = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -35,14 +35,6 @@ TESTS = []
 
 def test(sentence):
     return lambda function: TESTS.append((sentence, function))
-
-
-def same(got, want):
-    assert got == want, "got %r, want %r" % (got, want)
-
-
-def has(text, part):
-    assert part in text, "%r is not in %r" % (part, text)
 
 
 class Api(Authority):
