@@ -2,7 +2,7 @@
 /*
  * Keeping ports shut: what is declared, as one nftables table of our own, `inet portico`, replaced in
  * one transaction. Making the script is pure; `nft -f -` is run by the privileged side only (the
- * keeper's helper process, or `portico ports apply` as root). docs/decisions has the table's design.
+ * keeper's helper process, or `portico ports apply` as root). The table's design: docs/decisions/0018.
  *
  * A trial is rolled back by the kernel's own timer: the new rules stand beside those in force, and
  * are chosen by a set whose elements expire.

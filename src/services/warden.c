@@ -4,7 +4,7 @@
  * the program runs, the warden may be waiting for what it cannot hurry (users of a directory in the
  * network): then a parent-death signal ends it, and by another one the program's process.
  * When the warden itself is killed, the program dies by its own parent-death signal, and what else
- * descends from it becomes the guardhouse's, which kills it. docs/decisions has why.
+ * descends from it becomes the guardhouse's, which kills it. Why: docs/decisions/0017.
  *
  * When the program has ended, the rest of its tree is killed before EXITED is told: an instance that
  * has ended holds no port and no file any more.
