@@ -6,6 +6,7 @@ Usage: services_test.py PORTICO [TEXT]."""
 import http.client
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -308,35 +309,56 @@ def kills(io):
     services = [{"name": "a", "replicas": 2, "restart": {"give_up": 0, "max_delay": "200ms"}}]
     with Site(io, services) as s:
         s.ready("a", 2)
+        killed = []
+
+        def kill_another():
+            pids = [r["pid"] for r in s.describe()["replicas"]
+                    if r.get("state") == "ready" and r["pid"] not in killed]
+            if not pids:
+                return False
+            killed.append(pids[len(killed) % len(pids)])
+            os.kill(killed[-1], signal.SIGKILL)
+            return True
         with Load(s.server.port) as load:
-            for i in range(ROUNDS):
-                pids = [r["pid"] for r in s.describe()["replicas"] if r.get("state") == "ready"]
-                try:
-                    if pids:
-                        os.kill(pids[i % len(pids)], signal.SIGKILL)
-                except ProcessLookupError:  # it has just ended by the last one's turn
-                    pass
+            for _ in range(ROUNDS):
+                s.server.wait(kill_another, 20)
                 time.sleep(0.1)
         same(load.failed[:3], [])
-        print(f"# {ROUNDS} kills, {load.count} requests, none failed", flush=True)
+        assert load.count > ROUNDS, load.count
+        print(f"# {len(killed)} kills, {load.count} requests, none failed", flush=True)
 
 
 def unhealthy(io):
-    sick = f"/tmp/portico-sick-{os.getpid()}-{io}"
     health = {"uri": "/health", "interval": "60ms", "fails": 2}
-    with Site(io, [{"name": "a", "health": health, "env": {"SICK": sick}}]) as s:
-        try:
-            open(sick, "w").close()
-            s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "unhealthy")
-        finally:
-            os.unlink(sick)
-        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "ready")
+    with Site(io, [{"name": "a", "replicas": 2, "health": health, "env": {"SICK": "sick-{port}"}}]) as s:
+        s.ready("a", 2)
+        replica = s.describe()["replicas"][0]
+        sick = f"{s.folder}/sick-{replica['port']}"
+
+        def who_answers():
+            return {s.server.get()[1].decode().split()[1] for _ in range(20)}
+        same(len(who_answers()), 2)
+        open(sick, "w").close()
+        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "unhealthy")
+        same(str(replica["port"]) in who_answers(), False)
+        os.unlink(sick)
+        s.ready("a", 2)
+        s.server.wait(lambda: str(replica["port"]) in who_answers())
+        same(s.describe()["replicas"][0]["pid"], replica["pid"])
 
 
 def by_command(io):
-    health = {"command": ["/bin/sh", "-c", "test -n \"$PORT\" -a -d /proc/self"], "interval": "60ms"}
-    with Site(io, [{"name": "a", "health": health}]) as s:
+    health = {"command": ["/bin/sh", "-c", "echo $PORT > asked; test -e well"], "interval": "60ms",
+              "fails": 1}
+    with Site(io, [{"name": "a", "health": health}], awaited=False) as s:
+        s.server.wait(lambda: os.path.exists(f"{s.folder}/asked"), 20)
+        same(s.describe()["replicas"][0]["state"], "starting")
+        open(f"{s.folder}/well", "w").close()
         s.ready()
+        with open(f"{s.folder}/asked", encoding="ascii") as f:
+            same(int(f.read()), s.describe()["replicas"][0]["port"])
+        os.unlink(f"{s.folder}/well")
+        s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "unhealthy")
 
 
 def server_crash(io):
@@ -425,6 +447,30 @@ def socket_given(io):
     with Site(io, [{"name": "a", "socket": True}], app=SOCKET_APP) as s:
         pid = int(s.server.get()[1])
         same(s.pids(), [pid])
+
+
+def socket_stays(io):
+    with Site(io, [{"name": "a", "socket": True}], app=SOCKET_APP) as s:
+        before = s.pids()
+        same(s.server.api("POST", "/services/a/restart"), (200, ""))
+        s.server.wait(lambda: not alive(before[0]) and len(s.pids()) == 1)  # both may answer until then
+        assert s.pids() != before
+        same(s.server.get(), (200, str(s.pids()[0]).encode()))
+
+
+# --- users ---
+
+def as_user(io):
+    if os.geteuid() != 0:
+        raise Skip("root can give a service another user, nobody else")
+    services = [{"name": "a", "user": "nobody", "env": {"VERSION": "{port}"}}]
+    with Site(io, services) as s:
+        pid = s.pids()[0]
+        with open(f"/proc/{pid}/status", encoding="ascii") as f:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+        same((status["Uid"].split(), int(status["CapEff"], 16), status["NoNewPrivs"]),
+             ([str(pwd.getpwnam("nobody").pw_uid)] * 4, 0, "1"))
+        same(s.server.get()[1].split()[2], str(s.describe()["replicas"][0]["port"]).encode())
 
 
 # --- other languages ---
@@ -552,6 +598,8 @@ CASES = [
     ("beyond the queue and the deadline there is 503 with Retry-After", queue),
     ("a changed file starts it anew", watches, ("epoll",)),
     ("a socket is handed over", socket_given, ("epoll",)),
+    ("a program with a socket is changed over", socket_stays, ("epoll",)),
+    ("a service has the user that it names, and no right of portico's", as_user, ("epoll",)),
     ("node", node, ("epoll",)),
     ("php", php, ("epoll",)),
     ("portico service", command, ("epoll",)),
