@@ -4,6 +4,7 @@
 are really dropped. Usage: ports_apply_test.py PORTICO [TEXT]."""
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -247,6 +248,12 @@ def counts(place):
     listed = place.device.sh("nft list table inet portico")
     same("80 counter packets 0" in listed, False)
     same("22 counter packets 0" in listed, True)
+    told = good(place.portico("ports", "explain", "80/tcp", "--config", place.write(CADDYFILE)))
+    same(re.search(r"in force .*: [1-9]\d*\.$", told, re.M) is not None, True)
+    told = good(place.portico("ports", "explain", "22/tcp", "--config", place.write(CADDYFILE)))
+    same(re.search(r"in force .*: 0\.$", told, re.M) is not None, True)
+    good(place.apply())
+    same(place.device.sh("nft list table inet portico"), listed)
 
 
 def dry_run(place):

@@ -5,6 +5,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "app/cmd_ports.h"
 #include "app/config_file.h"
@@ -20,7 +21,8 @@ static const struct flag flags[] = {
     {"adapter", 'a', true, NULL, "name of the config adapter to apply", NULL},
     {"confirm", 0, true, "duration",
      "go back by itself after that time, unless `portico ports confirm` says to keep it", NULL},
-    {"force", 'f', false, NULL, "also when connections that exist now could not come again", NULL},
+    {"force", 'f', false, NULL,
+     "also when connections that exist now could not come again, or nothing has changed", NULL},
     {"dry-run", 'n', false, NULL, "print what nft would be given, and change nothing", NULL},
     {"envfile", 0, true, "strings", "environment file to load; may be given several times", NULL,
      FLAG_COMMAS},
@@ -57,6 +59,16 @@ static bool may_cut(const struct command_line *l, const struct enforce_plan *pla
         fprintf(stderr, "%s: " SLICE_FMT ".\n", flag_on(l, "force") ? "Warning" : "Refused",
                 SLICE_ARG(cut[i]));
     return count == 0 || flag_on(l, "force") || flag_on(l, "dry-run");
+}
+
+/* Then the counters go on. A table that somebody has changed by hand has its mark still: --force. */
+static bool is_in_force(const struct command_line *l, const struct enforce_plan *plan,
+                        const struct enforce_state *now, unsigned trial_s)
+{
+    char mark[17];
+    enforce_mark(plan, mark);
+    return !flag_on(l, "dry-run") && !flag_on(l, "force") && trial_s == 0 && now->trial == 0 &&
+           now->current != 0 && strcmp(now->current_mark, mark) == 0;
 }
 
 static int put_in_force(const struct command_line *l, const struct enforce_plan *plan,
@@ -96,6 +108,10 @@ static int apply(const struct command_line *l, const json_t *document, struct ar
     enum err e = enforce_state_read(arena, &now, error, sizeof error);
     if (e != OK && !flag_on(l, "dry-run"))
         return cli_fail("%s", error);
+    if (is_in_force(l, &wish.plan, &now, trial_s)) {
+        puts("In force already. `portico ports unapply` takes it away.");
+        return EXIT_OK;
+    }
     if (!may_cut(l, &wish.plan, arena))
         return cli_fail("nothing was changed. Declare those networks (22 tcp ssh from …), or use --force");
     buffer_init(&script, SCRIPT_MAX);
