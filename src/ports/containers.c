@@ -4,12 +4,17 @@
  * of all, containerd and CRI-O the annotated description that runc was given. They are only there
  * for root (or for the user whose containers they are), they may be of any version, and a container
  * can write into none of them; still they are read with a limit, and what does not look as expected
- * leaves the container with its id. No runtime is asked over its socket: that can take seconds, or
- * start it.
+ * leaves the container with its id. Those of a rootless Podman lie where a user may put anything, and
+ * root reads them: what is no regular file (a FIFO that nobody writes, a link to a device) is not even
+ * opened. No runtime is asked over its socket: that can take seconds, or start it.
  */
 #include "ports/containers.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "config/jsonx.h"
@@ -29,13 +34,27 @@ static const char *const descriptions[] = {
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
+static enum err read_regular(const char *path, struct buffer *b)
+{
+    char same[32];
+    struct stat st;
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return err_from_errno(errno);
+    snprintf(same, sizeof same, "/proc/self/fd/%d", fd);
+    enum err e = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read_whole_at(AT_FDCWD, same, b)
+                                                            : ERR_INVALID;
+    close(fd);
+    return e;
+}
+
 static json_t *load(struct slice path, struct arena *arena)
 {
     struct buffer b;
     struct diag d = {0};
     json_t *json = NULL;
     buffer_init(&b, FILE_MAX);
-    if (read_whole_at(AT_FDCWD, arena_str(arena, path), &b) == OK)
+    if (read_regular(arena_str(arena, path), &b) == OK)
         json = jsonx_load(SLICE_NONE, buffer_slice(&b), &d);
     buffer_deinit(&b);
     return json;

@@ -125,6 +125,24 @@ TEST("a container is called as its runtime's files say, else by its short id")
     CHECK(p != NULL && pclose(p) == 0);
 }
 
+TEST("what a user puts in the place of a runtime's file is not waited for")
+{
+    static char root[] = "/tmp/portico-containers-XXXXXX";
+    static const char list[] =
+        "/home/ann/.local/share/containers/storage/overlay-containers/containers.json";
+    char full[256], command[80];
+    CHECK(mkdtemp(root) != NULL);
+    make_file(root, list, "");
+    snprintf(full, sizeof full, "%s%s", root, list);
+    CHECK(unlink(full) == 0 && mkfifo(full, 0600) == 0);
+    check_name(root, RUNTIME_PODMAN, SLICE(ID), "/home/ann", "0123456789ab");
+    CHECK(unlink(full) == 0 && symlink("/dev/zero", full) == 0);
+    check_name(root, RUNTIME_PODMAN, SLICE(ID), "/home/ann", "0123456789ab");
+    snprintf(command, sizeof command, "rm -r %s", root);
+    FILE *p = popen(command, "r");
+    CHECK(p != NULL && pclose(p) == 0);
+}
+
 TEST("the user of a user's slice is known")
 {
     CHECK_INT(control_group_user(SLICE("/user.slice/user-1000.slice/x")), 1000);
