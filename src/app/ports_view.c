@@ -192,10 +192,11 @@ void ports_view_close(struct ports_view *v)
     arena_deinit(&v->arena);
 }
 
-void ports_view_tell_unseen(const struct ports_view *v)
+void ports_view_tell_unseen(struct ports_view *v)
 {
     for (size_t i = 0; i < v->table.unseen_count; i++)
-        fprintf(stderr, "Not seen: " SLICE_FMT "\n", SLICE_ARG(v->table.unseen[i]));
+        fprintf(stderr, "Not seen: " SLICE_FMT "\n",
+                SLICE_ARG(clean_text(v->table.unseen[i], &v->arena)));
 }
 
 /* --- output --- */

@@ -39,7 +39,7 @@ int ports_view_look(const struct command_line *, struct ports_view *);
 void ports_view_close(struct ports_view *);
 
 /* The sentences of what could not be seen, on stderr. */
-void ports_view_tell_unseen(const struct ports_view *);
+void ports_view_tell_unseen(struct ports_view *);
 
 /* The history's file: read (NULL: none) and replaced; failures are silent, since a look is worth
  * having without it. */

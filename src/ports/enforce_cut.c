@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "ports/enforce.h"
+#include "ports/ledger.h"
 
 enum { CHUNK = 65536, SENTENCES_MAX = 100, PEERS_MAX = 200000, PORTS = 65536 };
 
@@ -140,7 +141,7 @@ static struct slice program_of(uint32_t inode, struct arena *arena)
         snprintf(path, sizeof path, "/proc/%s/comm", d->d_name);
         FILE *f = fopen(path, "re");
         if (f != NULL && fgets(name, sizeof name, f) != NULL)
-            program = arena_copy(arena, slice_trim(slice_from(name)));
+            program = clean_text(slice_trim(slice_from(name)), arena);
         if (f != NULL)
             fclose(f);
     }

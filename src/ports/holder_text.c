@@ -7,16 +7,17 @@
 
 #include <stdio.h>
 
-#include "ports/sockets.h"
+#include "ports/ledger.h"
 
-static void add(char *out, size_t cap, const char *what, struct slice name)
+static void add(char *out, size_t cap, const char *what, struct slice name, struct arena *arena)
 {
     size_t used = strlen(out);
     if (name.len > 0)
-        snprintf(out + used, cap - used, ", %s" SLICE_FMT, what, SLICE_ARG(slice_take(name, 100)));
+        snprintf(out + used, cap - used, ", %s" SLICE_FMT, what,
+                 SLICE_ARG(clean_text(slice_take(name, 100), arena)));
 }
 
-static void tell(const struct port_entry *e, char *out, size_t cap)
+static void tell(const struct port_entry *e, char *out, size_t cap, struct arena *arena)
 {
     const struct port_owner *o = e->owners;
     while (o != NULL && o->pid == 0)
@@ -26,11 +27,12 @@ static void tell(const struct port_entry *e, char *out, size_t cap)
             snprintf(out, cap, "a process of the user " SLICE_FMT, SLICE_ARG(e->owners->user));
         return;
     }
-    snprintf(out, cap, SLICE_FMT " (pid %d", SLICE_ARG(slice_take(o->program, 64)), (int)o->pid);
-    add(out, cap, "user ", o->user);
-    add(out, cap, "unit ", o->unit);
-    add(out, cap, "container ", o->container);
-    add(out, cap, "service ", o->service);
+    snprintf(out, cap, SLICE_FMT " (pid %d", SLICE_ARG(clean_text(slice_take(o->program, 64), arena)),
+             (int)o->pid);
+    add(out, cap, "user ", o->user, arena);
+    add(out, cap, "unit ", o->unit, arena);
+    add(out, cap, "container ", o->container, arena);
+    add(out, cap, "service ", o->service, arena);
     size_t used = strlen(out);
     snprintf(out + used, cap - used, ")");
 }
@@ -49,7 +51,7 @@ void port_holder_text(uint16_t port, char *out, size_t cap)
         for (size_t i = 0; i < t.count && out[0] == '\0'; i++) {
             const struct port_entry *e = &t.entries[i];
             if (e->port == port && e->protocol == PORT_TCP && e->listening)
-                tell(e, out, cap);
+                tell(e, out, cap, &arena);
         }
     }
     arena_deinit(&arena);

@@ -52,7 +52,8 @@ static void put_declared(struct buffer *b, const struct port_entry *e, struct ar
         names = joined(arena, names, clean_text(d->name, arena));
         if (d->file.len > 0)
             places = joined(arena, places,
-                            arena_printf(arena, SLICE_FMT ":%u", SLICE_ARG(d->file), d->line));
+                            arena_printf(arena, SLICE_FMT ":%u",
+                                         SLICE_ARG(clean_text(d->file, arena)), d->line));
     }
     put_cell(b, kinds, false);
     put_cell(b, names, false);
