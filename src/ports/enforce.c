@@ -168,8 +168,15 @@ static void put_fresh(struct buffer *b)
     BUFFER_PUT(b, "add table " TABLE "\ndelete table " TABLE "\nadd table " TABLE "\n");
 }
 
+/* A name as we give them ("a", "a_3_tcp"); whoever may change tables may have made others, and nothing
+ * of theirs becomes a part of a script. */
 static bool of_generation(struct slice name, char g)
 {
+    for (size_t i = 1; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (c != '_' && (c < 'a' || c > 'z') && (c < '0' || c > '9'))
+            return false;
+    }
     return name.len > 0 && name.ptr[0] == g && (name.len == 1 || name.ptr[1] == '_');
 }
 

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 
+#include "base/text.h"
 #include "config/jsonx.h"
 #include "ports/enforce.h"
 #include "ports/nft_run.h"
@@ -17,12 +18,15 @@ static struct slice text_of(const json_t *o, const char *key)
     return slice_of(json_string_value(s), json_string_length(s));
 }
 
-/* "portico 0123456789abcdef" */
+/* "portico 0123456789abcdef"; it is written into scripts again, so it is nothing else. */
 static void read_mark(const json_t *rule, char out[17])
 {
     struct slice word, mark;
     slice_cut(text_of(rule, "comment"), ' ', &word, &mark);
-    if (slice_eq(word, SLICE("portico")) && mark.len == 16) {
+    bool good = slice_eq(word, SLICE("portico")) && mark.len == 16;
+    for (size_t i = 0; good && i < mark.len; i++)
+        good = hex_value(mark.ptr[i]) >= 0;
+    if (good) {
         memcpy(out, mark.ptr, 16);
         out[16] = '\0';
     }

@@ -142,6 +142,29 @@ TEST("what is in force is read back, with the time that a trial has left")
     json_decref(s);
 }
 
+TEST("nothing of a table that somebody else has changed gets into a script")
+{
+    static const char table[] =
+        "{\"nftables\":[{\"chain\":{\"name\":\"a\"}},{\"chain\":{\"name\":\"b_1\\ninclude \\\"/x\\\"\"}},"
+        "{\"set\":{\"name\":\"b_1;include\"}},{\"set\":{\"name\":\"trial\"}},"
+        "{\"rule\":{\"chain\":\"input\",\"comment\":\"portico \\\"\\ninclude \\\"/xyz\\\"\",\"expr\":["
+        "{\"goto\":{\"target\":\"a\"}}]}}]}";
+    json_t *t = json_loads(table, 0, NULL);
+    struct enforce_state now;
+    struct buffer b;
+    char error[200];
+    CHECK(t != NULL);
+    CHECK_OK(enforce_state_parse(t, NULL, &arena, &now, error, sizeof error));
+    CHECK(now.current == 'a' && now.chains_count == 2 && now.sets_count == 2);
+    now.trial = 'b';
+    buffer_init(&b, 1 << 16);
+    CHECK_OK(enforce_rollback_script(&now, &b));
+    CHECK(slice_find_slice(buffer_slice(&b), SLICE("goto a comment \"portico \"\n")) != SIZE_MAX);
+    CHECK(slice_find_slice(buffer_slice(&b), SLICE("include")) == SIZE_MAX);
+    buffer_deinit(&b);
+    json_decref(t);
+}
+
 TEST("counters are read of the sets of ports only")
 {
     static const char table[] =
