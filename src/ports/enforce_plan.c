@@ -103,15 +103,17 @@ static bool take(struct making *m, const struct port_declaration *d,
         g.from_count = from.count;
     }
     uint16_t number = group_of(m, &g);
-    for (unsigned p = 0; p < PORT_PROTOCOLS && number != NONE; p++) {
+    bool good = number != NONE;
+    for (unsigned p = 0; p < PORT_PROTOCOLS && good; p++) {
         if (d->any_protocol ? p > PORT_UDP : p != d->protocol)
             continue;
-        for (uint32_t port = d->first; port <= d->last; port++) {
+        for (uint32_t port = d->first; port <= d->last && good; port++) {
             uint16_t *at = &m->of[p][port];
             *at = join(m, *at, number);
+            good = *at != NONE; /* without a group a port would stand open */
         }
     }
-    return number != NONE;
+    return good;
 }
 
 /* Ports that the app names are forgotten first, so that several of its words still narrow each other. */

@@ -81,6 +81,24 @@ TEST("without a protocol both TCP and UDP are meant; an upstream is no listener"
     CHECK(allows(&quiet, PORT_TCP, 9000, "192.0.2.1"));
 }
 
+TEST("one group too many is an error, not a port that stands open")
+{
+    enum { GROUPS = 4095 };
+    struct port_declaration *d = ARENA_ARRAY(&arena, struct port_declaration, GROUPS + 1);
+    struct enforce_rules r = {d, GROUPS, REACH_WORLD};
+    struct enforce_plan p;
+    char error[200], prefix[32];
+    for (unsigned i = 0; i <= GROUPS; i++) {
+        unsigned net = i < GROUPS ? i : 1; /* the last: port 1 again, for the network of port 2 */
+        uint16_t number = (uint16_t)(i < GROUPS ? i + 1 : 1);
+        snprintf(prefix, sizeof prefix, "10.%u.%u.0/24", net >> 8, net & 255);
+        d[i] = from(port(number, number, REACH_NETWORK), prefix);
+    }
+    CHECK_OK(enforce_plan_make(&r, &arena, &p, error, sizeof error));
+    r.count++;
+    CHECK_INT(enforce_plan_make(&r, &arena, &p, error, sizeof error), ERR_LIMIT);
+}
+
 TEST("the table is written as it should stand")
 {
     struct port_declaration d[] = {port(80, 81, REACH_WORLD), port(3000, 3000, REACH_DEVICE),
