@@ -26,7 +26,7 @@ static struct slice text_of(const json_t *o, const char *key, struct arena *aren
 void ports_log_put(const json_t *change, bool colour, struct arena *arena, struct buffer *b)
 {
     char when[32];
-    struct tm tm;
+    struct tm tm = {0}; /* of a year that there cannot be, none is told */
     time_t time = (time_t)json_integer_value(json_object_get(change, "time"));
     struct slice what = text_of(change, "change", arena), owner = text_of(change, "owner", arena);
     struct slice was = text_of(change, "was", arena), protocol = text_of(change, "protocol", arena);

@@ -143,13 +143,22 @@ static json_t *look_json(const struct looks *l)
     return json_pack("{s:I,s:o}", "time", (json_int_t)l->time, "ports", ports);
 }
 
+/* The newest: what a file holds beyond them (it is no longer than that by our hand) is left. */
+static json_t *copy_log(const json_t *log)
+{
+    json_t *copy = json_array();
+    size_t n = json_array_size(log);
+    for (size_t i = n > HISTORY_CHANGES_MAX ? n - HISTORY_CHANGES_MAX : 0; i < n; i++)
+        json_array_append(copy, json_array_get(log, i));
+    return copy;
+}
+
 json_t *history_update(const json_t *history, const struct port_table *t, struct port_interval local,
                        size_t *changes)
 {
     struct looks l = {.time = t->time_ns / 1000000000};
-    const json_t *log = json_object_get(history, "log");
     arena_init(&l.arena, 65536);
-    l.log = json_is_array(log) ? json_copy((json_t *)log) : json_array();
+    l.log = copy_log(json_object_get(history, "log"));
     l.old_count = read_last(history, &l.arena, &l.old);
     read_table(&l, t, local);
     if (json_is_object(json_object_get(history, "last")) && l.fresh_count <= HISTORY_PORTS_MAX)
