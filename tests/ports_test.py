@@ -14,6 +14,7 @@ import queue
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -371,6 +372,32 @@ def server_tells():
         has(p.ports("explain", str(site), **mine)[0], "Second.caddyfile:8", "Second.caddyfile:5")
 
 
+def shakes(port):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("localhost", port), timeout=5) as raw:
+        with context.wrap_socket(raw, server_hostname="localhost") as tls:
+            return tls.version()
+
+
+def doctor_tls():
+    with Place() as p:
+        admin, site = free_port(), free_port()
+        p.write("Caddyfile", f"{{\n\tadmin localhost:{admin}\n\tskip_install_trust\n"
+                             f"\tauto_https disable_redirects\n}}\n"
+                             f"https://localhost:{site} {{\n\ttls internal\n\trespond ok\n}}\n")
+        p.spawn("run")
+        wait(lambda: ask(admin, "/config/")[0] == 200)
+
+        wait(lambda: shakes(site))
+        told = json.loads(p.run("doctor", "localhost", "--this-namespace", "--json",
+                                CADDY_ADMIN=f"localhost:{admin}")[0])
+        links = {link["name"]: link for link in told["sites"][0]["links"]}
+        same((links["TLS"]["state"], links["route"]["state"]), ("note", "ok"))
+        has(links["TLS"]["text"], "is not trusted here")
+        has(links["route"]["text"], "200")
+
+
 def doctor():
     with Place() as p:
         admin, site, gone = free_port(), free_port(), free_port()
@@ -425,6 +452,7 @@ TESTS = (
     ("the option ports: its JSON, its errors, conflicts with both lines", option_errors),
     ("a running server tells its ledger and where it was declared, and metrics", server_tells),
     ("doctor: the chain of a site", doctor),
+    ("doctor: a certificate that is not trusted is told of, and the route behind it", doctor_tls),
     ("without root it says what it could not see", without_root),
 )
 

@@ -2,6 +2,7 @@
 /*
  * portico doctor: walks the chain of each site, and says at the broken link what to do.
  */
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -110,6 +111,7 @@ static int run(const struct command_line *l)
     struct ports_view v;
     struct doctor_site *list;
     struct slice only = slice_from(l->args_count > 0 ? l->args[0] : NULL);
+    signal(SIGPIPE, SIG_IGN); /* who closes at once is a broken link, and not our end */
     int status = ports_view_open(l, &v);
     if (status != EXIT_OK) {
         ports_view_close(&v);

@@ -6,13 +6,11 @@
  * that hang on it are skipped.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -292,7 +290,6 @@ static void check_port(struct visit *v, const struct port_entry *e)
 
 static int connect_to(const struct addrinfo *a)
 {
-    struct timeval wait = {.tv_sec = ANSWER_S};
     int reason = 0, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     socklen_t len = sizeof reason;
     struct pollfd p = {fd, POLLOUT, 0};
@@ -300,7 +297,7 @@ static int connect_to(const struct addrinfo *a)
         return -1;
     if (connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
         reason = errno;
-        if (reason == EINPROGRESS && poll(&p, 1, CONNECT_MS) == 0)
+        if (reason == EINPROGRESS && poll(&p, 1, CONNECT_MS) <= 0)
             reason = ETIMEDOUT;
         else if (reason == EINPROGRESS)
             getsockopt(fd, SOL_SOCKET, SO_ERROR, &reason, &len);
@@ -310,9 +307,6 @@ static int connect_to(const struct addrinfo *a)
         errno = reason;
         return -1;
     }
-    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
     return fd;
 }
 
@@ -329,7 +323,9 @@ static int dial(struct arena *arena, struct slice host, unsigned port, const cha
         return -1;
     }
     *why = "no address";
-    for (const struct addrinfo *a = found; a != NULL && fd < 0; a = a->ai_next) {
+    unsigned tried = 0;
+    for (const struct addrinfo *a = found; a != NULL && fd < 0 && tried < ADDRESSES_MAX;
+         a = a->ai_next, tried++) {
         errno = 0;
         fd = connect_to(a);
         if (fd < 0)
@@ -339,12 +335,20 @@ static int dial(struct arena *arena, struct slice host, unsigned port, const cha
     return fd;
 }
 
-static struct slice plain_head(int fd, struct slice request, struct arena *arena)
+static bool await_bytes(int fd, uint64_t deadline_ns)
+{
+    struct pollfd p = {fd, POLLIN, 0};
+    uint64_t now = clock_mono_ns();
+    return now < deadline_ns && poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1) > 0;
+}
+
+/* A fresh connection takes a request of this length at once. */
+static struct slice plain_head(int fd, struct slice request, uint64_t deadline_ns, struct arena *arena)
 {
     char *head = arena_alloc(arena, 4096);
     size_t used = 0;
     ssize_t n = send(fd, request.ptr, request.len, MSG_NOSIGNAL);
-    while (n > 0 && used < 4096) {
+    while (n > 0 && used < 4096 && await_bytes(fd, deadline_ns)) {
         n = recv(fd, head + used, 4096 - used, 0);
         used += n > 0 ? (size_t)n : 0;
         if (slice_find_slice(slice_of(head, used), SLICE("\r\n\r\n")) != SIZE_MAX)
@@ -423,10 +427,11 @@ static void check_answer(struct visit *v)
                   "connecting to port %u failed: %s", v->site->port, why);
         return;
     }
+    uint64_t deadline_ns = clock_mono_ns() + ANSWER_S * NS_PER_S;
     struct tls_probe p = {.version = ""};
     if (!v->site->tls) {
-        tell_route(v, plain_head(fd, request, v->arena));
-    } else if (tls_probe(fd, host, request, v->arena, &p) == OK && p.shaken) {
+        tell_route(v, plain_head(fd, request, deadline_ns, v->arena));
+    } else if (tls_probe(fd, host, request, deadline_ns, v->arena, &p) == OK && p.shaken) {
         tell_certificate(v, &p);
         tell_route(v, p.head);
     } else {

@@ -2,7 +2,7 @@
 /*
  * A context of its own for one handshake: everything is accepted, so that also a certificate that
  * is not trusted can be told about; whether it is trusted is read from the verification that goes on
- * beside.
+ * beside. One deadline holds for all, so that a peer that sends a byte now and then does not keep us.
  */
 #include "tls/tls_probe.h"
 
@@ -10,6 +10,9 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
+
+#include "base/clock.h"
 
 enum { HEAD_MAX = 4096 };
 
@@ -23,10 +26,23 @@ static int on_verify(int good, X509_STORE_CTX *s)
     return 1;
 }
 
-static struct slice ssl_reason(struct arena *arena)
+/* Whether a call that ended so is to be made again: its direction is ready, in time. */
+static bool again(SSL *ssl, int result, uint64_t deadline_ns)
+{
+    int what = SSL_get_error(ssl, result);
+    uint64_t now = clock_mono_ns();
+    struct pollfd p = {SSL_get_fd(ssl), what == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, 0};
+    if ((what != SSL_ERROR_WANT_READ && what != SSL_ERROR_WANT_WRITE) || now >= deadline_ns)
+        return false;
+    return poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1) > 0;
+}
+
+static struct slice ssl_reason(bool late, struct arena *arena)
 {
     char text[256];
     unsigned long e = ERR_get_error();
+    if (late)
+        return SLICE("it was not finished in time");
     const char *reason = e != 0 ? ERR_reason_error_string(e) : NULL;
     snprintf(text, sizeof text, "%s", reason != NULL ? reason : "the connection was closed");
     ERR_clear_error();
@@ -56,14 +72,20 @@ static bool check_name(SSL *ssl, const char *name)
     return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
-static void ask(SSL *ssl, struct slice request, struct arena *arena, struct tls_probe *out)
+static void ask(SSL *ssl, struct slice request, uint64_t deadline_ns, struct arena *arena,
+                struct tls_probe *out)
 {
     char *head = arena_alloc(arena, HEAD_MAX);
     size_t used = 0;
-    if (SSL_write(ssl, request.ptr, (int)request.len) <= 0)
-        return;
-    while (used < HEAD_MAX) {
-        int n = SSL_read(ssl, head + used, (int)(HEAD_MAX - used));
+    int n;
+    while ((n = SSL_write(ssl, request.ptr, (int)request.len)) <= 0) {
+        if (!again(ssl, n, deadline_ns))
+            return;
+    }
+    while (used < HEAD_MAX && clock_mono_ns() < deadline_ns) {
+        n = SSL_read(ssl, head + used, (int)(HEAD_MAX - used));
+        if (n <= 0 && again(ssl, n, deadline_ns))
+            continue;
         if (n <= 0)
             break;
         used += (size_t)n;
@@ -75,32 +97,35 @@ static void ask(SSL *ssl, struct slice request, struct arena *arena, struct tls_
 }
 
 static enum err shake(SSL_CTX *ctx, int fd, struct slice name, struct slice request,
-                      struct arena *arena, struct tls_probe *out)
+                      uint64_t deadline_ns, struct arena *arena, struct tls_probe *out)
 {
     long first = X509_V_OK;
+    int n = 0;
     SSL *ssl = SSL_new(ctx);
     if (ssl == NULL)
         return ERR_LIMIT;
     SSL_set_app_data(ssl, &first);
     SSL_set_verify(ssl, SSL_VERIFY_PEER, on_verify);
     bool good = check_name(ssl, arena_str(arena, name)) && SSL_set_fd(ssl, fd) == 1;
-    out->shaken = good && SSL_connect(ssl) == 1;
+    while (good && (n = SSL_connect(ssl)) != 1 && again(ssl, n, deadline_ns))
+        ;
+    out->shaken = n == 1;
     if (out->shaken) {
         out->certificate = leaf_pem(ssl, arena);
         out->version = SSL_get_version(ssl);
         out->trusted = first == X509_V_OK;
         if (!out->trusted)
             out->why = slice_from(X509_verify_cert_error_string(first));
-        ask(ssl, request, arena, out);
+        ask(ssl, request, deadline_ns, arena, out);
     } else {
-        out->why = ssl_reason(arena);
+        out->why = ssl_reason(clock_mono_ns() >= deadline_ns, arena);
     }
     SSL_free(ssl);
     return OK;
 }
 
-enum err tls_probe(int fd, struct slice name, struct slice request, struct arena *arena,
-                   struct tls_probe *out)
+enum err tls_probe(int fd, struct slice name, struct slice request, uint64_t deadline_ns,
+                   struct arena *arena, struct tls_probe *out)
 {
     *out = (struct tls_probe){.version = ""};
     ERR_clear_error();
@@ -109,7 +134,7 @@ enum err tls_probe(int fd, struct slice name, struct slice request, struct arena
         SSL_CTX_free(ctx);
         return ERR_LIMIT;
     }
-    enum err e = shake(ctx, fd, name, request, arena, out);
+    enum err e = shake(ctx, fd, name, request, deadline_ns, arena, out);
     SSL_CTX_free(ctx);
     return e;
 }

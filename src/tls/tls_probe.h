@@ -16,7 +16,8 @@ struct tls_probe {
     struct slice head;        /* what came back for the request, up to 4 KiB */
 };
 
-/* `fd` is connected, with timeouts set, and stays the caller's. `name` is sent and checked (an
- * address is checked only). OK also where nothing of it worked: the probe says what did. */
-enum err tls_probe(int fd, struct slice name, struct slice request, struct arena *,
-                   struct tls_probe *);
+/* `fd` is connected, does not block, and stays the caller's; at `deadline_ns` (clock_mono_ns) all of it
+ * is over. `name` is sent and checked (an address is checked only). OK also where nothing of it worked:
+ * the probe says what did. */
+enum err tls_probe(int fd, struct slice name, struct slice request, uint64_t deadline_ns,
+                   struct arena *, struct tls_probe *);
