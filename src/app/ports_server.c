@@ -125,6 +125,7 @@ static void work(void *arg)
     struct port_table table;
     struct origins origins;
     uint64_t begun = clock_mono_ns();
+    l->error[0] = '\0';
     arena_init(&arena, 1 << 20);
     read_origins(l->origins, &origins);
     struct ledger_request r = {.document = l->document, .origins = &origins};
@@ -187,10 +188,9 @@ static void look_now(const json_t *document)
     l->document = json_incref((json_t *)document);
     buffer_init(&l->json, WHOLE_MAX);
     await_on_loop(begin, l);
-    if (await_offload(work, l) != OK) {
-        l->result = ERR_LIMIT;
-        snprintf(l->error, sizeof l->error, "too many jobs wait already");
-    }
+    l->result = ERR_LIMIT; /* until the work has begun; a look whose asker has gone meanwhile is one */
+    snprintf(l->error, sizeof l->error, "too many jobs wait already");
+    (void)await_offload(work, l);
     if (l->fd >= 0)
         close(l->fd);
     free_look(ports.newest);
