@@ -13,7 +13,8 @@
 
 #include "keeper/keeper_parts.h"
 
-enum { READER_SECONDS = 20 }; /* of computing, then it is ended by the kernel */
+/* Of computing, and of all together, waiting for a name service too; then the kernel ends it. */
+enum { READER_SECONDS = 20, READER_LIFE_S = 60 };
 
 static void child_exec(int out, pid_t parent)
 {
@@ -21,6 +22,8 @@ static void child_exec(int out, pid_t parent)
     const struct rlimit limit = {READER_SECONDS, READER_SECONDS};
     again_begin(parent);
     (void)setrlimit(RLIMIT_CPU, &limit);
+    signal(SIGALRM, SIG_DFL);
+    (void)alarm(READER_LIFE_S);
     int none_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (none_fd < 0 || dup2(none_fd, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
         _exit(1);
