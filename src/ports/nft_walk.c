@@ -42,7 +42,7 @@ struct walk {
     size_t moved_count;
     struct slice oif;
     struct slice why;
-    bool untracked, dnat, forward, over;
+    bool untracked, dnat, forward;
     bool ours; /* what this machine sends to itself: addresses were changed on the way out already */
     size_t steps;
 };
@@ -60,12 +60,24 @@ struct turn {
     struct slice what;
 };
 
+/* Ranges are copied by every cut and join of them, so their number is work, and memory, too. */
+static void spend(struct walk *w, size_t ranges)
+{
+    w->steps += 1 + ranges / 16;
+}
+
+static bool spent(const struct walk *w)
+{
+    return w->steps > STEPS_MAX;
+}
+
 static void put(struct walk *w, struct pieces *p, struct piece one)
 {
     if (one.from.count == 0 || one.to == 0)
         return;
     for (size_t i = 0; i < p->count; i++) {
         if (p->items[i].to == one.to) {
+            spend(w, p->items[i].from.count + one.from.count);
             p->items[i].from = ranges_or(w->arena, p->items[i].from, one.from);
             return;
         }
@@ -195,7 +207,7 @@ static bool split(struct walk *w, struct piece p, const struct nft_statement *s,
     bool maybe = false;
     for (size_t i = 0; i < s->fields_count && p.from.count > 0 && p.to != 0; i++) {
         const struct nft_values *v = &key->values[i];
-        w->steps += 1 + v->addresses.count / 16;
+        spend(w, v->addresses.count + (s->fields[i] == NFT_SADDR ? p.from.count : 0));
         if (s->fields[i] == NFT_SADDR) {
             struct ranges in =
                 v->any ? p.from : ranges_and(w->arena, p.from, v->addresses);
@@ -248,11 +260,16 @@ static bool match(struct walk *w, const struct nft_statement *s, const struct pi
             *no = *in;
         return s->fields_count > 0 && in->count > 0;
     }
-    for (size_t k = 0; k < s->keys->count && rest.count > 0; k++) {
+    size_t k = 0;
+    for (; k < s->keys->count && rest.count > 0 && !spent(w); k++) {
         struct pieces left = {0};
         for (size_t i = 0; i < rest.count; i++)
             maybe = split(w, rest.items[i], s, &s->keys->items[k], yes, &left) || maybe;
         rest = left;
+    }
+    if (k < s->keys->count && rest.count > 0) { /* not looked at any more: either way */
+        put_all(w, yes, &rest);
+        maybe = true;
     }
     *no = rest;
     if (s->negate) {
@@ -339,7 +356,8 @@ static void walk_map(struct walk *w, struct turn *t, const struct nft_statement 
         put_all(w, &t->next, &rest);
         return;
     }
-    for (size_t k = 0; k < s->keys->count && rest.count > 0; k++) {
+    size_t k = 0;
+    for (; k < s->keys->count && rest.count > 0 && !spent(w); k++) {
         struct pieces yes = {0}, left = {0};
         t->certain = certain;
         for (size_t i = 0; i < rest.count; i++) {
@@ -348,6 +366,10 @@ static void walk_map(struct walk *w, struct turn *t, const struct nft_statement 
         }
         decide(w, t, s, &s->keys->items[k].verdict, yes);
         rest = left;
+    }
+    if (k < s->keys->count && rest.count > 0) {
+        uncertain(t, s->what);
+        decide(w, t, s, &(struct nft_verdict){.kind = NFT_QUEUE}, rest);
     }
     t->certain = certain;
     put_all(w, &t->next, &rest);
@@ -417,19 +439,29 @@ static struct pieces rule_walk(struct walk *w, struct turn *t, const struct piec
     return t->next;
 }
 
+/* Anything may become of these. */
+static void give_up(struct walk *w, const struct nft_chain *c, const struct pieces *p,
+                    struct pieces *accepted)
+{
+    not_followed(w, c);
+    put_all(w, accepted, p);
+    put_all(w, &w->dropped, p);
+}
+
 /* What comes to the chain's end, or returned from it. */
 static struct pieces chain_walk(struct walk *w, const struct nft_chain *c, const struct pieces *in,
                                 struct pieces *accepted, unsigned depth)
 {
     struct pieces left = *in, returned = {0};
-    if (depth > DEPTH_MAX || w->steps > STEPS_MAX) {
-        w->over = true;
-        not_followed(w, c);
-        put_all(w, accepted, in);
-        put_all(w, &w->dropped, in);
+    if (depth > DEPTH_MAX || spent(w)) {
+        give_up(w, c, in, accepted);
         return left;
     }
     for (size_t i = 0; i < c->count && left.count > 0; i++) {
+        if (spent(w)) {
+            give_up(w, c, &left, accepted);
+            break;
+        }
         struct turn t = {.chain = c,
                          .rule = &c->rules[i],
                          .returned = &returned,

@@ -4,6 +4,7 @@
  */
 #include "ports/reach.h"
 
+#include "base/buffer.h"
 #include "base/test.h"
 #include "ports/net_view.h"
 #include "ports/ranges.h"
@@ -160,6 +161,30 @@ TEST("what is not followed matters only where it could change the outcome")
     v = view(WORLD, OPEN RULE("input", "{'xt':{'type':'match','name':'u32'}}", TO("drop")));
     check(v, "0.0.0.0", 80, "unknown, filtered by table inet filter");
     check(v, "127.0.0.1", 80, "unknown, filtered by table inet filter");
+}
+
+/* Sources cut into `holes` + 1 parts, then `rules` rules that cut each of them again. */
+static struct net_view *cut_often(unsigned holes, unsigned rules)
+{
+    struct buffer b;
+    buffer_init(&b, 8 << 20);
+    BUFFER_PUT(&b, OPEN "{'set':{'family':'inet','name':'many','table':'filter','type':'ipv4_addr',"
+                   "'elem':['203.0.113.1'");
+    for (unsigned i = 0; i < holes; i++)
+        buffer_append_f(&b, ",'20.%u.%u.1'", i >> 8, i & 255);
+    BUFFER_PUT(&b, "]}}," RULE("input", MATCH(FIELD("ip", "saddr"), "'@many'"), TO("drop")));
+    for (unsigned i = 0; i < rules; i++)
+        buffer_append_f(&b, "," RULE("input", MATCH(FIELD("ip", "saddr"), "'30.%u.%u.1'"), TO("drop")),
+                        i >> 8, i & 255);
+    struct net_view *v = view(WORLD, arena_str(&arena, buffer_slice(&b)));
+    buffer_deinit(&b);
+    return v;
+}
+
+TEST("a ruleset that costs too much to follow is not followed to its end, wherever it is long")
+{
+    check(cut_often(100, 500), "0.0.0.0", 80, "world");
+    check(cut_often(3000, 2500), "0.0.0.0", 80, "unknown, filtered by table inet filter");
 }
 
 TEST("limits let a first packet through, what is over them does not count")
