@@ -323,7 +323,8 @@ static enum err read_network(struct arena *a, struct net_view *v, char *error, s
     return e;
 }
 
-/* The tables of legacy iptables are in no list of nft. */
+/* The tables of legacy iptables are in no list of nft. By the thread, since it is the one that entered
+ * the namespace. */
 static void read_legacy(struct arena *a, const char *path, const char *program, struct net_view *v)
 {
     char names[256];
@@ -368,8 +369,8 @@ enum err net_view_read(struct arena *a, struct net_view **out, char *error, size
     struct net_view *v = ARENA_NEW(a, struct net_view);
     TRY(read_network(a, v, error, cap));
     read_rules(a, v);
-    read_legacy(a, "/proc/net/ip_tables_names", "iptables", v);
-    read_legacy(a, "/proc/net/ip6_tables_names", "ip6tables", v);
+    read_legacy(a, "/proc/thread-self/net/ip_tables_names", "iptables", v);
+    read_legacy(a, "/proc/thread-self/net/ip6_tables_names", "ip6tables", v);
     net_view_finish(a, v);
     *out = v;
     return OK;
