@@ -427,6 +427,35 @@ def lent(s):
     c.c.close()
 
 
+LARGE = "".join(f"{i:07d}\n" for i in range(250000))
+
+
+def large(s):
+    """What lies in memory and is far more than one connection sends in its turn, one behind the other
+    and side by side."""
+    c = Raw(s, settings=struct.pack(">HI", 4, 1 << 30))
+    c.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30)))
+    for stream in (1, 3):
+        c.get(stream, "/large")
+        same(c.answer(stream)[2] == LARGE.encode(), True)
+    bodies = {}
+    for stream in (5, 7, 9):
+        c.get(stream, "/large", more=[("priority", "i")])
+    for kind, flags, stream, payload in c.frames():
+        if kind == DATA:
+            bodies.setdefault(stream, bytearray()).extend(payload)
+        if kind == DATA and flags & 1 and len(bodies) == 3 and \
+                all(len(b) >= len(LARGE) for b in bodies.values()):
+            break
+    for stream in (5, 7, 9):
+        same(bodies[stream] == LARGE.encode(), True)
+    c.c.close()
+
+
+LARGE_ROUTES = [{"match": [{"path": ["/large"]}],
+                 "handle": [{"handler": "static_response", "body": LARGE}]}]
+
+
 def slow_stream(s):
     """One stream whose window is closed holds back none of the others."""
     c = Raw(s, settings=struct.pack(">HI", 4, 1000))
@@ -1197,6 +1226,7 @@ CASES = [
     ("curl, nghttp and h2load", served(tools, routes=ECHO)),
     ("an upgrade from HTTP/1.1", served(upgrade, routes=ECHO)),
     ("bodies in odd pieces", served(lent, routes=ECHO)),
+    ("bodies larger than a turn", served(large, routes=LARGE_ROUTES)),
     ("a slow stream blocks no other", served(slow_stream, routes=ECHO)),
     ("windows that change", served(windows, routes=ECHO)),
     ("resets", served(resets, routes=ECHO)),
@@ -1253,6 +1283,7 @@ SECURE = [
     ("an answer before the body", early, {"routes": ECHO}),
     ("thousands of streams", thousands, {"routes": ECHO}),
     ("bodies in odd pieces", lent, {"routes": ECHO}),
+    ("bodies larger than a turn", large, {"routes": LARGE_ROUTES}),
     ("a slow stream blocks no other", slow_stream, {"routes": ECHO}),
     ("windows that change", windows, {"routes": ECHO}),
     ("resets", resets, {"routes": ECHO}),

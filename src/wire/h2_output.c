@@ -309,15 +309,15 @@ void h2_send(struct h2_conn *c)
     size_t total = 0;
     while (!c->dead && c->sending == NULL) {
         struct h2_flight flight;
-        flight.count = flight.from = 0;
-        flight.borrowed = 0;
-        h2_fill(c, c->tls == NULL ? &flight : NULL);
-        if (!has_output(c))
-            break;
         if (total >= H2_TURN_MAX) { /* let others have their turn */
             h2_schedule(c);
             break;
         }
+        flight.count = flight.from = 0;
+        flight.borrowed = 0;
+        h2_fill(c, c->tls == NULL ? &flight : NULL); /* what is lent must be sent below */
+        if (!has_output(c))
+            break;
         ssize_t n = c->tls != NULL ? send_encrypted(c) : send_clear(c, &flight);
         total += n > 0 ? (size_t)n : 0;
     }
