@@ -5,6 +5,8 @@
 #include "pki/tool.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -51,6 +53,20 @@ TEST("what went wrong is told")
     char output[TOOL_OUTPUT_MAX];
     CHECK(tool_run("/nowhere/hook", argv, NULL, output) != OK);
     CHECK_TEXT(slice_from(output), "No such file or directory");
+}
+
+TEST("signals that this process ignores are not ignored by the program")
+{
+    static const int ignored[] = {SIGTERM, SIGPIPE};
+    for (size_t i = 0; i < 2; i++) {
+        char script[64];
+        snprintf(script, sizeof script, "kill -%d $$; echo still here", ignored[i]);
+        void (*before)(int) = signal(ignored[i], SIG_IGN);
+        enum err e = shell(script, 10000);
+        signal(ignored[i], before);
+        CHECK_INT(e, ERR_FAILED);
+        CHECK(WIFSIGNALED(end.status) && WTERMSIG(end.status) == ignored[i]);
+    }
 }
 
 TEST("one that takes too long is killed with all that it has started")
