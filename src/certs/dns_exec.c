@@ -10,6 +10,7 @@
  * It runs with the server's rights, on a thread of the pool for slow work, since it may take a
  * minute; its process group is killed when the time is over.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -96,8 +97,10 @@ static enum err call(const struct exec *c, const char *what, const struct dns_re
     argv[n++] = arena_str(a, arena_join(a, (struct slice[]){dns_record_fqdn(record, a), SLICE(".")}, 2));
     argv[n++] = arena_str(a, record->text);
     struct run *r = ARENA_NEW(a, struct run);
-    bool found = strchr(argv[0], '/') == NULL && tool_find(argv[0], path, sizeof path);
-    r->call = (struct tool_call){.path = found ? arena_str(a, slice_from(path)) : argv[0], .argv = argv,
+    bool bare = strchr(argv[0], '/') == NULL; /* … and then none that lies in the working folder */
+    if (bare && !tool_find(argv[0], path, sizeof path))
+        return dns_fail(why, "%s: %s", argv[0], strerrordesc_np(ENOENT));
+    r->call = (struct tool_call){.path = bare ? arena_str(a, slice_from(path)) : argv[0], .argv = argv,
                                  .more_env = environment(record, a), .timeout_ns = c->timeout_ns};
     TRY(await_offload_slow(run, r));
     return r->result == OK ? OK : tell(r, why);
