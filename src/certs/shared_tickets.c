@@ -110,10 +110,10 @@ static void look_and_tell(void)
     struct storage_why why = {""};
     struct stek_file f = {.count = 0};
     enum err e = look(&s, &f, &why);
-    int64_t left = f.next_ns - clock_wall_ns();
     if (!is_current(&s) || manager.stopping) /* another configuration has come meanwhile */
         e = ERR_CANCELLED;
     if (e == OK) {
+        int64_t left = f.next_ns - clock_wall_ns(); /* where nothing was read there is no time */
         tls_tickets_bring(&f);
         sharing.told = true;
         look_in(left < (int64_t)LOOK_MIN_NS ? LOOK_MIN_NS

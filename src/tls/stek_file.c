@@ -65,6 +65,7 @@ static void read_keys(struct reader *r, struct stek_file *f)
         }
         f->count += i < STEK_MAX;
     }
+    explicit_bzero(passed_over, sizeof passed_over);
 }
 
 static uint64_t big_endian(const char *p, size_t len)
@@ -157,7 +158,10 @@ static void put_time(struct buffer *b, int64_t wall_ns)
 void stek_file_put(struct buffer *out, const struct stek_file *f)
 {
     struct buffer value;
+    size_t most = 64 + f->count * (size_t)(1 + 2 * STEK_LEN); /* no copy of a key stays where one grew */
     buffer_init(&value, STEK_FILE_MAX);
+    (void)buffer_reserve(&value, most);
+    (void)buffer_reserve(out, most + sizeof types);
     (void)buffer_append(&value, SLICE("\xff\x82"));
     (void)buffer_append_byte(&value, KEYS);
     put_number(&value, f->count);
@@ -172,6 +176,7 @@ void stek_file_put(struct buffer *out, const struct stek_file *f)
     (void)buffer_append(out, slice_of((const char *)types, sizeof types - 1));
     put_number(out, value.len);
     (void)buffer_append(out, buffer_slice(&value));
+    explicit_bzero(value.ptr, value.len);
     buffer_deinit(&value);
 }
 
