@@ -179,6 +179,8 @@ static enum tls_accept make_stream(struct tls_accepting *a, const struct tls_pol
     if (ssl == NULL || SSL_use_cert_and_key(ssl, d->leaf, d->key, d->chain, 1) != 1 ||
         (c->staple.len > 0 && !set_staple(ssl, c->staple))) {
         const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+        if (ssl != NULL)
+            policy_context_leave(ssl);
         SSL_free(ssl);
         ERR_clear_error();
         return refuse(a, reason != NULL ? reason : "the library refuses the certificate");
