@@ -199,6 +199,37 @@ static void clean_certificate(struct cleaning *c, struct slice key)
     }
 }
 
+struct unlocking {
+    struct storage *storage;
+    struct slice lock;
+    struct storage_why why;
+};
+
+/* From the loop's stack: a cancelled fiber could not wait for it. */
+static void unlock(void *arg)
+{
+    struct unlocking *u = arg;
+    (void)!u->storage->type->unlock(u->storage, u->lock, &u->why);
+}
+
+/* Under the name's lock: who obtains a certificate makes the folder before what is in it. */
+static void remove_empty(struct cleaning *c, struct slice site)
+{
+    struct slice *keys;
+    size_t n = 0;
+    struct storage *s = c->storage;
+    struct slice name = slice_skip(site, slice_find_last(site, '/') + 1);
+    struct unlocking u = {.storage = s};
+    u.lock = arena_printf(&c->item, "issue_cert_" SLICE_FMT, SLICE_ARG(name));
+    if (s->type->lock(s, u.lock, clock_mono_ns(), &c->why) != OK)
+        return;
+    if (s->type->list(s, site, false, &c->item, &keys, &n, &c->why) == OK && n == 0) {
+        LOG(LOG_INFO, "tls", "deleting site folder because key is empty", LOG_STR("site_key", site));
+        drop(c, site, "deleting empty site folder");
+    }
+    await_on_loop(unlock, &u);
+}
+
 static void clean_site(struct cleaning *c, struct slice site)
 {
     struct slice *keys;
@@ -211,10 +242,8 @@ static void clean_site(struct cleaning *c, struct slice site)
         if (slice_ends(keys[i], SLICE(".crt")))
             clean_certificate(c, keys[i]);
     }
-    if (s->type->list(s, site, false, &c->item, &keys, &n, &c->why) == OK && n == 0) {
-        LOG(LOG_INFO, "tls", "deleting site folder because key is empty", LOG_STR("site_key", site));
-        drop(c, site, "deleting empty site folder");
-    }
+    if (s->type->list(s, site, false, &c->item, &keys, &n, &c->why) == OK && n == 0)
+        remove_empty(c, site);
 }
 
 static void clean_certificates(struct cleaning *c)
@@ -235,21 +264,9 @@ static void clean_certificates(struct cleaning *c)
 
 /* --- one storage, all of them --- */
 
-struct unlocking {
-    struct storage *storage;
-    struct storage_why why;
-};
-
-/* From the loop's stack: a cancelled fiber could not wait for it. */
-static void unlock(void *arg)
-{
-    struct unlocking *u = arg;
-    (void)!u->storage->type->unlock(u->storage, SLICE("storage_clean"), &u->why);
-}
-
 static void clean_storage(struct storage *s, const struct automation *a)
 {
-    struct unlocking u = {.storage = s};
+    struct unlocking u = {.storage = s, .lock = SLICE("storage_clean")};
     struct cleaning c = {.storage = s,
                          .interval_s = (int64_t)(a->clean_interval_ns / NS_PER_S)};
     arena_init(&c.arena, 16384);
