@@ -80,7 +80,7 @@ void *arena_alloc_slow(struct arena *a, size_t size)
     size_t need = (size + 15 + (size == 0)) & ~(size_t)15;
     a->used += need;
     if (need > a->chunk_size / 4) { /* its own chunk, behind the current one */
-        struct arena_chunk *own = add_chunk(a, need > 0 ? need : 16);
+        struct arena_chunk *own = add_chunk(a, need);
         if (a->chunk == NULL) {
             own->next = NULL;
             a->chunk = own;

@@ -17,7 +17,7 @@
 #include "keeper/keeper.h"
 #include "keeper/keeper_parts.h"
 
-enum { HELPER_FD = 3 };
+enum { HELPER_FD = 3, HELPER_LIFE_S = 120 }; /* then the kernel ends it */
 
 static _Noreturn void become_helper(int fd, char **argv, pid_t parent)
 {
@@ -27,6 +27,8 @@ static _Noreturn void become_helper(int fd, char **argv, pid_t parent)
         _exit(1);
     close_range(HELPER_FD + 1, ~0U, 0);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGALRM, SIG_DFL);
+    (void)alarm(HELPER_LIFE_S);
     setenv(FIREWALL_ENV, "3", 1);
     execv("/proc/self/exe", arguments);
     _exit(1);
