@@ -3,6 +3,11 @@
  * Nothing is asked of the keeper and nothing secret leaves the admin API: environment, folder and
  * identity are the running program's, out of /proc, which only root and the same user may read. It
  * is the environment that the program was started with. The program's folder is entered as its user.
+ *
+ * A program may become a set-user-ID one, and a server that was taken over may name any process: then
+ * environment and folder are those of whoever started it, and a command of root's that took them over
+ * would load what they say. The kernel keeps whether an execve raised rights, so such a process is
+ * refused; and as it may do so at any moment, it is looked at before and behind what is read of it.
  */
 #include "services/enter.h"
 
@@ -11,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -21,7 +27,7 @@
 
 extern char **environ;
 
-enum { ENVIRONMENT_MAX = 4 << 20 };
+enum { ENVIRONMENT_MAX = 4 << 20, VECTOR_MAX = 1 << 20 };
 
 static enum err complain(pid_t program, char *error, size_t cap)
 {
@@ -47,6 +53,79 @@ static enum err read_all(int fd, struct buffer *b)
         b->len += (size_t)n;
     }
 }
+
+struct joined {
+    struct identity who;
+    char **environment;
+    int folder;
+    cap_t capabilities;
+    bool no_new_privileges;
+};
+
+/* --- whose it is --- */
+
+static uint64_t number_at(const char *at, size_t width)
+{
+    uint32_t narrow;
+    uint64_t wide;
+    memcpy(width == sizeof narrow ? (void *)&narrow : (void *)&wide, at, width);
+    return width == sizeof narrow ? narrow : wide;
+}
+
+/* Of the auxiliary vector, pairs of numbers of `width` bytes; -1: it is none of that width. */
+static int secure_of(struct slice vector, size_t width)
+{
+    for (; vector.len >= 2 * width; vector = slice_skip(vector, 2 * width)) {
+        uint64_t key = number_at(vector.ptr, width);
+        if (key == AT_SECURE)
+            return number_at(vector.ptr + width, width) != 0;
+        if (key == AT_NULL || key > UINT16_MAX)
+            return -1;
+    }
+    return -1;
+}
+
+static bool is_raised(pid_t program)
+{
+    char path[64];
+    struct buffer b;
+    snprintf(path, sizeof path, "/proc/%d/auxv", (int)program);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    buffer_init(&b, VECTOR_MAX);
+    enum err e = fd >= 0 ? read_all(fd, &b) : ERR_DENIED;
+    if (fd >= 0)
+        close(fd);
+    int secure = e == OK ? secure_of(buffer_slice(&b), 8) : 1;
+    if (secure < 0)
+        secure = secure_of(buffer_slice(&b), 4); /* a program of 32 bits */
+    buffer_deinit(&b);
+    return secure != 0;
+}
+
+static enum err look(pid_t program, struct identity *who, char *error, size_t cap)
+{
+    if (identity_of_process(program, who) != OK)
+        return complain(program, error, cap);
+    if (geteuid() != 0 || !is_raised(program))
+        return OK;
+    snprintf(error, cap, "process %d has become another program, with more rights than who started "
+             "it: it is not joined", (int)program);
+    return ERR_DENIED;
+}
+
+/* `pin`: its folder in /proc, where nothing is found once it has ended, whoever has its number. */
+static enum err look_again(pid_t program, int pin, const struct identity *before, char *error,
+                           size_t cap)
+{
+    struct identity who;
+    TRY(look(program, &who, error, cap));
+    if (faccessat(pin, "status", F_OK, 0) == 0 && who.uid == before->uid && who.gid == before->gid)
+        return OK;
+    snprintf(error, cap, "process %d has just become another one", (int)program);
+    return ERR_DENIED;
+}
+
+/* --- what it has --- */
 
 /* "NAME=value\0…", as strings in the buffer that the array points into. */
 static char **split(struct buffer *b)
@@ -84,21 +163,16 @@ static enum err read_environment(pid_t program, char ***out, char *error, size_t
 }
 
 /* Capabilities as well: a service of root's that portico had started without has none here. */
-static enum err become(pid_t program, char *error, size_t cap)
+static enum err become(const struct identity *who, cap_t theirs, char *error, size_t cap)
 {
-    struct identity who;
-    if (identity_of_process(program, &who) != OK)
-        return complain(program, error, cap);
-    bool whole = geteuid() == 0 && who.uid == 0;
-    cap_t theirs = cap_get_pid(program);
-    if (geteuid() == 0 && !identity_is_mine(&who)) {
+    bool whole = geteuid() == 0 && who->uid == 0;
+    if (geteuid() == 0 && !identity_is_mine(who)) {
         rights_bound(-1);
-        TRY(identity_become(&who, error, cap));
+        TRY(identity_become(who, error, cap));
     }
-    if (whole && theirs != NULL)
+    if (whole)
         whole = cap_set_proc(theirs) == 0;
-    cap_free(theirs);
-    if (whole || identity_is_mine(&who))
+    if (whole || identity_is_mine(who))
         return OK;
     snprintf(error, cap, "only root and the service's own user may do this");
     return ERR_DENIED;
@@ -117,30 +191,46 @@ static bool same_privileges_needed(pid_t program)
     return found;
 }
 
+/* All that is read of it, while it is one and the same process. */
+static enum err examine(pid_t program, struct joined *j, char *error, size_t cap)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d", (int)program);
+    int pin = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (pin < 0)
+        return complain(program, error, cap);
+    enum err e = look(program, &j->who, error, cap);
+    if (e == OK)
+        e = read_environment(program, &j->environment, error, cap);
+    j->no_new_privileges = same_privileges_needed(program);
+    j->folder = openat(pin, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    j->capabilities = cap_get_pid(program);
+    if (e == OK && (j->folder < 0 || j->capabilities == NULL))
+        e = complain(program, error, cap);
+    if (e == OK)
+        e = look_again(program, pin, &j->who, error, cap);
+    close(pin);
+    return e;
+}
+
 enum err service_enter(pid_t program, uint16_t port, bool confine, char **argv, char *error,
                        size_t cap)
 {
-    char path[64];
-    char **environment = NULL;
-    bool no_new_privileges = same_privileges_needed(program);
-    TRY(read_environment(program, &environment, error, cap));
-    snprintf(path, sizeof path, "/proc/%d/cwd", (int)program);
-    int folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0)
-        return complain(program, error, cap);
-    TRY(become(program, error, cap));
-    if (fchdir(folder) != 0) {
+    struct joined j = {.folder = -1}; /* goes with this process, or with execve */
+    TRY(examine(program, &j, error, cap));
+    TRY(become(&j.who, j.capabilities, error, cap));
+    if (fchdir(j.folder) != 0) {
         snprintf(error, cap, "its folder: %s", strerror(errno));
         return err_from_errno(errno);
     }
-    if (no_new_privileges)
+    if (j.no_new_privileges)
         (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     enum err e = confine ? confine_ports(port) : OK;
     if (e != OK && e != ERR_UNSUPPORTED) {
         snprintf(error, cap, "confinement to port %u: %s", port, err_text(e));
         return e;
     }
-    environ = environment;
+    environ = j.environment;
     execvp(argv[0], argv);
     snprintf(error, cap, "%s: %s", argv[0],
              errno == ENOENT ? "there is no such program in the service's PATH" : strerror(errno));

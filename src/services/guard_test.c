@@ -17,6 +17,7 @@
 #include "base/test.h"
 #include "services/cgroup.h"
 #include "services/confine.h"
+#include "services/enter.h"
 #include "services/identity.h"
 #include "services/process_tree.h"
 
@@ -266,4 +267,79 @@ TEST("an identity is found by name and by number, and read from a process")
     CHECK(mine.uid == geteuid() && mine.gid == getegid() && identity_is_mine(&mine));
     CHECK_INT(mine.groups_count, getgroups(0, NULL));
     CHECK(identity_of_process(0x7ffffff0, &mine) != OK);
+}
+
+/* --- entering --- */
+
+/* A copy of sleep(1) that is root's and set-user-ID, run by nobody; 0: it cannot be had here. */
+static pid_t start_raised(char *folder)
+{
+    char path[128];
+    char evil[] = "LD_PRELOAD=evil.so", *environment[] = {evil, NULL};
+    struct identity who;
+    CHECK(mkdtemp(folder) != NULL && chmod(folder, 0755) == 0);
+    snprintf(path, sizeof path, "%s/sleep", folder);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("cp", "cp", "/bin/sleep", path, (char *)NULL);
+        _exit(1);
+    }
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+    CHECK_INT(chmod(path, 04755), 0);
+    pid = fork();
+    if (pid == 0) {
+        if (setgid(65534) == 0 && setuid(65534) == 0)
+            execle(path, path, "30", (char *)NULL, environment);
+        _exit(1);
+    }
+    for (int i = 0; i < 500; i++, usleep(2000)) /* until it is the other program */
+        if (identity_of_process(pid, &who) == OK && who.uid == 0 && who.gid == 65534)
+            return pid;
+    kill(pid, SIGKILL);
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+    return 0;
+}
+
+/* As `portico service exec` does; the status that it ends with, 100 and more: refused. */
+static int enter_and_exit(pid_t program)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        char error[256] = "", shell[] = "/bin/sh", flag[] = "-c", text[] = "exit 7";
+        char *argv[] = {shell, flag, text, NULL};
+        (void)!service_enter(program, 0, false, argv, error, sizeof error);
+        _exit(strstr(error, "more rights") != NULL ? 100 : 101);
+    }
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void end_process(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+}
+
+TEST("a command is run beside a program, but not as root beside one that its user has raised")
+{
+    char folder[] = "/tmp/portico-raised-XXXXXX", path[128];
+    pid_t plain = fork();
+    if (plain == 0)
+        for (;;)
+            pause();
+    CHECK_INT(enter_and_exit(plain), 7);
+    end_process(plain);
+    CHECK(enter_and_exit(plain) > 100); /* it is gone */
+    if (geteuid() != 0)
+        test_skip("only root makes set-user-ID programs of root's");
+    pid_t raised = start_raised(folder);
+    int status = raised != 0 ? enter_and_exit(raised) : -1;
+    if (raised != 0)
+        end_process(raised);
+    snprintf(path, sizeof path, "%s/sleep", folder);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+    if (raised == 0)
+        test_skip("set-user-ID counts for nothing in /tmp here");
+    CHECK_INT(status, 100);
 }
