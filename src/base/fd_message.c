@@ -84,12 +84,15 @@ enum err fd_message_receive(int fd, void *message, size_t size, int *fds, unsign
     if (n < 0)
         return errno == EAGAIN ? ERR_TIMEOUT : ERR_CLOSED;
     unsigned got = take_fds(&m, fds, room, &more);
-    if (n == (ssize_t)size && !more && (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0) {
+    bool whole = n == (ssize_t)size && (m.msg_flags & MSG_TRUNC) == 0;
+    if (whole && !more && (m.msg_flags & MSG_CTRUNC) == 0) {
         if (count != NULL)
             *count = got;
         return OK;
     }
     while (got > 0)
         close(fds[--got]);
-    return n == 0 ? ERR_CLOSED : ERR_INVALID;
+    if (n == 0)
+        return ERR_CLOSED;
+    return whole ? ERR_LIMIT : ERR_INVALID;
 }

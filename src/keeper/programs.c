@@ -138,7 +138,7 @@ static bool hear(struct keeper *k)
     if (e == ERR_CLOSED)
         disconnect(k);
     if (e != OK)
-        return e == ERR_INVALID;
+        return e == ERR_INVALID || e == ERR_LIMIT;
     obey(k, &m, fds, count);
     while (count > 0)
         close(fds[--count]);

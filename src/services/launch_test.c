@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -205,7 +206,7 @@ TEST("a message of another size, or with too many descriptors, is dropped and le
     CHECK_INT(supervisor_receive(pair[1], &got, fds, &count, 0), ERR_INVALID);
     CHECK_OK(supervisor_send(pair[0], &m, (int[]){0, 0, 0}, 3));
     count = 1;
-    CHECK_INT(supervisor_receive(pair[1], &got, fds, &count, 0), ERR_INVALID);
+    CHECK_INT(supervisor_receive(pair[1], &got, fds, &count, 0), ERR_LIMIT);
     CHECK_INT(count, 0);
     int after = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
     CHECK_INT(after, before);
@@ -213,6 +214,32 @@ TEST("a message of another size, or with too many descriptors, is dropped and le
     while (supervisor_offer(pair[0], &m, NULL, 0) == OK) {
     }
     CHECK_INT(supervisor_offer(pair[0], &m, NULL, 0), ERR_TIMEOUT);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+TEST("a message whose descriptors have no room is told from one that is none of ours")
+{
+    struct supervisor_message m = {.kind = SUPERVISE_STARTED, .instance = 9}, got;
+    struct rlimit limit, low;
+    int pair[2], fds[2], room;
+    unsigned count = 2;
+    CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    CHECK_OK(supervisor_send(pair[0], &m, (int[]){0, 0}, 2));
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    room = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
+    low = (struct rlimit){(rlim_t)room + 1, limit.rlim_max};
+    close(room);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &low), 0); /* for one of the two */
+    enum err e = supervisor_receive(pair[1], &got, fds, &count, 0);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK_INT(e, ERR_LIMIT);
+    CHECK_INT(count, 0);
+    CHECK_INT(got.kind, SUPERVISE_STARTED);
+    CHECK_INT(got.instance, 9);
+    int again = fcntl(pair[0], F_DUPFD_CLOEXEC, 0);
+    CHECK_INT(again, room);
+    close(again);
     close(pair[0]);
     close(pair[1]);
 }

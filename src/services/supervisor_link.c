@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -125,6 +126,17 @@ static void on_message(const struct supervisor_message *m, const int *fds, unsig
         health_command_ended(m->instance, m->status, m->kind == SUPERVISE_FAILED);
 }
 
+/* It runs, but this process is out of descriptors and cannot read what it writes: another start is
+ * tried, a while later. */
+static void on_truncated(const struct supervisor_message *m)
+{
+    struct program *p = find_program(m->instance);
+    if (m->kind == SUPERVISE_STARTED && p != NULL)
+        program_condemn(p, "portico has no descriptors left for what it writes");
+    else if (m->kind == SUPERVISE_LISTED && p == NULL)
+        link_tell(SUPERVISE_STOP, m->instance, SIGTERM, 10 * NS_PER_S);
+}
+
 /* One message; ERR_TIMEOUT when there is none. */
 static enum err receive_one(int flags, uint32_t *kind)
 {
@@ -135,6 +147,8 @@ static enum err receive_one(int flags, uint32_t *kind)
     *kind = e == OK ? m.kind : 0;
     if (e == OK)
         on_message(&m, fds, count);
+    else if (e == ERR_LIMIT)
+        on_truncated(&m);
     return e;
 }
 
@@ -142,7 +156,7 @@ static void on_readable(struct op *op, int result)
 {
     uint32_t kind;
     enum err e = OK;
-    for (unsigned i = 0; result >= 0 && e == OK && i < 64; i++)
+    for (unsigned i = 0; result >= 0 && (e == OK || e == ERR_INVALID || e == ERR_LIMIT) && i < 64; i++)
         e = receive_one(MSG_DONTWAIT, &kind);
     if (result < 0 || e == ERR_CLOSED || e == ERR_IO)
         return; /* the keeper is gone, and this process goes with it */
