@@ -13,7 +13,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-
 #include "base/clock.h"
 #include "base/log.h"
 #include "client/fetch.h"
@@ -248,8 +247,7 @@ static void probe(void *arg)
 void probe_start(struct program *p)
 {
     if (p->probe == NULL && fiber_start(overseer.loop, probe, p) != OK)
-        LOG(LOG_ERROR, "services", "too many fibers: a replica is not looked after",
-            LOG_STR("service", p->owner->name));
+        program_condemn(p, "too many fibers: nobody would learn that it is ready");
 }
 
 void probe_stop(struct program *p)
