@@ -62,7 +62,10 @@ static int write_file(const char *path, const char *text)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
-    int error = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0 ? 0 : errno;
+    ssize_t n = write(fd, text, len);
+    int error = n < 0 || fsync(fd) != 0 ? errno : 0;
+    if (error == 0 && (size_t)n < len)
+        error = ENOSPC; /* a part is no failure to write(2) */
     close(fd);
     return error;
 }
