@@ -156,11 +156,8 @@ static void move_processes(int folder)
         struct slice line, rest = take(folder, "cgroup.procs", text, sizeof text);
         if (rest.len == 0)
             return;
-        while (rest.len > 0) {
-            slice_cut(rest, '\n', &line, &rest);
-            if (line.len > 0)
-                (void)put(folder, "keeper/cgroup.procs", SLICE_FMT "\n", SLICE_ARG(line));
-        }
+        while (slice_cut(rest, '\n', &line, &rest)) /* whole lines: half a number is another one's */
+            (void)put(folder, "keeper/cgroup.procs", SLICE_FMT "\n", SLICE_ARG(line));
     }
 }
 
