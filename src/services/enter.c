@@ -56,6 +56,7 @@ static enum err read_all(int fd, struct buffer *b)
 
 struct joined {
     struct identity who;
+    struct buffer bytes; /* of the environment, which points into it */
     char **environment;
     int folder;
     cap_t capabilities;
@@ -141,23 +142,21 @@ static char **split(struct buffer *b)
     return out;
 }
 
-static enum err read_environment(pid_t program, char ***out, char *error, size_t cap)
+static enum err read_environment(pid_t program, struct joined *j, char *error, size_t cap)
 {
     char path[64];
-    struct buffer b;
+    struct buffer *b = &j->bytes;
     snprintf(path, sizeof path, "/proc/%d/environ", (int)program);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return complain(program, error, cap);
-    buffer_init(&b, ENVIRONMENT_MAX);
-    enum err e = read_all(fd, &b);
+    enum err e = read_all(fd, b);
     close(fd);
-    if (e == OK && b.len > 0 && b.ptr[b.len - 1] != '\0')
-        e = buffer_append_byte(&b, '\0');
-    *out = e == OK ? split(&b) : NULL; /* the bytes stay for the command */
-    if (*out != NULL)
+    if (e == OK && b->len > 0 && b->ptr[b->len - 1] != '\0')
+        e = buffer_append_byte(b, '\0');
+    j->environment = e == OK ? split(b) : NULL;
+    if (j->environment != NULL)
         return OK;
-    buffer_deinit(&b);
     snprintf(error, cap, "process %d: its environment cannot be read", (int)program);
     return e != OK ? e : ERR_LIMIT;
 }
@@ -191,6 +190,14 @@ static bool same_privileges_needed(pid_t program)
     return found;
 }
 
+static enum err read_rest(pid_t program, int pin, struct joined *j, char *error, size_t cap)
+{
+    j->no_new_privileges = same_privileges_needed(program);
+    j->folder = openat(pin, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    j->capabilities = j->folder >= 0 ? cap_get_pid(program) : NULL;
+    return j->capabilities != NULL ? OK : complain(program, error, cap);
+}
+
 /* All that is read of it, while it is one and the same process. */
 static enum err examine(pid_t program, struct joined *j, char *error, size_t cap)
 {
@@ -201,38 +208,51 @@ static enum err examine(pid_t program, struct joined *j, char *error, size_t cap
         return complain(program, error, cap);
     enum err e = look(program, &j->who, error, cap);
     if (e == OK)
-        e = read_environment(program, &j->environment, error, cap);
-    j->no_new_privileges = same_privileges_needed(program);
-    j->folder = openat(pin, "cwd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    j->capabilities = cap_get_pid(program);
-    if (e == OK && (j->folder < 0 || j->capabilities == NULL))
-        e = complain(program, error, cap);
+        e = read_environment(program, j, error, cap);
+    if (e == OK)
+        e = read_rest(program, pin, j, error, cap);
     if (e == OK)
         e = look_again(program, pin, &j->who, error, cap);
     close(pin);
     return e;
 }
 
-enum err service_enter(pid_t program, uint16_t port, bool confine, char **argv, char *error,
-                       size_t cap)
+static enum err enter(const struct joined *j, uint16_t port, bool confine, char **argv, char *error,
+                      size_t cap)
 {
-    struct joined j = {.folder = -1}; /* goes with this process, or with execve */
-    TRY(examine(program, &j, error, cap));
-    TRY(become(&j.who, j.capabilities, error, cap));
-    if (fchdir(j.folder) != 0) {
+    TRY(become(&j->who, j->capabilities, error, cap));
+    if (fchdir(j->folder) != 0) {
         snprintf(error, cap, "its folder: %s", strerror(errno));
         return err_from_errno(errno);
     }
-    if (j.no_new_privileges)
+    if (j->no_new_privileges)
         (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     enum err e = confine ? confine_ports(port) : OK;
     if (e != OK && e != ERR_UNSUPPORTED) {
         snprintf(error, cap, "confinement to port %u: %s", port, err_text(e));
         return e;
     }
-    environ = j.environment;
+    char **own = environ;
+    environ = j->environment;
     execvp(argv[0], argv);
+    environ = own; /* the other one goes */
     snprintf(error, cap, "%s: %s", argv[0],
              errno == ENOENT ? "there is no such program in the service's PATH" : strerror(errno));
     return ERR_NOT_FOUND;
+}
+
+enum err service_enter(pid_t program, uint16_t port, bool confine, char **argv, char *error,
+                       size_t cap)
+{
+    struct joined j = {.folder = -1};
+    buffer_init(&j.bytes, ENVIRONMENT_MAX);
+    enum err e = examine(program, &j, error, cap);
+    if (e == OK)
+        e = enter(&j, port, confine, argv, error, cap);
+    if (j.folder >= 0)
+        close(j.folder);
+    cap_free(j.capabilities);
+    free(j.environment);
+    buffer_deinit(&j.bytes);
+    return e;
 }
