@@ -436,6 +436,30 @@ def rest_is_killed():
         k.end()
 
 
+def hidden_rest():
+    """A /proc that hides the processes of others from who may not trace them, as wardens may not, and no
+    control groups."""
+    need_root()
+    hide = ("mount -t proc -o hidepid=2,gid=4242 proc /proc && mount -t tmpfs none /sys/fs/cgroup && "
+            "exec \"$@\"")
+    if subprocess.run(["unshare", "--mount", "sh", "-c", hide, "sh", "true"], capture_output=True,
+                      check=False).returncode != 0:
+        raise Skip("/proc cannot be mounted here")
+    k = Keeper(prefix=["unshare", "--mount", "sh", "-c", hide, "sh"])
+    try:
+        k.start("orphaned", user=OTHER)
+        k.line()
+        same(len(k.marked()), 2)
+        same(k.hear(EXITED)["status"], 0)
+        same(k.marked(), [])
+        k.grow(user=OTHER)
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=100)
+        k.hear(EXITED)
+        same(k.marked(), [])
+    finally:
+        k.end()
+
+
 def bomb():
     """Forks faster than it is killed, in one session; each generation ends at once."""
     k = Keeper()
@@ -1028,6 +1052,7 @@ CASES = [
     ("a program that was stopped by SIGSTOP hears a stop", stops_stopped),
     ("a signal goes to the first process", signals),
     ("daemons that a program leaves behind end with it", rest_is_killed),
+    ("so do those that /proc hides from their warden", hidden_rest),
     ("a chain of forks is ended", bomb),
     ("no process is left over when keeper, server, warden or several of them are killed", no_orphans),
     ("what all guards together left is ended by the next keeper, in control groups", predecessor),

@@ -7,6 +7,9 @@
  * is killed through the pidfd. Their process groups, which only descendants can be in (each program
  * begins a session), are killed as groups as well: that is one step for the kernel, so a program that
  * forks faster than we read does not outrun it.
+ *
+ * A /proc that hides others' processes (hidepid) does not hide that they are our children: those are
+ * read once more, and when they have ended what is below them is our child (a subreaper's).
  */
 #include "services/process_tree.h"
 
@@ -80,6 +83,41 @@ static int by_pid(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static bool has(const struct processes *all, pid_t pid)
+{
+    struct process key = {.pid = pid};
+    return all->count > 0 && bsearch(&key, all->items, all->count, sizeof key, by_pid) != NULL;
+}
+
+/* Of this thread, the only one. Each number ends in a space: half a one is another process's. */
+static void read_children(struct processes *all)
+{
+    char path[64], text[4096];
+    struct slice word, rest = SLICE_NONE;
+    struct processes hidden = {0};
+    uint64_t pid;
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (n > 0)
+        rest = slice_of(text, (size_t)n);
+    while (slice_cut(rest, ' ', &word, &rest)) {
+        if (slice_to_u64(word, INT32_MAX, &pid) && pid > 0 && !has(all, (pid_t)pid))
+            add(&hidden, &(struct process){.pid = (pid_t)pid, .parent = getpid()});
+    }
+    for (size_t i = 0; i < hidden.count; i++)
+        add(all, &hidden.items[i]);
+    mem_free(hidden.items);
+}
+
+static void sort(struct processes *all)
+{
+    if (all->count > 0)
+        qsort(all->items, all->count, sizeof *all->items, by_pid);
+}
+
 static void read_all(struct processes *all)
 {
     struct process p;
@@ -92,8 +130,9 @@ static void read_all(struct processes *all)
             add(all, &p);
     }
     closedir(d);
-    if (all->count > 0)
-        qsort(all->items, all->count, sizeof *all->items, by_pid);
+    sort(all);
+    read_children(all);
+    sort(all);
 }
 
 static bool parent_is_ours(const struct processes *all, pid_t parent)
