@@ -522,6 +522,21 @@ def command(io):
         same((r.returncode, r.stdout.split()[1:], r.stderr), (7, [s.folder], ""))
 
 
+def terminal(io):
+    """What a program writes commands no terminal; colours and tabs stay, and a pipe gets it as it is."""
+    wrote = r"\x1b[31mred\x1b[0m\t\x1b]0;title\x07 \x1b[2J\x1b[1;3Hend"
+    with Site(io, [{"name": "a"}], app=f"print('{wrote}', flush=True)\n" + APP) as s:
+        words = [PORTICO, "service", "logs", "--address", f"localhost:{s.server.admin}", "a"]
+        same(b"\x1b]0;title\x07" in subprocess.run(words, capture_output=True, timeout=30).stdout, True)
+        mine, its = os.openpty()
+        subprocess.run(words, stdout=its, timeout=30, check=True)
+        os.close(its)
+        line = next(line for line in os.read(mine, 65536).split(b"\n") if b"red" in line)
+        os.close(mine)
+        same(line.split(b"] ", 1)[1].strip(),
+             b"\x1b[31mred\x1b[0m\t?]0;title? ?[2J?[1;3Hend\x1b[0m")
+
+
 CADDYFILE = """{{
 	admin localhost:{admin}
 	service api {{
@@ -603,6 +618,7 @@ CASES = [
     ("node", node, ("epoll",)),
     ("php", php, ("epoll",)),
     ("portico service", command, ("epoll",)),
+    ("lines of a service at a terminal", terminal, ("epoll",)),
     ("a Caddyfile's service, with a log of its own", caddyfile, ("epoll",)),
 ]
 

@@ -12,6 +12,7 @@
 #include "app/commands.h"
 #include "app/config_file.h"
 #include "config/jsonx.h"
+#include "ports/ledger.h"
 #include "services/enter.h"
 #include "services/service.h"
 
@@ -135,6 +136,50 @@ static int run_command(const struct command_line *l)
 
 /* --- logs --- */
 
+/* The length of a sequence that only colours; 0: it is none. */
+static size_t colour_of(struct slice s)
+{
+    size_t n = 2;
+    if (!slice_starts(s, SLICE("\033[")))
+        return 0;
+    while (n < s.len && ((s.ptr[n] >= '0' && s.ptr[n] <= '9') || s.ptr[n] == ';'))
+        n++;
+    return n < s.len && s.ptr[n] == 'm' ? n + 1 : 0;
+}
+
+/* What a program wrote commands no terminal: it may have it from a client. Colours and tabs stay. */
+static void print_cleaned(struct slice text, struct arena *arena)
+{
+    bool coloured = false;
+    while (text.len > 0) {
+        size_t colour = colour_of(text), n = colour > 0 ? colour : 1;
+        bool plain = colour == 0 && text.ptr[0] != '\t';
+        while (plain && n < text.len && text.ptr[n] != '\033' && text.ptr[n] != '\t')
+            n++;
+        struct slice piece = slice_take(text, n);
+        if (plain)
+            piece = clean_text(piece, arena);
+        fwrite(piece.ptr, 1, piece.len, stdout);
+        coloured |= colour > 0;
+        text = slice_skip(text, n);
+    }
+    if (coloured)
+        fputs("\033[0m", stdout);
+}
+
+static void print_text(const json_t *text)
+{
+    struct arena arena;
+    struct slice all = slice_of(json_string_value(text), json_string_length(text));
+    arena_init(&arena, 4096);
+    if (isatty(STDOUT_FILENO))
+        print_cleaned(all, &arena);
+    else if (all.len > 0)
+        fwrite(all.ptr, 1, all.len, stdout);
+    putchar('\n');
+    arena_deinit(&arena);
+}
+
 static void print_line(const json_t *line)
 {
     char when[32];
@@ -142,8 +187,8 @@ static void print_line(const json_t *line)
     time_t s = (time_t)json_number_value(json_object_get(line, "time"));
     localtime_r(&s, &tm);
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    printf("%s [%lld] %s\n", when,
-           (long long)json_integer_value(json_object_get(line, "replica")), text_of(line, "text"));
+    printf("%s [%lld] ", when, (long long)json_integer_value(json_object_get(line, "replica")));
+    print_text(json_object_get(line, "text"));
 }
 
 /* The number of the last one. */
