@@ -428,6 +428,24 @@ def watches(io):
         same(s.server.get()[0], 200)
 
 
+def watches_anew(io):
+    """Folders that are gone leave room for new ones: as many as may be watched come and go."""
+    with Site(io, [{"name": "a", "watch": ["."]}]) as s:
+        def renewed(change):
+            before = s.pids()
+            change()
+            s.server.wait(lambda: s.describe()["ready"] == 1 and len(s.pids()) == 1 and
+                          s.pids() != before, 20)
+        many = f"{s.folder}/many"
+        def fill():
+            for i in range(2100):
+                os.makedirs(f"{many}/{i}")
+        renewed(fill)
+        renewed(lambda: shutil.rmtree(many))
+        renewed(lambda: os.mkdir(many))
+        renewed(lambda: open(f"{many}/file", "w", encoding="ascii").close())
+
+
 SOCKET_APP = r'''
 import os, signal, socket, sys
 assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"] == "1"
@@ -612,6 +630,7 @@ CASES = [
     ("a service on demand starts at the first request and stops when idle", on_demand),
     ("beyond the queue and the deadline there is 503 with Retry-After", queue),
     ("a changed file starts it anew", watches, ("epoll",)),
+    ("folders that come and go are watched", watches_anew, ("epoll",)),
     ("a socket is handed over", socket_given, ("epoll",)),
     ("a program with a socket is changed over", socket_stays, ("epoll",)),
     ("a service has the user that it names, and no right of portico's", as_user, ("epoll",)),

@@ -133,6 +133,18 @@ static struct watched *find(struct folder_watch *w, int wd)
     return NULL;
 }
 
+/* The folder is gone, and the kernel watches it no more. */
+static void forget(struct folder_watch *w, int wd)
+{
+    struct watched *f = find(w, wd);
+    if (f == NULL)
+        return;
+    mem_free(f->path);
+    mem_free(f->only);
+    *f = w->folders[--w->count];
+    w->full = false;
+}
+
 /* True when it counts. */
 static bool take(struct folder_watch *w, const struct inotify_event *e)
 {
@@ -140,6 +152,10 @@ static bool take(struct folder_watch *w, const struct inotify_event *e)
     const struct watched *f = find(w, e->wd);
     if (e->mask & IN_Q_OVERFLOW)
         return true;
+    if (e->mask & IN_IGNORED) {
+        forget(w, e->wd);
+        return false;
+    }
     if (f == NULL || e->len == 0 || e->name[0] == '\0' || passed_over(e->name))
         return false;
     if (f->only != NULL)
