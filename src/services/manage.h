@@ -159,6 +159,6 @@ bool ports_can_overlap(const struct service *);
 uint16_t port_for(const struct slot *, uint16_t wanted, char *why, size_t cap);
 void ports_close(void);
 
-/* --- watch.c --- */
+/* --- folder_watch.c --- */
 struct folder_watch *folder_watch_open(struct managed *);
 void folder_watch_close(struct folder_watch *);
