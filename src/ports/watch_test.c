@@ -74,8 +74,6 @@ TEST("a socket in the place of another is a change, though address and port are 
 
 TEST("the end of a listening socket is seen by the kernel's event, long before the next look")
 {
-    if (getenv("PORTICO_EMULATED") != NULL)
-        test_skip("an emulator does not pass the events on");
     uint16_t port = 0;
     struct port_watch *w = start(60000);
     int fd = open_at(SOCK_STREAM, &port);
