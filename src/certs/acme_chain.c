@@ -72,7 +72,7 @@ enum err acme_window(struct acme *c, struct slice ari_id, struct acme_renewal *r
 static int64_t random_between(int64_t start, int64_t end)
 {
     uint64_t chance = 0;
-    (void)getrandom(&chance, sizeof chance, GRND_NONBLOCK);
+    (void)!getrandom(&chance, sizeof chance, GRND_NONBLOCK);
     return end > start + 1 ? start + 1 + (int64_t)(chance % (uint64_t)(end - start - 1)) : start;
 }
 

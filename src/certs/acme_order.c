@@ -76,7 +76,7 @@ static double success(unsigned solver)
 static void shuffle(void)
 {
     unsigned char chance[SOLVERS_MAX] = {0};
-    (void)getrandom(chance, sizeof chance, GRND_NONBLOCK);
+    (void)!getrandom(chance, sizeof chance, GRND_NONBLOCK);
     for (history.count = 0; all_solvers[history.count] != NULL; history.count++)
         history.order[history.count] = history.count;
     for (unsigned i = history.count; i-- > 1;) {

@@ -168,7 +168,7 @@ enum err dns_query(const struct slice *servers, size_t count, struct slice name,
     struct dns_reply *reply = ARENA_NEW(a, struct dns_reply);
     enum err e = ERR_NOT_FOUND;
     snprintf(why, cap, "no DNS server to ask");
-    (void)getrandom(&q.id, sizeof q.id, 0);
+    (void)!getrandom(&q.id, sizeof q.id, 0);
     buffer_init(&q.bytes, 512);
     if (dns_question_put(&q.bytes, q.id, name, type) != OK) {
         buffer_deinit(&q.bytes);
