@@ -2,6 +2,7 @@
 """Network namespaces that a test makes: each is a process of its own that stands inside, runs commands
 there and makes connections. They end with the test; nothing of them is left on the machine."""
 import ctypes
+import errno
 import json
 import os
 import select
@@ -11,6 +12,7 @@ import subprocess
 import time
 
 CLONE_NEWNET = 0x40000000
+FIRST_PORT, LAST_PORT = 10000, 32000  # whence probes go
 
 
 def may():
@@ -107,6 +109,7 @@ class Inside:
     def __init__(self, wire):
         self.wire = wire
         self.held = []
+        self.next_port = FIRST_PORT
 
     def serve(self):
         file = self.wire.makefile("rw")
@@ -155,8 +158,7 @@ class Inside:
                               socket.SOCK_DGRAM)
             s.setblocking(False)
             try:
-                if source:
-                    s.bind((source, 0))
+                self.bind(s, source)
                 s.connect((to, port))
             except BlockingIOError:
                 pass
@@ -187,6 +189,18 @@ class Inside:
         for s in waiting:
             s.close()
         return answers
+
+    def bind(self, s, source):
+        """To a port that no probe had: what a firewall has once let in may go on for minutes, and of a
+        few thousand probes from ports by chance one meets such a flow."""
+        while True:
+            self.next_port = self.next_port + 1 if self.next_port < LAST_PORT else FIRST_PORT
+            try:
+                return s.bind((source or {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}[s.family],
+                               self.next_port))
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    raise
 
     def hold(self, source, to, port):
         s = socket.socket(family_of(to))
