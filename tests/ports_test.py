@@ -326,11 +326,49 @@ def option_errors():
                                {"ports": ["22"], "reach": "network", "from": ["10.0.0.0/8"]}],
               "others": "nobody"})
         p.run("validate")
-        port = free_port()
-        p.write("Caddyfile", f"{{\n\tports {{\n\t\t{port} device\n\t}}\n}}\nhttp://:{port} {{\n}}\n")
-        for command in ("validate", "run", "reload"):
-            has(p.run(command, status=1)[1], f"Caddyfile:6) listens on port {port} of every address",
-                "Caddyfile:3) says that only this device")
+        has(p.run("ports", "apply", "--config", "none", status=1)[1], "none")
+
+
+def option_conflicts():
+    port = free_port()
+    service = f"\tservice %s {{\n\t\trun true\n\t\tport {port}\n\t}}\n"
+    declared = f"\tports {{\n\t\t{port} %s\n\t}}\n"
+    cases = (
+        (declared % "device" + "}" + f"\nhttp://:{port} {{\n}}\n",
+         (f"site http://:{port} (Caddyfile:6) listens on port {port} of every address",
+          f"the declaration of port {port} (Caddyfile:3) says that only this device")),
+        (declared % "nobody" + service % "a" + "}\n",
+         ("service a (Caddyfile:5) listens", "(Caddyfile:3) says that nobody")),
+        (declared % "nobody" + f"\tadmin localhost:{port}\n}}\n",
+         ("the admin API (Caddyfile:5) listens", "(Caddyfile:3) says that nobody")),
+        (declared % "world" + declared.replace(str(port), f"{port - 1}-{port + 1}") % "device" + "}\n",
+         (f"Caddyfile:6: port {port} (tcp) is declared already at Caddyfile:3",)),
+        (declared % "world" + service % "a" + service % "b" + "}\n",
+         (f"port {port} is wanted twice", "service a (Caddyfile:5)", "service b (Caddyfile:9)")),
+        (declared % "world" + service % "a" + f"}}\nhttp://:{port} {{\n}}\n",
+         (f"site http://:{port} (Caddyfile:10) and the service a (Caddyfile:5) both want port {port}",)),
+        (f"\tports {{\n\t\t{port} world {{\n\t\t}}\n\t}}\n}}\n", ("has no block", "Caddyfile:3")),
+    )
+    with Place() as p:
+        for text, sentences in cases:
+            p.write("Caddyfile", "{\n" + text)
+            for command in (("validate",), ("run",), ("reload",), ("ports", "apply", "--dry-run")):
+                has(p.run(*command, "--config", "Caddyfile", status=1)[1], *sentences)
+
+
+def loads_tell_lines():
+    with Place() as p:
+        admin, port = free_port(), free_port()
+        text = f"{{\n\tadmin localhost:{admin}\n\tports {{\n\t\t{port} device\n\t}}\n}}\n"
+        p.write("Caddyfile", text)
+        p.spawn("run")
+        wait(lambda: ask(admin, "/config/")[0] == 200)
+        link = http.client.HTTPConnection("127.0.0.1", admin, timeout=60)
+        link.request("POST", "/load", text + f"http://:{port} {{\n}}\n", {"Content-Type": "text/caddyfile"})
+        answer = link.getresponse()
+        same(answer.status, 400)
+        has(answer.read().decode(), "Caddyfile:7) listens", "Caddyfile:4) says")
+        link.close()
 
 
 def ask(admin, path):
@@ -338,6 +376,38 @@ def ask(admin, path):
     link.request("GET", path)
     answer = link.getresponse()
     return answer.status, answer.read().decode()
+
+
+def origins_stay():
+    with Place() as p:
+        admin, port = free_port(), free_port()
+        text = f"{{\n\tadmin localhost:{admin}\n}}\nhttp://localhost:{port} {{\n}}\n"
+        lines = lambda: [(o["path"], o["line"]) for o in json.loads(ask(admin, "/ports/origins")[1])
+                         if o["path"] != "admin"]
+        p.write("Caddyfile", f"{{\n\tadmin localhost:{admin}\n}}\n")
+        p.spawn("run")
+        wait(lambda: ask(admin, "/config/")[0] == 200)
+        # As JSON, so that the lines are only known once the file has been read by the server.
+        p.write("Caddyfile", text)
+        p.run("reload", "--config", "Caddyfile")
+        want = [(f"listen :{port}", 4)]
+        same(lines(), want)
+        p.write("Caddyfile", "# another line\n" + text)
+        link = http.client.HTTPConnection("127.0.0.1", admin, timeout=60)
+        link.request("POST", "/adapt", "\n\n" + text, {"Content-Type": "text/caddyfile"})
+        same(link.getresponse().status, 200)
+        link.close()
+        same(lines(), want)
+        # A file that says something else when it is asked for is read once for this configuration.
+        other = text.replace(f"localhost:{port} {{", f"localhost:{port} {{\n\trespond hello")
+        p.write("Caddyfile", other)
+        p.run("reload", "--config", "Caddyfile")
+        p.write("Caddyfile", ":80\n")
+        same(lines(), [])
+        p.write("Caddyfile", other)
+        same(lines(), [])
+        p.run("reload", "--config", "Caddyfile")
+        same(lines(), want)
 
 
 def server_tells():
@@ -449,7 +519,10 @@ TESTS = (
     ("ports free: unused, undeclared, out of the dynamic range", free_ports),
     ("ports log: what changed from look to look", remembers),
     ("ports watch: a line for each change, until it is interrupted", watches),
-    ("the option ports: its JSON, its errors, conflicts with both lines", option_errors),
+    ("the option ports: its JSON, its errors with their lines", option_errors),
+    ("conflicts are refused by every command, with both lines", option_conflicts),
+    ("conflicts of a Caddyfile that is loaded by the admin API are told with both lines", loads_tell_lines),
+    ("where a running configuration was written stays known, and its file is read once", origins_stay),
     ("a running server tells its ledger and where it was declared, and metrics", server_tells),
     ("doctor: the chain of a site", doctor),
     ("doctor: a certificate that is not trusted is told of, and the route behind it", doctor_tls),

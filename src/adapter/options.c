@@ -215,6 +215,7 @@ static enum err read_admin(struct adapt *a, struct dispenser *d)
     static const char *const keys[] = {"disabled", "listen", "enforce_origin", "origins", NULL};
     json_t *o = j_object(a);
     dispenser_next(d);
+    adapt_origin(a, SLICE("admin"), SLICE("admin API"), dispenser_file(d), dispenser_line(d));
     if (dispenser_next_arg(d)) {
         if (dispenser_val_is(d, "off")) {
             j_put_bool(a, o, "disabled", true);

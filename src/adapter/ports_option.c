@@ -189,6 +189,8 @@ static enum err read_line(struct adapt *a, struct dispenser *d, json_t *app)
     static const char *const enforce[] = {"observe", "nftables"};
     struct slice first = dispenser_val(d), *rest;
     size_t count = dispenser_remaining_args(d, &rest);
+    if (slice_is(first, "{"))
+        return dispenser_err_f(d, "a line of 'ports' has no block");
     struct line l = {.a = a, .d = d, .count = count + 1,
                      .words = ARENA_ARRAY(a->arena, struct slice, count + 1)};
     l.words[0] = first;

@@ -92,7 +92,7 @@ static int put_in_force(const struct command_line *l, const struct enforce_plan 
     return EXIT_OK;
 }
 
-static int apply(const struct command_line *l, const json_t *document, struct arena *arena)
+static int apply(const struct command_line *l, const struct loaded_config *c, struct arena *arena)
 {
     char error[2048];
     unsigned trial_s;
@@ -101,7 +101,7 @@ static int apply(const struct command_line *l, const json_t *document, struct ar
     struct buffer script;
     if (read_trial(l, &trial_s) != OK)
         return EXIT_STARTUP;
-    if (enforce_document(document, NULL, arena, &wish, error, sizeof error) != OK)
+    if (enforce_document(c->document, &c->origins, arena, &wish, error, sizeof error) != OK)
         return cli_fail("%s", error);
     if (!wish.declared)
         return cli_fail("the configuration declares no ports: the global option `ports` does");
@@ -133,7 +133,7 @@ static int run(const struct command_line *l)
         return cli_fail("input file required when there is no Caddyfile in current directory (use "
                         "--config flag)");
     arena_init(&arena, 1 << 16);
-    int status = apply(l, c.document, &arena);
+    int status = apply(l, &c, &arena);
     arena_deinit(&arena);
     config_unload(&c);
     return status;

@@ -77,7 +77,13 @@ enum err config_adapt(struct slice adapter, struct slice file_name, struct slice
                       json_t **document, json_t **warnings, char *error, size_t cap)
 {
     struct diag diag;
-    return adapt(adapter, file_name, body, document, warnings, NULL, &diag, error, cap);
+    struct origins origins;
+    origins_init(&origins);
+    enum err e = adapt(adapter, file_name, body, document, warnings, &origins, &diag, error, cap);
+    if (e == OK)
+        config_origins_keep(*document, &origins);
+    origins_deinit(&origins);
+    return e;
 }
 
 /* --- showing the place of an error --- */

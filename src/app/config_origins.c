@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One set, of the newest document that was adapted here. Control thread only.
+ * Two sets: of the document that runs, and of the newest that was adapted here, which may be one that
+ * is refused, or that was only asked about. Control thread only.
  */
 #include "app/config_origins.h"
 
@@ -10,26 +11,66 @@
 #include "base/mem.h"
 #include "config/jsonx.h"
 
-static struct {
+struct known {
     json_t *document; /* NULL: nothing is kept */
     struct origins origins;
-} kept;
+};
+
+static struct known newest;
+
+static struct {
+    struct known known; /* its document is always the running one */
+    bool is_known;
+    bool asked; /* the source file was read in vain */
+} running;
 
 static struct {
     char *file, *adapter;
 } said;
 
-void config_origins_keep(json_t *document, const struct origins *origins)
+static void forget(struct known *k)
 {
-    json_decref(kept.document);
-    origins_deinit(&kept.origins);
-    origins_init(&kept.origins);
-    kept.document = json_incref(document);
+    json_decref(k->document);
+    origins_deinit(&k->origins);
+    k->document = NULL;
+    origins_init(&k->origins);
+}
+
+static void keep(struct known *k, const struct origins *origins)
+{
     for (size_t i = 0; i < origins->count; i++) {
         const struct origin *o = &origins->items[i];
-        origins_add(&kept.origins, o->path, o->name, o->file, o->line);
+        origins_add(&k->origins, o->path, o->name, o->file, o->line);
     }
-    origins_sort(&kept.origins);
+    origins_sort(&k->origins);
+}
+
+void config_origins_keep(json_t *document, const struct origins *origins)
+{
+    forget(&newest);
+    newest.document = json_incref(document);
+    keep(&newest, origins);
+}
+
+static bool is_newest(const json_t *document)
+{
+    return newest.document != NULL && json_equal(newest.document, document);
+}
+
+static void take_newest(void)
+{
+    running.is_known = is_newest(running.known.document);
+    if (running.is_known)
+        keep(&running.known, &newest.origins);
+}
+
+void config_origins_run(json_t *document)
+{
+    json_incref(document); /* it may be the same one */
+    forget(&running.known);
+    running.known.document = document;
+    running.asked = false;
+    take_newest();
 }
 
 void config_origins_source(struct slice file, struct slice adapter)
@@ -38,6 +79,7 @@ void config_origins_source(struct slice file, struct slice adapter)
     mem_free(said.adapter);
     said.file = slice_dup(file);
     said.adapter = slice_dup(adapter);
+    running.asked = false;
 }
 
 static void adapt_source(void)
@@ -53,12 +95,14 @@ static void adapt_source(void)
 
 const struct origins *config_origins_of(const json_t *document, bool adapt_again)
 {
-    bool same = kept.document != NULL && json_equal(kept.document, document);
-    if (!same && adapt_again) {
+    if (document != running.known.document)
+        return is_newest(document) ? &newest.origins : NULL;
+    if (!running.is_known && adapt_again && !running.asked) {
+        running.asked = true;
         adapt_source();
-        same = kept.document != NULL && json_equal(kept.document, document);
+        take_newest();
     }
-    return same ? &kept.origins : NULL;
+    return running.is_known ? &running.known.origins : NULL;
 }
 
 json_t *config_origins_json(const struct origins *origins)

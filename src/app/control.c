@@ -174,6 +174,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     listening_keep(&opening);
     keep_ports(g);
     hold_newest(g);
+    config_origins_run(document);
     tell_running(g);
     admin_site_commit(g, admin);
     return OK;

@@ -183,8 +183,8 @@ static enum err read_services(struct generation *g, const json_t *app)
 {
     struct provision *p = &g->provision;
     p->services = app;
-    return services_read(app, NULL, &g->arena, &g->services, &g->services_count, p->error,
-                         sizeof p->error);
+    return services_read(app, config_origins_of(g->document, false), &g->arena, &g->services,
+                         &g->services_count, p->error, sizeof p->error);
 }
 
 /* What only this server knows. */

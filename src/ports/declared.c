@@ -295,6 +295,10 @@ static void add_admin(struct walk *w, const json_t *document)
     if (json_is_true(json_object_get(admin, "disabled")) ||
         !read_address(w, listen.len > 0 ? listen : SLICE("localhost:2019"), &d))
         return;
+    size_t count;
+    const struct origin *o = find_origins(w, SLICE("admin"), &count);
+    if (o != NULL)
+        take_origin(w, &d, o);
     d.name = SLICE("admin API");
     *declarations_add(&w->list) = d;
 }
