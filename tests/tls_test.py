@@ -27,6 +27,7 @@ STRANGERS = Authority("Another Root")
 STRANGE = STRANGERS.leaf("strange", "DNS:client.example")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 BIG = bytes(range(256)) * 20000  # 5 MB
+MIDDLE = BIG[7:900007]
 ABOUT = " ".join("{http.request.tls." + name + "}" for name in
                  ("version", "cipher_suite", "server_name", "proto", "resumed")) \
         + " {http.request.scheme}"
@@ -42,14 +43,16 @@ def files_of(*pairs):
 def routes():
     folder = CA.path("www")
     os.makedirs(folder, exist_ok=True)
-    with open(f"{folder}/big", "wb") as f:
-        f.write(BIG)
+    for name, content in (("big", BIG), ("middle", MIDDLE)):
+        with open(f"{folder}/{name}", "wb") as f:
+            f.write(content)
+        os.utime(f"{folder}/{name}", (1e9, 1e9))  # young files are never kept
 
     def say(path, body):
         return {"match": [{"path": [path]}],
                 "handle": [{"handler": "static_response", "body": body}]}
     return [say("/echo", "{http.request.body}"), say("/about", ABOUT), say("/shown", SHOWN),
-            {"match": [{"path": ["/big"]}], "handle": [{"handler": "file_server", "root": folder}]},
+            {"match": [{"path": ["/big", "/middle"]}], "handle": [{"handler": "file_server", "root": folder}]},
             {"match": [{"protocol": "https"}],
              "handle": [{"handler": "static_response", "body": "secure"}]}]
 
@@ -174,6 +177,32 @@ def bodies(io):
                     status, got = ask(c, "/echo", "POST", up)
                     same((status, len(got), got == up), (200, len(up), True))
                 same(ask(c, "/big", Range="bytes=1000-2000000"), (206, BIG[1000:2000001]))
+        quiet(s)
+
+
+def often_wanted(io):
+    """A file that the workers come to keep in memory, over both protocols, until it changes."""
+    with running(io, members={"protocols": ["h1", "h2"]}) as s:
+        with connect(s) as c:
+            for _ in range(8):
+                same(ask(c, "/middle"), (200, MIDDLE))
+                same(ask(c, "/middle", Range="bytes=70000-800000"), (206, MIDDLE[70000:800001]))
+                same(ask(c, "/middle", Range="bytes=5-6,899990-")[0], 206)
+            get = ["curl", "-sS", "--http2", "--cacert", CA.root, "--resolve",
+                   f"one.example:{s.port}:127.0.0.1"]
+            url = f"https://one.example:{s.port}/middle"
+            for _ in range(2):
+                done = subprocess.run([*get, *[url] * 8], capture_output=True, check=True)
+                same(done.stdout == MIDDLE * 8, True)
+            changed = CA.path("www/new")
+            with open(changed, "wb") as f:
+                f.write(MIDDLE[::-1])
+            os.utime(changed, (1e9 + 60, 1e9 + 60))
+            os.rename(changed, CA.path("www/middle"))
+            end = time.monotonic() + 1.5
+            while ask(c, "/middle")[1] != MIDDLE[::-1]:
+                assert time.monotonic() < end, "the change was not seen"
+                time.sleep(0.05)
         quiet(s)
 
 
@@ -581,6 +610,7 @@ def protocols_of_addresses(io):
 run_cases([
     ("TLS 1.2 and 1.3 are spoken, older ones are not", versions),
     ("bodies of megabytes go both ways", bodies),
+    ("a file that is often wanted is right, over both protocols, and when it has changed", often_wanted),
     ("requests may be pipelined, and cut anywhere", pipelined),
     ("a slow reader gets all of it", slow_reader),
     ("ends are said", ends),

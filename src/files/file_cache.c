@@ -24,6 +24,8 @@
 
 #define RACY_NS INT64_C(50000000)
 
+enum { COPY_AFTER = 4 /* times that it was asked for: what is wanted once is not worth a copy */ };
+
 /* A quarter of what the process may open, shared by as many workers as there are processors: the
  * rest is for connections. */
 static unsigned descriptors_for_one(void)
@@ -43,6 +45,7 @@ struct file_cache *file_cache_create(bool off, bool watches)
     map_init(&c->map, false);
     list_init(&c->lru);
     list_init(&c->fd_lru);
+    list_init(&c->copy_lru);
     c->off = off;
     c->watches = watches;
     c->fds_max = descriptors_for_one();
@@ -60,7 +63,9 @@ static void drop(struct file_cache *c, struct open_file *f)
     map_remove(&c->map, f->path);
     list_remove(&f->lru);
     list_remove(&f->fd_lru);
+    list_remove(&f->copy_lru);
     c->fds -= f->fd >= 0;
+    c->copies -= f->copy.len;
     c->bytes -= weight(f);
     f->cached = false;
     open_file_unref(f);
@@ -82,6 +87,7 @@ void open_file_unref(struct open_file *f)
     if (f->fd >= 0)
         close(f->fd);
     mem_free((char *)(uintptr_t)f->bytes.ptr);
+    mem_free((char *)(uintptr_t)f->copy.ptr);
     mem_free((char *)(uintptr_t)f->path.ptr);
     mem_free(f);
 }
@@ -135,18 +141,27 @@ static bool same(const struct stat *a, const struct stat *b)
            a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static void keep_bytes(struct open_file *f)
+/* The content that the validators stand for; SLICE_NONE when it is too young to tell, or changes. */
+static struct slice read_content(const struct open_file *f)
 {
     struct stat after;
-    if (f->size > FILE_CACHE_SMALL || f->mtime_ns > clock_wall_ns() - RACY_NS)
-        return;
+    if (f->mtime_ns > clock_wall_ns() - RACY_NS)
+        return SLICE_NONE;
     char *bytes = mem_alloc(f->size);
     if (!read_whole(f->fd, bytes, f->size) || fstat(f->fd, &after) != 0 ||
         !same(&f->stat, &after)) {
         mem_free(bytes);
-        return;
+        return SLICE_NONE;
     }
-    f->bytes = slice_of(bytes, f->size);
+    return slice_of(bytes, f->size);
+}
+
+static void keep_bytes(struct open_file *f)
+{
+    if (f->size <= FILE_CACHE_SMALL)
+        f->bytes = read_content(f);
+    if (f->bytes.ptr == NULL)
+        return;
     close(f->fd);
     f->fd = -1;
 }
@@ -211,6 +226,7 @@ static struct open_file *open_new(struct slice path, uint64_t now_ns, bool keep)
     struct open_file *f = NEW(struct open_file);
     list_init(&f->lru);
     list_init(&f->fd_lru);
+    list_init(&f->copy_lru);
     f->fd = -1;
     f->refs = 1;
     f->path = slice_of(slice_dup(path), path.len);
@@ -267,6 +283,8 @@ static void make_room(struct file_cache *c)
         drop(c, CONTAINER_OF(c->lru.next, struct open_file, lru));
     while (c->fds > c->fds_max)
         drop(c, CONTAINER_OF(c->fd_lru.next, struct open_file, fd_lru));
+    while (c->copies > FILE_CACHE_COPIES)
+        drop(c, CONTAINER_OF(c->copy_lru.next, struct open_file, copy_lru));
 }
 
 /* Connections took the descriptors: those that the cache holds are given up for them. */
@@ -293,6 +311,7 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
     if (f != NULL) {
         list_remove(&f->lru);
         list_remove(&f->fd_lru);
+        list_remove(&f->copy_lru);
     } else {
         f = open_anew(c, path, now_ns);
         if (f->error == ERR_LIMIT) /* no descriptor left: not the file's fault, not cached */
@@ -306,8 +325,32 @@ struct open_file *file_cache_open(struct file_cache *c, struct slice path, uint6
     list_append(&c->lru, &f->lru);
     if (f->fd >= 0)
         list_append(&c->fd_lru, &f->fd_lru);
+    if (f->copy.ptr != NULL)
+        list_append(&c->copy_lru, &f->copy_lru);
     make_room(c);
     return f;
+}
+
+/* By then the kernel has the file in its memory, too: to read it is to copy it. */
+static void keep_copy(struct file_cache *c, struct open_file *f)
+{
+    f->copy_asked = 0;
+    f->copy = read_content(f);
+    if (f->copy.ptr == NULL)
+        return;
+    c->copies += f->copy.len;
+    list_append(&c->copy_lru, &f->copy_lru);
+    make_room(c);
+}
+
+const char *file_cache_copy(struct file_cache *c, struct open_file *f)
+{
+    if (f->bytes.ptr != NULL)
+        return f->bytes.ptr;
+    if (f->copy.ptr == NULL && f->cached && f->fd >= 0 && f->size > 0 &&
+        f->size <= FILE_CACHE_COPY && ++f->copy_asked >= COPY_AFTER)
+        keep_copy(c, f);
+    return f->copy.ptr;
 }
 
 /* --- the thread's own --- */

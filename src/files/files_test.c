@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "base/test.h"
 #include "files/file_cache.h"
 #include "files/mime.h"
@@ -83,6 +84,53 @@ TEST("long names that are not there take no memory for good")
     }
     CHECK_INT(c->map.count, 10);
     CHECK_INT(c->bytes, 10 * 1000);
+    file_cache_destroy(c);
+}
+
+/* A file that is no small one, of one letter. */
+static void put_large(const char *name, char letter, size_t size)
+{
+    char *text = mem_alloc(size + 1);
+    memset(text, letter, size);
+    text[size] = '\0';
+    put_file(name, text, 100);
+    mem_free(text);
+}
+
+TEST("what is often wanted in memory is kept there, up to a size and a sum, and goes with its file")
+{
+    char name[16];
+    make_folder();
+    put_large("big", 'a', FILE_CACHE_COPY + 1);
+    struct file_cache *c = file_cache_create(false, false);
+    struct open_file *f = file_cache_open(c, in_folder("big"), 0);
+    for (unsigned i = 0; i < 10; i++)
+        CHECK(file_cache_copy(c, f) == NULL);
+    open_file_unref(f);
+    for (unsigned i = 0; i < 20; i++) {
+        snprintf(name, sizeof name, "f%u", i);
+        put_large(name, (char)('a' + i), FILE_CACHE_COPY);
+        f = file_cache_open(c, in_folder(name), 0);
+        CHECK(file_cache_copy(c, f) == NULL); /* wanted once */
+        const char *copy;
+        for (unsigned asked = 0; (copy = file_cache_copy(c, f)) == NULL;)
+            CHECK(++asked < 10);
+        CHECK(f->fd >= 0 && copy[0] == 'a' + (int)i && copy[FILE_CACHE_COPY - 1] == copy[0]);
+        CHECK(c->copies <= FILE_CACHE_COPIES);
+        open_file_unref(f);
+    }
+    CHECK_INT(c->copies, FILE_CACHE_COPIES); /* the oldest have gone, with their files */
+    CHECK_INT(c->map.count, 1 + FILE_CACHE_COPIES / FILE_CACHE_COPY);
+    struct open_file *old = file_cache_open(c, in_folder("f19"), 0);
+    const char *kept = file_cache_copy(c, old);
+    CHECK(kept != NULL);
+    put_large("f19", 'z', FILE_CACHE_COPY - 1);
+    struct open_file *new = file_cache_open(c, in_folder("f19"), FILE_CHECK_NS);
+    CHECK(new != old && new->copy.ptr == NULL && file_cache_copy(c, old) == kept);
+    CHECK_INT(kept[0], 'a' + 19);
+    CHECK_INT(c->copies, FILE_CACHE_COPIES - FILE_CACHE_COPY);
+    open_file_unref(old);
+    open_file_unref(new);
     file_cache_destroy(c);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What Go's http.ServeContent does, in its order. Small files are sent from memory that stays until
- * the exchange has ended, so that head and body leave in one call; larger ones by sendfile.
+ * the exchange has ended, so that head and body leave in one call; larger ones by sendfile. What is
+ * encrypted is touched anyway: often wanted files are, up to a size, kept in memory for that.
  */
 #include "handlers/file_send.h"
 
@@ -37,17 +38,18 @@ static enum err outside(struct exchange *x, bool tell_size, uint64_t size)
                                              : SLICE("invalid range\n"));
 }
 
-static enum err put_bytes(struct exchange *x, const struct open_file *f, uint64_t offset,
+static enum err put_bytes(struct exchange *x, struct open_file *f, uint64_t offset,
                           uint64_t len)
 {
     if (len == 0)
         return OK;
-    if (f->bytes.ptr != NULL)
-        return exchange_data(x, slice_of(f->bytes.ptr + offset, len), LEND_STABLE);
+    const char *bytes = x->tls != NULL ? file_cache_copy(file_cache_self(), f) : f->bytes.ptr;
+    if (bytes != NULL)
+        return exchange_data(x, slice_of(bytes + offset, len), LEND_STABLE);
     return exchange_file(x, f->fd, offset, len);
 }
 
-static enum err send_part(struct exchange *x, const struct open_file *f, int status,
+static enum err send_part(struct exchange *x, struct open_file *f, int status,
                           uint64_t offset, uint64_t len)
 {
     x->res.status = status;
@@ -73,7 +75,7 @@ static struct slice part_head(struct exchange *x, const char *boundary, bool fir
                         SLICE_ARG(type), type.len > 0 ? "\r\n" : "");
 }
 
-static enum err send_parts(struct exchange *x, const struct open_file *f, int status,
+static enum err send_parts(struct exchange *x, struct open_file *f, int status,
                            const struct range *ranges, size_t count)
 {
     char boundary[40];
@@ -102,7 +104,7 @@ static enum err send_parts(struct exchange *x, const struct open_file *f, int st
     return exchange_data(x, last, LEND_BORROWED);
 }
 
-static enum err send_ranges(struct exchange *x, const struct open_file *f, int status,
+static enum err send_ranges(struct exchange *x, struct open_file *f, int status,
                             struct slice value)
 {
     struct range ranges[RANGES_MAX];
@@ -124,7 +126,7 @@ static enum err send_ranges(struct exchange *x, const struct open_file *f, int s
     return send_part(x, f, status, ranges[0].start, ranges[0].len);
 }
 
-enum err file_send(struct exchange *x, const struct open_file *file, const struct open_file *body,
+enum err file_send(struct exchange *x, const struct open_file *file, struct open_file *body,
                    int status)
 {
     struct slice etag = SLICE_NONE, range;

@@ -9,5 +9,5 @@
 
 /* `file` names and dates the answer, `body` (often the same) has the bytes; both are held until the
  * exchange ends. Etag and Content-Type are set already. `status`: 0 for the usual ones. */
-enum err file_send(struct exchange *, const struct open_file *file, const struct open_file *body,
+enum err file_send(struct exchange *, const struct open_file *file, struct open_file *body,
                    int status);

@@ -50,6 +50,16 @@ static void skip_bytes(struct msghdr *m, size_t n)
     }
 }
 
+static bool is_more_than(const struct msghdr *m, size_t n)
+{
+    for (size_t i = 0; i < m->msg_iovlen; i++) {
+        if (m->msg_iov[i].iov_len > n)
+            return true;
+        n -= m->msg_iov[i].iov_len;
+    }
+    return false;
+}
+
 static enum err send_out(struct stream *s, int flags, uint64_t deadline_ns, size_t *n)
 {
     struct slice out = tls_stream_out(s->tls);
@@ -108,6 +118,8 @@ enum err stream_send_some(struct stream *s, struct msghdr *m, int flags, uint64_
         f->ahead = tls_stream_write(s->tls, m->msg_iov, m->msg_iovlen);
     if (tls_stream_failed(s->tls))
         return ERR_IO;
+    if (is_more_than(m, f->ahead)) /* what fills no segment waits for it */
+        flags |= MSG_MORE;
     TRY(send_ahead(s, flags, deadline_ns, sent));
     skip_bytes(m, *sent);
     return OK;
