@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`enforce nftables` and `sandbox` of a running portico, as TAP. Usage: enforce_test.py PORTICO [TEXT]."""
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,8 @@ def keeps(io):
     try:
         s.wait(lambda: "goto a" in table())
         same("3000" in table(), True)
+        same([r["tried"] for r in json.loads(s.api("GET", "/ports")[1])["ports"] if r["port"] == 3000][:1],
+             [0])
         s.document["apps"]["ports"]["declarations"][1]["ports"] = ["3001"]
         same(s.api("POST", "/load", s.document)[0], 200)
         s.wait(lambda: "3001" in table())

@@ -252,8 +252,34 @@ def counts(place):
     same(re.search(r"in force .*: [1-9]\d*\.$", told, re.M) is not None, True)
     told = good(place.portico("ports", "explain", "22/tcp", "--config", place.write(CADDYFILE)))
     same(re.search(r"in force .*: 0\.$", told, re.M) is not None, True)
+    table_tells_counts(place)
     good(place.apply())
     same(place.device.sh("nft list table inet portico"), listed)
+    good(place.portico("ports", "unapply"))
+    same("TRIED" in place.portico("ports", "--config", "Caddyfile")[1], False)
+    same("tried" in place.portico("ports", "--json", "--config", "Caddyfile")[1], False)
+    same("tried" in place.portico("ports", "--csv", "--config", "Caddyfile")[1], False)
+
+
+def table_tells_counts(place):
+    """In each of its forms, for ports that are declared, and only while they are kept shut."""
+    config = ("--this-namespace", "--config", "Caddyfile")
+    text = place.portico("ports", *config)[1]
+    same("TRIED" in text.splitlines()[0], True)
+    column = text.splitlines()[0].index("TRIED")
+    cells = {}
+    for line in text.splitlines()[1:]:
+        if line.split()[1:2] == ["tcp"]:
+            cells[int(line.split()[0])] = line[column:column + 5].strip()
+    same((int(cells[80]) > 0, cells[22], cells[9999]), (True, "0", ""))
+    rows = [r for r in json.loads(place.portico("ports", "--json", *config)[1])["ports"]
+            if r["protocol"] == "tcp"]
+    tried = {r["port"]: r["tried"] for r in rows}
+    same((tried[80] > 0, tried[22], tried[9999]), (True, 0, None))
+    lines = place.portico("ports", "--csv", *config)[1].splitlines()
+    last = {tuple(x.split(",")[:2]): x.split(",")[-1] for x in lines}
+    same(lines[0].split(",")[-1], "tried")
+    same((last["80", '"tcp"'], last["22", '"tcp"'], last["9999", '"tcp"']), (str(tried[80]), "0", ""))
 
 
 def dry_run(place):

@@ -9,7 +9,6 @@
 #include "app/ports_filter.h"
 #include "app/ports_view.h"
 #include "ports/declared.h"
-#include "ports/enforce.h"
 #include "ports/iana.h"
 #include "ports/reach.h"
 
@@ -21,8 +20,6 @@ struct talk {
     uint16_t port;
     enum port_protocol protocol;
     bool any_protocol, colour;
-    struct enforce_count *counts; /* where ports are kept shut, and the caller may read the rules */
-    size_t counts_count;
 };
 
 static void put_title(struct talk *t, struct slice text)
@@ -114,22 +111,12 @@ static void put_declared(struct talk *t, const struct port_entry *e)
     }
 }
 
-/* During a trial both generations of rules count. */
 static void put_knocks(struct talk *t, const struct port_entry *e)
 {
-    uint64_t packets = 0;
-    bool counted = false;
-    for (size_t i = 0; i < t->counts_count && e->netns == t->v->table.netns; i++) {
-        const struct enforce_count *c = &t->counts[i];
-        if (c->protocol != e->protocol || c->first > e->port || c->last < e->port)
-            continue;
-        counted = true;
-        packets += c->packets;
-    }
-    if (counted)
+    if (e->is_counted)
         put(t, arena_printf(&t->v->arena, "New connections that were tried since its rules are in force "
                             "(counted for neighbours of one rule together): %llu.",
-                            (unsigned long long)packets));
+                            (unsigned long long)e->tried));
 }
 
 static void put_entry(struct talk *t, const struct port_entry *e)
@@ -157,10 +144,7 @@ static void put_entry(struct talk *t, const struct port_entry *e)
 static int explain(struct talk *t)
 {
     size_t found = 0;
-    char unread[256]; /* ports_view_tell_unseen says what could not be read */
     buffer_init(&t->out, SIZE_MAX);
-    if (enforce_counts_read(&t->v->arena, &t->counts, &t->counts_count, unread, sizeof unread) != OK)
-        t->counts_count = 0;
     put_iana(t);
     for (size_t i = 0; i < t->v->table.count; i++) {
         const struct port_entry *e = &t->v->table.entries[i];

@@ -89,16 +89,11 @@ enum err enforce_apply(struct slice script, char *error, size_t cap);
 /* Takes the table away, and nothing else; OK when there is none. */
 enum err enforce_remove(char *error, size_t cap);
 
-/* New connections that came to declared ports since the rules were put in force. */
-struct enforce_count {
-    enum port_protocol protocol;
-    uint16_t first, last;
-    uint64_t packets, bytes;
-};
-enum err enforce_counts_read(struct arena *, struct enforce_count **, size_t *count, char *error,
-                             size_t cap);
-enum err enforce_counts_parse(const json_t *table, struct arena *, struct enforce_count **,
-                              size_t *count);
+/* The counters of a ruleset as nft lists it in JSON; none where there is no table of ours. */
+void port_counts_read(const json_t *ruleset, struct arena *, struct port_count **, size_t *count);
+
+/* Gives the entries of our own namespace what was counted for them. */
+void table_count(struct port_table *);
 
 /* Established connections into this machine that the plan would not let in again: a sentence each,
  * SSH first. */

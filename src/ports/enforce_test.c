@@ -183,18 +183,31 @@ TEST("nothing of a table that somebody else has changed gets into a script")
     json_decref(t);
 }
 
-TEST("counters are read of the sets of ports only")
+TEST("counters are read of our table's sets of ports only, and told to their rows")
 {
-    static const char table[] =
-        "{\"nftables\":[{\"set\":{\"name\":\"a_1_tcp\",\"elem\":[{\"elem\":{\"val\":{\"range\":[80,90]},"
-        "\"counter\":{\"packets\":3,\"bytes\":180}}},{\"elem\":{\"val\":22,\"counter\":{\"packets\":1}}}]}},"
-        "{\"set\":{\"name\":\"a_1_from4\",\"elem\":[\"1.2.3.4\"]}},{\"set\":{\"name\":\"trial\"}}]}";
-    json_t *t = json_loads(table, 0, NULL);
-    struct enforce_count *c;
-    size_t n;
-    CHECK_OK(enforce_counts_parse(t, &arena, &c, &n));
-    CHECK_INT(n, 2);
-    CHECK(c[0].first == 80 && c[0].last == 90 && c[0].packets == 3 && c[0].bytes == 180);
-    CHECK(c[1].first == 22 && c[1].last == 22 && c[1].protocol == PORT_TCP);
+    static const char ruleset[] =
+        "{\"nftables\":[{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"a_1_tcp\",\"elem\":["
+        "{\"elem\":{\"val\":{\"range\":[80,90]},\"counter\":{\"packets\":3,\"bytes\":180}}},"
+        "{\"elem\":{\"val\":22,\"counter\":{\"packets\":1}}}]}},"
+        "{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"b_2_tcp\",\"elem\":["
+        "{\"elem\":{\"val\":85,\"counter\":{\"packets\":4}}}]}},"
+        "{\"set\":{\"family\":\"inet\",\"table\":\"other\",\"name\":\"a_1_tcp\",\"elem\":[85]}},"
+        "{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"a_1_from4\",\"elem\":[\"1.2.3.4\"]}},"
+        "{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"trial\"}}]}";
+    json_t *t = json_loads(ruleset, 0, NULL);
+    struct port_table table = {.arena = &arena, .netns = 1};
+    port_counts_read(t, &arena, &table.counts, &table.counts_count);
     json_decref(t);
+    CHECK_INT(table.counts_count, 3);
+    CHECK(table.counts[0].first == 80 && table.counts[0].last == 90 && table.counts[0].bytes == 180);
+    static const struct port_entry rows[] = {
+        {.port = 22, .netns = 1}, {.port = 79, .netns = 1}, {.port = 85, .netns = 1},
+        {.port = 90, .netns = 1}, {.port = 91, .netns = 1}, {.port = 85, .netns = 2},
+        {.port = 85, .netns = 1, .protocol = PORT_UDP}};
+    static const int wanted[] = {1, -1, 7, 3, -1, -1, -1};
+    for (size_t i = 0; i < 7; i++)
+        *table_add(&table) = rows[i];
+    table_count(&table);
+    for (size_t i = 0; i < 7; i++)
+        CHECK_INT(table.entries[i].is_counted ? (int)table.entries[i].tried : -1, wanted[i]);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "ports/declared.h"
+#include "ports/enforce.h"
 #include "ports/reach.h"
 
 enum err ledger_look(const struct socket_options *options, struct arena *arena, struct port_table *t,
@@ -38,6 +39,7 @@ enum err ledger_judge(const struct ledger_request *r, struct port_table *t, char
     table_services(t, r->services);
     declarations_settle(r->services, t->arena, &list, &count);
     table_declare(t, list, count);
+    table_count(t);
     table_name(t);
     port_facts_read(&facts, t->arena);
     facts.declares = r->document != NULL && !json_is_null(r->document);

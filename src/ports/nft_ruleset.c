@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "config/jsonx.h"
+#include "ports/enforce.h"
 
 enum { TEXT_MAX = 256 << 20, DEPTH_MAX = 64, COUNT_MAX = 1 << 22 };
 
@@ -444,6 +445,7 @@ enum err nft_ruleset_make(struct arena *arena, const json_t *root, struct nft_ru
     count_rules(&n, list);
     pass(&n, list, "rule", rule_read);
     sort_cuts(&n);
+    port_counts_read(root, arena, &n.ruleset->counts, &n.ruleset->counts_count);
     map_deinit(&n.sets);
     map_deinit(&n.chains);
     *out = n.ruleset;

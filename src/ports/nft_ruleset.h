@@ -141,6 +141,8 @@ struct nft_ruleset {
      * neighbours are treated alike by every rule. */
     const uint32_t *cuts;
     size_t cuts_count;
+    struct port_count *counts; /* of our own table */
+    size_t counts_count;
 };
 
 /* `root` is what nft prints; it may be let go afterwards. A sentence in `error`. */

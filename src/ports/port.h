@@ -89,6 +89,16 @@ struct port_entry {
     size_t reach_from_count;
     struct slice reach_why;     /* "filtered by table inet filter": of REACH_UNKNOWN */
     struct port_finding *findings;
+    bool is_counted;            /* its port is one that our firewall's table counts */
+    uint64_t tried;             /* new connections, let in or not, since its rules are in force */
+};
+
+/* What our firewall's table has counted for neighbouring ports of one rule. */
+struct port_count {
+    char generation; /* of rules: 'a' or 'b' (enforce.h) */
+    enum port_protocol protocol;
+    uint16_t first, last;
+    uint64_t packets, bytes;
 };
 
 /* All memory is the arena's. */
@@ -107,6 +117,8 @@ struct port_table {
     size_t namespaces_count;
     struct bound_socket *bound; /* bound.h: the sockets behind the rows, by inode */
     size_t bound_count;
+    struct port_count *counts; /* none: no ports are kept shut, or the rules cannot be read */
+    size_t counts_count;
 };
 
 const char *port_protocol_name(enum port_protocol); /* "tcp" */

@@ -60,7 +60,7 @@ static void put_declared(struct buffer *b, const struct port_entry *e, struct ar
     put_cell(b, places, false);
 }
 
-static void put_row(struct buffer *b, const struct port_entry *e, struct arena *arena)
+static void put_row(struct buffer *b, const struct port_entry *e, bool counted, struct arena *arena)
 {
     char address[IP_TEXT_MAX];
     struct slice findings = SLICE_NONE;
@@ -78,14 +78,20 @@ static void put_row(struct buffer *b, const struct port_entry *e, struct arena *
     put_declared(b, e, arena);
     for (const struct port_finding *f = e->findings; f != NULL; f = f->next)
         findings = joined(arena, findings, slice_from(f->name));
-    put_cell(b, findings, true);
+    put_cell(b, findings, !counted);
+    if (counted && e->is_counted)
+        (void)buffer_append_f(b, "%llu", (unsigned long long)e->tried);
+    if (counted)
+        (void)BUFFER_PUT(b, "\r\n");
 }
 
 void port_csv_write(const struct port_table *t, struct buffer *b)
 {
+    bool counted = t->counts_count > 0;
     (void)BUFFER_PUT(b, "port,protocol,family,address,namespace,reach,reach_from,pid,program,user,unit,"
                         "container,service,iana_name,iana_class,declared_by,declared_name,declared_at,"
-                        "findings\r\n");
+                        "findings");
+    (void)buffer_append(b, counted ? SLICE(",tried\r\n") : SLICE("\r\n"));
     for (size_t i = 0; i < t->count; i++)
-        put_row(b, &t->entries[i], t->arena);
+        put_row(b, &t->entries[i], counted, t->arena);
 }

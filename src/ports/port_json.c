@@ -132,7 +132,7 @@ static void put_more(json_t *o, const struct port_entry *e)
     json_object_set_new(o, "reach_why", text_or_null(e->reach_why));
 }
 
-static json_t *entry_json(const struct port_entry *e, bool whole)
+static json_t *entry_json(const struct port_entry *e, bool whole, bool counted)
 {
     json_t *o = json_object();
     json_object_set_new(o, "port", json_integer(e->port));
@@ -146,9 +146,24 @@ static json_t *entry_json(const struct port_entry *e, bool whole)
     json_object_set_new(o, "iana", iana_json(e));
     json_object_set_new(o, "declared", declared_json(e));
     json_object_set_new(o, "findings", findings_json(e->findings));
+    if (counted && !whole)
+        json_object_set_new(o, "tried",
+                            e->is_counted ? json_integer((json_int_t)e->tried) : json_null());
     if (whole)
         put_more(o, e);
     return o;
+}
+
+/* What is needed of them: [generation, protocol, first, last, packets]. */
+static json_t *counts_json(const struct port_table *t)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < t->counts_count; i++) {
+        const struct port_count *c = &t->counts[i];
+        json_array_append_new(list, json_pack("[i,i,i,i,I]", c->generation, (int)c->protocol, c->first,
+                                              c->last, (json_int_t)c->packets));
+    }
+    return list;
 }
 
 static json_t *table_json(const struct port_table *t, bool whole)
@@ -158,7 +173,7 @@ static json_t *table_json(const struct port_table *t, bool whole)
     json_object_set_new(o, "time", time_json(t->time_ns));
     json_object_set_new(o, "complete", json_boolean(t->unseen_count == 0));
     for (size_t i = 0; i < t->count; i++)
-        json_array_append_new(list, entry_json(&t->entries[i], whole));
+        json_array_append_new(list, entry_json(&t->entries[i], whole, t->counts_count > 0));
     json_object_set_new(o, "ports", list);
     if (!whole)
         return o;
@@ -166,6 +181,7 @@ static json_t *table_json(const struct port_table *t, bool whole)
     for (size_t i = 0; i < t->unseen_count; i++)
         json_array_append_new(unseen, jsonx_string(t->unseen[i]));
     json_object_set_new(o, "unseen", unseen);
+    json_object_set_new(o, "counts", counts_json(t));
     json_object_set_new(o, "netns", json_integer((json_int_t)t->netns));
     json_object_set_new(o, "time_ns", json_integer(t->time_ns));
     return o;
@@ -274,6 +290,28 @@ static bool read_entry(const json_t *o, struct arena *arena, struct port_entry *
     return true;
 }
 
+static uint64_t number_at(const json_t *list, size_t i, uint64_t max)
+{
+    json_int_t n = json_integer_value(json_array_get(list, i));
+    return n > 0 && (uint64_t)n <= max ? (uint64_t)n : 0;
+}
+
+static void read_counts(const json_t *list, struct port_table *t)
+{
+    size_t n = json_array_size(list);
+    t->counts = n > 0 ? ARENA_ARRAY(t->arena, struct port_count, n) : NULL;
+    t->counts_count = n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *c = json_array_get(list, i);
+        t->counts[i] = (struct port_count){
+            .generation = (char)number_at(c, 0, 127),
+            .protocol = (enum port_protocol)number_at(c, 1, PORT_PROTOCOLS - 1),
+            .first = (uint16_t)number_at(c, 2, 65535),
+            .last = (uint16_t)number_at(c, 3, 65535),
+            .packets = number_at(c, 4, INT64_MAX)};
+    }
+}
+
 enum err port_json_read(const json_t *o, struct arena *arena, struct port_table *t, char *error,
                         size_t cap)
 {
@@ -287,6 +325,7 @@ enum err port_json_read(const json_t *o, struct arena *arena, struct port_table 
     }
     for (size_t i = 0; i < json_array_size(unseen); i++)
         table_unseen(t, "%s", json_string_value(json_array_get(unseen, i)));
+    read_counts(json_object_get(o, "counts"), t);
     for (size_t i = 0; i < json_array_size(ports); i++) {
         struct port_entry e = {0};
         if (!read_entry(json_array_get(ports, i), arena, &e)) {

@@ -53,5 +53,11 @@ TEST("rows written one by one are what the tree gives, empty and full")
     finding_add(&t, e, "other", SEVERITY_ERROR, SLICE("Why \xe2\x80\xa8."), SLICE_NONE);
     table_unseen(&t, "something");
     check_same(&t);
+    struct port_count counts[] = {{'a', PORT_UDP, 443, 443, 9, 0}};
+    t.counts = counts;
+    t.counts_count = 1;
+    e->is_counted = true;
+    e->tried = 9;
+    check_same(&t);
     arena_deinit(&a);
 }

@@ -164,7 +164,7 @@ static void put_findings(struct writer *w, const struct port_finding *f)
     end(w, ']');
 }
 
-static void put_entry(struct writer *w, const struct port_entry *e)
+static void put_entry(struct writer *w, const struct port_entry *e, bool counted)
 {
     char text[IP_TEXT_MAX];
     begin(w, '{');
@@ -179,6 +179,10 @@ static void put_entry(struct writer *w, const struct port_entry *e)
     put_iana(KEY(w, "iana"), e);
     put_declared(KEY(w, "declared"), e);
     put_findings(KEY(w, "findings"), e->findings);
+    if (counted && e->is_counted)
+        buffer_append_u64(KEY(w, "tried")->out, e->tried);
+    else if (counted)
+        put_text(KEY(w, "tried"), SLICE_NONE);
     end(w, '}');
 }
 
@@ -193,7 +197,7 @@ void port_json_write(const struct port_table *t, struct buffer *out)
     begin(KEY(&w, "ports"), '[');
     for (size_t i = 0; i < t->count; i++) {
         next_item(&w);
-        put_entry(&w, &t->entries[i]);
+        put_entry(&w, &t->entries[i], t->counts_count > 0);
     }
     end(&w, ']');
     end(&w, '}');

@@ -11,7 +11,7 @@
 #include "ports/ledger.h"
 #include "ports/ranges.h"
 
-enum column { PORT, PROTOCOL, ADDRESS, REACH, OWNER, FOR, DECLARED, FINDINGS, COLUMNS };
+enum column { PORT, PROTOCOL, ADDRESS, REACH, TRIED, OWNER, FOR, DECLARED, FINDINGS, COLUMNS };
 
 static const struct {
     const char *title;
@@ -21,7 +21,8 @@ static const struct {
 } columns_of[COLUMNS] = {
     [PORT] = {"PORT", 5, 5, 0},          [PROTOCOL] = {"PROTO", 5, 7, 0},
     [ADDRESS] = {"ADDRESS", 9, 28, 3},   [REACH] = {"REACH", 7, 28, 0},
-    [OWNER] = {"OWNER", 8, 40, 1},       [FOR] = {"IANA", 6, 16, 5},
+    [TRIED] = {"TRIED", 5, 10, 6},       [OWNER] = {"OWNER", 8, 40, 1},
+         [FOR] = {"IANA", 6, 16, 5},
     [DECLARED] = {"DECLARED", 10, 44, 4}, [FINDINGS] = {"FINDINGS", 10, 40, 2},
 };
 
@@ -189,6 +190,8 @@ static void fill_row(struct sheet *s, size_t row, const struct port_entry *e)
     set(s, row, PROTOCOL, slice_from(port_protocol_name(e->protocol)), PLAIN);
     set(s, row, ADDRESS, entry_address(e, s->arena), PLAIN);
     set(s, row, REACH, reach_text(e, s->arena), reach_shade(e));
+    if (e->is_counted)
+        set(s, row, TRIED, arena_printf(s->arena, "%llu", (unsigned long long)e->tried), PLAIN);
     set(s, row, OWNER, owner_text(e, s->arena), e->inode == 0 ? DIM : PLAIN);
     set(s, row, FOR, e->iana_name, DIM);
     set(s, row, DECLARED, declared_text(e, s->arena), PLAIN);
@@ -284,7 +287,7 @@ static void put_shaded(struct sheet *s, struct slice text, enum shade shade)
 static void put_cell(struct sheet *s, const struct cell *cell, enum column c, bool last)
 {
     unsigned width = s->widths[c], used = cell->width;
-    bool right = c == PORT;
+    bool right = c == PORT || c == TRIED;
     for (unsigned i = used; right && i < width; i++)
         (void)BUFFER_PUT(s->out, " ");
     if (used > width) {

@@ -142,6 +142,10 @@ static void reach_namespace(struct port_table *t, uint64_t netns)
         table_unseen(t, "who can reach the ports: " SLICE_FMT, SLICE_ARG(room.view->rules_unread));
     else if (e != OK && netns == t->netns)
         table_unseen(t, "who can reach the ports: %s", room.error);
+    if (room.view != NULL && netns == t->netns) {
+        t->counts = room.view->ruleset->counts;
+        t->counts_count = room.view->ruleset->counts_count;
+    }
     fill_room(&room, netns);
 }
 
