@@ -30,7 +30,7 @@ static void put_count(struct buffer *b, size_t n, const char *word, bool first)
         (void)buffer_append_f(b, "%s%zu %s%s", first ? "" : ", ", n, word, n == 1 ? "" : "s");
 }
 
-/* "14 ports; 1 error, 2 warnings: portico ports check" */
+/* "14 rows; 1 error, 2 warnings (portico ports check tells them)" */
 static void put_summary(const struct ports_view *v, struct buffer *b)
 {
     size_t errors = findings_count(&v->table, SEVERITY_ERROR);
@@ -43,8 +43,9 @@ static void put_summary(const struct ports_view *v, struct buffer *b)
     put_count(b, warnings, "warning", errors == 0);
     put_count(b, infos, "note", errors + warnings == 0);
     if (errors + warnings + infos > 0)
-        (void)buffer_append_f(b, " (%s ports check%s tells them)", cli_program(),
-                              errors + warnings == 0 ? " --severity info" : "");
+        (void)buffer_append_f(b, " (%s ports check%s tells %s)", cli_program(),
+                              infos > 0 ? " --severity info" : "",
+                              errors + warnings + infos == 1 ? "it" : "them");
     (void)BUFFER_PUT(b, "\n");
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "app/doctor.h"
+#include "services/cgroup.h"
 
 enum { FILES_WANTED = 16384 };
 
@@ -46,6 +47,19 @@ static long landlock_version(void)
     return syscall(444 /* landlock_create_ruleset */, NULL, 0, 1 /* its version */);
 }
 
+static void check_cgroups(json_t *chain)
+{
+    static const char advice[] = "Services cannot be limited in memory, CPU and tasks.";
+    char names[512];
+    if (!cgroup_controllers(names, sizeof names))
+        chain_add(chain, "cgroups", LINK_NOTE, advice, "version 2 is not mounted");
+    else if (strstr(names, "memory") == NULL || strstr(names, "cpu") == NULL)
+        chain_add(chain, "cgroups", LINK_NOTE, advice, "version 2 controls %s here; the rest may be "
+                  "version 1's", names[0] != '\0' ? names : "nothing");
+    else
+        chain_add(chain, "cgroups", LINK_OK, NULL, "version 2: %s", names);
+}
+
 static void check_kernel(json_t *chain)
 {
     struct utsname name;
@@ -64,11 +78,7 @@ static void check_kernel(json_t *chain)
         chain_add(chain, "Landlock", LINK_NOTE, "A kernel from 6.7 on can keep services to their own "
                   "ports.", landlock < 0 ? "not to be had here" : "version %ld has no rules for ports",
                   landlock);
-    if (access("/sys/fs/cgroup/cgroup.controllers", R_OK) == 0)
-        chain_add(chain, "cgroups", LINK_OK, NULL, "version 2");
-    else
-        chain_add(chain, "cgroups", LINK_NOTE, "Services cannot be limited in memory and CPU.",
-                  "version 2 is not mounted");
+    check_cgroups(chain);
     bool nft = access("/usr/sbin/nft", X_OK) == 0 || access("/sbin/nft", X_OK) == 0 ||
                access("/usr/bin/nft", X_OK) == 0;
     chain_add(chain, "nftables", nft ? LINK_OK : LINK_NOTE, "apt install nftables, for rules to be read "

@@ -93,6 +93,19 @@ static bool find_mount(char *out, size_t cap)
     return found;
 }
 
+bool cgroup_controllers(char *names, size_t cap)
+{
+    char mount[1024];
+    int folder = find_mount(mount, sizeof mount) ? open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    names[0] = '\0';
+    if (folder < 0)
+        return false;
+    (void)take(folder, "cgroup.controllers", names, cap);
+    names[strcspn(names, "\n")] = '\0';
+    close(folder);
+    return true;
+}
+
 /* The line "0::/path" of /proc/self/cgroup. */
 static bool find_path(char *out, size_t cap)
 {

@@ -15,6 +15,10 @@ struct cgroups {
     char why[200];   /* why not, as the end of a sentence */
 };
 
+/* What version 2 controls where it is mounted ("cpu memory pids"; empty where version 1 has it all);
+ * false: it is not mounted. */
+bool cgroup_controllers(char *names, size_t cap);
+
 /* Looks for the group of this process. Groups that a keeper which is gone has left are ended and
  * removed. */
 void cgroups_init(struct cgroups *);
