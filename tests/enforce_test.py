@@ -71,6 +71,29 @@ def stays(io):
     same(table(), "")
 
 
+AS_UNIT = """chown -R nobody "$(dirname "$4")"
+exec setpriv --reuid nobody --regid nogroup --clear-groups --bounding-set -all,+net_bind_service,+net_admin \
+  --inh-caps -all,+net_bind_service,+net_admin --ambient-caps -all,+net_bind_service,+net_admin "$@" """
+
+
+def as_unit(io):
+    need_nft()
+    s = Server(PORTICO, io, apps={"ports": copy.deepcopy(PORTS)}, prefix=("sh", "-c", AS_UNIT, "sh"),
+               environment=NO_LEAKS)
+    try:
+        s.wait(lambda: "goto a" in table())
+        with open(f"/proc/{s.process.pid}/status", encoding="ascii") as f:
+            sets = {x.split(":\t")[0]: int(x.split()[1], 16) for x in f if x.startswith("Cap")}
+        unit = 1 << 10 | 1 << 12
+        same((sets["CapEff"], sets["CapPrm"], sets["CapAmb"]), (0, unit, unit))
+        s.document["apps"]["ports"]["declarations"][1]["ports"] = ["3001"]
+        same(s.api("POST", "/load", s.document)[0], 200)
+        s.wait(lambda: "3001" in table())
+    finally:
+        s.end()
+        clean()
+
+
 def leaves_trials(io):
     need_nft()
     s = Server(PORTICO, io, apps={"ports": copy.deepcopy(PORTS)})
@@ -123,6 +146,7 @@ run_cases([
     ("ports are kept as the configuration says, at start and reload, until it says so no more", keeps,
      ("epoll",)),
     ("the rules stay when portico ends, and ports unapply takes them away", stays, ("epoll",)),
+    ("with the rights that a unit gives ports are kept as well, and they sleep", as_unit, ("epoll",)),
     ("a trial that runs is left alone by a reload", leaves_trials, ("epoll",)),
     ("a server in its sandbox serves and reloads; programs are refused when a configuration is loaded",
      sandboxed),

@@ -59,7 +59,76 @@ def keeps_root(io):
     try:
         same(rights(s.server_pid()), ("0", "0", READ_SEARCH, READ_SEARCH, "1"))
         same(int(status(s.server_pid())["CapBnd"], 16), READ_SEARCH)
-        assert rights(s.process.pid)[2] != 0
+    finally:
+        same(s.end(), 0)
+
+
+# CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, SYS_PTRACE,
+# SYS_RESOURCE; and what helpers read and write rules with: NET_ADMIN, SYS_ADMIN.
+KEEPERS = sum(1 << n for n in (0, 1, 2, 3, 5, 6, 7, 8, 10, 19, 24))
+HELPERS = 1 << 12 | 1 << 21
+
+
+def capabilities(pid):
+    """Effective, permitted, and what may be had by running a program: of all that root has here."""
+    with open("/proc/self/status", encoding="ascii") as f:
+        whole = int(re.search(r"CapPrm:\s+(\w+)", f.read()).group(1), 16)
+    s = status(pid)
+    return tuple(int(s[name], 16) & whole for name in ("CapEff", "CapPrm", "CapBnd")), whole
+
+
+def free_low_port():
+    for port in range(600, 1000):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+    raise Skip("no low port is free")
+
+
+def rights_sleep(io):
+    """Of a server that is root's anything may be asked for later: nothing is bounded, all but the keeper's
+    own is given up, and that is awake only while something is done."""
+    need_root()
+    s = start(io)
+    try:
+        (effective, permitted, bounding), whole = capabilities(s.process.pid)
+        same((effective, permitted, bounding), (0, KEEPERS & whole, whole))
+        low = free_low_port()
+        s.document["apps"]["http"]["servers"]["srv0"]["listen"] += [f"127.0.0.1:{low}",
+                                                                   f"unix/{s.folder.name}/socket"]
+        same(s.api("POST", "/load", s.document)[0], 200)
+        s.port, before = low, s.port
+        same((s.get(), os.path.exists(f"{s.folder.name}/socket")), ((200, b"one"), True))
+        s.port = before
+        del s.document["apps"]["http"]["servers"]["srv0"]["listen"][1:]
+        same(s.api("POST", "/load", s.document)[0], 200)
+        s.wait(lambda: not os.path.exists(f"{s.folder.name}/socket"))
+        same(capabilities(s.process.pid)[0][:2], (0, KEEPERS & whole))
+    finally:
+        same(s.end(), 0)
+
+
+def rights_bounded(io):
+    """No service can be root's beside a server that is not, so no program needs what portico does not."""
+    need_root()
+    s = start(io, top={"portico": {"user": OTHER}})
+    open_to_all(s)
+    try:
+        (effective, permitted, bounding), whole = capabilities(s.process.pid)
+        same((effective, permitted, bounding), (0, KEEPERS & whole, (KEEPERS | HELPERS) & whole))
+        first = s.server_pid()
+        os.kill(first, signal.SIGKILL)
+        s.wait(lambda: s.server_pid() != first and s.get() == (200, b"one"))
+        same(rights(s.server_pid())[2:4], (0, 0))
+        services = {"services": [{"name": "a", "user": OTHER, "run": ["sleep", "100"], "port": free_port()}]}
+        code, text = s.api("POST", "/load", {**s.document, "apps": {**s.document["apps"], "services": services}})
+        same((code, "restart portico" in text), (400, True))
+        status_code, text = s.api("GET", "/ports")
+        same((status_code, [o["program"] for r in json.loads(text)["ports"] for o in r["owners"]
+                            if r["port"] == s.port][:1]), (200, [os.path.basename(PORTICO)]))
     finally:
         same(s.end(), 0)
 
@@ -618,6 +687,8 @@ def wrong_environment(io):
 
 BOTH = [
     ("started by root, the server keeps root and CAP_DAC_READ_SEARCH alone", keeps_root),
+    ("the keeper's rights sleep, and wake for what a reload asks for", rights_sleep),
+    ("beside a server of another user no program can have more than portico's own rights", rights_bounded),
     ("`user` is whom the server becomes, for good", becomes_user),
     ("a queue outlives the server that dies", queue_survives_crash),
     ("a queue outlives its address", queue_survives_removal),

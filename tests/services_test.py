@@ -489,6 +489,24 @@ def as_user(io):
         same((status["Uid"].split(), int(status["CapEff"], 16), status["NoNewPrivs"]),
              ([str(pwd.getpwnam("nobody").pw_uid)] * 4, 0, "1"))
         same(s.server.get()[1].split()[2], str(s.describe()["replicas"][0]["port"]).encode())
+        guardhouse = parent(parent(pid))
+        with open(f"/proc/{guardhouse}/comm", encoding="ascii") as f:
+            same(f.read(), "guardhouse\n")
+        same(permitted(guardhouse) & (LISTEN | CHOWN | NET_ADMIN | SYS_ADMIN), 0)
+        same(permitted(parent(pid)), KILL)
+
+
+LISTEN, CHOWN, NET_ADMIN, SYS_ADMIN, KILL = 1 << 10, 1, 1 << 12, 1 << 21, 1 << 5
+
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
+def permitted(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(next(x for x in f if x.startswith("CapPrm")).split()[1], 16)
 
 
 # --- other languages ---

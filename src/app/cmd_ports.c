@@ -9,6 +9,7 @@
 #include "app/commands.h"
 #include "app/ports_filter.h"
 #include "app/ports_view.h"
+#include "keeper/powers.h"
 
 static const struct flag flags[] = {
     PORTS_FLAGS,
@@ -81,6 +82,7 @@ static int print_whole(void)
     struct port_table table;
     const struct socket_options options = {0};
     char error[1024];
+    powers_of_reader();
     arena_init(&arena, 1 << 20);
     int status = ledger_look(&options, &arena, &table, error, sizeof error) == OK
                      ? output_json(port_json_whole(&table), EXIT_OK)

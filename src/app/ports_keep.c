@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "config/jsonx.h"
 #include "keeper/keeper.h"
+#include "keeper/powers.h"
 #include "ports/enforce_document.h"
 
 enum { SCRIPT_MAX = 256 << 20 };
@@ -125,6 +126,7 @@ int ports_keep(void)
     struct arena arena;
     struct enforce_wish wish;
     struct enforce_state now;
+    powers_of_firewall();
     json_t *document = read_document();
     if (document == NULL)
         return failed("the document could not be read");

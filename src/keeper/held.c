@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "keeper/keeper_parts.h"
+#include "keeper/powers.h"
 
 enum { OWN_MAX = 4096, INHERITED_MAX = 1024 };
 
@@ -42,7 +43,9 @@ static void release(struct held *h)
         close(h->fds[i]);
     if (network_is_unix(slice_from(h->network)) && h->host[0] != '@') {
         h->host[strcspn(h->host, "|")] = '\0';
+        powers_raise();
         unlink(h->host);
+        powers_lower();
     }
     h->used = false;
 }
@@ -124,7 +127,9 @@ void held_listen(struct keeper *k, const struct keeper_message *m)
     if (m->count == 0 || m->count > KEEPER_FDS) {
         answer.error = ERR_INVALID;
     } else if (h == NULL) {
+        powers_raise();
         open_held(k, m, &answer);
+        powers_lower();
         h = answer.error == OK ? find_held(k, m) : NULL;
     }
     if (h != NULL) {

@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "keeper/keeper_parts.h"
+#include "keeper/powers.h"
 #include "net/holder.h"
 #include "ports/holder_text.h"
 
@@ -98,12 +99,14 @@ int keeper_run(char **argv)
     server_init(&k);
     firewall_init(&k);
     programs_init(&k);
+    powers_init();
     if (!can || !catch_signals(&k) || server_start(&k) != OK) {
         fprintf(stderr, "portico: cannot start: %s\n", strerror(errno));
         return 1;
     }
     watchdog_init(&k);
     rounds_run(&k.rounds);
+    powers_raise(); /* the last things, and a tracer that looks for leaks */
     held_release_all(&k);
     programs_deinit(&k);
     close(k.signals.fd);

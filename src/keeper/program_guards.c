@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "keeper/powers.h"
 #include "keeper/program.h"
 #include "services/process_tree.h"
 
@@ -77,8 +78,10 @@ static bool is_known(pid_t pid, void *context)
 
 static void end_group(struct program *p)
 {
+    powers_raise();
     cgroup_end(&p->keeper->programs.groups, slice_from(p->facts.name), p->facts.replica,
                p->facts.instance);
+    powers_lower();
 }
 
 static void on_killed(struct program *p)
@@ -95,7 +98,10 @@ static void kill_strays(struct keeper *k)
         waiting = waiting || program_at(it)->strays;
     if (!waiting)
         return;
-    if (tree_kill(is_known, &k->rounds) > 0) {
+    powers_raise();
+    unsigned left = tree_kill(is_known, &k->rounds);
+    powers_lower();
+    if (left > 0) {
         moment_set(&k->rounds, &k->programs.strays, clock_mono_ns() + STRAYS_NS);
         return;
     }

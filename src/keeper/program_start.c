@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "keeper/powers.h"
 #include "keeper/program.h"
 #include "services/guardhouse.h"
 #include "services/launch.h"
@@ -163,8 +164,10 @@ static bool open_guardhouse(struct keeper *k)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return false;
     pid_t pid = watch_start(&k->rounds, &g->guard_wire, pair[0]) ? fork() : -1;
-    if (pid == 0)
+    if (pid == 0) {
+        powers_of_guardhouse();
         guardhouse_run(pair[1], g->files, title_of(k->argv));
+    }
     close(pair[1]);
     if (pid < 0) {
         watch_stop(&k->rounds, &g->guard_wire);
@@ -267,7 +270,9 @@ void programs_start(struct keeper *k, const struct supervisor_message *m, const 
         return;
     }
     p->exec = m->kind == SUPERVISE_EXEC;
+    powers_raise();
     enum err e = start(p, fds, count, error, sizeof error);
+    powers_lower();
     if (e != OK) {
         program_fail(p, e, error);
         programs_flush(k);

@@ -20,6 +20,8 @@
 #include "base/log.h"
 #include "keeper/keeper.h"
 #include "keeper/keeper_parts.h"
+#include "keeper/powers.h"
+#include "services/identity.h"
 
 #define CRASH_WINDOW_NS (60 * NS_PER_S)
 #define BACK_OFF_NS (100 * NS_PER_MS) /* after the second crash, doubled by each, up to … */
@@ -122,8 +124,22 @@ bool server_tell(struct keeper *k, enum keeper_kind kind)
     return k->server.wire.fd >= 0 && keeper_tell(k->server.wire.fd, &m) == OK;
 }
 
+/* One that became another user can have no service of root's, and stays what it is: its user does not
+ * change without a restart. */
+static void bound_powers(struct keeper *k)
+{
+    struct identity server;
+    powers_raise();
+    bool known = k->server.child.pid > 0 && identity_of_process(k->server.child.pid, &server) == OK;
+    powers_lower();
+    if (known && geteuid() == 0 && server.uid != 0)
+        powers_bound();
+}
+
 static void on_ready(struct keeper *k, const char *status)
 {
+    if (!k->server.was_ready)
+        bound_powers(k);
     if (!k->server.ready) {
         held_release_unwanted(k);
         programs_stop_unclaimed(k);
@@ -198,8 +214,10 @@ static void hear_last_words(struct keeper *k)
 static void on_kill(struct moment *m)
 {
     struct keeper *k = keeper_of(CONTAINER_OF(m, struct server_process, kill));
+    powers_raise();
     if (k->server.child.pid > 0)
         kill(k->server.child.pid, SIGKILL);
+    powers_lower();
 }
 
 static void stop_now(struct keeper *k, bool told)
