@@ -57,9 +57,12 @@ def tree():
                 deaf()
             sleep()
     deaf()
-def orphaned():               # the first process ends, what it started stays
+def orphaned():               # the first process ends when it is told to, what it started stays
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     leave()
-    time.sleep(0.2)
+    os.wait()
+    os.write(1, b"ready\n")
+    signal.sigwait({signal.SIGUSR1})
 def chatter():
     n = 0
     while True:
@@ -100,18 +103,26 @@ globals()[art]()
 """
 
 
-def alive(pid):
+PATIENCE = 30  # seconds: what is waited for takes as long as the machine is busy with other things
+
+
+def stat(pid):
+    """State, parent, and what follows in /proc/PID/stat; empty: there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return f.read().rsplit(")", 1)[1].split()
     except OSError:
-        return False
+        return []
 
 
-def until(condition, seconds=10, what="not reached"):
+def alive(pid):
+    return stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def until(condition, what="not reached", seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, what() if callable(what) else what
         time.sleep(0.005)
 
 
@@ -129,7 +140,7 @@ class Keeper:
         self.listener.bind(f"{self.folder.name}/test.sock")
         os.chmod(f"{self.folder.name}/test.sock", 0o777)
         self.listener.listen()
-        self.listener.settimeout(10)
+        self.listener.settimeout(PATIENCE)
         self.log = open(f"{self.folder.name}/log", "w+b")
         self.process = subprocess.Popen(
             [*prefix, DRIVER, f"{self.folder.name}/test.sock", *([user] if user else [])],
@@ -140,13 +151,13 @@ class Keeper:
 
     def accept(self):
         self.wire = self.listener.accept()[0]
-        self.wire.settimeout(10)
-        self.server = [p for p in self.children() if name_of(p) != "guardhouse"][-1]
+        self.wire.settimeout(PATIENCE)
+        self.server, = [p for p in self.children() if name_of(p) != "guardhouse"]
 
     def children(self, pid=None):
-        pid = pid or self.process.pid
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-            return [int(p) for p in f.read().split()]
+        """By the parents of all: /proc/PID/task/PID/children skips some while others end."""
+        parent = [str(pid or self.process.pid)]
+        return [int(p) for p in os.listdir("/proc") if p.isdigit() and stat(p)[1:2] == parent]
 
     def guardhouse(self):
         return next((p for p in self.children() if name_of(p) == "guardhouse"), None)
@@ -155,15 +166,18 @@ class Keeper:
         return [p for p in self.children(self.guardhouse()) if name_of(p) == "warden"]
 
     def warden_of(self, pid):
-        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-            return int(f.read().rsplit(")", 1)[1].split()[1])
+        return int(stat(pid)[1])
 
     def send(self, fds=(), **message):
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.wire.sendmsg([json.dumps(message).encode()], control)
 
     def hear(self, kind=None):
-        data, control, _, _ = self.wire.recvmsg(1 << 16, socket.CMSG_SPACE(8 * 4))
+        try:
+            data, control, _, _ = self.wire.recvmsg(1 << 16, socket.CMSG_SPACE(8 * 4))
+        except OSError as why:
+            raise AssertionError(f"nothing was told: {why}; {self.family()} {self.text()}") from why
+        assert data, f"the server is gone; {self.family()} {self.text()}"
         message = json.loads(data)
         fds = array.array("i")
         for level, form, content in control:
@@ -199,7 +213,7 @@ class Keeper:
         out = self.outputs[instance or self.instance]
         text = b""
         while not text.endswith(b"\n"):
-            assert select.select([out], [], [], 10)[0], (text, self.text())
+            assert select.select([out], [], [], PATIENCE)[0], (text, self.family(), self.text())
             piece = out.read(1)
             if not piece:
                 break
@@ -212,6 +226,12 @@ class Keeper:
         for _ in range(6):
             same(self.line(), "ready")
         return m
+
+    def orphan(self):
+        """The first process of "orphaned" ends, and leaves a daemon."""
+        same([self.line(), self.line()], ["ready"] * 2)
+        same(len(self.marked()), 2)
+        self.send(kind=SIGNAL, instance=self.instance, signal=signal.SIGUSR1)
 
     def ready(self):
         """The server is; the keeper has heard it."""
@@ -233,34 +253,45 @@ class Keeper:
                 pass
         return found
 
+    def family(self):
+        """For what a failure tells: names and states of the keeper's descendants, and of what is marked."""
+        found, rest = {}, [self.process.pid, *self.marked()]
+        while rest:
+            pid = rest.pop()
+            found[pid] = (name_of(pid), *stat(pid)[:2])
+            rest += [p for p in self.children(pid) if p not in found]
+        return found
+
     def text(self):
         with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
 
     def groups(self):
-        """Control groups of this keeper's that are left, where there are any."""
+        """Control groups of this keeper's that are left, where there are any: by namespace and number."""
+        own = ["portico", str(os.stat("/proc/self/ns/pid").st_ino), str(self.process.pid)]
         with open("/proc/self/mountinfo", encoding="ascii") as f:
             mounts = [line.split()[4] for line in f if " - cgroup2 " in line]
         return [name for folder in mounts for _, names, _ in os.walk(folder) for name in names
-                if name.split(".")[:1] + name.split(".")[2:3] == ["portico", str(self.process.pid)]]
+                if name.split(".")[:3] == own]
 
     def end(self, how=signal.SIGTERM, status=0):
         try:
             if self.process.poll() is None:
                 if how:
                     self.process.send_signal(how)
-                same(self.process.wait(20), status)
+                same(self.process.wait(PATIENCE), status)
             elif how is None and status:
-                same(self.process.wait(20), status)
-            until(lambda: not self.marked(), 10, "a program was left over")
+                same(self.process.wait(PATIENCE), status)
+            until(lambda: not self.marked(), lambda: f"left over: {self.family()}")
             text = self.text()
-            assert self.process.returncode < 0 or not self.groups(), self.groups()
+            left = self.groups() if self.process.returncode >= 0 else []
+            assert not left, (left, self.family(), text)
             assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
         finally:
             self.process.kill()
             self.process.wait()
             for pid in self.marked():
-                os.kill(pid, signal.SIGKILL)
+                subprocess.run(["kill", "-KILL", str(pid)], stderr=subprocess.DEVNULL, check=False)
             for f in (*self.outputs.values(), self.wire, self.listener, self.log):
                 f.close()
             self.folder.cleanup()
@@ -361,7 +392,7 @@ def leaks_nothing():
             k.hear(EXITED)
             k.begin(run=["no-such-program"])
             k.hear(FAILED)
-        until(lambda: count() <= before and not k.wardens(), 5, "descriptors stayed")
+        until(lambda: count() <= before and not k.wardens(), "descriptors stayed")
     finally:
         k.end()
 
@@ -389,7 +420,7 @@ def stops():
         begin = time.monotonic()
         k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=200)
         same(os.WTERMSIG(k.hear(EXITED)["status"]), signal.SIGKILL)
-        assert 0.2 <= time.monotonic() - begin < 3
+        assert 0.2 <= time.monotonic() - begin < 10
         same(k.marked(), [])
         k.send(kind=STOP, instance=12345, signal=signal.SIGTERM, timeout_ms=5000)
         m = k.hear(EXITED)
@@ -428,8 +459,7 @@ def rest_is_killed():
     k = Keeper()
     try:
         k.start("orphaned")
-        k.line()
-        same(len(k.marked()), 2)
+        k.orphan()
         same(k.hear(EXITED)["status"], 0)
         same(k.marked(), [])
     finally:
@@ -448,8 +478,7 @@ def hidden_rest():
     k = Keeper(prefix=["unshare", "--mount", "sh", "-c", hide, "sh"])
     try:
         k.start("orphaned", user=OTHER)
-        k.line()
-        same(len(k.marked()), 2)
+        k.orphan()
         same(k.hear(EXITED)["status"], 0)
         same(k.marked(), [])
         k.grow(user=OTHER)
@@ -498,9 +527,9 @@ def no_orphans():
             pid = k.grow()["pid"]
             kill_parts(k, pid, parts)
             if parts and parts != ("server",):
-                until(lambda: not k.marked(), 5, f"{parts}: left over")
+                until(lambda: not k.marked(), lambda: f"{parts}: left over: {k.family()} {k.text()}")
             if "keeper" in parts:
-                k.process.wait(5)
+                k.process.wait(PATIENCE)
             elif "server" in parts:
                 k.accept()
                 same(alive(pid), "warden" not in parts)
@@ -517,10 +546,10 @@ def predecessor():
         if not k.groups():
             raise Skip("no control group of version 2 is delegated here")
         kill_parts(k, pid, ("keeper", "server", "warden", "guardhouse"))
-        k.process.wait(5)
+        k.process.wait(PATIENCE)
         after = Keeper()
-        until(lambda: not k.marked(), 5, "left over")
-        until(lambda: not k.groups(), 5, "a control group was left over")  # removed behind its last process
+        until(lambda: not k.marked(), "left over")
+        until(lambda: not k.groups(), "a control group was left over")  # removed behind its last process
     finally:
         if after:
             after.end()
@@ -549,8 +578,11 @@ def delegated():
                            "--reuid=65534", "--regid=65534", "--clear-groups"], cwd="/")
         k.grow()
         name, = [n for n in os.listdir(group) if n.startswith("portico.")]
-        with open(f"{group}/{name}/cgroup.procs", encoding="ascii") as f:
-            same(sorted(map(int, f)), sorted(k.marked()))
+
+        def inside():
+            with open(f"{group}/{name}/cgroup.procs", encoding="ascii") as f:
+                return sorted(map(int, f))
+        until(lambda: inside() == sorted(k.marked()), lambda: (inside(), k.marked()))
         k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=50)
         k.hear(EXITED)
         same((k.marked(), [n for n in os.listdir(group) if n.startswith("portico.")]), ([], []))
@@ -592,7 +624,7 @@ def warden_dies():
         same((m["instance"], m["status"]), (k.instance, signal.SIGKILL))
         assert "warden" in m["text"], m
         same(k.marked(), [])
-        same(k.children(), [k.server, k.guardhouse()])
+        same(sorted(k.children()), sorted([k.server, k.guardhouse()]))
         k.start("sleep")
         k.line()
         k.grow()
@@ -620,7 +652,24 @@ def guards_hang():
     finally:
         begin = time.monotonic()
         k.end()
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 25
+
+
+def end_waits_for_strays():
+    """The guardhouse and the server are killed, the keeper is told to end: it ends behind the last stray."""
+    k = Keeper()
+    try:
+        k.grow()
+        k.process.send_signal(signal.SIGSTOP)
+        k.process.send_signal(signal.SIGTERM)
+        for pid in (k.guardhouse(), k.server):
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: not alive(pid))
+        k.process.send_signal(signal.SIGCONT)
+        same(k.process.wait(PATIENCE), 1)
+        same((k.marked(), k.groups()), ([], []))
+    finally:
+        k.end()
 
 
 # --- a server that comes again ---
@@ -700,7 +749,7 @@ def output_is_drained():
         k.wire.close()
         k.accept()  # and it does not take the program over yet
         before = count()
-        until(lambda: count() > before + 500, 10, "held up")  # 2 MB: more than the pipe holds
+        until(lambda: count() > before + 500, "held up")  # 2 MB: more than the pipe holds
         k.send(kind=LIST)
         m = k.hear(LISTED)
         k.hear(END)
@@ -722,7 +771,7 @@ def reverse_order():
                 k.start("polite", service=name, replica=replica)
                 k.line()
         k.process.send_signal(signal.SIGTERM)
-        same(k.process.wait(10), 0)
+        same(k.process.wait(PATIENCE), 0)
         times = [float(k.line(i).split()[1]) for i in range(1, 7)]
         assert max(times[4:6]) <= min(times[2:4]) and max(times[2:4]) <= min(times[0:2]), times
     finally:
@@ -739,7 +788,7 @@ def end_is_bounded():
     finally:
         begin = time.monotonic()
         k.end()
-    assert 0.3 <= time.monotonic() - begin < 5
+    assert 0.3 <= time.monotonic() - begin < 20
     k = Keeper()
     try:
         k.grow(timeout_ms=60000)
@@ -750,7 +799,7 @@ def end_is_bounded():
         begin = time.monotonic()
     finally:
         k.end()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20
 
 
 # --- users ---
@@ -1027,7 +1076,7 @@ def says_anything():
         assert alive(pid)
         for fd in {fd for fds in strange for fd in fds if fd > 2} | {write}:
             os.close(fd)
-        until(lambda: count() <= before, 5, "descriptors stayed")
+        until(lambda: count() <= before, "descriptors stayed")
         for _ in range(100):  # the table is full until all is told
             k.begin(run=["true"])
             while (m := k.hear())["instance"] != k.instance:
@@ -1060,6 +1109,7 @@ CASES = [
     ("limits of memory, tasks and cpu are kept, or refused with a sentence", limits),
     ("a warden that is killed takes its program with it, and the keeper goes on", warden_dies),
     ("guards that hang hold neither a stop nor the end", guards_hang),
+    ("the keeper's end waits for what a guardhouse that was killed has left", end_waits_for_strays),
     ("a new server lists what runs, and hears of what ended meanwhile", adopted),
     ("what a new server does not ask for is stopped", unclaimed),
     ("a program's output never waits for a server that is down", output_is_drained),

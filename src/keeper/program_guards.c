@@ -18,6 +18,7 @@
 #include "services/process_tree.h"
 
 #define STRAYS_NS (20 * NS_PER_MS)
+#define PATIENCE_NS (5 * NS_PER_S) /* of the keeper's end, with strays that SIGKILL does not end */
 #define WARDEN_GRACE_NS (2 * NS_PER_S) /* beyond a stop's timeout, for a warden that hangs */
 
 /* --- what a warden tells --- */
@@ -90,6 +91,15 @@ static void on_killed(struct program *p)
     on_exited(p, SIGKILL, "its warden process was killed, and it with it");
 }
 
+/* One that hangs in the kernel (a file system whose server is gone) shall not hold the end. */
+static bool is_out_of_patience(struct programs *g)
+{
+    uint64_t now = clock_mono_ns();
+    if (g->stopping && g->patience_ns == 0)
+        g->patience_ns = now + PATIENCE_NS;
+    return g->stopping && now >= g->patience_ns;
+}
+
 /* Programs whose guards were killed have ended when no stray is left. */
 static void kill_strays(struct keeper *k)
 {
@@ -101,7 +111,7 @@ static void kill_strays(struct keeper *k)
     powers_raise();
     unsigned left = tree_kill(is_known, &k->rounds);
     powers_lower();
-    if (left > 0) {
+    if (left > 0 && !is_out_of_patience(&k->programs)) {
         moment_set(&k->rounds, &k->programs.strays, clock_mono_ns() + STRAYS_NS);
         return;
     }

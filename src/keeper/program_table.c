@@ -149,8 +149,8 @@ void programs_flush(struct keeper *k)
     }
     LIST_FOR_SAFE(it, &k->programs.all) {
         struct program *p = program_at(it);
-        bool told = p->tell == 0 && !p->strays;
-        if (p->state >= PROGRAM_ENDED && !p->guarded && (told || k->programs.stopping))
+        bool told = p->tell == 0 || k->programs.stopping;
+        if (p->state >= PROGRAM_ENDED && !p->guarded && !p->strays && told)
             free_program(p);
     }
     if (k->programs.stopping)

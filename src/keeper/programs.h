@@ -35,6 +35,7 @@ struct programs {
     struct moment retry;    /* what the server had no room for */
     struct moment drain;    /* outputs that no server reads */
     struct moment strays;   /* once more, after what was there too soon */
+    uint64_t patience_ns;   /* an ending keeper does not wait for strays beyond; 0: not yet known */
     bool stopping;          /* the keeper ends: nothing is started any more */
     bool sealed;            /* no further users are allowed */
     char *allowed[ALLOWED_MAX];

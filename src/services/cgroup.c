@@ -2,8 +2,8 @@
 /*
  * The tree of control groups is systemd's where that runs: only a group that it marks as delegated
  * (Delegate=yes: an extended attribute) may be divided further. Without systemd, as in a container,
- * the group is ours when it can be written. Names hold the keeper's number and the instance, so that
- * two keepers, or an old and a new one, do not meet.
+ * the group is ours when it can be written. Names hold the keeper's number, when it began, since
+ * numbers are given anew, and the instance, so that two keepers, or an old and a new one, do not meet.
  */
 #include "services/cgroup.h"
 
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "services/process_tree.h"
 
 #define CGROUP2_MAGIC 0x63677270
 #define CPU_PERIOD_US UINT64_C(100000)
@@ -181,10 +182,34 @@ static unsigned long long pid_namespace(void)
     return stat("/proc/self/ns/pid", &s) == 0 ? (unsigned long long)s.st_ino : 0;
 }
 
-/* "portico.NAMESPACE.PID.…", of a keeper that is gone. */
+/* Its start, in ticks since the machine's: /proc/PID/stat's 22nd field, the 20th behind the name. 0: it
+ * is not to be seen. */
+static uint64_t began(pid_t pid)
+{
+    char path[64], text[1024];
+    struct slice word, rest = SLICE_NONE;
+    uint64_t ticks = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (!proc_is_ours() || take(AT_FDCWD, path, text, sizeof text).len == 0 || strrchr(text, ')') == NULL)
+        return 0;
+    rest = slice_from(strrchr(text, ')'));
+    for (int i = 0; i <= 20; i++)
+        slice_cut(rest, ' ', &word, &rest);
+    return slice_to_u64(word, UINT64_MAX, &ticks) ? ticks : 0;
+}
+
+static bool is_there(pid_t pid, uint64_t start)
+{
+    if (kill(pid, 0) != 0 && errno == ESRCH)
+        return false;
+    uint64_t now = began(pid);
+    return now == 0 || now == start;
+}
+
+/* "portico.NAMESPACE.PID.START.…", of a keeper that is gone. */
 static bool is_left_over(const char *name)
 {
-    uint64_t namespace, pid;
+    uint64_t namespace, pid, start;
     struct slice head, rest = slice_from(name);
     if (!slice_cut(rest, '.', &head, &rest) || !slice_is(head, "portico"))
         return false;
@@ -193,8 +218,10 @@ static bool is_left_over(const char *name)
         namespace != pid_namespace())
         return false;
     slice_cut(rest, '.', &head, &rest);
-    return slice_to_u64(head, INT32_MAX, &pid) && (pid_t)pid != getpid() &&
-           kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+    if (!slice_to_u64(head, INT32_MAX, &pid) || pid == 0)
+        return false;
+    slice_cut(rest, '.', &head, &rest);
+    return slice_to_u64(head, UINT64_MAX, &start) && !is_there((pid_t)pid, start);
 }
 
 static void end_left_over(int folder, const char *name)
@@ -301,8 +328,9 @@ static bool limit(int folder, const struct launch *l)
 static void name_group(char *out, size_t cap, struct slice service, uint32_t replica,
                        uint64_t instance)
 {
-    snprintf(out, cap, "portico.%llu.%d." SLICE_FMT ".%u.%016llx", pid_namespace(), (int)getpid(),
-             SLICE_ARG(service), replica, (unsigned long long)instance);
+    snprintf(out, cap, "portico.%llu.%d.%llu." SLICE_FMT ".%u.%016llx", pid_namespace(),
+             (int)getpid(), (unsigned long long)began(getpid()), SLICE_ARG(service), replica,
+             (unsigned long long)instance);
 }
 
 enum err cgroup_create(struct cgroups *g, const struct launch *l, uint64_t instance,

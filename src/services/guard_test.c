@@ -35,7 +35,7 @@ static void make_file(const char *folder, const char *name, const char *text)
 
 static const char *read_file(const char *folder, const char *name)
 {
-    static char text[256];
+    static char text[512];
     char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "r");
@@ -68,11 +68,24 @@ static void end_root(struct cgroups *g)
     CHECK_INT(waitpid(pid, NULL, 0), pid);
 }
 
-static void group_path(char *out, size_t cap, pid_t pid, const char *rest)
+static unsigned long long began(pid_t pid)
+{
+    char folder[64];
+    unsigned long long ticks = 0;
+    snprintf(folder, sizeof folder, "/proc/%d", (int)pid);
+    const char *at = strrchr(read_file(folder, "stat"), ')');
+    for (int i = 0; at != NULL && i < 20; i++)
+        at = strchr(at + 1, ' ');
+    CHECK(at != NULL && sscanf(at, "%llu", &ticks) == 1);
+    return ticks;
+}
+
+static void group_path(char *out, size_t cap, pid_t pid, unsigned long long start, const char *rest)
 {
     struct stat s;
     CHECK_INT(stat("/proc/self/ns/pid", &s), 0);
-    snprintf(out, cap, "%s/portico.%llu.%d.%s", root, (unsigned long long)s.st_ino, (int)pid, rest);
+    snprintf(out, cap, "%s/portico.%llu.%d.%llu.%s", root, (unsigned long long)s.st_ino, (int)pid,
+             start, rest);
 }
 
 static struct launch sample(void)
@@ -88,7 +101,7 @@ TEST("limits are written into a program's own control group")
     char path[256], error[200] = "";
     int folder;
     begin_root(&g, "cpuset cpu io memory pids\n");
-    group_path(path, sizeof path, getpid(), "simon.3.00000000000000ff");
+    group_path(path, sizeof path, getpid(), began(getpid()), "simon.3.00000000000000ff");
     CHECK_INT(mkdir(path, 0755), 0); /* the kernel would fill it */
     static const char *const files[] = {"memory.max", "memory.oom.group", "memory.swap.max",
                                         "pids.max", "cpu.max", "cgroup.kill"};
@@ -142,19 +155,22 @@ TEST("a limit that no controller keeps is refused with a sentence")
 TEST("groups of a keeper that is gone are removed, others stay")
 {
     struct cgroups g;
-    char gone[256], here[256], foreign[128];
+    char gone[256], here[256], foreign[128], again[256];
     pid_t pid = fork();
     if (pid == 0)
         _exit(0);
     CHECK_INT(waitpid(pid, NULL, 0), pid);
     begin_root(&g, "");
-    group_path(gone, sizeof gone, pid, "a.0.0000000000000001");
-    group_path(here, sizeof here, getppid(), "a.0.0000000000000001");
-    snprintf(foreign, sizeof foreign, "%s/portico.12345.%d.a", root, (int)pid);
-    CHECK(mkdir(gone, 0755) == 0 && mkdir(here, 0755) == 0 && mkdir(foreign, 0755) == 0);
+    group_path(gone, sizeof gone, pid, 1, "a.0.0000000000000001");
+    group_path(here, sizeof here, getppid(), began(getppid()), "a.0.0000000000000001");
+    group_path(again, sizeof again, getppid(), 1, "a.0.0000000000000001"); /* its number is another's */
+    snprintf(foreign, sizeof foreign, "%s/portico.12345.%d.1.a", root, (int)pid);
+    CHECK(mkdir(gone, 0755) == 0 && mkdir(here, 0755) == 0 && mkdir(foreign, 0755) == 0 &&
+          mkdir(again, 0755) == 0);
     cgroups_deinit(&g);
     cgroups_init_at(&g, open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    CHECK(access(gone, F_OK) != 0 && access(here, F_OK) == 0 && access(foreign, F_OK) == 0);
+    CHECK(access(gone, F_OK) != 0 && access(here, F_OK) == 0 && access(foreign, F_OK) == 0 &&
+          access(again, F_OK) != 0);
     end_root(&g);
 }
 

@@ -67,8 +67,7 @@ static void add(struct processes *all, const struct process *p)
     all->items[all->count++] = *p;
 }
 
-/* Numbers there are those of another pid namespace when /proc is: then it tells nothing. */
-static bool proc_is_ours(void)
+bool proc_is_ours(void)
 {
     char text[32] = "";
     uint64_t pid;

@@ -17,3 +17,6 @@ unsigned tree_kill(bool (*spare)(pid_t child, void *context), void *context);
 /* Rounds until no child is left; waits for their ends. The status of `first` (0: none) is stored
  * when it is among them. */
 void tree_end(pid_t first, int *status);
+
+/* Numbers in /proc are those of another pid namespace when it is not: then it tells nothing. */
+bool proc_is_ours(void);
