@@ -102,7 +102,7 @@ static enum err read_user(struct slice info, struct url *u, struct arena *arena,
 
 static bool name_ok(struct slice s)
 {
-    if (s.len == 0 || s.len > 253)
+    if (s.len == 0 || s.len > 253 || s.ptr[0] == '.') /* no server takes ".a" as its Host */
         return false;
     for (size_t i = 0; i < s.len; i++) {
         if (!is_alnum(s.ptr[i]) && strchr("-._", s.ptr[i]) == NULL)

@@ -66,7 +66,8 @@ TEST("what is no URL of a web server is refused")
         "http://h:0/", "http://h:65536/", "http://h:8o/", "http://h:-1/", "http://a b/",
         "http://a/\r\nX: y", "http://a\x7f/", "http://[::1/", "http://[::1]x/", "http://[]/",
         "http://[1.2.3.4]/", "http://[::g]/", "http://[fe80::1%]/", "http://a%41/",
-        "http://\xc3\xa4/", "http://u%0d@h/", "http://u%4@h/", "http://u%@h/", "http://a,b/"};
+        "http://\xc3\xa4/", "http://u%0d@h/", "http://u%4@h/", "http://u%@h/", "http://a,b/",
+        "http://./", "http://.a/"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         why = NULL;
         if (parse(texts[i]) != ERR_INVALID || why == NULL)
