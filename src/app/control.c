@@ -39,6 +39,7 @@
 #include "loop/offload.h"
 #include "net/resolver.h"
 #include "ports/iana.h"
+#include "proxy/health_check.h"
 #include "services/services.h"
 #include "services/supervisor_wire.h"
 #include "version.h"
@@ -56,7 +57,7 @@ static struct {
     struct timer stop_timer, delay_timer, grace_timer, watch_timer;
     json_t *watched; /* what --watch has seen last */
     bool watch_failed;
-    bool stopping, applying, drained, https_stopped, services_stopped;
+    bool stopping, applying, drained, https_stopped, services_stopped, checks_stopped;
     bool reload_asked, stop_asked; /* orders that came while a configuration is applied */
     struct task orders;
     int status;
@@ -170,6 +171,7 @@ static enum err apply(json_t *document, char *error, size_t cap)
     https_commit(g);
     listening_release_gone(g);
     services_adopt(g->services, g->services_count, g->data_folder);
+    health_checks_adopt(g->provision.active_targets, g, generation_keep, generation_let_go);
     crew_adopt(g, opening.per_worker, opening.count);
     listening_keep(&opening);
     keep_ports(g);
@@ -342,7 +344,8 @@ static const struct admin_face face = {load, face_adapt, face_document, face_sto
 
 static void check_finished(void)
 {
-    if (control.drained && control.https_stopped && control.services_stopped)
+    if (control.drained && control.https_stopped && control.services_stopped &&
+        control.checks_stopped)
         loop_stop(control.loop);
 }
 
@@ -357,6 +360,12 @@ static void on_crew_drained(void)
 {
     control.drained = true;
     services_stop_all(on_services_stopped);
+}
+
+static void on_checks_stopped(void)
+{
+    control.checks_stopped = true;
+    check_finished();
 }
 
 static void on_https_stopped(void)
@@ -401,6 +410,7 @@ static void drain_all(void)
     keeper_link_tell(KEEPER_STOPPING, 0, "");
     uint64_t grace = control.generation != NULL ? control.generation->grace_ns : 0;
     admin_site_close();
+    health_checks_stop(on_checks_stopped);
     crew_drain(on_crew_drained);
     if (grace > 0)
         timer_start(control.loop, &control.grace_timer, loop_now_ns(control.loop) + grace);
@@ -592,6 +602,7 @@ static void tear_down(void)
     end_logs();
     acme_thread_deinit(); /* from here on the loop turns again: the last generation goes, and its logs */
     fetch_thread_deinit();
+    health_checks_thread_deinit();
     resolver_thread_deinit();
 }
 

@@ -23,7 +23,9 @@
 #include "upstream/iobuf.h"
 #include "version.h"
 
-enum { HEAD_MAX = 256 * 1024, INTERIM_MAX = 16 };
+enum { HEAD_MAX = 256 * 1024, INTERIM_MAX = 16, PASS_MAX = 65536 };
+
+#define PASS_NS (50 * NS_PER_MS)
 
 static const struct link_limits kept = {.idle_per_group = 2, .idle_timeout_ns = 10 * NS_PER_S};
 
@@ -212,8 +214,23 @@ static enum err open_link(struct trip *t)
     return err;
 }
 
+static enum err open_other(struct trip *t, bool fresh)
+{
+    struct fetch_opening o = {.fresh = fresh, .deadline_ns = t->deadline_ns, .why = ""};
+    enum err e = t->q->open(t->q->open_arg, &o);
+    if (e != OK)
+        return say(t, e, "%s", o.why);
+    t->link = o.link;
+    t->by_proxy = o.proxy != NULL;
+    if (t->by_proxy)
+        t->proxy = *o.proxy;
+    return OK;
+}
+
 static enum err connect_to(struct trip *t, bool fresh)
 {
+    if (t->q->open != NULL)
+        return open_other(t, fresh);
     TRY(choose_proxy(t));
     make_key(t);
     t->link = fresh ? NULL : link_take(t->key);
@@ -363,16 +380,33 @@ static enum err read_head(struct trip *t, struct client_answer *a)
     return say(t, ERR_INVALID, "too many interim answers");
 }
 
+/* A short body that comes at once is read, so that the link can be kept; another ends it. */
+static enum err pass_body(const struct trip *t, struct client_answer *a)
+{
+    uint64_t by = clock_mono_ns() + PASS_NS;
+    struct slice piece;
+    size_t seen = 0;
+    if (by > t->deadline_ns)
+        by = t->deadline_ns;
+    while (!a->done && seen < PASS_MAX && client_read_body(a, by, &piece) == OK)
+        seen += piece.len;
+    return OK;
+}
+
 static enum err gather_body(struct trip *t, struct client_answer *a, struct buffer *b)
 {
     t->doing = "reading the answer";
-    if (a->head.body == H1_BODY_LENGTH && a->head.content_length > answer_max(t))
+    if (t->q->head_only)
+        return pass_body(t, a);
+    if (!t->q->cut && a->head.body == H1_BODY_LENGTH && a->head.content_length > answer_max(t))
         return say(t, ERR_LIMIT, "the answer is longer than %zu bytes", answer_max(t));
     while (!a->done) {
         struct slice piece;
         enum err e = client_read_body(a, t->deadline_ns, &piece);
         if (e != OK)
             return say_answer(t, a, e);
+        if (t->q->cut && piece.len > answer_max(t) - b->len)
+            return buffer_append(b, slice_take(piece, answer_max(t) - b->len));
         if (buffer_append(b, piece) != OK)
             return say(t, ERR_LIMIT, "the answer is longer than %zu bytes", answer_max(t));
     }

@@ -11,6 +11,18 @@
 
 enum { FETCH_ANSWER_MAX = 4 << 20 };
 
+struct forward_proxy;
+struct link;
+
+/* A link that somebody else opens, all that is below HTTP included. */
+struct fetch_opening {
+    bool fresh; /* no kept one */
+    uint64_t deadline_ns;
+    struct link *link;
+    const struct forward_proxy *proxy; /* it leads to one that is asked by the whole URL; NULL: none */
+    const char *why; /* a sentence, on failure; in the arena or constant */
+};
+
 struct fetch_request {
     struct slice method;  /* empty: GET */
     struct slice url;     /* http:// or https:// */
@@ -25,6 +37,10 @@ struct fetch_request {
     struct tls_client *tls; /* NULL: the process's own */
     const struct sockaddr *local; /* bound before; NULL: none */
     struct slice proxy;   /* its URL, instead of what the environment says; empty: none */
+    enum err (*open)(void *arg, struct fetch_opening *); /* instead of the URL's host; NULL: that */
+    void *open_arg;
+    bool head_only;       /* what the body is does not matter: it stays empty */
+    bool cut;             /* a body that is longer than answer_max ends there */
     bool no_proxy;        /* HTTPS_PROXY, HTTP_PROXY and NO_PROXY do not count */
 };
 

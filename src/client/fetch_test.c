@@ -381,6 +381,34 @@ SCENE("an answer is no longer than it may be", limits)
     EXPECT(fetch(&q, &arena, &got) == ERR_LIMIT && says("longer than 12 bytes"));
 }
 
+SCENE("who wants less of a body gets less, and waits for no more", less)
+{
+    struct fetch_request q = {.url = url_of("/endless"), .answer_max = 12, .cut = true};
+    EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, "hellohellohe"));
+    q.answer_max = 5;
+    EXPECT(fetch(&q, &arena, &got) == OK && slice_is(got.body, "hello"));
+    q = (struct fetch_request){.url = url_of("/endless"), .head_only = true};
+    EXPECT(fetch(&q, &arena, &got) == OK && got.status == 200 && got.body.len == 0);
+    q.url = url_of("/hello");
+    EXPECT(fetch(&q, &arena, &got) == OK && fetch(&q, &arena, &got) == OK);
+    EXPECT(atomic_load(&connections) == 4); /* what was read whole can be kept */
+}
+
+static enum err refuse_to_open(void *arg, struct fetch_opening *o)
+{
+    *(bool *)arg = o->fresh;
+    o->why = "no way there";
+    return ERR_CLOSED;
+}
+
+SCENE("a link may be opened by somebody else", opened)
+{
+    bool fresh = true;
+    struct fetch_request q = {.url = SLICE("http://nowhere.example/"), .open = refuse_to_open,
+                              .open_arg = &fresh};
+    EXPECT(fetch(&q, &arena, &got) == ERR_CLOSED && says("no way there") && !fresh);
+}
+
 SCENE("what is no answer is told in a sentence", failures)
 {
     struct fetch_request q = {.url = url_of("/silent"), .timeout_ns = 100 * NS_PER_MS};

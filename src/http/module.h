@@ -12,6 +12,7 @@
 #include "http/exchange.h"
 #include "http/template.h"
 
+struct active_target;
 struct chain;
 struct named_route;
 struct pki;
@@ -60,6 +61,7 @@ struct provision {
     struct slice data_folder; /* where a storage is that names no folder */
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     struct wanted_name *wanted_names; /* that need a certificate besides those of sites */
+    struct active_target *active_targets; /* upstreams that are asked how they are, proxy/ */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */
     bool sandboxed; /* the server process may start no program (app/server_sandbox.h) */

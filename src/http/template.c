@@ -176,7 +176,7 @@ struct slice template_expand_encoded(const struct template *t, struct exchange *
     return arena_join(x->arena, values, t->count);
 }
 
-struct slice template_expand_now(struct slice text, struct arena *arena)
+static struct slice expand_now(struct slice text, struct arena *arena, enum unknown unknown)
 {
     struct exchange none = {.arena = arena};
     struct template t;
@@ -186,9 +186,21 @@ struct slice template_expand_now(struct slice text, struct arena *arena)
     struct slice *values = ARENA_ARRAY(arena, struct slice, t.count);
     for (uint16_t i = 0; i < t.count; i++) {
         if (!t.parts[i].is_name || !slice_starts(t.parts[i].text, SLICE("{http.")))
-            values[i] = value_of(&t.parts[i], &none, SLICE_NONE, UNKNOWN_EMPTY);
+            values[i] = value_of(&t.parts[i], &none, SLICE_NONE, unknown);
+        else if (unknown == UNKNOWN_KEPT)
+            values[i] = t.parts[i].text;
     }
     return arena_join(arena, values, t.count);
+}
+
+struct slice template_expand_now(struct slice text, struct arena *arena)
+{
+    return expand_now(text, arena, UNKNOWN_EMPTY);
+}
+
+struct slice template_expand_known_now(struct slice text, struct arena *arena)
+{
+    return expand_now(text, arena, UNKNOWN_KEPT);
 }
 
 bool template_status(const struct template *t, struct exchange *x, int *status)

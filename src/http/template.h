@@ -38,6 +38,9 @@ struct slice template_expand_known(const struct template *, struct exchange *);
 /* At provision, without a request: env, system, time, file. What needs a request becomes empty. */
 struct slice template_expand_now(struct slice text, struct arena *);
 
+/* The same, with what needs a request, and what is unknown, kept as it stands. */
+struct slice template_expand_known_now(struct slice text, struct arena *);
+
 /* Digits 100 … 999, or false. */
 bool template_status(const struct template *, struct exchange *, int *status);
 

@@ -255,3 +255,13 @@ TEST("the time is told in all of Caddy's forms")
     CHECK(expand(SLICE("{system.arch}")).ptr[0] != '{');
     arena_deinit(&arena);
 }
+
+TEST("without a request only what is known of the process is replaced")
+{
+    begin();
+    setenv("TEMPLATE_TEST", "v", 1);
+    struct slice text = SLICE("a{env.TEMPLATE_TEST}b{http.request.host}{no.such}");
+    CHECK_TEXT(template_expand_known_now(text, &arena), "avb{http.request.host}{no.such}");
+    CHECK_TEXT(template_expand_now(text, &arena), "avb");
+    arena_deinit(&arena);
+}

@@ -71,6 +71,8 @@ struct http_transport {
     unsigned proxy_header;       /* version of the PROXY protocol that a connection begins with, or 0 */
 };
 
+struct round;
+
 /* Where an upstream is. */
 struct dial_address {
     struct network_address at;
@@ -99,6 +101,9 @@ struct response_handler {
     struct route_list routes;
 };
 
+struct active_health;
+struct active_target;
+
 struct gateway {
     struct upstream *upstreams;
     struct dial_target *targets; /* one per upstream */
@@ -114,6 +119,9 @@ struct gateway {
     struct matcher_set *retry_match;
     uint32_t retry_match_count;
     struct passive_health passive;
+    struct active_health *active; /* proxy/health_check.h; NULL: none */
+    struct active_target *active_targets; /* one per upstream */
+    uint32_t active_targets_count;
     const struct http_transport *transport;
     struct ip_set trusted;
     struct field_ops request_ops, response_ops;
@@ -174,6 +182,7 @@ struct round {
     struct slice small;    /* of the answer's body, read before anything left: hold_small */
     int status;            /* the upstream's, or what handle_response made of it */
     bool answered, finalized, watching, upgrade;
+    bool probe;            /* a question of our own: there is no client, and no request to ask */
 
     enum failure failure;
     enum err error;        /* FAILURE_CLIENT, FAILURE_HANDLED */
@@ -194,7 +203,18 @@ enum err dial_address_read(struct dial_address *, struct slice text, const struc
 /* {"source": NAME, …} */
 enum err upstream_source_read(const json_t *, struct provision *, const struct module **, void **cfg);
 
+/* --- health_config.c --- */
+enum err gateway_read_active(struct gateway *, const json_t *active, struct provision *);
+
+/* Once the upstreams are there; `json` is the whole handler. */
+enum err gateway_begin_checks(struct gateway *, const json_t *json, struct provision *);
+void gateway_end_checks(struct gateway *);
+
 /* --- http_transport.c --- */
+
+/* What the transport's options mean for this request, or, without one, for all. */
+struct slice round_text(const struct round *, const struct template *);
+
 const struct http_transport *http_transport_default(struct provision *);
 
 /* A link to the round's address: an idle one unless `fresh`, else a new one. */

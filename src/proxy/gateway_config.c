@@ -217,9 +217,7 @@ static enum err read_health(struct gateway *g, const json_t *json, unsigned *req
     if (json == NULL || json_is_null(json))
         return OK;
     TRY(provision_members(p, json, health_members));
-    const json_t *active = json_object_get(json, "active");
-    if (active != NULL && !json_is_null(active))
-        return provision_fail(p, "active health checks are not supported yet");
+    TRY(gateway_read_active(g, json_object_get(json, "active"), p));
     return read_passive(g, json_object_get(json, "passive"), request_limit, max_fails, p);
 }
 
@@ -354,6 +352,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     g->max_requests = request_limit;
     g->max_fails = max_fails;
     TRY(read_upstreams(g, json_object_get(json, "upstreams"), request_limit, max_fails, p));
+    TRY(gateway_begin_checks(g, json, p));
     TRY(read_source(g, json_object_get(json, "dynamic_upstreams"), p));
     TRY(read_streams(g, json, p));
     TRY(read_trusted(g, json, p));
@@ -365,6 +364,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
 void gateway_release(void *cfg)
 {
     struct gateway *g = cfg;
+    gateway_end_checks(g);
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         endpoint_unref(g->upstreams[i].endpoint);
     field_ops_release(&g->request_ops);

@@ -71,8 +71,9 @@ static struct upstream_set untried(struct round *r, const struct found_upstreams
     uint32_t count = 0;
     for (uint32_t i = 0; i < found->count; i++)
         if (!was_tried(r, found->endpoints[i]))
-            items[count++] = (struct upstream){found->endpoints[i], r->g->max_requests,
-                                               r->g->max_fails};
+            items[count++] = (struct upstream){.endpoint = found->endpoints[i],
+                                               .max_requests = r->g->max_requests,
+                                               .max_fails = r->g->max_fails};
     if (count < found->count && count == 0) {
         memset(r->tried, 0, sizeof r->tried);
         return untried(r, found);

@@ -168,6 +168,11 @@ const struct module transport_http = {
 
 /* --- connecting --- */
 
+struct slice round_text(const struct round *r, const struct template *t)
+{
+    return r->probe ? template_expand_now(t->text, r->x->arena) : template_expand(t, r->x);
+}
+
 static enum err fail_dial(struct round *r, enum err e, const char *why)
 {
     struct slice network = r->address.is_unix ? r->address.at.network : SLICE("tcp");

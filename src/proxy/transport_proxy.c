@@ -102,7 +102,7 @@ enum err transport_proxy_ask(struct round *r)
     const char *why = "";
     if (!t->proxy_by_url || t->proxy != NULL || r->address.is_unix)
         return OK;
-    struct slice text = template_expand(&t->proxy_text, r->x);
+    struct slice text = round_text(r, &t->proxy_text);
     if (settle_text(&r->address, text, r->x->arena, &why) == OK)
         return OK;
     r->error = exchange_fail_f(r->x, 502, "network proxy \"" SLICE_FMT "\": %s", SLICE_ARG(text),

@@ -197,7 +197,7 @@ void transport_tls_name(struct round *r)
     const struct http_transport *t = r->g->transport;
     if (!r->address.tls || t->tls_name.constant)
         return;
-    r->tls_name = template_expand(&t->tls_name, r->x);
+    r->tls_name = round_text(r, &t->tls_name);
     r->address.key = arena_join(r->x->arena,
                                 (struct slice[]){r->address.key, SLICE("\n"), r->tls_name}, 3);
 }

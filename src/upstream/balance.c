@@ -25,6 +25,8 @@ static uint32_t random_below(uint32_t n)
 
 bool upstream_available(const struct upstream *u, uint64_t now_ns)
 {
+    if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
+        return false;
     if (u->max_requests > 0 && endpoint_requests(u->endpoint) >= (int)u->max_requests)
         return false;
     return u->max_fails == 0 || endpoint_fails(u->endpoint, now_ns) < u->max_fails;

@@ -12,6 +12,7 @@ struct upstream {
     struct endpoint *endpoint;
     unsigned max_requests; /* 0: no limit */
     unsigned max_fails;    /* 0: failures do not count */
+    const atomic_bool *unhealthy; /* what a check of it found last; NULL: it is not checked */
 };
 
 struct upstream_set {
@@ -19,7 +20,7 @@ struct upstream_set {
     uint32_t count;
 };
 
-/* Neither full nor marked as failed. */
+/* Neither full, nor found unhealthy by a check, nor marked as failed. */
 bool upstream_available(const struct upstream *, uint64_t now_ns);
 
 const struct upstream *balance_first(struct upstream_set, uint64_t now_ns);

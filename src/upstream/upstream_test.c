@@ -96,6 +96,22 @@ TEST("first, round robin and least pass over what is full or failed")
     drop_three(&t);
 }
 
+TEST("an upstream that a check found unhealthy is passed over")
+{
+    struct three t;
+    atomic_bool ill[3] = {true, false, true};
+    make_three(&t);
+    for (int i = 0; i < 3; i++)
+        t.items[i].unhealthy = &ill[i];
+    CHECK(balance_first(t.set, 1) == &t.items[1]);
+    CHECK(balance_hash(t.set, SLICE("x"), 1) == &t.items[1]);
+    atomic_store(&ill[1], true);
+    CHECK(balance_random(t.set, 1) == NULL && balance_least(t.set, 1) == NULL);
+    atomic_store(&ill[0], false);
+    CHECK(balance_first(t.set, 1) == &t.items[0]);
+    drop_three(&t);
+}
+
 TEST("least takes the one with the fewest requests, random reaches all, weights count")
 {
     struct three t;
