@@ -71,6 +71,33 @@ def stays(io):
     same(table(), "")
 
 
+def comes_back(io):
+    """Whoever flushes the ruleset does not open the ports; who unapplies does."""
+    need_nft()
+    s = Server(PORTICO, io, apps={"ports": copy.deepcopy(PORTS)})
+    restored = lambda: s.text().count("had been removed")
+    try:
+        s.wait(lambda: "goto a" in table() and s.text().count("ports are kept as") == 1)
+        for times in (1, 2, 3):
+            subprocess.run(["nft", "flush", "ruleset"], check=True)
+            s.wait(lambda n=times: restored() == n and "goto a" in table())
+        # A table that somebody makes in its place, and what is unapplied, stay as they are.
+        subprocess.run(["nft", "flush ruleset; add table inet portico"], check=True)
+        clean()
+        same(table(), "")
+        s.document["apps"]["ports"]["declarations"][1]["ports"] = ["3001"]
+        same(s.api("POST", "/load", s.document)[0], 200)
+        s.wait(lambda: "3001" in table())
+        same(restored(), 3)
+        s.document["apps"]["ports"]["enforce"] = "observe"
+        same(s.api("POST", "/load", s.document)[0], 200)
+        s.wait(lambda: "is gone" in s.text())
+        same((restored(), table()), (3, ""))
+    finally:
+        s.end()
+        clean()
+
+
 AS_UNIT = """chown -R nobody "$(dirname "$4")"
 exec setpriv --reuid nobody --regid nogroup --clear-groups --bounding-set -all,+net_bind_service,+net_admin \
   --inh-caps -all,+net_bind_service,+net_admin --ambient-caps -all,+net_bind_service,+net_admin "$@" """
@@ -146,6 +173,7 @@ run_cases([
     ("ports are kept as the configuration says, at start and reload, until it says so no more", keeps,
      ("epoll",)),
     ("the rules stay when portico ends, and ports unapply takes them away", stays, ("epoll",)),
+    ("a flush of the whole ruleset does not open ports, ports unapply does", comes_back, ("epoll",)),
     ("with the rights that a unit gives ports are kept as well, and they sleep", as_unit, ("epoll",)),
     ("a trial that runs is left alone by a reload", leaves_trials, ("epoll",)),
     ("a server in its sandbox serves and reloads; programs are refused when a configuration is loaded",

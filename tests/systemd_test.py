@@ -261,8 +261,44 @@ def as_caddy(io):
         same(m.show("caddy", "Result"), "success")
 
 
+RULES = "flush ruleset\ntable inet theirs {\n}\n"
+
+
+def keeps_ports(io):
+    """`systemctl restart nftables` flushes the whole ruleset: portico-ports follows it."""
+    if shutil.which("nft") is None or not os.path.exists("/lib/systemd/system/nftables.service"):
+        raise Skip("nftables is not installed")
+    with Machine(io) as m:
+        tables = lambda: set(m.run("nft", "list", "tables").split("\n")) - {""}
+        both = {"table inet theirs", "table inet portico"}
+        m.write("/etc/nftables.conf", RULES)
+        m.write("/etc/portico/Caddyfile", "{\n\tports {\n\t\t80 world\n\t\tothers device\n\t}\n}\n")
+        m.run("mkdir", "-p", "/etc/systemd/system/portico-ports.service.d")
+        m.write("/etc/systemd/system/portico-ports.service.d/test.conf",
+                "[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0\n")
+        m.run("systemctl", "daemon-reload")
+        m.run("systemctl", "enable", "portico-ports")
+        m.run("systemctl", "start", "nftables")  # and with it what wants to stand behind it
+        m.run("systemctl", "start", "portico-ports")
+        same(tables(), both)
+        for verb in ("restart", "reload", "restart"):
+            m.run("systemctl", verb, "nftables")
+            m.run("sh", "-c", "until test -z \"$(systemctl list-jobs --no-legend)\"; do sleep 0.05; done")
+            same((verb, tables()), (verb, both))
+        same(m.show("portico-ports", "ActiveState"), "active")
+        m.run("systemctl", "stop", "nftables")
+        same(tables(), set())
+        m.run("systemctl", "start", "nftables")
+        m.run("sh", "-c", "until test -z \"$(systemctl list-jobs --no-legend)\"; do sleep 0.05; done")
+        same(tables(), both)
+        m.run("systemctl", "stop", "portico-ports")
+        same(tables(), {"table inet theirs"})
+
+
 try:
-    run_cases([("the unit starts, is ready, reloads, refuses a mistake, and leaves nothing", serves),
+    run_cases([("portico-ports comes back behind a restart and a reload of nftables", keeps_ports,
+                ("epoll",)),
+               ("the unit starts, is ready, reloads, refuses a mistake, and leaves nothing", serves),
                ("a server that is killed is replaced by the keeper, a keeper by systemd", comes_back,
                 ("epoll",)),
                ("systemd ends a server that hangs, by the watchdog", watched, ("epoll",)),

@@ -95,17 +95,20 @@ static bool cuts(const struct enforce_plan *plan, struct arena *arena)
     return count > 0;
 }
 
-static int put_in_force(const struct enforce_wish *wish, const struct enforce_state *now,
+/* `again`: these rules were in force, and somebody has taken the table away. */
+static int put_in_force(const struct enforce_wish *wish, const struct enforce_state *now, bool again,
                         struct arena *arena)
 {
     char mark[17], error[1024];
     struct buffer script;
     enforce_mark(&wish->plan, mark);
+    if (again && now->present)
+        return 0; /* somebody else's rules, of `ports apply` */
     if (now->trial_left_s > 0)
         return failed("a trial is running: confirm it or roll it back, then reload");
     if (now->current != 0 && strcmp(now->current_mark, mark) == 0)
         return 0; /* and so the counters go on */
-    if (cuts(&wish->plan, arena))
+    if (!again && cuts(&wish->plan, arena))
         return failed("it would cut connections: declare their networks, or portico ports apply --force");
     buffer_init(&script, SCRIPT_MAX);
     enum err e = enforce_script(&wish->plan, now, 0, &script);
@@ -116,7 +119,11 @@ static int put_in_force(const struct enforce_wish *wish, const struct enforce_st
     buffer_deinit(&script);
     if (e != OK)
         return failed(error);
-    LOG(LOG_INFO, "ports", "ports are kept as the configuration says: table inet portico");
+    if (again)
+        LOG(LOG_WARN, "ports", "the table inet portico had been removed, as a flush of the whole ruleset "
+            "does: ports are kept shut again");
+    else
+        LOG(LOG_INFO, "ports", "ports are kept as the configuration says: table inet portico");
     return 0;
 }
 
@@ -126,6 +133,8 @@ int ports_keep(void)
     struct arena arena;
     struct enforce_wish wish;
     struct enforce_state now;
+    bool again = getenv(FIREWALL_AGAIN_ENV) != NULL;
+    unsetenv(FIREWALL_AGAIN_ENV);
     powers_of_firewall();
     json_t *document = read_document();
     if (document == NULL)
@@ -138,7 +147,7 @@ int ports_keep(void)
     else if (!wish.nftables)
         status = take_away(&now);
     else
-        status = put_in_force(&wish, &now, &arena);
+        status = put_in_force(&wish, &now, again, &arena);
     arena_deinit(&arena);
     json_decref(document);
     return status;

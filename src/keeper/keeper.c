@@ -109,6 +109,7 @@ int keeper_run(char **argv)
     powers_raise(); /* the last things, and a tracer that looks for leaks */
     held_release_all(&k);
     programs_deinit(&k);
+    firewall_deinit(&k);
     close(k.signals.fd);
     rounds_deinit(&k.rounds);
     return k.status;

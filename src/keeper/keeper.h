@@ -12,6 +12,7 @@
 
 /* Likewise the helper that writes the firewall's rules: the number of a descriptor, a document. */
 #define FIREWALL_ENV "PORTICO_FIREWALL"
+#define FIREWALL_AGAIN_ENV "PORTICO_FIREWALL_AGAIN" /* set: what was in force has been removed */
 
 /* Runs the server with the same arguments until it ends for good; returns the exit status. */
 int keeper_run(char **argv);

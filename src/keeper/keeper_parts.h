@@ -10,6 +10,7 @@
 #include "keeper/programs.h"
 #include "keeper/rounds.h"
 #include "net/listener.h"
+#include "ports/nft_events.h"
 
 enum { CRASHES_MAX = 10 }; /* within a minute: then the keeper gives up */
 
@@ -42,7 +43,15 @@ struct watchdog {
 /* The helper process that writes the firewall's rules; one at a time. */
 struct firewall {
     struct child child;
-    int next; /* the document that came meanwhile; -1: none */
+    int next;            /* the document that came meanwhile; -1: none */
+    int kept;            /* the last one; -1: none */
+    bool in_force;       /* its rules, as the helper said */
+    bool restoring;      /* the helper that runs writes them once more */
+    struct watch events; /* what the kernel tells of all tables */
+    struct nft_events seen;
+    struct moment again; /* set: the table was taken away, and is written then */
+    unsigned times;      /* how often lately */
+    uint64_t last_ns;
 };
 
 struct keeper {
@@ -79,6 +88,7 @@ void held_handed_over(void);
 
 void firewall_init(struct keeper *);
 void firewall_enforce(struct keeper *, int fd); /* takes the descriptor over */
+void firewall_deinit(struct keeper *);
 
 /* --- ledger_reader.c --- */
 

@@ -25,10 +25,12 @@
 
 #include <stdio.h>
 
+#include "ports/nft_events.h"
 #include "ports/nft_run.h"
 #include "ports/ranges.h"
 
 #define TABLE "inet portico"
+#define UNAPPLY "add chain " TABLE " " NFT_UNAPPLIED "\ndelete table " TABLE "\n"
 #define WITH_PORTS "{ tcp, udp, udplite, sctp, dccp }"
 
 static const char *l4_name(unsigned p)
@@ -261,7 +263,7 @@ enum err enforce_confirm_script(const struct enforce_state *now, struct buffer *
 enum err enforce_rollback_script(const struct enforce_state *now, struct buffer *b)
 {
     if (now->current == 0) {
-        BUFFER_PUT(b, "add table " TABLE "\ndelete table " TABLE "\n");
+        BUFFER_PUT(b, "add table " TABLE "\n" UNAPPLY);
         return finished(b);
     }
     put_input(now->current, now->current_mark, 0, NULL, b);
@@ -287,5 +289,5 @@ enum err enforce_remove(char *error, size_t cap)
         return OK;
     if (e != OK)
         snprintf(error, cap, "only root may change the firewall (CAP_NET_ADMIN)");
-    return e != OK || !there ? e : enforce_apply(SLICE("delete table " TABLE "\n"), error, cap);
+    return e != OK || !there ? e : enforce_apply(SLICE(UNAPPLY), error, cap);
 }
