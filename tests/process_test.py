@@ -48,6 +48,92 @@ def open_to_all(s):
     os.chmod(s.folder.name, 0o755)
 
 
+# --- ports that are taken ---
+
+PYTHON = os.path.basename(os.path.realpath(sys.executable))
+HOLDER = """import socket, sys, time
+s = socket.socket()
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.listen()
+print("listens", flush=True)
+time.sleep(1000)
+"""
+
+
+class Holder:
+    """Another program that listens, in a control group such as systemd and container runtimes make."""
+
+    def __init__(self, host, port, group=None):
+        self.folders = []
+        enter = ""
+        if group is not None:
+            with open("/proc/self/mounts", encoding="utf-8") as f:
+                roots = [line.split()[1] for line in f if line.split()[2] == "cgroup2"]
+            if not roots:
+                raise Skip("no control groups of version 2 here")
+            self.folders.append(f"{roots[0]}/portico{os.getpid()}x{port}.slice")
+            self.folders.append(f"{self.folders[0]}/{group}")
+            try:
+                for folder in self.folders:
+                    os.mkdir(folder)
+            except OSError as e:
+                raise Skip(f"no control group can be made here: {e}") from e
+            enter = f"echo $$ > {self.folders[1]}/cgroup.procs; "
+        self.process = subprocess.Popen(
+            ["sh", "-ec", enter + 'exec setpriv --reuid nobody --regid nogroup --clear-groups "$@"', "sh",
+             sys.executable, "-c", HOLDER, host, str(port)], stdout=subprocess.PIPE)
+        same(self.process.stdout.readline(), b"listens\n")
+
+    def __enter__(self):
+        return self.process.pid
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        for folder in reversed(self.folders):
+            os.rmdir(folder)
+
+
+def told(io, hosts, group, *words):
+    """What a start and a reload say of a port that the first of `hosts` is in the way of."""
+    port = free_port()
+    holders = [Holder(host, port, group if host == hosts[0] else None) for host in sorted(hosts)]
+    s = start(io)
+    try:
+        pid = holders[sorted(hosts).index(hosts[0])].process.pid
+        want = f"port {port} is held by {PYTHON} (pid {pid}, user nobody{''.join(words)}): stop it, or choose"
+        listen = {**s.document, "apps": {"http": {"servers": {"srv0": {"listen": [f"{hosts[0]}:{port}"]}}}}}
+        code, text = s.api("POST", "/load", listen)
+        assert (code, want in text) == (400, True), f"{code}: {text}, not: {want}"
+        same(s.get(), (200, b"one"))
+        second = start(io, awaited=False, members={"listen": [f"{hosts[0]}:{port}"]})
+        same(second.process.wait(20), 1)
+        said = second.text()
+        second.end(None)
+        assert want in said, said
+    finally:
+        s.end()
+        for holder in holders:
+            holder.__exit__()
+
+
+def told_of_units(io):
+    need_root()
+    told(io, ["127.0.0.1"], "database.service", ", unit database.service")
+
+
+def told_of_containers(io):
+    need_root()
+    told(io, ["127.0.0.1"], "docker-" + "0123456789abcdef" * 4 + ".scope",
+         ", unit docker-", "0123456789abcdef" * 4, ".scope, container 0123456789ab")
+
+
+def told_of_the_right_one(io):
+    need_root()
+    told(io, ["127.0.0.3", "127.0.0.2", "127.0.0.4"], None)
+
+
 # --- privileges ---
 
 READ_SEARCH = 1 << 2
@@ -717,6 +803,9 @@ ONE = [
     ("networks that are no streams are refused by name", networks),
     ("where a seccomp filter forbids io_uring, epoll is chosen and one line says so",
      uring_forbidden),
+    ("who holds a taken port is told with its user and unit, at a start and a reload", told_of_units),
+    ("… and with its container", told_of_containers),
+    ("of several on one port the one that is in the way is told", told_of_the_right_one),
     ("wrong values of PORTICO_IO and PORTICO_WORKERS are refused", wrong_environment),
 ]
 run_cases([(name, case, ("epoll", "uring")) for name, case in BOTH]

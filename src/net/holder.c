@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-void (*port_holder_hook)(uint16_t port, char *out, size_t cap);
+void (*port_holder_hook)(struct slice host, uint16_t port, char *out, size_t cap);
 
 static bool is_own(unsigned long inode, const ino_t *own, size_t own_count)
 {
@@ -96,14 +96,14 @@ static void put_program(const char *pid, char *out, size_t cap)
     snprintf(out, cap, "%s (pid %.16s)", name, pid);
 }
 
-void port_holder(uint16_t port, char *out, size_t cap)
+void port_holder(struct slice host, uint16_t port, char *out, size_t cap)
 {
     struct dirent *entry;
     char wanted[64];
     size_t ours = 0;
     out[0] = '\0';
     if (port_holder_hook != NULL)
-        port_holder_hook(port, out, cap);
+        port_holder_hook(host, port, out, cap);
     if (out[0] != '\0')
         return;
     unsigned long inode = find_foreign(port, NULL, 0, &ours);

@@ -37,14 +37,12 @@ struct complaint {
 static enum err complain(struct complaint *c, const struct listen_request *r, int error)
 {
     char holder[400] = "";
-    const char *network = slice_is(r->network, "tcp") ? "" : "tcp";
-    (void)network;
     int n = snprintf(c->text, c->cap, "listen tcp " SLICE_FMT ":%u: %s", SLICE_ARG(r->host), r->port,
                      error == EADDRINUSE ? "address already in use" : strerror(error));
     if (n < 0 || (size_t)n >= c->cap)
         return err_from_errno(error);
     if (error == EADDRINUSE) {
-        port_holder(r->port, holder, sizeof holder);
+        port_holder(r->host, r->port, holder, sizeof holder);
         snprintf(c->text + n, c->cap - (size_t)n,
                  "; port %u is held by %s: stop it, or choose another port", r->port,
                  holder[0] != '\0' ? holder : "a process that is just ending");

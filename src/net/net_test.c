@@ -148,7 +148,7 @@ TEST("several sockets share one address, and a second server is told who holds i
     CHECK_OK(listen_open(&again, more, &other, error, sizeof error));
     CHECK_INT(other, port);
     close(more[0]);
-    port_holder(port, error, sizeof error);
+    port_holder(SLICE_NONE, port, error, sizeof error);
     CHECK_TEXT(slice_from(error), "");
 }
 

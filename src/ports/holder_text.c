@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "ports/declared.h"
 #include "ports/ledger.h"
 
 static void add(char *out, size_t cap, const char *what, struct slice name, struct arena *arena)
@@ -37,7 +38,20 @@ static void tell(const struct port_entry *e, char *out, size_t cap, struct arena
     snprintf(out + used, cap - used, ")");
 }
 
-void port_holder_text(uint16_t port, char *out, size_t cap)
+/* Whether a listener there keeps others from binding that address. */
+static bool is_in_the_way(const struct port_entry *e, struct slice host)
+{
+    struct ip_address a;
+    if (slice_is(host, "localhost"))
+        host = SLICE("127.0.0.1");
+    if (host.len == 0 || !ip_parse(host, &a) || address_is_any(&a))
+        return true;
+    if (address_is_any(&e->address))
+        return e->family == PORT_DUAL || (e->family == PORT_IP6) == a.is_six;
+    return memcmp(&e->address, &a, sizeof a) == 0;
+}
+
+void port_holder_text(struct slice host, uint16_t port, char *out, size_t cap)
 {
     const struct socket_options options = {.one_namespace = true};
     struct port_table t = {0};
@@ -50,7 +64,7 @@ void port_holder_text(uint16_t port, char *out, size_t cap)
         (void)owners_collect(&t, &options);
         for (size_t i = 0; i < t.count && out[0] == '\0'; i++) {
             const struct port_entry *e = &t.entries[i];
-            if (e->port == port && e->protocol == PORT_TCP && e->listening)
+            if (e->port == port && e->protocol == PORT_TCP && e->listening && is_in_the_way(e, host))
                 tell(e, out, cap, &arena);
         }
     }
