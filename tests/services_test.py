@@ -3,6 +3,7 @@
 """Services: programs behind the front door, over the whole program, as TAP. Real ones: python3, node and
 php where they are installed. ROUNDS (default 10) is how often replicas are killed under load.
 Usage: services_test.py PORTICO [TEXT]."""
+import grp
 import http.client
 import json
 import os
@@ -627,6 +628,276 @@ def caddyfile(io):
             same(p.wait(20), 0)
 
 
+class Written:
+    """A portico of a Caddyfile with `services` in its global options; {dir} is a folder that all may
+    write to, where app.py is."""
+
+    def __init__(self, io, services, app=APP, site="reverse_proxy service/a", files=()):
+        self.folder = f"/tmp/portico-services-{os.getpid()}-{free_port()}"
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o777)
+        for name, text in files:
+            os.makedirs(os.path.dirname(f"{self.folder}/{name}"), exist_ok=True)
+            self.write(name, text)
+        self.admin, self.port = free_port(), free_port()
+        for name, text in (("app.py", app), ("Caddyfile", f"{{\nadmin localhost:{self.admin}\n{services}\n}}\n"
+                                             f"http://127.0.0.1:{self.port} {{\n{site}\n}}\n")):
+            self.write(name, text.replace("{dir}", self.folder))
+        self.log = open(f"{self.folder}/log", "wb")
+        self.process = subprocess.Popen(
+            [PORTICO, "run", "--config", f"{self.folder}/Caddyfile"], stdout=self.log, stderr=self.log,
+            env={**os.environ, "HOME": self.folder, "XDG_DATA_HOME": self.folder,
+                 "XDG_CONFIG_HOME": self.folder, "PORTICO_IO": io})
+        self.wait(lambda: self.describe()["name"] == "a")
+
+    def write(self, name, text):
+        with open(f"{self.folder}/{name}", "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def read(self, name):
+        try:
+            with open(f"{self.folder}/{name}", encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except OSError:
+            return ""
+
+    def ask(self, port, path, method="GET"):
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            c.request(method, path)
+            answer = c.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            c.close()
+
+    def get(self, path="/"):
+        return self.ask(self.port, path)
+
+    def describe(self, name="a"):
+        return json.loads(self.ask(self.admin, f"/services/{name}")[1])
+
+    def replica(self, name="a"):
+        return self.describe(name)["replicas"][0]
+
+    def wait(self, condition, seconds=30):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except (OSError, KeyError, ValueError, http.client.HTTPException):
+                pass  # not there yet
+            assert self.process.poll() is None and time.monotonic() < end, self.read("log")[-3000:]
+            time.sleep(0.02)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            same(self.process.wait(30), 0)
+            text = self.read("log")
+            assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.log.close()
+            shutil.rmtree(self.folder)
+
+
+# Tells what it finds, and which signal ends it.
+FACTS = r"""
+import http.server, json, os, resource, signal, socket
+def binds(port):
+    with socket.socket() as s:
+        try:
+            s.bind((os.environ["HOST"], port))
+            return True
+        except OSError:
+            return False
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"files": resource.getrlimit(resource.RLIMIT_NOFILE), "env": dict(os.environ),
+                           "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+                           "cwd": os.getcwd(), "binds": [binds(0), binds(int(os.environ["OTHER"]))]}).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *a): pass
+def end(number, _):
+    with open("ended", "w") as f:
+        f.write(signal.Signals(number).name)
+    os._exit(0)
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, end)
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def written_block(io):
+    """What a block says of its program is what the program finds."""
+    user = "user nobody daemon" if os.geteuid() == 0 else ""
+    other = free_port()
+    with Written(io, f"""service a {{
+            run /usr/bin/python3 app.py
+            dir {{dir}}
+            port {free_port()}
+            env {{
+                COLOUR red
+                OTHER {other}
+                SELF {{host}}:{{port}}/{{replica}}
+            }}
+            env_file {{dir}}/first.env {{dir}}/second.env
+            {user}
+            limits {{
+                files 123
+            }}
+            stop_signal SIGUSR2
+            ready 20s
+        }}""", FACTS, files=[("first.env", "COLOUR=blue\nSHAPE=round\n# a remark\n"),
+                             ("second.env", "SHAPE='not so'\n")]) as w:
+        w.wait(lambda: w.replica()["state"] == "ready")
+        w.write("second.env", "SHAPE='not round'\n")  # read at each start
+        same(w.ask(w.admin, "/services/a/restart", "POST"), (200, ""))
+        facts = json.loads(w.get()[1])
+        env = facts["env"]
+        same((facts["files"], facts["cwd"], env["COLOUR"], env["SHAPE"]),
+             ([123, 123], w.folder, "red", "not round"))
+        same((env["SELF"], env["HOST"], "XDG_DATA_HOME" in env),
+             (f"127.0.0.1:{env['PORT']}/1", "127.0.0.1", False))
+        if user:
+            daemon = grp.getgrnam("daemon").gr_gid
+            same((facts["uid"], facts["gid"], facts["groups"]),
+                 (pwd.getpwnam("nobody").pw_uid, daemon, [daemon]))
+        same(w.ask(w.admin, "/services/a/stop", "POST")[0], 200)
+        same((w.read("ended"), w.replica()["state"]), ("SIGUSR2", "stopped"))
+
+
+def written_confine(io):
+    other = free_port()
+    block = ("service {name} {{\nrun /usr/bin/python3 app.py\ndir {{dir}}\nport {port}\nenv OTHER {other}\n"
+             "{more}\n}}\n")
+    services = (block.format(name="a", port=free_port(), other=other, more="") +
+                block.format(name="b", port=free_port(), other=other, more="confine off"))
+    site = "handle /b {\nreverse_proxy service/b\n}\nhandle {\nreverse_proxy service/a\n}"
+    with Written(io, services, FACTS, site) as w:
+        w.wait(lambda: w.replica("a")["state"] == w.replica("b")["state"] == "ready")
+        a, b = json.loads(w.get()[1])["binds"], json.loads(w.get("/b")[1])["binds"]
+        same(b, [True, True])
+        if "note" in w.replica("a") or "no Landlock" in w.read("log"):
+            same(a, [True, True])
+            raise Skip("the kernel has no Landlock for ports: told, as it should be")
+        same(a, [True, False])
+
+
+def written_limits(io):
+    """Kept where a control group with such a controller is delegated, else refused in a sentence."""
+    sorts = {"memory": "256MiB", "cpu": "0.5", "tasks": "64"}
+    block = ("service {name} {{\nrun /usr/bin/python3 app.py\ndir {{dir}}\nlimits {{\n{limit}\n}}\n"
+             "restart {{\ngive_up 1\n}}\n}}\n")
+    services = block.format(name="a", limit="files 64") + "".join(
+        block.format(name=name, limit=f"{name} {value}") for name, value in sorts.items())
+    with Written(io, services) as w:
+        w.wait(lambda: all(w.replica(name)["state"] in ("ready", "gave up") for name in sorts))
+        kept = [name for name in sorts if w.replica(name)["state"] == "ready"]
+        for name in sorts:
+            if name not in kept:
+                assert f"limits: {name} is not to be had here: " in w.replica(name)["reason"], w.replica(name)
+        for name in kept:
+            with open(f"/proc/{w.replica(name)['pid']}/cgroup", encoding="ascii") as f:
+                assert "/portico." in f.read()
+        w.wait(lambda: w.replica("a")["state"] == "ready")
+
+
+def written_log(io):
+    """A service's own log is rolled by size."""
+    chatter = "for i in range(220):\n    print(str(i) * 4000, flush=True)\n" + APP
+    with Written(io, """service a {
+            run /usr/bin/python3 app.py
+            dir {dir}
+            log {
+                output file {dir}/logs/a.log {
+                    roll_size 1MiB
+                    roll_uncompressed
+                    roll_keep 2
+                }
+            }
+        }""", chatter) as w:
+        rolled = lambda: [n for n in os.listdir(f"{w.folder}/logs") if n != "a.log"]
+        w.wait(rolled)
+        w.wait(lambda: "hello from" in w.read("logs/a.log"))
+        line = json.loads(w.read("logs/a.log").splitlines()[-1])
+        same((line["logger"], line["replica"]), ("service.a", 1))
+        assert '"logger":"service.a"' not in w.read("log"), "in the default log, too"
+
+
+def written_restart(io):
+    """Policies, longer and longer pauses, the end of patience, what is not ready in time, an order."""
+    services = r"""
+        service a {
+            run /bin/sh -c "date +%s.%N >> tries; exit 5"
+            dir {dir}
+            restart {
+                delay 40ms
+                max_delay 120ms
+                give_up 5
+            }
+        }
+        service done {
+            run /bin/sh -c "exit 0"
+            restart on-failure {
+                delay 1ms
+            }
+        }
+        service never {
+            run /bin/sh -c "exit 6"
+            restart never
+        }
+        service failing {
+            run /bin/sh -c "exit 7"
+            restart on-failure {
+                delay 1ms
+                give_up 2
+            }
+        }
+        service slow {
+            run /bin/sleep 600
+            ready 200ms
+            restart {
+                give_up 1
+            }
+        }
+        service first {
+            run /bin/sh -c "sleep 0.2; touch first; exec /usr/bin/python3 app.py"
+            dir {dir}
+        }
+        service second {
+            run /bin/sh -c "ls first > seen; exec /usr/bin/python3 app.py"
+            dir {dir}
+            after first
+            watch {dir}/watched
+        }
+    """
+    with Written(io, services, files=[("watched/file", "old")]) as w:
+        w.wait(lambda: w.replica()["state"] == "gave up")
+        tries = [float(t) for t in w.read("tries").split()]
+        gaps = [b - a for a, b in zip(tries, tries[1:])]
+        same(len(tries), 5)
+        assert all(gap >= least - 0.002 for gap, least in zip(gaps, (0.04, 0.08, 0.12, 0.12))), gaps
+        assert "exited with status 5" in w.replica()["reason"]
+        w.wait(lambda: "reason" in w.replica("done") and "reason" in w.replica("never"))
+        same((w.describe("done")["starts"], w.describe("never")["starts"]), (1, 1))
+        w.wait(lambda: w.replica("failing")["state"] == "gave up")
+        same(w.describe("failing")["starts"], 2)
+        w.wait(lambda: w.replica("slow")["state"] == "gave up")
+        assert "did not become ready in time" in w.replica("slow")["reason"], w.replica("slow")
+        w.wait(lambda: w.replica("second")["state"] == "ready")
+        same(w.read("seen"), "first\n")
+        before = w.replica("second")["pid"]
+        w.write("watched/file", "new")
+        w.wait(lambda: w.replica("second")["state"] == "ready" and w.replica("second")["pid"] != before)
+
+
 CASES = [
     ("a service starts, is an upstream, and its lines are kept", starts),
     ("a reload leaves a service whose block did not change untouched", untouched, ("epoll",)),
@@ -657,6 +928,11 @@ CASES = [
     ("portico service", command, ("epoll",)),
     ("lines of a service at a terminal", terminal, ("epoll",)),
     ("a Caddyfile's service, with a log of its own", caddyfile, ("epoll",)),
+    ("a block's variables, files of them, user, group, limit of files and signal", written_block, ("epoll",)),
+    ("a service binds its own port only, unless confine is off", written_confine, ("epoll",)),
+    ("limits of memory, cpu and tasks are kept, or refused with a sentence", written_limits, ("epoll",)),
+    ("a service's log is rolled", written_log, ("epoll",)),
+    ("restart, its pauses and its end, ready, after and watch of a Caddyfile", written_restart, ("epoll",)),
 ]
 
 run_cases(CASES, at_once=2)
