@@ -898,6 +898,51 @@ def written_restart(io):
         w.wait(lambda: w.replica("second")["state"] == "ready" and w.replica("second")["pid"] != before)
 
 
+def known_to_ports(io):
+    """/ports, `portico ports check` and `portico doctor` know whose a port is, and which service is down."""
+    services = """
+        service a {
+            run /usr/bin/python3 app.py
+            dir {dir}
+        }
+        service down {
+            run /bin/sh -c "exit 3"
+            restart {
+                delay 1ms
+                give_up 2
+            }
+        }
+    """
+    site = "handle /a {\nreverse_proxy service/a\n}\nhandle {\nreverse_proxy service/down\n}"
+    with Written(io, services, site=site) as w:
+        def portico(*words):
+            r = subprocess.run([PORTICO, *words, "--address", f"localhost:{w.admin}"], capture_output=True,
+                               text=True, timeout=60, check=False, cwd=w.folder,
+                               env={**os.environ, "HOME": w.folder, "XDG_DATA_HOME": w.folder})
+            return r.stdout + r.stderr
+        w.wait(lambda: w.replica()["state"] == "ready" and w.replica("down")["state"] == "gave up")
+        port, gone = w.replica()["port"], w.replica("down")["port"]
+
+        def row(number):
+            table = json.loads(w.ask(w.admin, "/ports")[1])
+            return next(r for r in table["ports"] if r["port"] == number and r["declared"])
+        same([o["service"] for o in row(port)["owners"] if o["pid"] == w.replica()["pid"]], ["a"])
+        named = [(d["by"], d["name"], os.path.basename(d["file"]), d["line"]) for d in row(port)["declared"]]
+        same(named, [("service", "a", "Caddyfile", 4)])
+        finding = next(f for f in row(gone)["findings"] if f["name"] == "service-down")
+        same((finding["severity"], finding["text"]), ("error", "No replica of the service down answers: gave "
+                                                      "up: exited with status 3."))
+        assert "service-down" in portico("ports", "check"), portico("ports", "check")
+        chain = portico("doctor")
+        assert "service a: 1 of 1 replicas ready" in chain, chain
+        assert "service down: no replica is ready (gave up: exited with status 3)" in chain, chain
+        w.write("broken", "{\n}\n:80 {\nreverse_proxy service/nobody\n}\n")
+        r = subprocess.run([PORTICO, "validate", "--config", f"{w.folder}/broken", "--adapter", "caddyfile"],
+                           capture_output=True, text=True, timeout=60, check=False)
+        assert r.returncode != 0 and "there is no service 'nobody'" in r.stderr, r
+        assert "broken:4" in r.stderr, r.stderr
+
+
 CASES = [
     ("a service starts, is an upstream, and its lines are kept", starts),
     ("a reload leaves a service whose block did not change untouched", untouched, ("epoll",)),
@@ -932,6 +977,7 @@ CASES = [
     ("a service binds its own port only, unless confine is off", written_confine, ("epoll",)),
     ("limits of memory, cpu and tasks are kept, or refused with a sentence", written_limits, ("epoll",)),
     ("a service's log is rolled", written_log, ("epoll",)),
+    ("ports and doctor know whose a port is, and which service is down", known_to_ports, ("epoll",)),
     ("restart, its pauses and its end, ready, after and watch of a Caddyfile", written_restart, ("epoll",)),
 ]
 

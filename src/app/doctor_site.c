@@ -467,6 +467,41 @@ static void check_upstream(struct visit *v, struct slice dial_text)
               SLICE_ARG(dial_text));
 }
 
+static const json_t *find_service(const json_t *list, struct slice name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (slice_eq(text_of(json_object_get(json_array_get(list, i), "name")), name))
+            return json_array_get(list, i);
+    }
+    return NULL;
+}
+
+static void check_service(struct visit *v, struct slice name)
+{
+    const json_t *s = find_service(v->view->services, name);
+    int ready = (int)json_integer_value(json_object_get(s, "ready"));
+    int wanted = (int)json_integer_value(json_object_get(s, "wanted"));
+    struct slice trouble = service_trouble(s, v->arena);
+    if (!v->view->running)
+        chain_add(v->chain, "upstream", LINK_SKIPPED, NULL, "service " SLICE_FMT ": nothing runs with "
+                  "this configuration", SLICE_ARG(name));
+    else if (s == NULL)
+        chain_add(v->chain, "upstream", LINK_BROKEN, "Give portico the configuration that has it "
+                  "(portico reload).", "service " SLICE_FMT ": it does not run", SLICE_ARG(name));
+    else if (trouble.len > 0)
+        chain_add(v->chain, "upstream", LINK_BROKEN, "See why: portico service logs NAME. Then: portico "
+                  "service start NAME.", "service " SLICE_FMT ": no replica is ready (" SLICE_FMT ")",
+                  SLICE_ARG(name), SLICE_ARG(clean_text(trouble, v->arena)));
+    else if (ready == 0)
+        chain_add(v->chain, "upstream", LINK_OK, NULL, "service " SLICE_FMT ": %s", SLICE_ARG(name),
+                  json_is_true(json_object_get(s, "on_demand")) ? "starts at the first request"
+                                                                : "is starting");
+    else
+        chain_add(v->chain, "upstream", ready < wanted ? LINK_NOTE : LINK_OK,
+                  ready < wanted ? "See why: portico service list, portico service logs." : NULL,
+                  "service " SLICE_FMT ": %d of %d replicas ready", SLICE_ARG(name), ready, wanted);
+}
+
 static bool route_is_for(const json_t *route, struct slice host)
 {
     const json_t *match = json_object_get(route, "match");
@@ -495,6 +530,10 @@ static void walk_upstreams(struct visit *v, const json_t *value, unsigned *count
         return;
     }
     const json_t *upstreams = json_object_get(value, "upstreams");
+    if (slice_is(text_of(json_object_get(value, "source")), "service") && *count < 64) {
+        check_service(v, text_of(json_object_get(value, "name")));
+        ++*count;
+    }
     for (size_t i = 0; i < json_array_size(upstreams) && *count < 64; i++, ++*count)
         check_upstream(v, text_of(json_object_get(json_array_get(upstreams, i), "dial")));
     json_object_foreach((json_t *)value, key, child) {

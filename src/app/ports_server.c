@@ -18,6 +18,7 @@
 #include "config/jsonx.h"
 #include "loop/await.h"
 #include "ports/ledger.h"
+#include "services/services.h"
 
 #define FRESH_NS NS_PER_S              /* for who asks */
 #define FRESH_METRICS_NS (10 * NS_PER_S) /* for who scrapes */
@@ -26,7 +27,7 @@ enum { WHOLE_MAX = 128 << 20, READER_MS = 20000 };
 
 struct look {
     int fd; /* of the reader's pipe; -1: this process looks itself */
-    json_t *document, *origins;
+    json_t *document, *origins, *services;
     struct buffer json;
     char error[512];
     enum err result;
@@ -128,7 +129,8 @@ static void work(void *arg)
     l->error[0] = '\0';
     arena_init(&arena, 1 << 20);
     read_origins(l->origins, &origins);
-    struct ledger_request r = {.document = l->document, .origins = &origins};
+    struct ledger_request r = {.document = l->document, .origins = &origins,
+                               .services = l->services};
     l->result = look_at(l, &arena, &table);
     if (l->result == OK)
         l->result = ledger_judge(&r, &table, l->error, sizeof l->error);
@@ -163,6 +165,7 @@ static void free_look(struct look *l)
     buffer_deinit(&l->json);
     json_decref(l->document);
     json_decref(l->origins);
+    json_decref(l->services);
     mem_free(l);
 }
 
@@ -170,6 +173,7 @@ static void begin(void *arg)
 {
     struct look *l = arg;
     l->origins = config_origins_json(config_origins_of(l->document, true));
+    l->services = services_list();
     l->fd = ask_keeper();
 }
 

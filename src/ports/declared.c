@@ -241,6 +241,7 @@ static void add_service(struct walk *w, const json_t *s, size_t index)
         d.host = SLICE_NONE;
     json_int_t last = d.first + (replicas > 1 && replicas <= 64 ? replicas - 1 : 0);
     d.last = d.first == 0 ? 0 : (uint16_t)(last < 65536 ? last : 65535);
+    d.on_demand = json_object_get(s, "on_demand") != NULL;
     *declarations_add(&w->list) = d;
 }
 
@@ -274,8 +275,21 @@ static void add_upstream(struct walk *w, struct slice dial)
     *declarations_add(&w->list) = d;
 }
 
+/* "dynamic_upstreams": {"source": "service", "name": "simon"}, or one of those of "multi". */
+static void note_use(struct walk *w, const json_t *source)
+{
+    struct slice name = text_of(json_object_get(source, "name"));
+    if (!slice_is(text_of(json_object_get(source, "source")), "service"))
+        return;
+    for (size_t i = 0; i < w->list.count; i++) {
+        struct port_declaration *d = &w->list.items[i];
+        d->used = d->used || (d->by == DECLARED_SERVICE && slice_eq(d->name, name));
+    }
+}
+
 static bool visit_proxy(void *arg, const json_t *value)
 {
+    note_use(arg, value);
     const json_t *list = json_object_get(value, "upstreams");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *dial = json_object_get(json_array_get(list, i), "dial");

@@ -74,6 +74,10 @@ void table_name(struct port_table *);
 /* What runs: [{"name", "replicas": [{"pid", "port"}]}]. Tells owners that are of a service; gives
  * services whose ports are in no document those that they were given. */
 void table_services(struct port_table *, const json_t *services);
+
+/* Why no replica is ready, of an object of GET /services/ (NULL: not known): "gave up: exited with
+ * status 3". Empty for one that answers, is on its way there, or waits for its first request. */
+struct slice service_trouble(const json_t *service, struct arena *);
 void declarations_settle(const json_t *services, struct arena *, const struct port_declaration **,
                          size_t *count);
 

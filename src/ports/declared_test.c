@@ -250,6 +250,46 @@ TEST("65,535 declared ports are read and set against an empty table at once")
     origins_deinit(&origins);
 }
 
+static const char *trouble(const char *service, bool used)
+{
+    static char text[128];
+    char document[512];
+    snprintf(document, sizeof document,
+             "{'apps':{'http':{'servers':{'s':{'listen':[':80'],'routes':[{'handle':[{'handler':"
+             "'reverse_proxy','dynamic_upstreams':{'source':'service','name':'%s'}}]}]}}},'services':{"
+             "'services':[{'name':'a'}]}}}", used ? "a" : "b");
+    arena_init(&arena, 8192);
+    CHECK_OK(declared(document));
+    json_t *services = from_text(service);
+    declarations_settle(services, &arena, &list, &count);
+    json_decref(services);
+    text[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        if (list[i].by == DECLARED_SERVICE)
+            snprintf(text, sizeof text, "%u %d " SLICE_FMT, list[i].first, list[i].used,
+                     SLICE_ARG(list[i].trouble));
+    arena_deinit(&arena);
+    return text;
+}
+
+TEST("why no replica of a service answers, and whether a site needs it")
+{
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':1,'replicas':[{'port':3000,'state':'ready'}]}]",
+                                  true)), "3000 1 ");
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':0,'replicas':[{'port':3000,'state':'gave up',"
+                                  "'reason':'exited with status 3'}]}]", false)),
+               "3000 0 gave up: exited with status 3");
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':0,'paused':true,'on_demand':true,'replicas':"
+                                  "[{'state':'stopped'}]}]", true)), "0 1 stopped");
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':0,'paused':false,'on_demand':true,'replicas':"
+                                  "[{'state':'stopped'}]}]", true)), "0 1 ");
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':0,'last_trouble':'unhealthy: x','replicas':"
+                                  "[{'port':3000,'state':'unhealthy'}]}]", true)),
+               "3000 1 unhealthy: x");
+    CHECK_TEXT(slice_from(trouble("[{'name':'a','ready':0,'replicas':[{'port':3000,'state':'starting'"
+                                  "}]}]", true)), "3000 1 ");
+}
+
 TEST("services that run: their processes' children are theirs, and so are the ports they were given")
 {
     static const struct port_declaration given = {.by = DECLARED_SERVICE, .name = {"simon", 5},

@@ -39,6 +39,7 @@ static const struct finding_kind kinds[] = {
                                        "take their ports."},
     {"two-programs", SEVERITY_WARNING, "Two different programs have one port."},
     {"nobody-listens", SEVERITY_WARNING, "A port is declared, but nobody listens there."},
+    {"service-down", SEVERITY_ERROR, "No replica of a service answers, and a site hands requests to it."},
     {"upstream-missing", SEVERITY_ERROR, "A site hands requests to a port on which nobody listens."},
     {"no-redirect", SEVERITY_INFO, "A site answers on HTTP's port without sending to HTTPS."},
     {"undeclared", SEVERITY_INFO, "A port is open to others, and nothing in the configuration names "
@@ -338,12 +339,30 @@ static void find_dynamic(struct finder *f)
 
 /* --- what is missing --- */
 
+/* On each of its ports, whether somebody listens there or not. */
+static void find_service_down(struct finder *f)
+{
+    const struct port_declaration *d = declared_by(f->e, DECLARED_SERVICE);
+    if (d == NULL || d->trouble.len == 0)
+        return;
+    bool meant = slice_is(d->trouble, "stopped"); /* by somebody, as a rule */
+    tell(f, "service-down", d->used ? SEVERITY_ERROR : meant ? SEVERITY_INFO : SEVERITY_WARNING,
+         "See why: portico service logs NAME. Then: portico service start NAME.",
+         "No replica of the service " SLICE_FMT " answers: " SLICE_FMT ".", SLICE_ARG(d->name),
+         SLICE_ARG(d->trouble));
+}
+
+static bool is_expected(const struct port_declaration *d)
+{
+    return d->by == DECLARED_UPSTREAM || (d->by == DECLARED_SERVICE && (d->on_demand || d->trouble.len > 0));
+}
+
 static void find_missing(struct finder *f)
 {
     struct port_entry *e = f->e;
     const struct port_declaration *upstream = declared_by(e, DECLARED_UPSTREAM), *d = NULL;
     for (size_t i = 0; i < e->declared_count && d == NULL; i++)
-        d = e->declared[i]->by != DECLARED_UPSTREAM ? e->declared[i] : NULL;
+        d = !is_expected(e->declared[i]) ? e->declared[i] : NULL;
     if (upstream != NULL) {
         struct slice what = declaration_text(upstream, f->t->arena);
         tell(f, "upstream-missing", SEVERITY_ERROR, "Start the program that shall answer there.",
@@ -485,7 +504,7 @@ static const struct {
     {find_too_open, true},    {find_plaintext, true},         {find_other_owner, false},
     {find_foreign_web, false}, {find_service_elsewhere, false}, {find_two, true},
     {find_dynamic, false},    {find_no_redirect, false},      {find_undeclared, false},
-    {find_published, false},  {find_moved, false},
+    {find_published, false},  {find_moved, false},            {find_service_down, false},
 };
 
 void table_find(struct port_table *t, const struct port_facts *facts)
@@ -498,6 +517,7 @@ void table_find(struct port_table *t, const struct port_facts *facts)
         f.e = &t->entries[f.index];
         if (!is_bound(f.e)) {
             find_missing(&f);
+            find_service_down(&f);
             continue;
         }
         for (size_t i = 0; i < sizeof table / sizeof *table; i++) {

@@ -261,6 +261,33 @@ TEST("nobody-listens, upstream-missing: what is declared and not there")
     CHECK_TEXT(look(), "upstream-missing=error nobody-listens=warning");
 }
 
+TEST("service-down: no replica of a service answers")
+{
+    begin();
+    struct port_declaration *d = declare(missing(3000), DECLARED_SERVICE, "simon", REACH_DEVICE);
+    d->trouble = SLICE("gave up: exited with status 3");
+    CHECK_TEXT(look(), "service-down=warning");
+    CHECK_TEXT(table.entries[0].findings->text,
+               "No replica of the service simon answers: gave up: exited with status 3.");
+    d->used = true;
+    table.entries[0].findings = NULL;
+    CHECK_TEXT(look(), "service-down=error");
+    d->used = false;
+    d->trouble = SLICE("stopped");
+    table.entries[0].findings = NULL;
+    CHECK_TEXT(look(), "service-down=info");
+    d->trouble = SLICE_NONE;
+    d->on_demand = true; /* nobody has asked for it yet */
+    table.entries[0].findings = NULL;
+    CHECK_TEXT(look(), "");
+    begin();
+    struct port_entry *e = add(3000, PORT_TCP, "127.0.0.1", REACH_DEVICE, "node");
+    d = declare(e, DECLARED_SERVICE, "simon", REACH_DEVICE);
+    e->owners->service = SLICE("simon");
+    d->trouble = SLICE("unhealthy: /healthz: status 503");
+    CHECK_TEXT(look(), "service-down=warning");
+}
+
 TEST("no-redirect: the web without encryption")
 {
     begin();

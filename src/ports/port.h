@@ -53,6 +53,9 @@ struct port_declaration {
     struct slice file;          /* empty: not known */
     uint32_t line;
     bool plain;                 /* a site on HTTP's port that answers more than a redirect */
+    bool used;                  /* a service to which a site hands requests */
+    bool on_demand;             /* a service that starts when it is asked */
+    struct slice trouble;       /* of a service: why no replica answers; empty: it does, or is not known */
     enum port_reach reach;      /* wanted; REACH_UNKNOWN: nothing was said */
     const struct ip_range *from; /* of REACH_NETWORK (or more than the device) */
     size_t from_count;

@@ -105,15 +105,35 @@ static const json_t *find_service(const json_t *services, struct slice name)
     return NULL;
 }
 
+struct slice service_trouble(const json_t *s, struct arena *arena)
+{
+    const json_t *replica = json_array_get(json_object_get(s, "replicas"), 0);
+    struct slice state = text_of(json_object_get(replica, "state"));
+    struct slice why = text_of(json_object_get(replica, "reason"));
+    bool stopped = slice_is(state, "stopped");
+    if (why.len == 0 && !stopped)
+        why = text_of(json_object_get(s, "last_trouble"));
+    if (s == NULL || json_integer_value(json_object_get(s, "ready")) > 0 || state.len == 0 ||
+        slice_is(state, "starting") || slice_is(state, "ready") ||
+        (slice_is(state, "waiting") && why.len == 0) ||
+        (stopped && json_is_true(json_object_get(s, "on_demand")) &&
+         !json_is_true(json_object_get(s, "paused"))))
+        return SLICE_NONE;
+    if (slice_starts(why, state))
+        return arena_copy(arena, slice_take(why, 300));
+    return arena_printf(arena, SLICE_FMT "%s" SLICE_FMT, SLICE_ARG(slice_take(state, 40)),
+                        why.len > 0 ? ": " : "", SLICE_ARG(slice_take(why, 300)));
+}
+
 void declarations_settle(const json_t *services, struct arena *arena,
                          const struct port_declaration **list, size_t *count)
 {
     struct declarations all = {.arena = arena};
     for (size_t i = 0; i < *count; i++) {
         const struct port_declaration *d = &(*list)[i];
-        const json_t *s = d->by == DECLARED_SERVICE && d->first == 0 ? find_service(services, d->name)
-                                                                     : NULL;
-        const json_t *replicas = json_object_get(s, "replicas");
+        const json_t *s = d->by == DECLARED_SERVICE ? find_service(services, d->name) : NULL;
+        const json_t *replicas = d->first == 0 ? json_object_get(s, "replicas") : NULL;
+        struct slice trouble = service_trouble(s, arena);
         bool given = false;
         for (size_t k = 0; k < json_array_size(replicas); k++) {
             json_int_t port = json_integer_value(json_object_get(json_array_get(replicas, k), "port"));
@@ -122,10 +142,14 @@ void declarations_settle(const json_t *services, struct arena *arena,
             struct port_declaration *one = declarations_add(&all);
             *one = *d;
             one->first = one->last = (uint16_t)port;
+            one->trouble = trouble;
             given = true;
         }
-        if (!given)
-            *declarations_add(&all) = *d;
+        if (given)
+            continue;
+        struct port_declaration *one = declarations_add(&all);
+        *one = *d;
+        one->trouble = trouble;
     }
     *list = all.items;
     *count = all.count;

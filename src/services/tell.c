@@ -71,6 +71,8 @@ static void describe_slot(json_t *list, const struct slot *slot)
     json_t *o = json_object();
     json_object_set_new(o, "replica", json_integer(slot->number + 1));
     json_object_set_new(o, "state", json_string(state_names[state_of(slot)]));
+    if (slot->port > 0)
+        json_object_set_new(o, "port", json_integer(slot->port));
     if (slot->why[0] != '\0')
         json_object_set_new(o, "reason", jsonx_string(slice_from(slot->why)));
     json_array_append_new(list, o);
