@@ -169,6 +169,12 @@ class Machine:
             time.sleep(0.05)
         same(got, want)
 
+    def await_restart(self):
+        """Until then the old server may answer."""
+        end = time.monotonic() + 30
+        while self.show("portico", "NRestarts") == "0" and time.monotonic() < end:
+            time.sleep(0.05)
+
     def show(self, unit, name):
         return self.run("systemctl", "show", "-P", name, unit).strip()
 
@@ -219,6 +225,7 @@ def comes_back(io):
         m.await_answer("one")
         same(m.show("portico", "MainPID"), main)
         m.run("kill", "-9", main)  # systemd starts another
+        m.await_restart()
         m.await_answer("one")
         same(m.show("portico", "NRestarts"), "1")
 
@@ -229,9 +236,7 @@ def watched(io):
         m.run("systemctl", "start", "portico")
         main = m.show("portico", "MainPID")
         m.run("kill", "-STOP", m.run("pgrep", "-P", main).split()[0])
-        end = time.monotonic() + 30
-        while m.show("portico", "NRestarts") == "0" and time.monotonic() < end:
-            time.sleep(0.2)
+        m.await_restart()
         m.await_answer("one")
         same(m.show("portico", "NRestarts"), "1")
 
@@ -295,8 +300,75 @@ def keeps_ports(io):
         same(tables(), {"table inet theirs"})
 
 
+APP = """import http.server, os, subprocess
+if os.fork() == 0:  # a daemon
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "7777"])
+    os._exit(0)
+class App(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        text = str(os.getpid()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), App).serve_forever()
+"""
+NODE = """let add = (a, b) => a + b, sum = 0;
+for (let i = 0; i < 1e6; i++) sum = add(sum, 1);  // until it is compiled: memory is written, then executed
+require("http").createServer((q, r) => r.end("node " + sum)).listen(process.env.PORT, process.env.HOST);
+"""
+
+
+def runs_services(io):
+    """Programs bear the unit's hardening, and go with it, whatever ends it."""
+    with_node = shutil.which("node") is not None
+    with Machine(io) as m:
+        m.run("sh", "-c", "mkdir -p /srv && chmod 755 /srv")
+        m.write("/srv/app.py", APP)
+        m.write("/srv/app.js", NODE)
+        node = "service js {\nrun node /srv/app.js\nport 3001\n}\n" if with_node else ""
+        site = "handle /js {\nreverse_proxy service/js\n}\n" if with_node else ""
+        m.write("/etc/portico/Caddyfile", "{\nservice web {\nrun /usr/bin/python3 /srv/app.py\nport 3000\n}\n"
+                f"{node}}}\n:80 {{\n{site}handle {{\nreverse_proxy service/web\n}}\n}}\n")
+        m.run("systemctl", "start", "portico")
+
+        def pid_of(before=""):
+            end = time.monotonic() + 60
+            while (got := m.get()) in ("", before) or not got.isdigit():
+                assert time.monotonic() < end, (got, m.run("journalctl", "-n", "50", status=None))
+                time.sleep(0.05)
+            return got
+        daemons = lambda: m.run("pgrep", "-fx", "sleep 7777", status=None).split()
+        first = pid_of()
+        same(m.run("ps", "-o", "user=", "-p", first).strip(), "portico")
+        status = dict(line.split(":\t", 1) for line in m.run("cat", f"/proc/{first}/status").split("\n") if ":\t" in line)
+        same((status["NoNewPrivs"], status["Seccomp"], int(status["CapEff"], 16)), ("1", "2", 0))
+        group = m.show("portico", "ControlGroup")
+        assert f"{group}/portico." in m.run("cat", f"/proc/{first}/cgroup"), m.run("cat", f"/proc/{first}/cgroup")
+        if with_node:
+            same(m.run("curl", "-s", "-m", "30", "http://127.0.0.1/js"), "node 1000000")
+        old = daemons()
+        same(len(old), 1)
+        m.run("systemctl", "reload", "portico")
+        same((pid_of(), daemons()), (first, old))
+        m.run("systemctl", "kill", "-s", "KILL", "--kill-who=main", "portico")
+        second = pid_of(first)
+        end = time.monotonic() + 30
+        while m.run("ps", "-o", "pid=", "-p", f"{first},{old[0]}", status=None).strip() and time.monotonic() < end:
+            time.sleep(0.05)
+        same((m.run("ps", "-o", "pid=", "-p", f"{first},{old[0]}", status=None).strip(), len(daemons())), ("", 1))
+        same(m.show("portico", "NRestarts"), "1")
+        m.run("systemctl", "stop", "portico")
+        same((m.show("portico", "Result"), daemons()), ("success", []))
+        same(m.run("ps", "-o", "pid=", "-p", second, status=None).strip(), "")
+        same(m.run("sh", "-c", f"ls -d /sys/fs/cgroup{group}/portico.* 2>/dev/null || true"), "")
+
+
 try:
-    run_cases([("portico-ports comes back behind a restart and a reload of nftables", keeps_ports,
+    run_cases([("services bear the unit's hardening, node's, too, and end with it", runs_services, ("epoll",)),
+               ("portico-ports comes back behind a restart and a reload of nftables", keeps_ports,
                 ("epoll",)),
                ("the unit starts, is ready, reloads, refuses a mistake, and leaves nothing", serves),
                ("a server that is killed is replaced by the keeper, a keeper by systemd", comes_back,
