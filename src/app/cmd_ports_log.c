@@ -46,7 +46,7 @@ void ports_log_put(const json_t *change, bool colour, struct arena *arena, struc
 
 static int print(const struct command_line *l, struct ports_view *v, int64_t count)
 {
-    const json_t *log = json_object_get(v->history, "log");
+    const json_t *log = history_log(&v->history);
     size_t n = json_array_size(log), from = n > (size_t)count ? n - (size_t)count : 0;
     if (flag_on(l, "json")) {
         json_t *list = json_array();

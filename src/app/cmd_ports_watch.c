@@ -35,7 +35,7 @@ static void catch_signals(void)
 
 static int put_changes(const struct command_line *l, struct ports_view *v, size_t from)
 {
-    const json_t *log = json_object_get(v->history, "log");
+    const json_t *log = history_log(&v->history);
     struct buffer b;
     buffer_init(&b, SIZE_MAX);
     for (size_t i = from; i < json_array_size(log); i++) {
@@ -54,17 +54,15 @@ static int put_changes(const struct command_line *l, struct ports_view *v, size_
 /* The log only grows at its end, and forgets at its front when it is full. */
 static int look(const struct command_line *l, struct ports_view *v)
 {
-    json_t *before = json_incref(v->history);
-    const json_t *old = json_object_get(before, "log");
-    const json_t *last = json_array_get(old, json_array_size(old) - 1);
+    const json_t *log = history_log(&v->history);
+    json_t *last = json_incref(json_array_get(log, json_array_size(log) - 1));
     int status = ports_view_look(l, v);
-    const json_t *log = json_object_get(v->history, "log");
     size_t from = json_array_size(log);
     while (from > 0 && json_array_get(log, from - 1) != last)
         from--;
     if (status == EXIT_OK)
         status = put_changes(l, v, from);
-    json_decref(before);
+    json_decref(last);
     return status;
 }
 

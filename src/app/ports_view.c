@@ -84,6 +84,7 @@ int ports_view_config(const struct command_line *l, struct ports_view *v)
     const char *path = flag_value(l, "config");
     memset(v, 0, sizeof *v);
     arena_init(&v->arena, 1 << 20);
+    history_init(&v->history);
     origins_init(&v->config.origins);
     if (path == NULL && ask_server(l, v))
         return EXIT_OK;
@@ -115,7 +116,7 @@ static void tell_conflict(struct ports_view *v)
     arena_deinit(&arena);
 }
 
-/* --- the history --- */
+/* --- the history: a look is worth having without it, so failures are silent --- */
 
 static void history_path(char out[FOLDER_MAX])
 {
@@ -124,29 +125,29 @@ static void history_path(char out[FOLDER_MAX])
     snprintf(out + len, FOLDER_MAX - len, "/ports.json");
 }
 
-json_t *ports_history_read(void)
+static void read_history(struct history *h)
 {
     char path[FOLDER_MAX], error[FOLDER_MAX + 256], *bytes;
     size_t len;
-    struct diag d;
     history_path(path);
     if (file_read_all(path, &bytes, &len, error, sizeof error) != OK)
-        return NULL;
-    json_t *history = len <= HISTORY_MAX ? jsonx_load(SLICE("ports.json"), slice_of(bytes, len), &d)
-                                         : NULL;
+        return;
+    if (len <= HISTORY_MAX)
+        history_read(h, slice_of(bytes, len));
     mem_free(bytes);
-    return history;
 }
 
-void ports_history_write(const json_t *history)
+static void write_history(struct history *h)
 {
     char folder[FOLDER_MAX], path[FOLDER_MAX], error[FOLDER_MAX + 256];
+    struct buffer text;
     folder_data(folder);
     history_path(path);
-    char *text = json_dumps(history, JSON_COMPACT);
-    if (text != NULL && folder_make(folder, 0700) == OK)
-        (void)folder_write(path, text, strlen(text), error, sizeof error);
-    mem_free(text);
+    buffer_init(&text, HISTORY_MAX);
+    history_write(h, &text);
+    if (!text.full && folder_make(folder, 0700) == OK)
+        (void)folder_write(path, text.ptr, text.len, error, sizeof error);
+    buffer_deinit(&text);
 }
 
 /* --- the ledger --- */
@@ -161,16 +162,13 @@ int ports_view_look(const struct command_line *l, struct ports_view *v)
                                .services = v->services,
                                .sockets.one_namespace = flag_on(l, "this-namespace")};
     arena_reset(&v->arena);
-    r.memory_count = history_memory(v->history, &v->arena, &memory);
+    r.memory_count = history_memory(&v->history, &v->arena, &memory);
     r.memory = memory;
     if (ledger_read(&r, &v->arena, &v->table, error, sizeof error) != OK)
         return cli_fail("%s", error);
     port_facts_read(&facts, &v->arena);
-    json_t *fresh = history_update(v->history, &v->table, facts.local, &changes);
-    if (changes > 0 || v->history == NULL)
-        ports_history_write(fresh);
-    json_decref(v->history);
-    v->history = fresh;
+    if (history_update(&v->history, &v->table, facts.local, &changes))
+        write_history(&v->history);
     return EXIT_OK;
 }
 
@@ -178,7 +176,7 @@ int ports_view_open(const struct command_line *l, struct ports_view *v)
 {
     int status = ports_view_config(l, v);
     if (status == EXIT_OK)
-        v->history = ports_history_read();
+        read_history(&v->history);
     if (status == EXIT_OK)
         tell_conflict(v);
     return status == EXIT_OK ? ports_view_look(l, v) : status;
@@ -187,7 +185,7 @@ int ports_view_open(const struct command_line *l, struct ports_view *v)
 void ports_view_close(struct ports_view *v)
 {
     config_unload(&v->config);
-    json_decref(v->history);
+    history_deinit(&v->history);
     json_decref(v->services);
     arena_deinit(&v->arena);
 }

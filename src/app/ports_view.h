@@ -18,7 +18,7 @@ struct ports_view {
     bool running;                /* config is a running server's */
     json_t *services;            /* that it runs; NULL: none, or not known */
     bool conflict;               /* the configuration excludes itself; told already */
-    json_t *history;             /* of the looks before; NULL: there was none */
+    struct history history;      /* of the looks before */
 };
 
 /* Flags that belong to all of these commands. */
@@ -40,11 +40,6 @@ void ports_view_close(struct ports_view *);
 
 /* The sentences of what could not be seen, on stderr. */
 void ports_view_tell_unseen(struct ports_view *);
-
-/* The history's file: read (NULL: none) and replaced; failures are silent, since a look is worth
- * having without it. */
-json_t *ports_history_read(void);
-void ports_history_write(const json_t *);
 
 /* The standard output: its width (0: no terminal), and whether colours are wanted there. */
 unsigned output_columns(void);

@@ -47,11 +47,12 @@ size_t utf8_decode(struct slice s, uint32_t *rune)
 
 bool utf8_valid(struct slice s)
 {
-    while (s.len > 0) {
-        size_t n = utf8_decode(s, NULL);
+    size_t at = 0;
+    while (at < s.len) {
+        size_t n = (unsigned char)s.ptr[at] < 0x80 ? 1 : utf8_decode(slice_skip(s, at), NULL);
         if (n == 0)
             return false;
-        s = slice_skip(s, n);
+        at += n;
     }
     return true;
 }

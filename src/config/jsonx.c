@@ -108,24 +108,38 @@ static void put_escaped(struct buffer *b, unsigned char c)
     }
 }
 
+/* How many bytes at the front stand for themselves. */
+static size_t plain_run(struct slice s)
+{
+    size_t n = 0;
+    while (n < s.len) {
+        unsigned char c = (unsigned char)s.ptr[n];
+        if (c < 0x20 || c > 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&')
+            break;
+        n++;
+    }
+    return n;
+}
+
 enum err jsonx_put_string(struct buffer *b, struct slice s)
 {
     buffer_append_byte(b, '"');
-    while (s.len > 0) {
-        unsigned char c = (unsigned char)s.ptr[0];
+    for (;;) {
         uint32_t rune;
-        size_t n = 1;
-        if (c < 0x20 || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&') {
+        size_t n = plain_run(s);
+        if (n > 0)
+            buffer_append(b, slice_take(s, n));
+        s = slice_skip(s, n);
+        if (s.len == 0)
+            break;
+        unsigned char c = (unsigned char)s.ptr[0];
+        n = 1;
+        if (c < 0x80)
             put_escaped(b, c);
-        } else if (c < 0x80) {
-            buffer_append_byte(b, (char)c);
-        } else {
-            n = rune_next(s, &rune);
-            if (n == 1 || rune == 0x2028 || rune == 0x2029)
-                buffer_append_f(b, "\\u%04x", rune);
-            else
-                buffer_append(b, slice_take(s, n));
-        }
+        else if ((n = rune_next(s, &rune)) == 1 || rune == 0x2028 || rune == 0x2029)
+            buffer_append_f(b, "\\u%04x", rune);
+        else
+            buffer_append(b, slice_take(s, n));
         s = slice_skip(s, n);
     }
     return buffer_append_byte(b, '"');

@@ -7,7 +7,6 @@
 #include "net/ip_set.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static int order(const struct ip_address *a, const struct ip_address *b)
@@ -53,25 +52,64 @@ static int longest_zeros(const struct ip_address *a, int *len)
     return best;
 }
 
+static char *put_decimal(char *at, unsigned n)
+{
+    if (n >= 100)
+        *at++ = (char)('0' + n / 100);
+    if (n >= 10)
+        *at++ = (char)('0' + n / 10 % 10);
+    *at++ = (char)('0' + n % 10);
+    return at;
+}
+
+static char *put_hex(char *at, unsigned group)
+{
+    for (int shift = 12; shift >= 0; shift -= 4) {
+        if (shift == 0 || group >> shift != 0)
+            *at++ = "0123456789abcdef"[group >> shift & 15];
+    }
+    return at;
+}
+
+static char *put_four(char *at, const uint8_t *bytes)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i > 0)
+            *at++ = '.';
+        at = put_decimal(at, bytes[i]);
+    }
+    return at;
+}
+
+static char *put_six(char *at, const struct ip_address *a)
+{
+    int zeros_len, zeros = longest_zeros(a, &zeros_len);
+    for (int i = 0; i < 8; i++) {
+        bool run = zeros_len > 0 && i == zeros;
+        if (run || (i > 0 && at[-1] != ':'))
+            *at++ = ':';
+        if (run) {
+            *at++ = ':';
+            i += zeros_len - 1;
+        } else {
+            at = put_hex(at, group_of(a, i));
+        }
+    }
+    return at;
+}
+
 size_t ip_text(const struct ip_address *a, char out[IP_TEXT_MAX])
 {
-    const uint8_t *b = a->is_six ? a->bytes + 12 : a->bytes;
-    int len = 0, zeros, zeros_len;
-    if (!a->is_six || is_mapped(a))
-        return (size_t)snprintf(out, IP_TEXT_MAX, "%s%u.%u.%u.%u", a->is_six ? "::ffff:" : "", b[0],
-                                b[1], b[2], b[3]);
-    zeros = longest_zeros(a, &zeros_len);
-    for (int i = 0; i < 8; i++) {
-        if (zeros_len > 0 && i == zeros) {
-            len += snprintf(out + len, (size_t)(IP_TEXT_MAX - len), "::");
-            i += zeros_len - 1;
-            continue;
-        }
-        bool colon = i > 0 && out[len - 1] != ':';
-        len += snprintf(out + len, (size_t)(IP_TEXT_MAX - len), "%s%x", colon ? ":" : "",
-                        group_of(a, i));
+    static const char mapped[] = {':', ':', 'f', 'f', 'f', 'f', ':'};
+    char *at = out;
+    if (is_mapped(a)) {
+        memcpy(at, mapped, sizeof mapped);
+        at = put_four(at + sizeof mapped, a->bytes + 12);
+    } else {
+        at = a->is_six ? put_six(at, a) : put_four(at, a->bytes);
     }
-    return (size_t)len;
+    *at = '\0';
+    return (size_t)(at - out);
 }
 
 bool ip_range_parse(struct slice text, struct ip_range *out)

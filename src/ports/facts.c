@@ -86,14 +86,17 @@ struct slice memory_owner(const struct port_entry *e, struct arena *arena)
         o = o->next;
     if (o == NULL)
         return SLICE_NONE;
-    if (o->service.len > 0)
-        return arena_printf(arena, "service " SLICE_FMT, SLICE_ARG(o->service));
-    if (o->container.len > 0)
-        return arena_printf(arena, "container " SLICE_FMT ": " SLICE_FMT, SLICE_ARG(o->container),
-                            SLICE_ARG(o->program));
-    if (o->unit.len > 0)
-        return arena_printf(arena, "unit " SLICE_FMT ": " SLICE_FMT, SLICE_ARG(o->unit),
-                            SLICE_ARG(o->program));
-    return arena_printf(arena, SLICE_FMT " (" SLICE_FMT ")", SLICE_ARG(o->program),
-                        SLICE_ARG(o->user));
+    struct slice parts[4] = {o->program, SLICE(" ("), o->user, SLICE(")")};
+    size_t count = 4;
+    if (o->service.len > 0) {
+        parts[0] = SLICE("service ");
+        parts[1] = o->service;
+        count = 2;
+    } else if (o->container.len > 0 || o->unit.len > 0) {
+        parts[0] = o->container.len > 0 ? SLICE("container ") : SLICE("unit ");
+        parts[1] = o->container.len > 0 ? o->container : o->unit;
+        parts[2] = SLICE(": ");
+        parts[3] = o->program;
+    }
+    return arena_join(arena, parts, count);
 }

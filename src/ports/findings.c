@@ -20,7 +20,7 @@ struct finder {
     const struct port_facts *facts;
     struct port_entry *e;
     size_t index;
-    struct map holdings;       /* "tcp unit nginx.service: nginx" → struct holding */
+    struct map holdings;       /* "unit nginx.service: nginx" → struct holding of each protocol */
     struct holding **of_entry; /* by its place; NULL: there was no last look */
 };
 
@@ -451,14 +451,12 @@ struct holding {
 
 static struct holding *holding_of(struct finder *f, struct slice owner, enum port_protocol p)
 {
-    struct slice key = arena_printf(f->t->arena, "%s " SLICE_FMT, port_protocol_name(p),
-                                    SLICE_ARG(owner));
-    struct holding *h = map_get(&f->holdings, key);
+    struct holding *h = map_get(&f->holdings, owner);
     if (h == NULL) {
-        h = ARENA_NEW(f->t->arena, struct holding);
-        map_put(&f->holdings, key, h);
+        h = ARENA_ARRAY(f->t->arena, struct holding, PORT_PROTOCOLS);
+        map_put(&f->holdings, owner, h);
     }
-    return h;
+    return &h[p];
 }
 
 /* Counts ports of the machine's own namespace, by owner; `of_entry` remembers the way back. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What changed from one look to the next: `portico ports log`. The memory is one JSON value, kept by
- * the caller; here it is only compared with a table and brought up to date. Pure.
+ * What changed from one look to the next: `portico ports log`. Here the looks are only compared; the
+ * caller keeps the text from run to run:
  *
  *   {"last": {"time": N, "ports": [[port, "tcp", "127.0.0.1", "nginx (root)"]]},
  *    "log": [{"time": N, "change": "opened", "port": 80, "protocol": "tcp", "address": "0.0.0.0",
@@ -13,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "base/buffer.h"
 #include "ports/findings.h"
 
 enum {
@@ -20,11 +21,39 @@ enum {
     HISTORY_PORTS_MAX = 16384,  /* of a look; a machine with more is not remembered */
 };
 
-/* The ports of the last look, for table_find; none where `history` is NULL or not one. */
-size_t history_memory(const json_t *history, struct arena *, struct port_memory **);
+struct seen_port {
+    uint16_t port;
+    enum port_protocol protocol;
+    struct slice address, owner; /* as text; no owner: it could not be seen */
+};
 
-/* A new reference: the history after this look (the same one when nothing changed). `changes`: how
- * many there were; the first look has none. Entries of other namespaces, and sockets of clients (UDP
- * in `local`), are left out. */
-json_t *history_update(const json_t *history, const struct port_table *, struct port_interval local,
-                       size_t *changes);
+struct history {
+    bool looked;            /* there was a look before */
+    int64_t time;           /* when */
+    struct seen_port *last; /* what was there then, by place */
+    size_t last_count;
+    json_t *log;            /* history_log(); NULL: not asked for yet */
+    struct slice log_text;  /* as it was read */
+    struct arena arena;     /* of `last` */
+};
+
+void history_init(struct history *);
+void history_deinit(struct history *);
+
+/* The text of before, into an empty history. What is not one counts for nothing. */
+void history_read(struct history *, struct slice text);
+void history_write(struct history *, struct buffer *);
+
+/* The changes, an array; the newest stands last. Borrowed. */
+json_t *history_log(struct history *);
+
+/* The ports of the last look, for table_find. They live as long as the history is not updated. */
+size_t history_memory(const struct history *, struct arena *, struct port_memory **);
+
+/* True when there is something to be written. `changes`: how many there were; the first look has
+ * none. Entries of other namespaces, and sockets of clients (UDP in `local`), are left out. */
+bool history_update(struct history *, const struct port_table *, struct port_interval local,
+                    size_t *changes);
+
+/* In the order of places: a look is sorted so. */
+void history_sort(struct seen_port *, size_t count);

@@ -168,41 +168,86 @@ TEST("SARIF names the line of the configuration, or the port alone")
     CHECK_TEXT(buffer_slice(&out), "warning One, two. [two-programs]\n        Stop one.\n");
 }
 
-static const json_t *change(const json_t *history, size_t i)
+static void check_change(struct history *h, size_t i, const char *key, const char *want)
 {
-    return json_array_get(json_object_get(history, "log"), i);
+    const json_t *v = json_object_get(json_array_get(history_log(h), i), key);
+    CHECK_TEXT(slice_from(json_string_value(v)), want);
 }
+
+static const struct port_interval local = {32768, 60999};
 
 TEST("the history tells what came, went and changed hands")
 {
-    struct port_interval local = {32768, 60999};
+    struct history h;
     struct port_memory *memory;
     size_t changes;
+    history_init(&h);
     two_rows();
     add(40000, PORT_UDP, "", REACH_WORLD, "client");
-    json_t *first = history_update(NULL, &table, local, &changes);
+    CHECK(history_update(&h, &table, local, &changes));
     CHECK_INT(changes, 0);
-    CHECK_INT(history_memory(first, &arena, &memory), 2);
+    CHECK_INT(history_memory(&h, &arena, &memory), 2);
     CHECK_TEXT(memory[0].owner, "unit web.service: portico");
+    CHECK(!history_update(&h, &table, local, &changes));
     two_rows();
     table.entries[0].owners->unit = SLICE("other.service");
     table.count = 1;
     add(80, PORT_TCP, "", REACH_WORLD, "portico");
-    json_t *second = history_update(first, &table, local, &changes);
+    CHECK(history_update(&h, &table, local, &changes));
     CHECK_INT(changes, 3);
-    CHECK_TEXT(slice_from(json_string_value(json_object_get(change(second, 0), "change"))), "opened");
-    CHECK_TEXT(slice_from(json_string_value(json_object_get(change(second, 1), "change"))), "owner");
-    CHECK_TEXT(slice_from(json_string_value(json_object_get(change(second, 1), "was"))),
-               "unit web.service: portico");
-    CHECK_TEXT(slice_from(json_string_value(json_object_get(change(second, 2), "change"))), "closed");
-    json_decref(first);
-    json_t *odd = json_loads("{\"last\":{\"ports\":[1,[70000,\"tcp\"],[1,\"x\",2,3],[]]},"
-                             "\"log\":5}", 0, NULL);
-    json_t *third = history_update(odd, &table, local, &changes);
-    CHECK_INT(changes, 2);
-    json_decref(odd);
-    json_decref(second);
-    json_decref(third);
+    check_change(&h, 0, "change", "opened");
+    check_change(&h, 1, "change", "owner");
+    check_change(&h, 1, "was", "unit web.service: portico");
+    check_change(&h, 2, "change", "closed");
+    for (int i = 0; i < 2 * HISTORY_CHANGES_MAX; i++) {
+        table.entries[1].port ^= 1;
+        CHECK(history_update(&h, &table, local, &changes));
+    }
+    CHECK_INT(json_array_size(history_log(&h)), HISTORY_CHANGES_MAX);
+    history_deinit(&h);
+    begin();
+}
+
+/* What is read of the text, written again; `looked`: there is a look in it. */
+static void check_read(const char *text, bool looked, const char *want)
+{
+    struct history h;
+    begin();
+    history_init(&h);
+    history_read(&h, slice_from(text));
+    CHECK_INT(h.looked, looked);
+    history_write(&h, &out);
+    CHECK_TEXT(buffer_slice(&out), want);
+    history_deinit(&h);
+}
+
+#define LOOK "{\"last\":{\"time\":17,\"ports\":["
+#define NOTHING "{\"last\":{\"time\":0,\"ports\":[]},\"log\":[]}"
+#define ROW "[80,\"tcp\",\"::\",\"unit a: b\"]"
+
+TEST("the history's text is read as it was written, and as any other JSON")
+{
+    static const char one[] = LOOK ROW "]},\"log\":[]}";
+    static const char two[] = LOOK ROW ",[81,\"udp\",\"192.0.2.1\",\"\"]]},\"log\":[{\"port\":80}]}";
+    static const char escaped[] = LOOK "[80,\"tcp\",\"::\",\"a\\\"\\u003cb\"]]},\"log\":[]}";
+    check_read(one, true, one);
+    check_read(two, true, two);
+    check_read(escaped, true, escaped);
+    check_read(" " LOOK "]}, \"log\":[] }\n", true, LOOK "]},\"log\":[]}");
+    check_read(LOOK ROW "," ROW "]}, \"log\": []}", true, LOOK ROW "," ROW "]},\"log\":[]}");
+    check_read(LOOK "[81,\"tcp\",\"\",\"\"]," ROW "]},\"log\":[]}", true,
+               LOOK ROW ",[81,\"tcp\",\"\",\"\"]]},\"log\":[]}");
+    check_read(LOOK "1,[70000,\"tcp\"],[1,\"x\",2,3],[]," ROW "]},\"log\":5}", true, one);
+    check_read(LOOK ROW "]}}", true, one);
+    check_read("{\"log\":[1]}", false, "{\"last\":{\"time\":0,\"ports\":[]},\"log\":[1]}");
+    check_read("", false, NOTHING);
+    check_read(LOOK ROW "]},\"log\":[{]}", true, one);
+    for (size_t n = 1; n < sizeof two - 1; n++) { /* torn anywhere */
+        char part[sizeof two] = "";
+        memcpy(part, two, n);
+        check_read(part, false, NOTHING);
+    }
+    begin();
     buffer_deinit(&out);
     arena_deinit(&arena);
 }

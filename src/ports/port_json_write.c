@@ -18,18 +18,29 @@ struct writer {
     bool empty; /* nothing in this object or array yet */
 };
 
-static void put_break(struct writer *w)
+enum { DEPTH_MAX = 8, BREAK_MAX = 2 + DEPTH_MAX };
+
+/* A comma and a new line, as they stand before the next member. */
+static char *write_break(struct writer *w, char *at, bool comma)
 {
-    static const char tabs[] = "\n\t\t\t\t\t\t\t\t";
-    buffer_append(w->out, slice_of(tabs, 1 + w->depth));
+    if (comma)
+        *at++ = ',';
+    *at++ = '\n';
+    for (unsigned i = 0; i < w->depth; i++)
+        *at++ = '\t';
+    return at;
+}
+
+static void put_break(struct writer *w, bool comma)
+{
+    char text[BREAK_MAX];
+    buffer_append(w->out, slice_of(text, (size_t)(write_break(w, text, comma) - text)));
 }
 
 static void next_item(struct writer *w)
 {
-    if (!w->empty)
-        buffer_append_byte(w->out, ',');
+    put_break(w, !w->empty);
     w->empty = false;
-    put_break(w);
 }
 
 static void begin(struct writer *w, char bracket)
@@ -43,22 +54,23 @@ static void end(struct writer *w, char bracket)
 {
     w->depth--;
     if (!w->empty)
-        put_break(w);
+        put_break(w, false);
     buffer_append_byte(w->out, bracket);
     w->empty = false;
 }
 
-/* Names of members are ours: nothing in them is escaped. */
+/* Names of members are ours, with their quotes and colon: nothing in them is escaped. */
 static struct writer *key(struct writer *w, struct slice name)
 {
-    next_item(w);
-    buffer_append_byte(w->out, '"');
-    buffer_append(w->out, name);
-    BUFFER_PUT(w->out, "\": ");
+    char text[BREAK_MAX + 24];
+    char *at = write_break(w, text, !w->empty);
+    memcpy(at, name.ptr, name.len);
+    buffer_append(w->out, slice_of(text, (size_t)(at - text) + name.len));
+    w->empty = false;
     return w;
 }
 
-#define KEY(w, name) key((w), SLICE(name))
+#define KEY(w, name) key((w), SLICE("\"" name "\": "))
 
 /* What is not UTF-8 goes by the tree's rule. */
 static void put_string(struct writer *w, struct slice s)
