@@ -6,7 +6,7 @@
  *
  * TCP sockets that are bound and do nothing else are told since Linux 6.8, from another hash table
  * than listening ones, which has a lock per bucket: that walk costs milliseconds, so it is made once
- * for both families, and only where it is asked for.
+ * for both families, only where it is asked for, and by itself.
  */
 #include "ports/dump.h"
 
@@ -139,8 +139,6 @@ static enum err read_query(int fd, const struct query *q, uint32_t *sequence, ch
                            struct dump *d)
 {
     enum err e = ERR_UNSUPPORTED;
-    if (q->inactive && (fd < 0 || !d->inactive))
-        return OK;
     if (fd >= 0)
         e = ask_until_whole(fd, q, sequence, buffer, d);
     if (e == OK || e == ERR_LIMIT)
@@ -159,6 +157,8 @@ enum err dump_sockets(struct dump *d)
     char *buffer = mem_alloc(RECEIVE);
     int fd = d->from_procfs || d->pid != 0 ? -1 : d->diag >= 0 ? d->diag : dump_open();
     for (size_t i = 0; i < QUERIES && !d->full; i++) {
+        if (queries[i].inactive != d->inactive)
+            continue;
         enum err e = read_query(fd, &queries[i], &sequence, buffer, d);
         d->full = e == ERR_LIMIT;
         read += e == OK || e == ERR_LIMIT;

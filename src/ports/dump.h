@@ -11,7 +11,7 @@ struct dump {
     struct socket_list *list; /* they are added here */
     uint64_t netns;           /* written to each */
     bool from_procfs;         /* do not ask the diagnostics */
-    bool inactive;            /* also TCP sockets that do not listen */
+    bool inactive;            /* TCP sockets that are bound and do nothing else, and no others */
     pid_t pid;                /* read this process's tables, not the thread's; 0 */
     int diag;                 /* of dump_open, of whichever namespace that was; -1: opened here */
     bool guessed;             /* out: tables were read; dual or IPv6 only is a guess */

@@ -106,7 +106,7 @@ static void find_by_processes(struct finder *f)
     if (pids_read(f->proc, &s.pids, &s.count) != OK)
         s.count = 0;
     s.inodes = mem_resize(NULL, s.count + 1, sizeof *s.inodes);
-    share_run(share_count(s.count), s.count, read_inodes, &s);
+    share_run(share_count(s.count, PROCESSES_ENOUGH), s.count, read_inodes, &s);
     for (size_t i = 0; i < s.count; i++) {
         struct port_namespace *ns = s.inodes[i] != 0 ? find_or_add(f, s.inodes[i]) : NULL;
         if (ns != NULL && ns->pid == 0)

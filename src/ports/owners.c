@@ -4,6 +4,8 @@
  * descriptor of every process is read once. That is all the time this takes, and so:
  *
  *   - processes are shared out among a few threads, by neighbourhood in the list of pids;
+ *   - the folder of descriptors is not listed where they are numbered from 0 on, as they mostly are: the
+ *     kernel tells how many there are (Linux 6.2), and each is asked for by its number;
  *   - a process is asked for its name, user and control group only once a socket of it is listed;
  *   - control groups, users and containers are looked up once per name, not per process.
  *
@@ -25,7 +27,7 @@
 #include "ports/sockets.h"
 #include "ports/users.h"
 
-enum { LINK_MAX_LEN = 64, PROGRAM_MAX = 4096, GROUP_MAX = 4096, LOOSE_MAX = 16 };
+enum { LINK_MAX_LEN = 64, PROGRAM_MAX = 4096, GROUP_MAX = 4096, LOOSE_MAX = 16, GAPS_MAX = 2 };
 
 #define FIRST_PIDS 0xEFFFFFFCu /* the inode of the first pid namespace: PROC_PID_INIT_INO */
 
@@ -42,6 +44,7 @@ struct hit {
 struct walker {
     const struct port_table *table;
     int proc, fds; /* the folder of descriptors that is being read */
+    uint32_t asked; /* descriptors below this number have been asked for */
     char *dents;
     struct holder *holders;
     size_t holders_count, holders_cap;
@@ -129,9 +132,9 @@ static void add_loose(struct walker *w, uint64_t netns)
         w->loose[w->loose_count++] = netns;
 }
 
-static void on_descriptor(void *arg, uint32_t number)
+/* False: there is none of this number, or it may not be seen. */
+static bool read_descriptor(struct walker *w, uint32_t number)
 {
-    struct walker *w = arg;
     const struct port_table *t = w->table;
     char name[PROC_NAME_MAX], text[LINK_MAX_LEN];
     struct slice target = read_link_at(w->fds, proc_name(name, number, ""), text, sizeof text);
@@ -142,6 +145,34 @@ static void on_descriptor(void *arg, uint32_t number)
         add_loose(w, netns);
     for (; b != NULL && b < t->bound + t->bound_count && b->inode == inode; b++)
         add_hit(w, b->row);
+    return target.len > 0;
+}
+
+static void on_descriptor(void *arg, uint32_t number)
+{
+    struct walker *w = arg;
+    if (number >= w->asked)
+        read_descriptor(w, number);
+}
+
+/* How many descriptors the process has, 0: an older kernel, or none. */
+static size_t descriptors_count(const struct walker *w)
+{
+    struct stat st;
+    return fstat(w->fds, &st) == 0 && st.st_size > 0 ? (size_t)st.st_size : 0;
+}
+
+/* By their numbers while there are few gaps; the others by the list. */
+static enum err read_descriptors(struct walker *w)
+{
+    size_t count = descriptors_count(w), found = 0, gaps = 0;
+    for (w->asked = 0; found < count && gaps < GAPS_MAX; w->asked++) {
+        if (read_descriptor(w, w->asked))
+            found++;
+        else
+            gaps++;
+    }
+    return found > 0 && found == count ? OK : dir_numbers(w->fds, w->dents, on_descriptor, w);
 }
 
 /* What is only asked of those that hold something. /proc/PID itself belongs to the effective user
@@ -167,7 +198,7 @@ static void walk_process(struct walker *w, pid_t pid)
     enum err e = w->fds < 0 ? err_from_errno(errno) : OK;
     w->holds = false;
     if (w->fds >= 0) {
-        e = dir_numbers(w->fds, w->dents, on_descriptor, w);
+        e = read_descriptors(w);
         close(w->fds);
     }
     if (e == ERR_DENIED && !is_kernel_thread(w->proc, pid))
@@ -309,7 +340,7 @@ enum err owners_collect(struct port_table *t, const struct socket_options *optio
     if (all.proc < 0)
         return err_from_errno(errno); /* sockets_collect has told */
     enum err e = pids_read(all.proc, &all.pids, &all.count);
-    size_t size = share_count(all.count);
+    size_t size = share_count(all.count, PROCESSES_ENOUGH);
     share_run(size, all.count, walk_share, &all);
     fill_all(&f, &all, size);
     mem_free(all.pids);

@@ -79,16 +79,21 @@ void table_unseen(struct port_table *t, const char *format, ...)
     t->unseen[t->unseen_count++] = arena_copy(t->arena, slice_from(text));
 }
 
-/* Doubles at each power of two from STEP on, so that no capacity is kept. */
+void table_reserve(struct port_table *t, size_t more)
+{
+    if (t->cap - t->count >= more)
+        return;
+    struct port_entry *moved = ARENA_ARRAY(t->arena, struct port_entry, t->count + more);
+    if (t->count > 0)
+        memcpy(moved, t->entries, t->count * sizeof *moved);
+    t->entries = moved;
+    t->cap = t->count + more;
+}
+
 struct port_entry *table_add(struct port_table *t)
 {
-    size_t n = t->count;
-    if (n == 0 || (n >= STEP && (n & (n - 1)) == 0)) {
-        struct port_entry *more = ARENA_ARRAY(t->arena, struct port_entry, n == 0 ? STEP : 2 * n);
-        if (n > 0)
-            memcpy(more, t->entries, n * sizeof *more);
-        t->entries = more;
-    }
+    if (t->count == t->cap)
+        table_reserve(t, t->count + STEP);
     return &t->entries[t->count++];
 }
 

@@ -111,7 +111,7 @@ struct port_table {
     int64_t time_ns;            /* since 1970 */
     uint64_t netns;             /* the namespace that we call the machine's own */
     struct port_entry *entries; /* sorted: port, protocol, family, address, namespace */
-    size_t count;
+    size_t count, cap;
     struct slice *unseen;       /* sentences: what could not be seen and why; none: complete */
     size_t unseen_count;
     const struct port_declaration *declarations;
@@ -134,6 +134,9 @@ bool severity_parse(struct slice, enum severity *);
 /* Adds a sentence to `unseen`, once. */
 void table_unseen(struct port_table *, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Room for so many more entries at once: a table that grows by itself is copied. */
+void table_reserve(struct port_table *, size_t more);
 
 /* A new zeroed entry at the end; valid until the next one. */
 struct port_entry *table_add(struct port_table *);

@@ -10,7 +10,7 @@
 #include "base/buffer.h"
 #include "base/err.h"
 
-enum { PROC_NAME_MAX = 48, DENTS_SIZE = 32 << 10 };
+enum { PROC_NAME_MAX = 48, DENTS_SIZE = 32 << 10, PROCESSES_ENOUGH = 128 /* for a thread */ };
 
 /* Calls `each` for every entry of the folder whose name is a number; from its start, whatever was
  * read before. `dents`: DENTS_SIZE bytes to work in. */

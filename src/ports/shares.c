@@ -19,13 +19,11 @@ struct member {
     bool started;
 };
 
-enum { ENOUGH = 128 };
-
-size_t share_count(size_t count)
+size_t share_count(size_t count, size_t enough)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     size_t size = cores < 1 ? 1 : cores < SHARES_MAX ? (size_t)cores : SHARES_MAX;
-    return count < size * ENOUGH ? 1 : size;
+    return size <= count / enough ? size : count < enough ? 1 : count / enough;
 }
 
 static void *run_member(void *arg)

@@ -8,9 +8,9 @@
 
 enum { SHARES_MAX = 4 };
 
-/* How many would share a list of this length: as many as there are cores, at most SHARES_MAX; a short
- * list is not worth a thread. */
-size_t share_count(size_t count);
+/* How many would share a list of this length: as many as there are cores, at most SHARES_MAX, of
+ * `enough` items each: fewer are not worth a thread. */
+size_t share_count(size_t count, size_t enough);
 
 /* Calls `work` for each of `size` neighbouring shares of 0 … count, one of them on this thread, and
  * returns when all have returned. Signals are not taken by the others. */

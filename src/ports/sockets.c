@@ -6,23 +6,37 @@
  *
  * A dump walks the kernel's hash tables by pieces, and things change between two of them: a socket
  * may be told twice, so one inode counts once. TCP sockets that are bound and do not listen are dear
- * to find, so they are not looked for in every namespace of a machine full of containers.
+ * to find, so they are not looked for in every namespace of a machine full of containers, and as a
+ * piece of work of their own: a few threads take one piece after the other.
  */
 #include "ports/sockets.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "ports/dump.h"
 #include "ports/namespaces.h"
+#include "ports/shares.h"
 
-enum { INACTIVE_NAMESPACES = 8 };
+enum { INACTIVE_NAMESPACES = 8, SPARE_ROWS = 64 };
+
+/* A namespace to be read, or those of its sockets that are dear to find. */
+struct piece {
+    struct port_namespace *ns;
+    struct socket_list list;
+    struct dump dump;
+    enum err result;
+};
 
 struct collector {
     struct port_table *table;
     const struct socket_options *options;
     struct port_namespace *namespaces; /* the table's, to write `entered` */
+    struct piece *pieces;
+    size_t count;
+    atomic_size_t next; /* piece that no thread has taken yet */
     struct socket_list list;
     enum err worst;
     size_t read; /* namespaces */
@@ -44,29 +58,74 @@ static void tell(struct collector *c, const struct port_namespace *ns, const str
     if (d->torn)
         table_unseen(c->table, "sockets%s" SLICE_FMT " changed while they were read; some may be missing",
                      of, SLICE_ARG(ns->name));
-    if (d->full)
+    if (d->full || c->list.count == SOCKET_LIST_MAX)
         table_unseen(c->table, "there are more than %zu sockets; the others were not read", SOCKET_LIST_MAX);
 }
 
-/* Each by its diagnostics; where we may not enter, by a process inside. */
-static void read_namespace(struct collector *c, struct port_namespace *ns, bool inactive)
+/* By its diagnostics; where we may not enter, by a process inside. */
+static void read_piece(struct piece *p)
 {
-    struct dump d = {.list = &c->list, .netns = ns->inode, .inactive = inactive, .diag = -1,
-                     .from_procfs = c->options->from_procfs};
-    ns->entered = namespace_run(ns, dump_inside, &d);
-    enum err e = ns->entered;
-    if (e != OK && ns->pid != 0 && ns->name.len > 0) {
-        d.pid = ns->pid;
-        e = dump_sockets(&d);
+    struct port_namespace *ns = p->ns;
+    p->dump.list = &p->list;
+    p->result = namespace_run(ns, dump_inside, &p->dump);
+    if (p->dump.inactive)
+        return;
+    ns->entered = p->result;
+    if (p->result != OK && ns->pid != 0 && ns->name.len > 0) {
+        p->dump.pid = ns->pid;
+        p->result = dump_sockets(&p->dump);
     }
-    tell(c, ns, &d);
-    if (e == OK) {
+}
+
+static void read_pieces(void *arg, size_t member, size_t from, size_t to)
+{
+    struct collector *c = arg;
+    for (;;) {
+        size_t i = atomic_fetch_add(&c->next, 1);
+        if (i >= c->count)
+            return;
+        read_piece(&c->pieces[i]);
+    }
+}
+
+static void make_pieces(struct collector *c)
+{
+    size_t n = c->table->namespaces_count;
+    c->pieces = mem_zalloc((n + INACTIVE_NAMESPACES) * sizeof *c->pieces);
+    for (size_t i = 0; i < n; i++) {
+        struct dump d = {.netns = c->namespaces[i].inode, .diag = -1,
+                         .from_procfs = c->options->from_procfs};
+        c->pieces[c->count++] = (struct piece){.ns = &c->namespaces[i], .dump = d};
+        d.inactive = true;
+        if (i < INACTIVE_NAMESPACES && !d.from_procfs)
+            c->pieces[c->count++] = (struct piece){.ns = &c->namespaces[i], .dump = d};
+    }
+}
+
+static void add_sockets(struct collector *c, const struct piece *p)
+{
+    size_t room = SOCKET_LIST_MAX - c->list.count;
+    size_t n = p->list.count < room ? p->list.count : room;
+    if (n > 0)
+        memcpy(c->list.items + c->list.count, p->list.items, n * sizeof *p->list.items);
+    c->list.count += n;
+}
+
+/* That those which do nothing could not be read is told by nobody: older kernels never tell them. */
+static void take_piece(struct collector *c, struct piece *p)
+{
+    add_sockets(c, p);
+    socket_list_deinit(&p->list);
+    tell(c, p->ns, &p->dump);
+    if (p->dump.inactive)
+        return;
+    if (p->result == OK) {
         c->read++;
         return;
     }
-    c->worst = e;
+    c->worst = p->result;
     table_unseen(c->table, "the sockets of namespace " SLICE_FMT " could not be read: %s",
-                 SLICE_ARG(ns->name), err_text(ns->entered));
+                 SLICE_ARG(p->ns->name), err_text(p->ns->entered));
 }
 
 static int compare(uint64_t a, uint64_t b)
@@ -139,7 +198,10 @@ static void make_rows(struct collector *c)
 {
     struct bound_socket before = {0}; /* with its place, not its row */
     struct socket_list *l = &c->list;
-    size_t kept = 0;
+    size_t kept = 0, rows = 0;
+    for (size_t i = 0; i < l->count; i++)
+        rows += i == 0 || by_key(&l->items[i - 1], &l->items[i]) != 0;
+    table_reserve(c->table, rows + SPARE_ROWS);
     for (size_t i = 0; i < l->count; i++) {
         struct bound_socket s = l->items[i];
         bool same = i > 0 && by_key(&before, &s) == 0;
@@ -171,10 +233,17 @@ static void keep_bound(struct collector *c)
 
 static void read_all(struct collector *c)
 {
-    size_t count = c->table->namespaces_count;
-    for (size_t i = 0; i < count; i++)
-        read_namespace(c, &c->namespaces[i], i < INACTIVE_NAMESPACES);
-    if (count > INACTIVE_NAMESPACES)
+    size_t all = 0, size;
+    make_pieces(c);
+    size = share_count(c->count, 1);
+    share_run(size, size, read_pieces, c);
+    for (size_t i = 0; i < c->count; i++)
+        all += c->pieces[i].list.count;
+    c->list.items = mem_resize(NULL, all + 1, sizeof *c->list.items);
+    for (size_t i = 0; i < c->count; i++)
+        take_piece(c, &c->pieces[i]);
+    mem_free(c->pieces);
+    if (c->table->namespaces_count > INACTIVE_NAMESPACES)
         table_unseen(c->table, "TCP sockets that are bound and do not listen were looked for in %d "
                      "namespaces only", INACTIVE_NAMESPACES);
 }

@@ -142,6 +142,22 @@ TEST("sockets of one address and port are one row")
     close(b);
 }
 
+TEST("the process is found whatever the number of its descriptor")
+{
+    static const int numbers[] = {20, 21, 47, 200, 900};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint16_t port = 0;
+        int low = bind_at(TCP, "127.0.0.1", &port, false, 1), fd = fcntl(low, F_DUPFD, numbers[i]);
+        CHECK(fd >= numbers[i]);
+        close(low);
+        collect(&here);
+        struct port_entry *e = find(port, PORT_TCP);
+        CHECK(e != NULL && owned_by(e, getpid()));
+        arena_deinit(&arena);
+        close(fd);
+    }
+}
+
 TEST("a connected UDP socket is not listed, a connection's TCP socket neither")
 {
     uint16_t port = 0, other = 0;
