@@ -31,6 +31,17 @@ struct certificate_facts {
 enum err certificate_read(struct slice pem, struct arena *, struct certificate_facts *, char *why,
                           size_t cap);
 
+/* A certificate's public key, as slices of its DER. */
+struct public_key {
+    struct slice oid, parameters; /* of the algorithm; the parameters with their tag */
+    struct slice bits;            /* with the octet that counts unused bits */
+};
+bool certificate_public_key(struct slice der, struct public_key *);
+
+/* Whether the key of one text is surely that of the first certificate of the other, and the chain is
+ * in order, as far as can be told without the library. False: ask it (certificate_has_key). */
+bool certificate_surely_has_key(struct slice chain_pem, struct slice key_pem);
+
 /* The first certificate of a PEM text, to be freed by certificate_free. */
 enum err certificate_from_pem(struct slice pem, struct x509_st **, char *why, size_t cap);
 void certificate_free(struct x509_st *);

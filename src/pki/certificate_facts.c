@@ -40,7 +40,7 @@ enum { NAMES_MAX = 10000, TEXT_MAX = 1000, TLS_FEATURE_STAPLE = 5, SERIAL_MAX = 
 enum { NAME_EMAIL = 1, NAME_DNS = 2, NAME_URI = 6, NAME_ADDRESS = 7 };
 
 struct parts { /* of a certificate */
-    struct slice serial, issuer, subject, key_oid;
+    struct slice serial, issuer, subject, key_oid, key_parameters, key_bits;
     struct slice alternatives, constraints, authority_key_id, access, tls_feature; /* empty: none */
     int64_t not_before_s, not_after_s;
 };
@@ -89,9 +89,11 @@ static bool walk_validity(struct slice validity, struct parts *p)
 
 static bool walk_key(struct slice key, struct parts *p)
 {
-    struct slice algorithm, bits;
-    return der_take(&key, DER_SEQUENCE, &algorithm) && der_take(&algorithm, DER_OID, &p->key_oid) &&
-           der_take(&key, DER_BIT_STRING, &bits) && key.len == 0;
+    struct slice algorithm;
+    if (!der_take(&key, DER_SEQUENCE, &algorithm) || !der_take(&algorithm, DER_OID, &p->key_oid))
+        return false;
+    p->key_parameters = algorithm;
+    return der_take(&key, DER_BIT_STRING, &p->key_bits) && key.len == 0;
 }
 
 static bool walk_signed(struct slice tbs, struct parts *p)
@@ -329,6 +331,15 @@ static bool read_facts(struct slice der, struct arena *arena, struct certificate
     f->is_ca = is_authority(p.constraints);
     read_access(p.access, arena, f);
     f->ari_id = ari_id(arena, &p);
+    return true;
+}
+
+bool certificate_public_key(struct slice der, struct public_key *key)
+{
+    struct parts p = {0};
+    if (!walk(der, &p))
+        return false;
+    *key = (struct public_key){p.key_oid, p.key_parameters, p.key_bits};
     return true;
 }
 
