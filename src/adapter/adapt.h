@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/arena.h"
+#include "base/map.h"
 #include "config/caddyfile.h"
 #include "config/origin.h"
 
@@ -132,7 +133,6 @@ struct tls_options {
 struct cert_tag {
     struct slice certificate;
     unsigned number;
-    struct cert_tag *next;
 };
 
 struct named_route {
@@ -149,7 +149,7 @@ struct adapt {
     json_t *warnings;
     struct options options;
     struct tls_options tls;
-    struct cert_tag *cert_tags;
+    struct map cert_tags; /* struct cert_tag, by file */
     const char **order; /* directive names, first to last */
     size_t order_count;
     struct named_route *named_routes;

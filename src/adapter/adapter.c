@@ -455,6 +455,7 @@ static enum err adapt(bool alone, struct slice file_name, struct slice body, jso
     diag_clear(diag);
     struct adapt a = {.arena = &arena, .diag = diag, .warnings = json_array(), .alone = alone,
                       .origins = origins};
+    map_init(&a.cert_tags, false);
     *document = *warnings = NULL;
     file_name = file_name.len > 0 ? file_name : SLICE("Caddyfile");
     enum err e = adapt_all(&a, file_name, body, document);
@@ -467,6 +468,7 @@ static enum err adapt(bool alone, struct slice file_name, struct slice body, jso
     json_decref(a.warnings);
     for (struct kept *k = a.kept; k != NULL; k = k->next)
         json_decref(k->value);
+    map_deinit(&a.cert_tags);
     arena_deinit(&arena);
     return e;
 }

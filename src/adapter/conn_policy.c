@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-static const char *const policy_keys[] = {
+const char *const conn_policy_keys[] = {
     "match", "certificate_selection", "cipher_suites", "curves", "alpn", "protocol_min",
     "protocol_max", "drop", "client_authentication", "default_sni", "fallback_sni",
     "insecure_secrets_log", NULL,
@@ -82,7 +82,7 @@ size_t conn_policies_of_site(struct adapt *a, struct conn_policies *c, const str
             j_put_text(a, policy, "default_sni", a->options.default_sni);
             j_put_text(a, policy, "fallback_sni", a->options.fallback_sni);
         }
-        policy = j_ordered(a, policy, policy_keys);
+        policy = j_ordered(a, policy, conn_policy_keys);
         size_t settings = json_object_size(policy) -
                           (json_object_get(policy, "match") != NULL) -
                           (json_object_get(policy, "drop") != NULL);
@@ -125,11 +125,24 @@ bool wildcard_matches(struct slice name, struct slice wildcard, struct arena *ar
     return false;
 }
 
+static const json_t *names_of(const json_t *policy)
+{
+    return json_object_get(json_object_get(policy, "match"), "sni");
+}
+
+/* Only a wildcard reaches names of others. */
+static bool has_shield(const json_t *policy)
+{
+    const json_t *sni = names_of(policy);
+    bool wild = false;
+    for (size_t i = 0; i < json_array_size(sni) && !wild; i++)
+        wild = slice_find(text_of(json_array_get(sni, i)), '*') != SIZE_MAX;
+    return wild && json_object_get(policy, "client_authentication") != NULL;
+}
+
 static bool shielded_by(struct adapt *a, const json_t *policy, struct slice host)
 {
-    const json_t *sni = json_object_get(json_object_get(policy, "match"), "sni");
-    if (json_object_get(policy, "client_authentication") == NULL)
-        return false;
+    const json_t *sni = names_of(policy);
     for (size_t i = 0; i < json_array_size(sni); i++) {
         struct slice name = text_of(json_array_get(sni, i));
         if (slice_find(name, '*') != SIZE_MAX && wildcard_matches(host, name, a->arena))
@@ -166,6 +179,10 @@ static void put_shields(struct adapt *a, struct conn_policies *c)
     for (size_t i = 0; i < json_array_size(c->list); i++) {
         json_t *policy = json_array_get(c->list, i);
         size_t n = 0, others = 0;
+        if (!has_shield(policy)) {
+            j_append(out, policy);
+            continue;
+        }
         for (size_t k = 0; k < left; k++)
             if (shielded_by(a, policy, all[k]))
                 mine[n++] = all[k];
@@ -177,138 +194,6 @@ static void put_shields(struct adapt *a, struct conn_policies *c)
         j_append(out, policy);
     }
     c->list = out;
-}
-
-/* --- consolidating --- */
-
-static bool same(const json_t *x, const json_t *y)
-{
-    return x == y || (x != NULL && y != NULL && json_equal(x, y));
-}
-
-static bool same_settings(struct adapt *a, json_t *x, json_t *y)
-{
-    json_t *p = keep(a, json_copy(x)), *q = keep(a, json_copy(y));
-    json_object_del(p, "match");
-    json_object_del(q, "match");
-    return json_equal(p, q);
-}
-
-static json_t *only_sni(const json_t *policy)
-{
-    json_t *match = json_object_get(policy, "match");
-    return json_object_size(match) == 1 ? json_object_get(match, "sni") : NULL;
-}
-
-static const struct {
-    const char *key, *name;
-} merged[] = {
-    {"alpn", "ALPN"},
-    {"cipher_suites", "cipher suites"},
-    {"client_authentication", "client auth configuration"},
-    {"curves", "curves"},
-    {"default_sni", "default SNI"},
-    {"fallback_sni", "fallback SNI"},
-    {"protocol_min", "min protocol"},
-    {"protocol_max", "max protocol"},
-};
-
-static char *dumped(struct adapt *a, const json_t *j)
-{
-    char *text = json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT);
-    char *copy = arena_str(a->arena, slice_from(text));
-    free(text);
-    return copy;
-}
-
-/* The tags of certificates join; all else about their choice must be equal. */
-static enum err merge_selection(struct adapt *a, json_t *x, const json_t *y)
-{
-    json_t *p = json_object_get(x, "certificate_selection");
-    json_t *q = json_object_get(y, "certificate_selection");
-    if (p == NULL && q != NULL)
-        j_set(a, x, "certificate_selection", q);
-    if (p == NULL || q == NULL)
-        return OK;
-    json_t *tags = keep(a, json_copy(json_object_get(p, "any_tag")));
-    for (size_t i = 0; i < json_array_size(json_object_get(q, "any_tag")); i++) {
-        json_t *tag = json_array_get(json_object_get(q, "any_tag"), i);
-        bool known = false;
-        for (size_t k = 0; k < json_array_size(tags); k++)
-            known = known || json_equal(json_array_get(tags, k), tag);
-        if (!known)
-            j_append(tags, tag);
-    }
-    json_t *both = keep(a, json_copy(p));
-    j_set(a, both, "any_tag", tags);
-    j_set(a, x, "certificate_selection", both);
-    return OK;
-}
-
-/* Two policies with the same matcher become one, or contradict each other. */
-static enum err merge(struct adapt *a, json_t *x, const json_t *y)
-{
-    for (size_t i = 0; i < sizeof merged / sizeof *merged; i++) {
-        json_t *p = json_object_get(x, merged[i].key), *q = json_object_get(y, merged[i].key);
-        if (p != NULL && q != NULL && !json_equal(p, q))
-            return diag_fail(a->diag,
-                             "two policies with same match criteria have conflicting %s: %s vs. %s",
-                             merged[i].name, dumped(a, p), dumped(a, q));
-    }
-    for (size_t i = 0; i < sizeof merged / sizeof *merged; i++) {
-        json_t *q = json_object_get(y, merged[i].key);
-        if (json_object_get(x, merged[i].key) == NULL && q != NULL)
-            j_set(a, x, merged[i].key, q);
-    }
-    return merge_selection(a, x, y);
-}
-
-/* Whether the policy at `k` went into the one at `i`. */
-static enum err absorb(struct adapt *a, json_t *list, size_t i, size_t k, bool *gone)
-{
-    json_t *x = json_array_get(list, i), *y = json_array_get(list, k);
-    json_t *p = only_sni(x), *q = only_sni(y);
-    *gone = true;
-    if (json_equal(x, y))
-        return OK;
-    if (i + 1 == k && p != NULL && q != NULL && same_settings(a, x, y)) {
-        json_t *names = keep(a, json_copy(p)), *match = j_object(a);
-        json_array_extend(names, q);
-        j_set(a, match, "sni", names);
-        j_set(a, x, "match", match);
-        return OK;
-    }
-    if (same(json_object_get(x, "match"), json_object_get(y, "match")))
-        return merge(a, x, y);
-    *gone = false;
-    return OK;
-}
-
-static enum err consolidate(struct adapt *a, struct conn_policies *c)
-{
-    json_t *list = j_array(a);
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < json_array_size(c->list); i++) {
-            json_t *policy = json_array_get(c->list, i);
-            if ((json_object_get(policy, "match") == NULL) == (pass == 1))
-                j_append(list, keep(a, json_copy(policy)));
-        }
-    for (size_t i = 0; i < json_array_size(list); i++)
-        for (size_t k = 0; k < json_array_size(list); k++) {
-            bool gone = false;
-            if (k == i)
-                continue;
-            TRY(absorb(a, list, i, k, &gone));
-            if (!gone)
-                continue;
-            json_array_remove(list, k);
-            i--; /* look at this place again; wraps to the first */
-            break;
-        }
-    c->list = j_array(a);
-    for (size_t i = 0; i < json_array_size(list); i++)
-        j_append(c->list, j_ordered(a, json_array_get(list, i), policy_keys));
-    return OK;
 }
 
 enum err conn_policies_finish(struct adapt *a, struct conn_policies *c, bool qualifies,
@@ -324,5 +209,5 @@ enum err conn_policies_finish(struct adapt *a, struct conn_policies *c, bool qua
         j_put_text(a, last, "fallback_sni", o->fallback_sni);
         j_append(c->list, last);
     }
-    return consolidate(a, c);
+    return conn_policies_merge(a, c);
 }

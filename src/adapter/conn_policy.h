@@ -23,5 +23,10 @@ size_t conn_policies_of_site(struct adapt *, struct conn_policies *, const struc
 MUST_USE enum err conn_policies_finish(struct adapt *, struct conn_policies *, bool qualifies,
                                        bool auto_https_adds_one);
 
+/* The last step of it (conn_merge.c): those that belong together become one. */
+MUST_USE enum err conn_policies_merge(struct adapt *, struct conn_policies *);
+
+extern const char *const conn_policy_keys[]; /* in the document's order */
+
 /* Whether a certificate for `wildcard` ("*.example.com") is one for `name`. */
 bool wildcard_matches(struct slice name, struct slice wildcard, struct arena *);

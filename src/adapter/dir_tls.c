@@ -36,16 +36,13 @@ static json_t *acme_of(struct tls *t)
 static void certificate_pair(struct tls *t, struct slice certificate, struct slice key)
 {
     struct adapt *a = t->h->a;
-    struct cert_tag *tag = a->cert_tags;
-    unsigned number = tag != NULL ? tag->number + 1 : 0;
-    while (tag != NULL && !slice_eq(tag->certificate, certificate))
-        tag = tag->next;
+    struct cert_tag *tag = map_get(&a->cert_tags, certificate);
     if (tag == NULL) {
         tag = ARENA_NEW(a->arena, struct cert_tag);
-        *tag = (struct cert_tag){certificate, number, a->cert_tags};
-        a->cert_tags = tag;
+        *tag = (struct cert_tag){certificate, (unsigned)a->cert_tags.count};
+        map_put(&a->cert_tags, tag->certificate, tag);
         json_t *pair = j_object(a), *tags = j_array(a);
-        j_append_text(a, tags, arena_printf(a->arena, "cert%u", number));
+        j_append_text(a, tags, arena_printf(a->arena, "cert%u", tag->number));
         j_put_text(a, pair, "certificate", certificate);
         j_put_text(a, pair, "key", key);
         j_set(a, pair, "tags", tags);

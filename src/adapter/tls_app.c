@@ -2,30 +2,17 @@
 /*
  * Automation policies: who gets certificates from where. Each site has one, the global options may
  * make one for all others; equal ones melt together, and none stays that says only what automatic
- * HTTPS does by itself. The first policy that has a name decides, so their order counts.
+ * HTTPS does by itself (automation_merge.c).
  */
 #include "adapter/tls_app.h"
 
 #include <stdlib.h>
 
+#include "adapter/automation_merge.h"
 #include "adapter/conn_policy.h"
 #include "adapter/issuer.h"
 #include "pki/subject.h"
 #include "base/map.h"
-
-enum names { NAMES_NONE, NAMES_PUBLIC, NAMES_INTERNAL, NAMES_MIXED };
-
-struct policy {
-    struct slice *subjects;
-    size_t count, cap; /* cap: of an array that others' are joined to; else 0 */
-    enum names names;  /* what they are, while policies are consolidated */
-    json_t *issuers;  /* global defaults are filled into these */
-    json_t *finished; /* as the document has them; NULL: none */
-    json_t *managers;
-    struct slice key_type;
-    double ratio;
-    bool on_demand, reuse_private_keys, stapling_off;
-};
 
 struct app {
     struct adapt *a;
@@ -88,12 +75,6 @@ static enum err base_policy(struct adapt *a, bool always, struct policy **out)
 
 /* --- what a site says --- */
 
-static bool same_issuers(const json_t *x, const json_t *y)
-{
-    size_t n = json_array_size(x);
-    return n == json_array_size(y) && (n == 0 || json_equal(x, y));
-}
-
 static void apply_flags(struct policy *p, const struct tls_value *v, bool *has_ratio)
 {
     p->on_demand = p->on_demand || v->on_demand;
@@ -127,7 +108,7 @@ static enum err apply_tls(struct app *t, struct policy *p, const struct values *
     }
     if (issuers == NULL)
         return OK;
-    if (p == t->catch_all && !same_issuers(p->issuers, issuers))
+    if (p == t->catch_all && !policy_same_issuers(p->issuers, issuers))
         return diag_fail(a->diag, "automation policy from site block is also default/catch-all "
                                   "policy because of key without hostname, and the two are in "
                                   "conflict");
@@ -173,14 +154,6 @@ static size_t secure_hosts(struct adapt *a, const struct placed_site *p, struct 
     return kept;
 }
 
-static bool is_public(const struct policy *p, struct slice name)
-{
-    size_t stars = 0;
-    for (size_t i = 0; i + 1 < name.len; i++)
-        stars += name.ptr[i] == '*' && name.ptr[i + 1] == '.';
-    return !subject_is_ip(name) && !subject_is_internal(name) && (stars < 2 || p->on_demand);
-}
-
 /* Names that no public authority signs get a policy of their own; NULL when there is no mixture. */
 static enum err split_internal(struct adapt *a, struct policy *p, struct policy **second)
 {
@@ -195,7 +168,7 @@ static enum err split_internal(struct adapt *a, struct policy *p, struct policy 
         if (!subject_qualifies(name))
             return diag_fail(a->diag, "subject does not qualify for certificate: '" SLICE_FMT "'",
                              SLICE_ARG(name));
-        if (is_public(p, name))
+        if (policy_is_public(p, name))
             external[outside++] = name;
         else
             internal[inside++] = name;
@@ -311,7 +284,7 @@ static enum err finish_policies(struct app *t)
         struct policy *p = t->policies[i];
         bool all_public = true;
         for (size_t k = 0; k < p->count; k++)
-            all_public = all_public && is_public(p, p->subjects[k]) &&
+            all_public = all_public && policy_is_public(p, p->subjects[k]) &&
                          !subject_is_tailscale(p->subjects[k]);
         if (global && json_array_size(p->issuers) == 0 && all_public)
             p->issuers =
@@ -346,210 +319,6 @@ static enum err check_overlap(struct app *t)
         }
     map_deinit(&seen);
     return e;
-}
-
-/* --- consolidating --- */
-
-/* Whether all of x's names are covered by y. */
-static bool is_subset(const struct policy *x, const struct policy *y, struct arena *arena)
-{
-    if (y->count == 0)
-        return true;
-    if (x->count == 0)
-        return false;
-    for (size_t i = 0; i < x->count; i++) {
-        size_t k = 0;
-        while (k < y->count && !wildcard_matches(x->subjects[i], y->subjects[k], arena))
-            k++;
-        if (k == y->count)
-            return false;
-    }
-    return true;
-}
-
-static bool more_specific(const void *first, const void *second, const void *context)
-{
-    const struct policy *x = *(struct policy *const *)first;
-    const struct policy *y = *(struct policy *const *)second;
-    struct arena *arena = ((const struct adapt *)context)->arena;
-    if (is_subset(x, y, arena))
-        return true;
-    if (is_subset(y, x, arena))
-        return false;
-    return x->count > y->count;
-}
-
-static bool is_empty(const struct policy *p, bool managers_too)
-{
-    return json_array_size(p->issuers) == 0 && json_array_size(p->finished) == 0 &&
-           (!managers_too || json_array_size(p->managers) == 0) && p->key_type.len == 0 &&
-           p->ratio == 0 && !p->on_demand && !p->reuse_private_keys && !p->stapling_off;
-}
-
-/* The first policy behind the one at `i` that covers all of its names, or SIZE_MAX. */
-static size_t shadowed(const struct app *t, size_t i)
-{
-    for (size_t k = i + 1; k < t->count; k++)
-        if (is_subset(t->policies[i], t->policies[k], t->a->arena))
-            return k;
-    return SIZE_MAX;
-}
-
-static void drop(struct app *t, size_t i)
-{
-    t->count--;
-    memmove(t->policies + i, t->policies + i + 1, (t->count - i) * sizeof *t->policies);
-}
-
-/* Policies that say nothing go, unless they keep names away from one that does. */
-static void drop_empty(struct app *t)
-{
-    for (size_t i = 0; i < t->count; i++) {
-        if (!is_empty(t->policies[i], true))
-            continue;
-        size_t k = shadowed(t, i);
-        if (i + 1 == t->count || (k != SIZE_MAX && is_empty(t->policies[k], false)))
-            drop(t, i--);
-    }
-}
-
-static enum names names_of(const struct policy *p)
-{
-    bool outside = false, inside = false;
-    for (size_t i = 0; i < p->count; i++)
-        *(is_public(p, p->subjects[i]) ? &outside : &inside) = true;
-    return p->count == 0 ? NAMES_NONE : outside && inside ? NAMES_MIXED
-                                        : outside         ? NAMES_PUBLIC
-                                                          : NAMES_INTERNAL;
-}
-
-static bool has_issuers(const struct policy *p)
-{
-    return json_array_size(p->finished) > 0 || json_array_size(p->issuers) > 0;
-}
-
-static bool is_default_internal(const struct policy *p)
-{
-    if (!has_issuers(p))
-        return p->names == NAMES_INTERNAL;
-    const json_t *only = json_array_get(p->finished, 0);
-    const char *module = json_string_value(json_object_get(only, "module"));
-    return json_array_size(p->finished) == 1 && json_array_size(p->issuers) == 0 &&
-           json_object_size(only) == 1 && module != NULL && strcmp(module, "internal") == 0;
-}
-
-static bool like_issuers(const struct policy *x, const struct policy *y)
-{
-    if (!same_issuers(x->finished, y->finished))
-        return is_default_internal(x) && is_default_internal(y);
-    if (has_issuers(x) || has_issuers(y))
-        return true;
-    return x->names == NAMES_NONE || y->names == NAMES_NONE || x->names == y->names;
-}
-
-static bool like(const struct policy *x, const struct policy *y)
-{
-    return like_issuers(x, y) && same_issuers(x->managers, y->managers) &&
-           slice_eq(x->key_type, y->key_type) && x->on_demand == y->on_demand &&
-           x->reuse_private_keys == y->reuse_private_keys && x->ratio == y->ratio;
-}
-
-static bool equal(const struct policy *x, const struct policy *y)
-{
-    if (x->count != y->count || !same_issuers(x->issuers, y->issuers) ||
-        !same_issuers(x->finished, y->finished) || x->stapling_off != y->stapling_off ||
-        !like(x, y))
-        return false;
-    for (size_t i = 0; i < x->count; i++)
-        if (!slice_eq(x->subjects[i], y->subjects[i]))
-            return false;
-    return true;
-}
-
-/* What a policy has that others are joined to: tens of thousands of sites may become one. */
-struct joined {
-    const struct policy *of;
-    struct map names;
-};
-
-static void begin_joining(struct joined *j, const struct policy *x)
-{
-    if (j->of == x)
-        return;
-    map_deinit(&j->names);
-    map_init(&j->names, false);
-    for (size_t i = 0; i < x->count; i++)
-        map_put(&j->names, x->subjects[i], j);
-    j->of = x;
-}
-
-static void join(struct adapt *a, struct policy *x, const struct policy *y, struct joined *j)
-{
-    begin_joining(j, x);
-    if (x->count + y->count > x->cap) {
-        x->cap = 2 * (x->count + y->count);
-        struct slice *all = ARENA_ARRAY(a->arena, struct slice, x->cap);
-        if (x->count > 0)
-            memcpy(all, x->subjects, x->count * sizeof *all);
-        x->subjects = all;
-    }
-    for (size_t i = 0; i < y->count; i++)
-        if (map_put(&j->names, y->subjects[i], j) == NULL)
-            x->subjects[x->count++] = y->subjects[i];
-    if (x->names == NAMES_NONE)
-        x->names = y->names;
-    else if (y->names != NAMES_NONE && y->names != x->names)
-        x->names = NAMES_MIXED;
-}
-
-/* Whether the policy at `i` is to be looked at again: it, or one behind it, has gone. */
-static bool combine_with(struct app *t, size_t i, size_t *k, struct joined *j)
-{
-    struct policy *x = t->policies[i], *y = t->policies[*k];
-    if (x == y || equal(x, y)) {
-        drop(t, *k);
-        return true;
-    }
-    if (!like(x, y))
-        return false;
-    if (x->count > 0 && y->count == 0) {
-        if (shadowed(t, i) < *k)
-            return false;
-        drop(t, i);
-        return true;
-    }
-    join(t->a, x, y, j);
-    drop(t, (*k)--);
-    return false;
-}
-
-static bool all_empty(const struct app *t)
-{
-    for (size_t i = 0; i < t->count; i++)
-        if (!is_empty(t->policies[i], true))
-            return false;
-    return true;
-}
-
-static void consolidate(struct app *t)
-{
-    if (all_empty(t)) { /* as they mostly are, be there tens of thousands of sites */
-        t->count = 0;
-        return;
-    }
-    sort_stable(t->policies, t->count, sizeof *t->policies, more_specific, t->a);
-    drop_empty(t);
-    struct joined joined = {.of = NULL};
-    map_init(&joined.names, false);
-    for (size_t i = 0; i < t->count; i++)
-        t->policies[i]->names = names_of(t->policies[i]);
-    for (size_t i = 0; i < t->count; i++)
-        for (size_t k = i + 1; k < t->count; k++)
-            if (combine_with(t, i, &k, &joined)) {
-                i--;
-                break;
-            }
-    map_deinit(&joined.names);
 }
 
 /* --- the app --- */
@@ -658,7 +427,7 @@ enum err tls_app_build(struct adapt *a, const struct pairing *pairings, size_t c
     if (internal->count > 0)
         add_policy(&t, internal);
     TRY(finish_policies(&t));
-    consolidate(&t);
+    policies_merge(a, t.policies, &t.count);
     TRY(check_overlap(&t));
     *app = app_json(&t, loaders);
     return OK;
