@@ -17,6 +17,7 @@ class Names:
     def __init__(self, folder, cut=False, zone="example", delay=0, noise=False):
         self.file, self.cut, self.zone, self.delay = folder + "/records", cut, zone, delay
         self.cnames, self.asked, self.since, self.noise = {}, [], {}, noise
+        self.records, self.fails, self.only_records, self.silent = {}, {}, False, set()
         self.bind()
         threading.Thread(target=self.serve_udp, daemon=True).start()
         threading.Thread(target=self.serve_tcp, daemon=True).start()
@@ -26,6 +27,20 @@ class Names:
                     "cleanup) grep -v \"^$2 $3\\$\" %s > %s.new || true; mv %s.new %s ;;\nesac\n" %
                     ((self.file,) * 5))
         os.chmod(self.script, 0o755)
+
+    def set(self, name, *values):
+        """Addresses, or (priority, weight, port, target) of a service; none: no such name."""
+        name = name.rstrip(".") + "."
+        self.only_records = True
+        self.records = {k: v for k, v in self.records.items() if k[0] != name}
+        for v in values:
+            if isinstance(v, tuple):
+                self.records.setdefault((name, 33), []).append(
+                    struct.pack("!HHH", *v[:3]) + self.name(v[3]))
+            elif ":" in v:
+                self.records.setdefault((name, 28), []).append(socket.inet_pton(socket.AF_INET6, v))
+            else:
+                self.records.setdefault((name, 1), []).append(socket.inet_aton(v))
 
     def bind(self):
         while True:
@@ -73,6 +88,12 @@ class Names:
             records += [self.record(self.cnames.get(name, name), 16, bytes([len(t)]) + t.encode())
                         for t in self.texts(name)]
             code = 0 if records else 3
+        elif name in self.fails:
+            code = self.fails[name]
+        elif (name, kind) in self.records:
+            records = [self.record(name, kind, data) for data in self.records[name, kind]]
+        elif self.only_records:
+            code = 0 if any(n == name for n, _ in self.records) else 3
         elif kind == 1:
             records = [self.record(name, 1, bytes([127, 0, 0, 1]))]
         elif kind == 6 and name.rstrip(".") == self.zone:
@@ -91,7 +112,9 @@ class Names:
                 query, who = self.udp.recvfrom(4096)
                 if self.noise:
                     self.udp.sendto(b"garbage", who)
-                self.udp.sendto(self.answer(query, True), who)
+                reply = self.answer(query, True)
+                if self.asked[-1][0] not in self.silent:
+                    self.udp.sendto(reply, who)
             except OSError:
                 return
 

@@ -1241,7 +1241,7 @@ def refused(s):
                           ({"health_checks": {"active": {"uri": "/", "nonsense": 1}}}, "nonsense"),
                           ({"health_checks": {"active": {"uri": "/", "expect_body": "(?=a)"}}}, "look-around"),
                           ({"health_checks": {"active": {"uri": "/", "headers": {"X": "a"}}}}, "arrays of strings"),
-                          ({"dynamic_upstreams": {"source": "a"}}, "dynamic_upstreams"),
+                          ({"dynamic_upstreams": {"source": "nope"}}, "nope"),
                           ({"circuit_breaker": {"type": "x"}}, "circuit_breaker"),
                           ({"load_balancing": {"selection_policy": {"policy": "nope"}}}, "nope"),
                           ({"upstreams": [{"dial": "localhost:80-90"}]}, "precisely one socket"),

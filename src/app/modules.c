@@ -98,6 +98,8 @@ const struct module *const all_modules[] = {
     &policy_client_ip_hash,
     &policy_cookie,
     &upstreams_multi,
+    &upstreams_a,
+    &upstreams_srv,
     &upstreams_service,
     &policy_first,
     &policy_header,

@@ -49,6 +49,11 @@ struct question {
     void *arg;
 };
 
+struct bytes_question {
+    dns_bytes *answer;
+    void *arg;
+};
+
 /* --- sockets --- */
 
 static void end_watch(struct watch *w)
@@ -290,12 +295,35 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     q.answer(q.arg, status, ai);
 }
 
-void dns_ask(struct dns_channel *c, const char *name, dns_answer *answer, void *arg)
+void dns_ask_family(struct dns_channel *c, const char *name, int family, dns_answer *answer,
+                    void *arg)
 {
-    struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct ares_addrinfo_hints hints = {.ai_family = family, .ai_socktype = SOCK_STREAM};
     struct question *q = NEW(struct question);
     *q = (struct question){answer, arg};
     ares_getaddrinfo(c->ares, name, NULL, &hints, on_answer, q);
+    settle(c);
+}
+
+void dns_ask(struct dns_channel *c, const char *name, dns_answer *answer, void *arg)
+{
+    dns_ask_family(c, name, AF_UNSPEC, answer, arg);
+}
+
+static void on_bytes(void *arg, int status, int timeouts, unsigned char *answer, int len)
+{
+    struct bytes_question q = *(struct bytes_question *)arg;
+    (void)timeouts;
+    mem_free(arg);
+    q.answer(q.arg, status, answer, len);
+}
+
+void dns_ask_services(struct dns_channel *c, const char *name, dns_bytes *answer, void *arg)
+{
+    enum { CLASS_IN = 1, TYPE_SRV = 33 };
+    struct bytes_question *q = NEW(struct bytes_question);
+    *q = (struct bytes_question){answer, arg};
+    ares_search(c->ares, name, CLASS_IN, TYPE_SRV, on_bytes, q);
     settle(c);
 }
 

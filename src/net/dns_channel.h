@@ -32,6 +32,15 @@ typedef void dns_answer(void *arg, int status, struct ares_addrinfo *ai);
  * domains. May answer during the call. */
 void dns_ask(struct dns_channel *, const char *name, dns_answer *, void *arg);
 
+/* The same of one family, or of both (AF_UNSPEC). */
+void dns_ask_family(struct dns_channel *, const char *name, int family, dns_answer *, void *arg);
+
+/* A whole answer, valid during the call; NULL unless the status is ARES_SUCCESS. */
+typedef void dns_bytes(void *arg, int status, const unsigned char *answer, int len);
+
+/* SRV records (RFC 2782), with search domains. */
+void dns_ask_services(struct dns_channel *, const char *name, dns_bytes *, void *arg);
+
 /* The first address of a family that /etc/hosts gives, as a struct in_addr or in6_addr; false when
  * there is none. */
 bool dns_ask_hosts(struct dns_channel *, const char *name, int family, void *address);

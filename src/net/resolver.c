@@ -132,8 +132,7 @@ static bool literal(struct slice host, struct resolved *out, uint16_t port)
     return true;
 }
 
-/* Letters, digits, '-', '_' and single dots; labels of 63 bytes at most, 253 in all. */
-static bool is_host_name(struct slice host)
+bool is_host_name(struct slice host)
 {
     size_t label = 0;
     if (host.len > 0 && host.ptr[host.len - 1] == '.')
@@ -239,16 +238,33 @@ static const struct {
     {ARES_EDESTRUCTION, ERR_CANCELLED, 0, "the resolver ends"},
 };
 
-static void settle_status(struct name *n, int status)
+static enum err failure(int status, const char **why, unsigned *ttl_s)
 {
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         if (failures[i].status == status) {
-            settle_failed(n, failures[i].error, failures[i].why, failures[i].ttl_s);
-            return;
+            *why = failures[i].why;
+            *ttl_s = failures[i].ttl_s;
+            return failures[i].error;
         }
     }
-    settle_failed(n, ERR_IO, "the DNS servers answer with what cannot be read",
-                  RESOLVER_TTL_FAILED_S);
+    *why = "the DNS servers answer with what cannot be read";
+    *ttl_s = RESOLVER_TTL_FAILED_S;
+    return ERR_IO;
+}
+
+static void settle_status(struct name *n, int status)
+{
+    const char *why;
+    unsigned ttl_s;
+    enum err e = failure(status, &why, &ttl_s);
+    settle_failed(n, e, why, ttl_s);
+}
+
+enum err resolver_failure(int status, const char **why)
+{
+    unsigned ttl_s;
+    *why = NULL;
+    return status == ARES_SUCCESS ? OK : failure(status, why, &ttl_s);
 }
 
 static void on_answer(void *arg, int status, struct ares_addrinfo *ai)
@@ -339,6 +355,14 @@ static void look_at_files(struct resolver *r)
         dns_channel_close(r->channel);
         r->channel = NULL;
     }
+}
+
+enum err resolver_channel(struct resolver *r, struct dns_channel **out)
+{
+    look_at_files(r);
+    TRY(open_channel(r));
+    *out = r->channel;
+    return OK;
 }
 
 /* --- asking --- */

@@ -62,5 +62,14 @@ void resolve_cancel(struct resolve_call *);
 /* The calling thread's own, made when there is none yet. */
 enum err resolver_of_thread(struct resolver **) MUST_USE;
 
+/* For questions of another kind (dns_targets.h). On the loop's own stack: the channel of this moment. */
+enum err resolver_channel(struct resolver *, struct dns_channel **) MUST_USE;
+
+/* What a status of c-ares means, with a constant phrase; OK for ARES_SUCCESS. */
+enum err resolver_failure(int status, const char **why);
+
+/* Letters, digits, '-', '_' and single dots; labels of 63 bytes at most, 253 in all. */
+bool is_host_name(struct slice);
+
 /* At a thread's end, before its loop is settled and destroyed. */
 void resolver_thread_deinit(void);

@@ -36,7 +36,7 @@ struct found_upstreams {
     uint32_t count;
 };
 
-/* The face of modules in http.reverse_proxy.upstreams. */
+/* The face of modules in http.reverse_proxy.upstreams. All but find may be NULL. */
 struct upstream_source {
     /* Those of this moment, which may be none. An error, with a sentence in the arena or constant,
      * makes the gateway go back to its static upstreams, where it has some. */
@@ -46,6 +46,13 @@ struct upstream_source {
     /* Its upstreams stand for one another: a request that may be repeated goes to the next one
      * though no lb_try_duration is set, for up to that long. */
     uint64_t (*repeat_ns)(const void *cfg);
+    /* Whether they must be asked for first, which may wait: settle. What that finds, or why it did
+     * not, find tells. */
+    bool (*unsettled)(const void *cfg, struct exchange *);
+    enum err (*settle)(const void *cfg, struct exchange *);
+    /* One of them has failed the exchange: they may be others by now. */
+    void (*doubt)(const void *cfg, struct exchange *);
+    bool errors_pass; /* an error of find is tried again as no upstream is */
 };
 
 struct http_transport {
@@ -210,6 +217,9 @@ enum err gateway_read_active(struct gateway *, const json_t *active, struct prov
 enum err gateway_begin_checks(struct gateway *, const json_t *json, struct provision *);
 void gateway_end_checks(struct gateway *);
 
+/* --- dns_source.c --- */
+void dns_sources_thread_deinit(void);
+
 /* --- http_transport.c --- */
 
 /* What the transport's options mean for this request, or, without one, for all. */
@@ -222,6 +232,12 @@ enum err gateway_connect(struct round *, bool fresh);
 
 /* --- transport_resolver.c --- */
 enum err transport_resolver_provision(struct http_transport *, const json_t *, struct provision *);
+
+/* {"addresses": […]} as the key of a resolver; empty for none. */
+enum err resolver_list_read(const json_t *, struct provision *, struct slice *out);
+
+/* This thread's resolver of that list, the usual one for an empty list; NULL when none can be made. */
+struct resolver *resolver_of_list(struct slice servers);
 
 /* As await_resolve, by the transport's DNS servers. */
 enum err transport_resolve(const struct http_transport *, struct slice host, uint16_t port,

@@ -81,6 +81,34 @@ static struct upstream_set untried(struct round *r, const struct found_upstreams
     return (struct upstream_set){items, count};
 }
 
+/* A source that must ask for its upstreams first. */
+static void settle_source(struct round *r)
+{
+    const struct upstream_source *s = r->g->source;
+    if (r->tries > 0 && s->doubt != NULL)
+        s->doubt(r->g->source_cfg, r->x);
+    if (s->unsettled == NULL || !s->unsettled(r->g->source_cfg, r->x))
+        return;
+    gateway_watch(r);
+    (void)!s->settle(r->g->source_cfg, r->x); /* find tells */
+}
+
+/* The static upstreams take the place of a source's, where there are some. */
+static enum err fall_back(struct round *r, const char *why)
+{
+    const struct gateway *g = r->g;
+    if (g->upstreams_count > 0 || g->source->errors_pass)
+        LOG(LOG_ERROR, LOGGER, "failed getting dynamic upstreams; falling back to static upstreams",
+            LOG_CSTR("error", why));
+    if (g->upstreams_count > 0)
+        return OK;
+    r->upstream = NULL;
+    if (g->source->errors_pass)
+        return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
+    r->error = exchange_fail(r->x, 503, why);
+    return gateway_round_error(r, FAILURE_HANDLED, 503, why);
+}
+
 /* Those of now; a source may wait for them. */
 static enum err gather(struct round *r, struct upstream_set *set)
 {
@@ -90,6 +118,7 @@ static enum err gather(struct round *r, struct upstream_set *set)
     *set = (struct upstream_set){g->upstreams, g->upstreams_count};
     if (g->source == NULL)
         return OK;
+    settle_source(r);
     enum err e = g->source->find(g->source_cfg, r->x, &found, &why);
     while (e == OK && found.count == 0 && g->source->wait != NULL) {
         gateway_watch(r);
@@ -105,10 +134,7 @@ static enum err gather(struct round *r, struct upstream_set *set)
         *set = untried(r, &found);
         return OK;
     }
-    if (g->upstreams_count > 0)
-        return OK;
-    r->error = exchange_fail(r->x, 503, why);
-    return gateway_round_error(r, FAILURE_HANDLED, 503, why);
+    return fall_back(r, why);
 }
 
 static enum err choose(struct round *r)
@@ -336,6 +362,7 @@ void proxy_drain(void)
 void proxy_thread_deinit(void)
 {
     services_thread_deinit();
+    dns_sources_thread_deinit();
     transport_resolvers_deinit();
     links_thread_deinit();
     client_thread_deinit();

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DNS servers of the transport's own: {"resolver": {"addresses": ["10.0.0.53", "udp/[fd00::53]:5353"]}}.
+ * DNS servers of a transport's or a source's own:
+ *
+ *     {"resolver": {"addresses": ["10.0.0.53", "udp/[fd00::53]:5353"]}}
+ *
  * Each worker makes a resolver for each such list at its first use and keeps it, with its cache, until
  * it ends; the lists of all configurations together are few.
  */
@@ -37,8 +40,7 @@ static enum err read_address(struct provision *p, struct slice text, struct buff
                            list->len > 0 ? "," : "", SLICE_ARG(a.host), a.first_port);
 }
 
-enum err transport_resolver_provision(struct http_transport *t, const json_t *json,
-                                      struct provision *p)
+enum err resolver_list_read(const json_t *json, struct provision *p, struct slice *out)
 {
     static const char *const members[] = {"addresses", NULL};
     struct slice *texts;
@@ -55,7 +57,7 @@ enum err transport_resolver_provision(struct http_transport *t, const json_t *js
     for (size_t i = 0; i < count && e == OK; i++)
         e = read_address(p, texts[i], &list);
     if (e == OK)
-        t->resolver = arena_copy(p->arena, buffer_slice(&list));
+        *out = arena_copy(p->arena, buffer_slice(&list));
     buffer_deinit(&list);
     return e;
 }
@@ -81,6 +83,22 @@ static struct kept *resolver_for(struct slice servers)
     mine.ready = true;
     struct kept *k = map_get(&mine.by_servers, servers);
     return k != NULL || mine.by_servers.count == LISTS_MAX ? k : make(servers);
+}
+
+struct resolver *resolver_of_list(struct slice servers)
+{
+    struct resolver *r;
+    struct kept *k;
+    if (servers.len == 0)
+        return resolver_of_thread(&r) == OK ? r : NULL;
+    k = resolver_for(servers);
+    return k != NULL ? k->resolver : NULL;
+}
+
+enum err transport_resolver_provision(struct http_transport *t, const json_t *json,
+                                      struct provision *p)
+{
+    return resolver_list_read(json, p, &t->resolver);
 }
 
 enum err transport_resolve(const struct http_transport *t, struct slice host, uint16_t port,

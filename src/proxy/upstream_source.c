@@ -3,6 +3,7 @@
  * Upstreams that are found when a request comes ("dynamic_upstreams"):
  *
  *     {"source": "service", "name": "simon"}       the usable replicas of a service
+ *     {"source": "a", …}, {"source": "srv", …}     those that DNS names: dns_source.c
  *     {"source": "multi", "sources": [{…}, …]}     those of all, one behind the other
  *
  * A service's view (services/services.h) is taken for the exchange and given back at its end. While no
@@ -12,9 +13,12 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
 #include "services/services.h"
+
+#define LOGGER "http.reverse_proxy.upstreams.multi"
 
 enum err upstream_source_read(const json_t *json, struct provision *p, const struct module **m,
                               void **cfg)
@@ -22,8 +26,6 @@ enum err upstream_source_read(const json_t *json, struct provision *p, const str
     const char *name = json_string_value(json_object_get(json, "source"));
     if (name == NULL)
         return provision_fail(p, "\"dynamic_upstreams\" must name its \"source\"");
-    if (strcmp(name, "a") == 0 || strcmp(name, "srv") == 0)
-        return provision_fail(p, "\"dynamic_upstreams\" by DNS (\"%s\") are not supported yet", name);
     return provision_module(p, "http.reverse_proxy.upstreams", name, json, m, cfg);
 }
 
@@ -131,8 +133,8 @@ static uint64_t service_repeat_ns(const void *cfg)
     return ((const struct service_source *)cfg)->patience_ns;
 }
 
-static const struct upstream_source service_face = {find_replicas, wait_for_replica,
-                                                    service_repeat_ns};
+static const struct upstream_source service_face = {
+    .find = find_replicas, .wait = wait_for_replica, .repeat_ns = service_repeat_ns};
 
 const struct module upstreams_service = {
     .id = "http.reverse_proxy.upstreams.service",
@@ -143,7 +145,7 @@ const struct module upstreams_service = {
 
 /* --- several sources --- */
 
-enum { SOURCES_MAX = 32, FOUND_MAX = 1024 };
+enum { SOURCES_MAX = 32, FOUND_MAX = 4096 };
 
 struct multi_source {
     size_t count;
@@ -184,8 +186,15 @@ static enum err find_all(const void *cfg, struct exchange *x, struct found_upstr
     uint32_t count = 0;
     for (size_t i = 0; i < m->count; i++) {
         struct found_upstreams some = {0};
-        if (m->sources[i].face->find(m->sources[i].cfg, x, &some, why) != OK ||
-            count + some.count > FOUND_MAX)
+        if (m->sources[i].face->find(m->sources[i].cfg, x, &some, why) != OK) {
+            LOG(LOG_ERROR, LOGGER, "upstream source returned error", LOG_NUM("source_idx", (int)i),
+                LOG_CSTR("error", *why));
+            continue;
+        }
+        if (some.count == 0)
+            LOG(LOG_WARN, LOGGER, "upstream source returned 0 upstreams",
+                LOG_NUM("source_idx", (int)i));
+        if (count + some.count > FOUND_MAX)
             continue;
         struct endpoint **more = arena_alloc(x->arena, (count + some.count + 1) * sizeof *more);
         if (count > 0)
@@ -222,7 +231,36 @@ static uint64_t multi_repeat_ns(const void *cfg)
     return longest;
 }
 
-static const struct upstream_source multi_face = {find_all, wait_for_any, multi_repeat_ns};
+static bool any_unsettled(const void *cfg, struct exchange *x)
+{
+    const struct multi_source *m = cfg;
+    for (size_t i = 0; i < m->count; i++)
+        if (m->sources[i].face->unsettled != NULL &&
+            m->sources[i].face->unsettled(m->sources[i].cfg, x))
+            return true;
+    return false;
+}
+
+static enum err settle_all(const void *cfg, struct exchange *x)
+{
+    const struct multi_source *m = cfg;
+    for (size_t i = 0; i < m->count && fiber_self()->cancelled == OK; i++)
+        if (m->sources[i].face->settle != NULL)
+            (void)!m->sources[i].face->settle(m->sources[i].cfg, x);
+    return OK;
+}
+
+static void doubt_all(const void *cfg, struct exchange *x)
+{
+    const struct multi_source *m = cfg;
+    for (size_t i = 0; i < m->count; i++)
+        if (m->sources[i].face->doubt != NULL)
+            m->sources[i].face->doubt(m->sources[i].cfg, x);
+}
+
+static const struct upstream_source multi_face = {
+    .find = find_all, .wait = wait_for_any, .repeat_ns = multi_repeat_ns,
+    .unsettled = any_unsettled, .settle = settle_all, .doubt = doubt_all};
 
 const struct module upstreams_multi = {
     .id = "http.reverse_proxy.upstreams.multi",
