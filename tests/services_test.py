@@ -60,7 +60,7 @@ os._exit(0)
 class Site:
     """A portico with services; `text` of an app in a folder of its own."""
 
-    def __init__(self, io, services, routes=None, app=APP, awaited=True):
+    def __init__(self, io, services, routes=None, app=APP, awaited=True, kept=None):
         self.folder = f"/tmp/portico-services-{os.getpid()}-{free_port()}"
         os.mkdir(self.folder)
         os.chmod(self.folder, 0o755)
@@ -71,8 +71,15 @@ class Site:
                           "port_range": f"{self.base}-{self.base + 40}", "stop_timeout": "2s", **s}
                          for s in services]
         routes = routes or [{"handle": [self.proxy(services[0]["name"])]}]
+        more = {}
+        if kept:  # the file of ports of an earlier run
+            data = f"{self.folder}/data/portico"
+            os.makedirs(data)
+            with open(f"{data}/services.json", "w", encoding="utf-8") as f:
+                json.dump(kept, f)
+            more["environment"] = {"XDG_DATA_HOME": f"{self.folder}/data"}
         self.server = Server(PORTICO, io, routes=routes, awaited=False,
-                             apps={"services": {"services": self.services}})
+                             apps={"services": {"services": self.services}}, **more)
         if awaited:
             self.server.wait(lambda: self.server.get()[0] == 200, 20)
 
@@ -195,6 +202,34 @@ def kept_port(io):
         same(s.describe()["replicas"][0]["port"], first["port"])
         with open(f"{s.server.folder.name}/portico/services.json", encoding="utf-8") as f:
             assert first["port"] in json.load(f)["a"]
+
+
+def gone_ports(io):
+    """Ports of services that are gone are kept for a while, and of not too many."""
+    with Site(io, [{"name": "b"}, {"name": "a"}]) as s:
+        path = f"{s.server.folder.name}/portico/services.json"
+
+        def kept():
+            with open(path, encoding="utf-8") as f:
+                return json.load(f)
+        s.ready()
+        port = s.describe()["replicas"][0]["port"]
+        same(s.load([{"name": "b"}])[0], 200)
+        s.server.wait(lambda: kept()["a"]["ports"] == [port] and kept()["a"]["gone"] > time.time() - 600)
+        same(s.load([{"name": "b"}, {"name": "a"}])[0], 200)
+        s.ready()
+        same((s.describe()["replicas"][0]["port"], kept()["a"]), (port, [port]))
+        day, now = 86400, int(time.time())
+    with Site(io, [{"name": "a"}], kept={
+            "a": [port], "old": {"ports": [1], "gone": now - 31 * day}, "new": {"ports": [2], "gone": now - 29 * day},
+            "mad": 7, "hand": [3], "future": {"ports": [4], "gone": now + 9 * day},
+            **{f"many{i}": {"ports": [i], "gone": now - i} for i in range(400)}}) as s:
+        path = f"{s.folder}/data/portico/services.json"
+        s.server.wait(lambda: "hand" in kept() and isinstance(kept()["hand"], dict))
+        found = kept()
+        same(sorted(n for n in found if not n.startswith("many")), ["a", "future", "hand"])
+        same((len(found), found["hand"]["ports"], "many253" in found, "many254" in found), (257, [3], True, False))
+        assert found["future"]["gone"] <= time.time(), found["future"]
 
 
 def refused(io):
@@ -457,7 +492,7 @@ while True:
     c, _ = listener.accept()
     c.recv(65536)
     body = str(os.getpid()).encode()
-    c.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    c.sendall(os.environ.get("STATUS", "HTTP/1.1 200 OK").encode() + b"\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     c.close()
 '''
 
@@ -475,6 +510,31 @@ def socket_stays(io):
         s.server.wait(lambda: not alive(before[0]) and len(s.pids()) == 1)  # both may answer until then
         assert s.pids() != before
         same(s.server.get(), (200, str(s.pids()[0]).encode()))
+
+
+def socket_broken(io):
+    """A new version that ends at once, then one that answers with 503: the last good one goes on."""
+    health = {"uri": "/health", "interval": "50ms", "fails": 2}
+    service = {"name": "a", "socket": True, "health": health}
+    with Site(io, [service], app=SOCKET_APP) as s:
+        before = s.pids()
+        with Load(s.server.port) as load:
+            same(s.load([{**service, "run": ["/bin/false"], "restart": {"delay": "1ms"}}])[0], 200)
+            s.server.wait(lambda: s.describe().get("rolled_back"), 30)
+        same((load.failed[:3], s.pids()), ([], before))
+        same(s.load([service])[0], 200)
+        s.server.wait(lambda: not s.describe().get("rolled_back"))
+        same(s.pids(), before)
+        same(s.load([{**service, "env": {"STATUS": "HTTP/1.1 503 Broken"}}])[0], 200)
+        s.server.wait(lambda: s.describe().get("rolled_back"), 30)
+        assert "status 503" in s.describe()["last_trouble"], s.describe()
+        s.server.wait(lambda: s.server.get()[0] == 200, 20)
+        s.ready()
+        assert s.pids() != before
+        same(s.load([{**service, "env": {"NEW": "1"}}])[0], 200)  # one that is well is kept
+        s.server.wait(lambda: s.describe()["ready"] == 1 and len(s.pids()) == 1 and
+                      b"NEW=1" in open(f"/proc/{s.pids()[0]}/environ", "rb").read().split(b"\0"), 20)
+        same(s.describe().get("rolled_back"), None)
 
 
 # --- users ---
@@ -947,6 +1007,7 @@ CASES = [
     ("a service starts, is an upstream, and its lines are kept", starts),
     ("a reload leaves a service whose block did not change untouched", untouched, ("epoll",)),
     ("a program that was killed starts again, on the same port", kept_port, ("epoll",)),
+    ("ports of services that are gone are kept for a while", gone_ports, ("epoll",)),
     ("what is wrong is refused and changes nothing", refused, ("epoll",)),
     ("a program that ends at once is given up, and 503 is answered", gives_up, ("epoll",)),
     ("a program that is not there is told about", missing_program, ("epoll",)),
@@ -967,6 +1028,7 @@ CASES = [
     ("folders that come and go are watched", watches_anew, ("epoll",)),
     ("a socket is handed over", socket_given, ("epoll",)),
     ("a program with a socket is changed over", socket_stays, ("epoll",)),
+    ("a new version that breaks on its socket leaves the last good one", socket_broken, ("epoll",)),
     ("a service has the user that it names, and no right of portico's", as_user, ("epoll",)),
     ("node", node, ("epoll",)),
     ("php", php, ("epoll",)),

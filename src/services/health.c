@@ -21,6 +21,7 @@
 
 #define FIRST_PAUSE_NS (10 * NS_PER_MS) /* until it is ready; doubled up to … */
 #define LONGEST_PAUSE_NS (250 * NS_PER_MS)
+#define LIFE_NS NS_PER_S /* what takes over a socket must live for, before the one before it goes */
 
 enum { ANSWER_MAX = 1 << 20 };
 
@@ -178,10 +179,22 @@ static bool is_over(const struct program *p)
 
 /* --- until it is ready --- */
 
+/* The kernel takes connections for a socket that is handed over, whether its program does or not. Where
+ * another one answers meanwhile, that one goes only when this one has lived for a moment. */
+static enum err await_life(const struct program *p)
+{
+    const struct service *s = &p->version->service;
+    uint64_t life = s->ready_ns < LIFE_NS ? s->ready_ns : LIFE_NS;
+    if (!s->socket || program_is_alone(p))
+        return OK;
+    return await_sleep(p->start_ns + life);
+}
+
 static enum err await_ready(struct program *p, char *why, size_t cap)
 {
     uint64_t by = clock_mono_ns() + p->version->service.ready_ns, pause = FIRST_PAUSE_NS;
     const struct service_health *h = &p->version->service.health;
+    TRY(await_life(p));
     while (!is_over(p)) {
         if (check(p, why, cap) == OK) {
             if (++p->passes >= (h->kind != HEALTH_NONE ? h->passes : 1))
@@ -198,6 +211,17 @@ static enum err await_ready(struct program *p, char *why, size_t cap)
 }
 
 /* --- whether it is well --- */
+
+/* Until one check passes that nobody else can have answered. */
+static void judge_trial(struct program *p, bool alone, enum err e, const char *why)
+{
+    if (!alone)
+        return;
+    if (e == OK)
+        program_proven(p);
+    else if (++p->fails >= p->version->service.health.fails)
+        program_condemn(p, why);
+}
 
 static void judge(struct program *p, enum err e, const char *why)
 {
@@ -220,8 +244,11 @@ static void look_after(struct program *p, char *why, size_t cap)
 {
     while (!is_over(p) &&
            await_sleep(clock_mono_ns() + p->version->service.health.interval_ns) == OK) {
+        bool alone = program_is_alone(p);
         enum err e = check(p, why, cap);
-        if (!is_over(p))
+        if (!is_over(p) && p->trial)
+            judge_trial(p, alone, e, why);
+        else if (!is_over(p))
             judge(p, e, why);
     }
 }

@@ -213,7 +213,8 @@ static struct program *start_in(struct slot *slot, uint16_t wanted)
 static bool take_back(struct managed *m, const struct version *bad)
 {
     bool took = false;
-    if (m->good != NULL && bad == m->version && m->good->service.digest != bad->service.digest) {
+    uint64_t digest = bad->service.digest;
+    if (m->good != NULL && digest == m->version->service.digest && m->good->service.digest != digest) {
         set_version(&m->version, m->good);
         took = true;
     }
@@ -229,10 +230,26 @@ static bool take_back(struct managed *m, const struct version *bad)
     return took;
 }
 
+void slot_proven(struct slot *slot, struct program *p)
+{
+    set_version(&slot->owner->good, p->version);
+}
+
+/* What takes over a socket is on trial, where there is a health check: while the one before it is
+ * there, the kernel gives that one connections as well. */
+static bool is_on_trial(const struct slot *slot, const struct program *p)
+{
+    const struct service *s = &p->version->service;
+    return slot->next == p && s->socket &&
+           (s->health.kind == HEALTH_HTTP || s->health.kind == HEALTH_TCP);
+}
+
 void slot_ready(struct slot *slot, struct program *p)
 {
     struct managed *m = slot->owner;
-    set_version(&m->good, p->version);
+    p->trial = is_on_trial(slot, p);
+    if (!p->trial)
+        slot_proven(slot, p);
     slot->why[0] = '\0';
     if (slot->next != p)
         return;
@@ -269,7 +286,8 @@ static void on_crash(struct slot *slot, const struct program *p, int status)
     if (ran_well)
         slot->failures = 0;
     fail_slot(slot);
-    if (p->ready_ns == 0 && slot->failures >= ATTEMPTS && take_back(m, p->version)) {
+    bool broken = p->trial || (p->ready_ns == 0 && slot->failures >= ATTEMPTS);
+    if (broken && take_back(m, p->version)) {
         slot->failures = 0;
         slot->gave_up = false;
     }
@@ -536,8 +554,8 @@ static void adopt_one(const struct service *s)
     version_unref(v);
     m->wanted = true;
     m->replicas = s->replicas;
+    m->roll_failed = false; /* this one is wanted, be it the last good one again */
     if (changed) {
-        m->roll_failed = false;
         for (uint32_t i = 0; i < REPLICAS_MAX; i++) {
             m->slots[i].gave_up = m->slots[i].ended = false;
             m->slots[i].failures = 0;
@@ -569,6 +587,7 @@ void services_adopt(const struct service *services, size_t count, struct slice f
         }
         place_adopted(m);
     }
+    ports_settle();
     overseer_settle();
 }
 

@@ -49,6 +49,7 @@ struct program {
     bool told_to_stop, told_started;
     bool stale;  /* to be replaced, though its description is the same */
     bool failed; /* it is being stopped since it was of no use: `why` */
+    bool trial;  /* it shares a socket with the one before it, and its health has not yet been seen alone */
     char note[128], why[128]; /* note: what is not to be had here */
 };
 
@@ -111,6 +112,9 @@ void overseer_renew(struct managed *); /* a new process for each replica, in tur
 void version_ref(struct version *);
 void version_unref(struct version *);
 
+/* It works: what is to go on when a later one does not. */
+void slot_proven(struct slot *, struct program *);
+
 /* Told by program.c. `status`: as of waitpid; -1: it could not be started. */
 void slot_ready(struct slot *, struct program *);
 void slot_ended(struct slot *, struct program *, bool asked, int status, const char *why);
@@ -138,6 +142,10 @@ void program_attach(struct program *, struct slot *); /* an adopted one finds it
 
 bool program_usable(const struct program *);
 
+/* Whether another one answers on its socket. */
+bool program_is_alone(const struct program *);
+void program_proven(struct program *); /* its trial is over */
+
 /* From health.c. */
 void program_ready(struct program *); /* also: well again */
 void program_unwell(struct program *, const char *why);
@@ -150,6 +158,7 @@ void health_command_ended(uint64_t instance, int status, bool failed);
 
 /* --- ports_kept.c --- */
 void ports_open(struct slice folder);
+void ports_settle(void); /* behind a change of what is wanted: what is gone is kept for a while only */
 
 /* Whether a program may have another port while the last one still runs. */
 bool ports_can_overlap(const struct service *);

@@ -3,7 +3,10 @@
  * Ports that are given rather than written: a service gets one for each replica and one to change
  * over, and keeps them, in DATA/services.json:
  *
- *     {"simon": [3000, 3001], "startup": [3002, 3003, 3004]}
+ *     {"simon": [3000, 3001], "startup": [3002, 3003, 3004], "old": {"ports": [3005], "gone": 1795678286}}
+ *
+ * A service that is not in the configuration any more is noted as gone, and when (seconds since 1970). It
+ * finds its ports again for GONE_DAYS, unless GONE_MAX others have gone after it.
  *
  * A port is given when nobody listens there, no service has it, the kernel does not take it for
  * outgoing connections, and nothing is assigned to it where that can be had. One that is taken by
@@ -18,10 +21,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
 #include "services/manage.h"
+
+enum { GONE_MAX = 256, GONE_DAYS = 30 };
 
 static struct {
     char *path; /* malloc'd; NULL: not kept */
@@ -90,6 +96,76 @@ static void save(void)
     ports.warned = error != 0;
 }
 
+/* --- those that are gone --- */
+
+static json_t *list_of(const char *name)
+{
+    json_t *v = json_object_get(ports.kept, name);
+    return json_is_object(v) ? json_object_get(v, "ports") : v;
+}
+
+static json_int_t gone_since(const json_t *value)
+{
+    return json_integer_value(json_object_get(value, "gone"));
+}
+
+static void set_gone(const char *name, json_int_t since)
+{
+    json_t *o = json_object(), *list = list_of(name);
+    json_object_set(o, "ports", list);
+    json_object_set_new(o, "gone", json_integer(since));
+    json_object_set_new(ports.kept, name, o);
+}
+
+/* True when the entry changed. Times in the future are those of a clock that was wrong. */
+static bool settle_entry(const char *name, json_t *value, json_int_t now)
+{
+    const struct managed *m = overseer_find(slice_from(name));
+    bool wanted = m != NULL && m->wanted;
+    if (wanted == json_is_array(value) && gone_since(value) <= now)
+        return false;
+    if (wanted)
+        json_object_set(ports.kept, name, list_of(name));
+    else
+        set_gone(name, now);
+    return true;
+}
+
+/* The one that went first; NULL: there are no more than may be kept. */
+static const char *find_superfluous(json_int_t now)
+{
+    const char *name, *first = NULL;
+    json_t *value;
+    json_int_t least = 0;
+    size_t gone = 0;
+    json_object_foreach(ports.kept, name, value) {
+        if (!json_is_object(value))
+            continue;
+        gone++;
+        if (first == NULL || gone_since(value) < least) {
+            first = name;
+            least = gone_since(value);
+        }
+    }
+    return gone > GONE_MAX || (gone > 0 && least < now - (json_int_t)GONE_DAYS * 86400) ? first : NULL;
+}
+
+void ports_settle(void)
+{
+    const char *name;
+    json_t *value;
+    void *next;
+    json_int_t now = (json_int_t)(clock_wall_ns() / (int64_t)NS_PER_S);
+    bool changed = false;
+    json_object_foreach_safe(ports.kept, next, name, value)
+        changed |= !json_is_array(list_of(name)) ? json_object_del(ports.kept, name) == 0
+                                                 : settle_entry(name, value, now);
+    for (const char *first; (first = find_superfluous(now)) != NULL; changed = true)
+        json_object_del(ports.kept, first);
+    if (changed)
+        save();
+}
+
 void ports_open(struct slice folder)
 {
     char path[4100];
@@ -153,8 +229,7 @@ static bool belongs_to_other(const struct managed *m, uint16_t port)
             continue;
         const struct service *s = &o->version->service;
         if (s->port != 0 ? port >= s->port && port - s->port < (int)s->replicas
-                         : in_list(json_object_get(ports.kept, o->name.ptr),
-                                   port))
+                         : in_list(list_of(o->name.ptr), port))
             return true;
     }
     return false;
@@ -218,7 +293,7 @@ static json_t *kept_of(const struct managed *m)
 {
     const struct service *s = &m->version->service;
     const char *name = m->name.ptr;
-    json_t *list = json_array(), *old = json_object_get(ports.kept, name);
+    json_t *list = json_array(), *old = json_incref(list_of(name));
     for (size_t i = 0; i < json_array_size(old); i++) {
         json_int_t port = json_integer_value(json_array_get(old, i));
         if (port >= s->range_first && port <= s->range_last && !in_list(list, (uint16_t)port) &&
@@ -228,6 +303,7 @@ static json_t *kept_of(const struct managed *m)
     if (ports.kept == NULL)
         ports.kept = json_object();
     json_object_set_new(ports.kept, name, list);
+    json_decref(old);
     return list;
 }
 

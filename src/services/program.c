@@ -312,6 +312,24 @@ void program_exited(struct program *p, const struct supervisor_message *m)
 
 /* --- what the probe finds --- */
 
+bool program_is_alone(const struct program *p)
+{
+    LIST_FOR(node, &overseer.programs)
+    {
+        const struct program *o = CONTAINER_OF(node, struct program, node);
+        if (o != p && o->owner == p->owner && o->port == p->port && o->state != REPLICA_STOPPED)
+            return false;
+    }
+    return true;
+}
+
+void program_proven(struct program *p)
+{
+    p->trial = false;
+    if (p->slot != NULL)
+        slot_proven(p->slot, p);
+}
+
 void program_ready(struct program *p)
 {
     bool again = p->state == REPLICA_UNHEALTHY;
