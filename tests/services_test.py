@@ -51,6 +51,7 @@ def end(*_):
     threading.Thread(target=server.shutdown).start()
 signal.signal(signal.SIGTERM, end)
 print("hello from", os.environ["PORT"], flush=True)
+print("to the errors", file=sys.stderr, flush=True)
 print('{"level": "warn", "msg": "as json", "n": 7}', flush=True)
 server.serve_forever()
 os._exit(0)
@@ -174,8 +175,10 @@ def starts(io):
         same((replica["pid"], replica["port"], replica["state"]), (int(pid), int(port), "ready"))
         assert s.base <= int(port) <= s.base + 40
         lines = [json.loads(x) for x in s.server.api("GET", "/services/a/logs")[1].splitlines()]
-        same([x["text"] for x in lines][:1], [f"hello from {port}"])
+        same([x["text"] for x in lines if x["stream"] == "stdout"][:1], [f"hello from {port}"])
+        same([x["text"] for x in lines if x["stream"] == "stderr"], ["to the errors"])
         s.server.wait(lambda: '"logger":"service.a"' in s.server.text())
+        s.server.wait(lambda: '"msg":"to the errors","replica":1,"stream":"stderr"' in s.server.text())
         s.server.wait(lambda: '"msg":"as json"' in s.server.text() and '"n":7' in s.server.text())
         metrics = s.server.api("GET", "/metrics")[1]
         assert 'portico_service_replicas_ready{service="a"} 1' in metrics, metrics

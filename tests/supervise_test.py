@@ -318,12 +318,12 @@ def starts():
         with open("/etc/passwd", "rb") as leak:
             pass
         m = k.start("facts", dir=k.folder.name, env=["NODE_ENV=production"])
-        assert m["pid"] > 0 and len(m["fds"]) == 2, m
+        assert m["pid"] > 0 and len(m["fds"]) == 3, m
         facts = eval(k.line())
         same(facts["fds"], [0, 1, 2, 3])  # 3: the folder that it reads just now
         same(facts["links"]["0"], "/dev/null")
-        same(facts["links"]["1"], facts["links"]["2"])
-        assert facts["links"]["1"].startswith("pipe:"), facts
+        assert facts["links"]["1"].startswith("pipe:") and facts["links"]["2"].startswith("pipe:"), facts
+        assert facts["links"]["1"] != facts["links"]["2"], facts
         same((facts["session"], facts["cwd"]), (True, k.folder.name))
         same({n: v for n, v in facts["env"].items() if n not in ("LC_CTYPE",)},
              dict(e.split("=", 1) for e in (PATH, k.mark, "NODE_ENV=production")))
@@ -700,7 +700,7 @@ def adopted():
         a, b, c = k.hear(LISTED), k.hear(LISTED), k.hear(LISTED)
         same([(m["name"], m["pid"], m["instance"]) for m in (a, b, c)],
              [("a", first["pid"], 1), ("b", second["pid"], 2), ("c", third["pid"], 3)])
-        same((a["replica"], a["port"], a["digest"], len(a["fds"])), (2, 3000, 77, 2))
+        same((a["replica"], a["port"], a["digest"], len(a["fds"])), (2, 3000, 77, 3))
         assert abs(a["started_ns"] / 1e9 - time.time()) < 30
         for m in (a, b, c):
             for fd in m["fds"]:

@@ -28,9 +28,8 @@ struct program {
     bool inherited;  /* asked for by a server that is gone, and listed before it ran */
     bool unclaimed;  /* the server that runs now does not want it */
     bool strays;     /* the guardhouse was killed: told as ended when no stray is left */
-    int pipe_size;
     uint64_t lost;   /* bytes of output */
-    int pidfd, output;
+    int pidfd, output, errors;
     int32_t stop_signal;
     uint32_t stop_ms;
     struct supervisor_message facts; /* as LISTED says them */

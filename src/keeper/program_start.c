@@ -20,7 +20,7 @@
 #include "services/guardhouse.h"
 #include "services/launch.h"
 
-enum { OUTPUT_PIPE = 1 << 18 };
+enum { OUTPUT_PIPE = 1 << 18, ERRORS_PIPE = 1 << 16 };
 
 /* --- users --- */
 
@@ -130,7 +130,7 @@ static enum err hold_socket(struct keeper *k, const struct launch *l, int *fd, c
 
 struct pipes {
     int wire[2];   /* the keeper's end, the warden's */
-    int output[2]; /* reading, writing */
+    int output[2], errors[2]; /* reading, writing */
     int socket, cgroup;
 };
 
@@ -139,6 +139,7 @@ static void close_pipes(struct pipes *p)
     for (int i = 0; i < 2; i++) {
         close_fd(&p->wire[i]);
         close_fd(&p->output[i]);
+        close_fd(&p->errors[i]);
     }
     close_fd(&p->cgroup);
 }
@@ -146,12 +147,14 @@ static void close_pipes(struct pipes *p)
 static enum err open_pipes(struct pipes *p, bool exec, char *error, size_t cap)
 {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p->wire) != 0 ||
-        (!exec && pipe2(p->output, O_CLOEXEC) != 0)) {
+        (!exec && (pipe2(p->output, O_CLOEXEC) != 0 || pipe2(p->errors, O_CLOEXEC) != 0))) {
         snprintf(error, cap, "it cannot be started: %s", strerror(errno));
         return ERR_LIMIT;
     }
-    if (!exec)
+    if (!exec) {
         (void)fcntl(p->output[0], F_SETPIPE_SZ, OUTPUT_PIPE);
+        (void)fcntl(p->errors[0], F_SETPIPE_SZ, ERRORS_PIPE);
+    }
     return OK;
 }
 
@@ -182,7 +185,8 @@ static enum err order_warden(struct program *p, const struct pipes *pipes, const
                              const struct identity *server)
 {
     struct keeper *k = p->keeper;
-    struct warden w = {.wire = pipes->wire[1], .output = pipes->output[1]};
+    struct warden w = {.wire = pipes->wire[1], .output = pipes->output[1],
+                       .errors = pipes->errors[1]};
     w.spawn = (struct spawn){.stdio = {-1, -1, -1}, .socket = pipes->socket,
                              .cgroup = pipes->cgroup, .server = server,
                              .any_user = server->uid == 0};
@@ -197,7 +201,7 @@ static enum err start_warden(struct program *p, const struct launch *l, const in
                              const struct identity *server, char *error, size_t cap)
 {
     struct keeper *k = p->keeper;
-    struct pipes pipes = {{-1, -1}, {-1, -1}, -1, -1};
+    struct pipes pipes = {{-1, -1}, {-1, -1}, {-1, -1}, -1, -1};
     enum err e = p->exec ? OK : hold_socket(k, l, &pipes.socket, error, cap);
     if (e == OK)
         e = open_pipes(&pipes, p->exec, error, cap);
@@ -219,8 +223,8 @@ static enum err start_warden(struct program *p, const struct launch *l, const in
     }
     p->guarded = true;
     p->output = pipes.output[0];
-    p->pipe_size = p->output >= 0 ? fcntl(p->output, F_GETPIPE_SZ) : 0;
-    pipes.wire[0] = pipes.output[0] = -1; /* these stay */
+    p->errors = pipes.errors[0];
+    pipes.wire[0] = pipes.output[0] = pipes.errors[0] = -1; /* these stay */
     close_pipes(&pipes);
     return OK;
 }

@@ -34,7 +34,7 @@ struct program *program_add(struct keeper *k, const struct supervisor_message *m
     p->wire = (struct watch){-1, program_on_wire};
     moment_init(&p->overdue, program_on_overdue);
     p->server = k->programs.server;
-    p->pidfd = p->output = -1;
+    p->pidfd = p->output = p->errors = -1;
     p->facts.instance = p->end.instance = m->instance;
     p->stop_signal = m->signal > 0 && m->signal <= SIGRTMAX ? m->signal : SIGTERM;
     p->stop_ms = m->timeout_ms < STOP_MAX_MS ? m->timeout_ms : STOP_MAX_MS;
@@ -56,6 +56,7 @@ static void free_program(struct program *p)
     moment_clear(&p->overdue);
     close_fd(&p->pidfd);
     close_fd(&p->output);
+    close_fd(&p->errors);
     list_remove(&p->node);
     p->keeper->programs.count--;
     mem_free(p);
@@ -82,11 +83,13 @@ enum err programs_offer(struct keeper *k, const struct supervisor_message *m, co
 
 static enum err tell_facts(struct program *p, enum supervisor_kind kind)
 {
-    int fds[2];
+    int fds[3];
     unsigned count = 0;
     p->facts.kind = kind;
-    if (p->output >= 0)
+    if (p->output >= 0) {
         fds[count++] = p->output;
+        fds[count++] = p->errors;
+    }
     if (p->pidfd >= 0)
         fds[count++] = p->pidfd;
     return programs_offer(p->keeper, &p->facts, fds, count);

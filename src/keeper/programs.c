@@ -2,12 +2,14 @@
 /*
  * The server's side of the table: its messages, its comings and goings.
  *
- * A program's output is a pipe whose reading end the server has and the keeper keeps: a program never
- * meets a closed pipe. While no server reads, a pipe that is half full is emptied here, so that
- * nothing waits for a server that is down; what is lost so is counted in the log.
+ * A program's stdout and stderr are a pipe each, whose reading end the server has and the keeper
+ * keeps: a program never meets a closed pipe. While no server reads, a pipe that is half full is
+ * emptied here, so that nothing waits for a server that is down; what is lost so is counted in the
+ * log.
  */
 #include "keeper/programs.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -175,15 +177,15 @@ int programs_connect(struct keeper *k)
     return pair[1];
 }
 
-static void drain(struct program *p)
+static void drain(struct program *p, int fd)
 {
     char bytes[4096];
     int waiting;
-    if (p->output < 0 || ioctl(p->output, FIONREAD, &waiting) != 0 || waiting < p->pipe_size / 2)
+    if (fd < 0 || ioctl(fd, FIONREAD, &waiting) != 0 || waiting < fcntl(fd, F_GETPIPE_SZ) / 2)
         return;
     /* At most what was there: one that writes faster than this reads shall not hold the keeper. */
     for (ssize_t n; waiting > 0; waiting -= (int)n, p->lost += (uint64_t)n) {
-        n = read(p->output, bytes, sizeof bytes);
+        n = read(fd, bytes, sizeof bytes);
         if (n <= 0)
             return;
     }
@@ -196,7 +198,8 @@ static void on_drain(struct moment *m)
     LIST_FOR(it, &k->programs.all) {
         struct program *p = program_at(it);
         if (p->server != k->programs.server) {
-            drain(p);
+            drain(p, p->output);
+            drain(p, p->errors);
             unread = true;
         } else if (p->lost > 0) {
             LOG(LOG_WARN, "services", "output was lost while no server process was there to read it",

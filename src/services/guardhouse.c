@@ -86,13 +86,17 @@ static bool read_order(const struct supervisor_message *m, unsigned count, struc
 {
     memcpy(o, m->text, sizeof *o);
     return o->groups_count >= 0 && o->groups_count <= IDENTITY_GROUPS &&
-           count == 2 + (o->exec ? 3U : 1U) + (o->has_socket ? 1U : 0U) + (o->has_cgroup ? 1U : 0U);
+           count == 2 + (o->exec ? 3U : 2U) + (o->has_socket ? 1U : 0U) + (o->has_cgroup ? 1U : 0U);
 }
 
 static void place(struct warden *w, const struct guard_order *o, const int *fds)
 {
     const int *at = fds + 2;
-    *w = (struct warden){.wire = fds[1], .output = o->exec ? -1 : *at++};
+    *w = (struct warden){.wire = fds[1], .output = -1, .errors = -1};
+    if (!o->exec) {
+        w->output = *at++;
+        w->errors = *at++;
+    }
     w->spawn = (struct spawn){.stdio = {-1, -1, -1}, .any_user = o->any_user, .files = house.files};
     for (int i = 0; o->exec && i < 3; i++)
         w->spawn.stdio[i] = *at++;
@@ -323,8 +327,10 @@ enum err guardhouse_order(int wire, uint64_t instance, int launch, const struct 
     unsigned count = 2;
     memcpy(o.groups, s->server->groups, sizeof o.groups);
     memcpy(m.text, &o, sizeof o);
-    if (w->output >= 0)
+    if (w->output >= 0) {
         fds[count++] = w->output;
+        fds[count++] = w->errors;
+    }
     for (int i = 0; w->output < 0 && i < 3; i++)
         fds[count++] = s->stdio[i];
     if (s->socket >= 0)

@@ -12,7 +12,7 @@
 
 /* What START carries in place of its text. */
 struct guard_order {
-    uint32_t exec; /* three descriptors of stdio instead of one of output */
+    uint32_t exec; /* three descriptors of stdio instead of two of output */
     uint32_t has_socket, has_cgroup, any_user;
     uid_t uid; /* the server's */
     gid_t gid;

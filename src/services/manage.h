@@ -39,7 +39,7 @@ struct program {
     enum replica_state state;
     int32_t pid;
     int pidfd;
-    struct output output;
+    struct output output, errors;
     struct endpoint *endpoint;
     struct fiber *probe; /* asks whether it is ready, then whether it is well */
     struct timer drain;  /* until its last request has ended */

@@ -46,12 +46,12 @@ void lines_deinit(struct lines *l)
         drop_first(l);
 }
 
-static void keep_line(struct lines *l, uint32_t replica, struct slice text)
+static void keep_line(struct lines *l, const char *stream, uint32_t replica, struct slice text)
 {
     while (l->count == LINES_KEPT || (l->count > 0 && l->bytes + text.len > LINES_KEPT_BYTES))
         drop_first(l);
     l->ring[(l->first + l->count++) % LINES_KEPT] =
-        (struct kept_line){l->next_seq++, clock_wall_ns(), replica, {slice_dup(text), text.len}};
+        (struct kept_line){l->next_seq++, clock_wall_ns(), replica, stream, {slice_dup(text), text.len}};
     l->bytes += text.len;
 }
 
@@ -71,7 +71,8 @@ static enum log_level level_of(const json_t *v)
 
 static bool is_own_key(const char *key)
 {
-    static const char *const own[] = {"level", "ts", "logger", "msg", "message", "replica", NULL};
+    static const char *const own[] = {"level", "ts", "logger", "msg", "message", "replica",
+                                      "stream", NULL};
     const char *const *k = own;
     while (*k != NULL && strcmp(*k, key) != 0)
         k++;
@@ -90,7 +91,7 @@ static struct log_field field_of(const char *key, const json_t *v, struct arena 
 }
 
 /* Its "msg" or "message" is the message, its level the level, the rest fields. */
-static bool log_object(const char *logger, uint32_t replica, struct slice text)
+static bool log_object(const struct output *from, struct slice text)
 {
     struct arena arena;
     struct log_field fields[FIELDS_MAX];
@@ -108,14 +109,15 @@ static bool log_object(const char *logger, uint32_t replica, struct slice text)
     msg = json_is_string(msg) ? msg : json_object_get(o, "message");
     enum log_level level = level_of(json_object_get(o, "level"));
     arena_init(&arena, 4096);
-    fields[count++] = (struct log_field)LOG_NUM("replica", replica + 1);
+    fields[count++] = (struct log_field)LOG_NUM("replica", from->replica + 1);
+    fields[count++] = (struct log_field)LOG_CSTR("stream", from->stream);
     json_object_foreach(o, key, value)
     {
         if (count < FIELDS_MAX && !is_own_key(key))
             fields[count++] = field_of(key, value, &arena);
     }
     if (log_wants(level))
-        log_emit(level, logger,
+        log_emit(level, from->logger,
                  json_is_string(msg) ? slice_of(json_string_value(msg), json_string_length(msg))
                                      : SLICE(""), fields, count);
     arena_deinit(&arena);
@@ -123,16 +125,17 @@ static bool log_object(const char *logger, uint32_t replica, struct slice text)
     return true;
 }
 
-static void log_line(const char *logger, uint32_t replica, struct slice text)
+static void log_line(const struct output *from, struct slice text)
 {
-    const struct log_field field = LOG_NUM("replica", replica + 1);
-    if (!log_object(logger, replica, text) && log_wants(LOG_INFO))
-        log_emit(LOG_INFO, logger, text, &field, 1);
+    const struct log_field fields[] = {LOG_NUM("replica", from->replica + 1),
+                                       LOG_CSTR("stream", from->stream)};
+    if (!log_object(from, text) && log_wants(LOG_INFO))
+        log_emit(LOG_INFO, from->logger, text, fields, 2);
 }
 
 void lines_note(struct lines *l, uint32_t replica, struct slice text)
 {
-    keep_line(l, replica, text);
+    keep_line(l, NULL, replica, text);
 }
 
 /* False when it is over the rate. */
@@ -159,8 +162,8 @@ static void put_line(struct output *o, struct slice text)
         text.len--;
     if (text.len == 0 || !count_line(o->lines, o->logger))
         return;
-    keep_line(o->lines, o->replica, text);
-    log_line(o->logger, o->replica, text);
+    keep_line(o->lines, o->stream, o->replica, text);
+    log_line(o, text);
     if (o->on_line != NULL)
         o->on_line(o);
 }
@@ -228,17 +231,23 @@ static void on_readable(struct op *op, int result)
 }
 
 void output_open(struct output *o, struct loop *loop, int fd, struct lines *lines,
-                 const char *logger, uint32_t replica)
+                 const char *logger, const char *stream, uint32_t replica)
 {
     o->fd = fd;
     o->loop = loop;
     o->lines = lines;
     o->logger = logger;
+    o->stream = stream;
     o->replica = replica;
     buffer_init(&o->part, LINE_MAX_BYTES);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     o->op.on_done = on_readable;
     op_poll(loop, &o->op, fd, POLLIN);
+}
+
+bool output_is_open(const struct output *o)
+{
+    return o->fd >= 0 || o->op.armed;
 }
 
 bool output_close(struct output *o)

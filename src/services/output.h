@@ -21,7 +21,8 @@ struct kept_line {
     uint64_t seq;
     int64_t wall_ns;
     uint32_t replica;
-    struct slice text; /* malloc'd */
+    const char *stream; /* "stdout", "stderr"; NULL: the manager's own */
+    struct slice text;  /* malloc'd */
 };
 
 /* The last lines of a service. */
@@ -43,7 +44,7 @@ struct output {
     struct buffer part; /* of a line */
     bool cut;           /* the rest of a long line is thrown away */
     struct lines *lines;
-    const char *logger;
+    const char *logger, *stream;
     uint32_t replica;
     void (*on_line)(struct output *);
     void (*on_end)(struct output *); /* closed, and its operation has ended */
@@ -55,7 +56,10 @@ void lines_deinit(struct lines *);
 
 /* Takes the descriptor over. */
 void output_open(struct output *, struct loop *, int fd, struct lines *, const char *logger,
-                 uint32_t replica);
+                 const char *stream, uint32_t replica);
+
+/* Whether on_end is still to come, when it is closed. */
+bool output_is_open(const struct output *);
 
 /* Reads what is there, closes; on_end follows from the loop, or at once (true) when nothing was open. */
 bool output_close(struct output *);

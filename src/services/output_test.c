@@ -35,7 +35,7 @@ static void begin(void)
     lines_init(&lines);
     memset(&output, 0, sizeof output);
     output.on_end = on_end;
-    output_open(&output, loop, pair[0], &lines, "service.x", 1);
+    output_open(&output, loop, pair[0], &lines, "service.x", "stderr", 1);
     writing = pair[1];
 }
 
@@ -72,7 +72,7 @@ TEST("lines are kept and logged, the last one also without its end")
     CHECK_INT(lines.count, 3);
     CHECK_TEXT(line(0), "one");
     CHECK_TEXT(line(2), "three");
-    CHECK_TEXT(slice_from(logged), "info|service.x|three|1");
+    CHECK_TEXT(slice_from(logged), "info|service.x|three|2");
     done();
 }
 
@@ -81,17 +81,17 @@ TEST("a line of JSON gives its message, its level, and its members as fields")
     begin();
     put("{\"level\":\"warn\",\"msg\":\"hm\",\"n\":1,\"o\":{\"a\":[]},\"ts\":0}\n");
     end();
-    CHECK_TEXT(slice_from(logged), "warn|service.x|hm|3");
+    CHECK_TEXT(slice_from(logged), "warn|service.x|hm|4");
     done();
     begin();
     put("{\"level\":50,\"message\":\"pino\"}\n");
     end();
-    CHECK_TEXT(slice_from(logged), "error|service.x|pino|1");
+    CHECK_TEXT(slice_from(logged), "error|service.x|pino|2");
     done();
     begin();
     put("{not json\n");
     end();
-    CHECK_TEXT(slice_from(logged), "info|service.x|{not json|1");
+    CHECK_TEXT(slice_from(logged), "info|service.x|{not json|2");
     done();
 }
 

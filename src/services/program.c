@@ -26,6 +26,7 @@
 /* --- records --- */
 
 static void on_output_end(struct output *o);
+static void on_errors_end(struct output *o);
 static void on_drain(struct timer *t);
 
 static struct endpoint *endpoint_of(const struct service *s, uint16_t port)
@@ -48,8 +49,9 @@ static struct program *make(struct slot *slot, uint16_t port)
     p->replica = slot->number;
     p->port = port;
     p->state = REPLICA_STARTING;
-    p->pidfd = p->output.fd = -1;
+    p->pidfd = p->output.fd = p->errors.fd = -1;
     p->output.on_end = on_output_end;
+    p->errors.on_end = on_errors_end;
     p->start_ns = clock_mono_ns();
     p->started_wall_ns = clock_wall_ns();
     p->endpoint = endpoint_of(&p->version->service, port);
@@ -64,7 +66,8 @@ static struct program *make(struct slot *slot, uint16_t port)
 /* When nothing of it is left. */
 static void free_when_over(struct program *p)
 {
-    if (p->state != REPLICA_STOPPED || p->probe != NULL || p->output.fd >= 0 || p->output.op.armed)
+    if (p->state != REPLICA_STOPPED || p->probe != NULL || output_is_open(&p->output) ||
+        output_is_open(&p->errors))
         return;
     list_remove(&p->node);
     overseer.programs_count--;
@@ -81,6 +84,11 @@ static void free_when_over(struct program *p)
 static void on_output_end(struct output *o)
 {
     free_when_over(CONTAINER_OF(o, struct program, output));
+}
+
+static void on_errors_end(struct output *o)
+{
+    free_when_over(CONTAINER_OF(o, struct program, errors));
 }
 
 void program_probe_ended(struct program *p)
@@ -146,11 +154,14 @@ struct program *program_start(struct slot *slot, uint16_t port)
 
 static void take_descriptors(struct program *p, const int *fds, unsigned count)
 {
+    struct lines *lines = &p->owner->lines;
     if (count > 0)
-        output_open(&p->output, overseer.loop, fds[0], &p->owner->lines, p->owner->logger, p->replica);
+        output_open(&p->output, overseer.loop, fds[0], lines, p->owner->logger, "stdout", p->replica);
     if (count > 1)
-        p->pidfd = fds[1];
-    for (unsigned i = 2; i < count; i++)
+        output_open(&p->errors, overseer.loop, fds[1], lines, p->owner->logger, "stderr", p->replica);
+    if (count > 2)
+        p->pidfd = fds[2];
+    for (unsigned i = 3; i < count; i++)
         close(fds[i]);
 }
 
@@ -194,8 +205,9 @@ struct program *program_adopt(const struct supervisor_message *m, const int *fds
     p->pid = m->pid;
     p->told_started = true;
     p->state = REPLICA_STARTING;
-    p->pidfd = p->output.fd = -1;
+    p->pidfd = p->output.fd = p->errors.fd = -1;
     p->output.on_end = on_output_end;
+    p->errors.on_end = on_errors_end;
     p->start_ns = clock_mono_ns();
     p->started_wall_ns = m->started_ns;
     snprintf(p->note, sizeof p->note, "%.*s", (int)sizeof p->note - 1, m->text);
@@ -305,7 +317,8 @@ void program_exited(struct program *p, const struct supervisor_message *m)
     if (p->slot != NULL)
         slot_ended(p->slot, p, asked, m->kind == SUPERVISE_FAILED ? -1 : m->status, why);
     p->slot = NULL;
-    if (output_close(&p->output))
+    bool one = output_close(&p->output), other = output_close(&p->errors);
+    if (one && other)
         free_when_over(p);
     overseer_settle();
 }

@@ -52,8 +52,8 @@ enum err await_service_command(struct slice name, struct slice command, char *er
 json_t *services_list(void);
 json_t *service_describe(struct slice name);
 
-/* JSON lines {"seq", "time", "replica", "text"}: the last `lines` of those behind `since`. When there
- * is none, waits for one until the deadline (0: does not wait). */
+/* JSON lines {"seq", "time", "replica", "stream", "text"}: the last `lines` of those behind `since`.
+ * When there is none, waits for one until the deadline (0: does not wait). */
 enum err await_service_logs(struct slice name, size_t lines, uint64_t since, uint64_t deadline_ns,
                             struct buffer *);
 

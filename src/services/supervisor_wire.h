@@ -33,9 +33,9 @@ enum supervisor_kind {
                             listening socket is asked for, see keeper/programs.h */
     SUPERVISE_RELEASE,   /* name, replica: its held socket (launch.socket) is let go */
     /* keeper → server */
-    SUPERVISE_STARTED = 64, /* instance, pid; descriptors: output (a pipe's reading end; not of
-                               EXEC), pidfd. text: what was asked for and is not to be had here
-                               (confinement); empty: nothing */
+    SUPERVISE_STARTED = 64, /* instance, pid; descriptors: stdout and stderr (a pipe's reading
+                               end each; not of EXEC), pidfd. text: what was asked for and is not
+                               to be had here (confinement); empty: nothing */
     SUPERVISE_FAILED,       /* instance, error, text: a sentence */
     SUPERVISE_EXITED,       /* instance, pid, status as of waitpid; text: why, where it is known */
     SUPERVISE_LISTED,       /* instance, pid, name, replica, port, digest, started_ns; descriptors

@@ -142,9 +142,12 @@ json_t *service_describe(struct slice name)
 
 static enum err put_line(struct buffer *out, const struct kept_line *l)
 {
-    TRY(buffer_append_f(out, "{\"seq\":%llu,\"time\":%lld.%03lld,\"replica\":%u,\"text\":",
+    TRY(buffer_append_f(out, "{\"seq\":%llu,\"time\":%lld.%03lld,\"replica\":%u,"
+                        "%s%s%s\"text\":",
                         (unsigned long long)l->seq, (long long)(l->wall_ns / (int64_t)NS_PER_S),
-                        (long long)(l->wall_ns / (int64_t)NS_PER_MS % 1000), l->replica + 1));
+                        (long long)(l->wall_ns / (int64_t)NS_PER_MS % 1000), l->replica + 1,
+                        l->stream != NULL ? "\"stream\":\"" : "", l->stream != NULL ? l->stream : "",
+                        l->stream != NULL ? "\"," : ""));
     TRY(jsonx_put_string(out, l->text));
     return BUFFER_PUT(out, "}\n");
 }

@@ -50,7 +50,8 @@ static int by_number(const void *a, const void *b)
 static void close_others(const struct warden *w)
 {
     const struct spawn *s = &w->spawn;
-    int kept[] = {2, w->wire, w->output, s->stdio[0], s->stdio[1], s->stdio[2], s->socket, s->cgroup};
+    int kept[] = {2, w->wire, w->output, w->errors, s->stdio[0], s->stdio[1], s->stdio[2], s->socket,
+                  s->cgroup};
     unsigned from = 0;
     size_t count = sizeof kept / sizeof kept[0];
     qsort(kept, count, sizeof kept[0], by_number);
@@ -96,7 +97,7 @@ static void tell(struct warden *w, struct supervisor_message *m, const int *fds,
 
 static void close_spent(struct warden *w)
 {
-    int spent[] = {w->output, w->spawn.stdio[0], w->spawn.stdio[1], w->spawn.stdio[2],
+    int spent[] = {w->output, w->errors, w->spawn.stdio[0], w->spawn.stdio[1], w->spawn.stdio[2],
                    w->spawn.socket};
     for (size_t i = 0; i < sizeof spent / sizeof spent[0]; i++) {
         bool again = false;
@@ -120,7 +121,8 @@ static void begin(struct watching *w)
     struct spawn *s = &w->warden->spawn;
     if (w->warden->output >= 0) {
         s->stdio[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        s->stdio[1] = s->stdio[2] = w->warden->output;
+        s->stdio[1] = w->warden->output;
+        s->stdio[2] = w->warden->errors;
     }
     m.pid = w->program = spawn_program(s, m.text, sizeof m.text);
     close_spent(w->warden);

@@ -9,8 +9,8 @@
 #include "services/spawn.h"
 
 struct warden {
-    int wire;   /* its end of a SOCK_SEQPACKET pair */
-    int output; /* the writing end that stdout and stderr become; -1: spawn.stdio is complete */
+    int wire;           /* its end of a SOCK_SEQPACKET pair */
+    int output, errors; /* the writing ends that stdout and stderr become; -1: spawn.stdio is complete */
     struct spawn spawn;
 };
 
