@@ -302,7 +302,16 @@ def many_ports(place):
     same(place.who(22), set())
     same(place.who(3000), set())
     same(place.who(443), set(SOURCES))
-    print(f"# {took:.2f} s, with reading the configuration")
+    told = good(place.portico("ports", "explain", "443/tcp", "--config", "Caddyfile"))
+    same(re.search(r"in force .*: [1-9]\d*\.$", told, re.M) is not None, True)
+    # The one run of nft, by CPU time, which hardly depends on what else the machine does.
+    good(place.apply("--dry-run", "> script", text=text))
+    times = place.device.sh(f"nft -f {place.folder.name}/script", "times")
+    _, children = (sum(60 * int(m) + float(s) for m, s in re.findall(r"(\d+)m([\d.]+)s", line))
+                     for line in times.splitlines()[-2:])
+    print(f"# {took:.2f} s, with reading the configuration; nft takes {children:.2f} s of CPU time")
+    if children > 1.5:
+        raise AssertionError(f"the transaction takes {children:.2f} s of CPU time")
 
 
 def errors(place):

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Services: programs behind the front door, over the whole program, as TAP. Real ones: python3, node and
-php where they are installed. ROUNDS (default 10) is how often replicas are killed under load.
+php where they are installed. ROUNDS (default 10) is how often replicas are killed under load, ROLLS
+(default 1) how often all of them are changed under load; bench/services runs these two longer.
 Usage: services_test.py PORTICO [TEXT]."""
 import grp
 import http.client
@@ -19,6 +20,7 @@ from server import Server, Skip, free_port, run_cases, same
 
 PORTICO = os.path.abspath(sys.argv[1])
 ROUNDS = int(os.environ.get("ROUNDS", "10"))
+ROLLS = int(os.environ.get("ROLLS", "1"))
 KEPT = os.environ.get("SERVICES_TEST_LOG")
 
 APP = r'''
@@ -283,12 +285,15 @@ def rolls(io):
         s.ready("a", 2)
         with Load(s.server.port) as load:
             time.sleep(0.2)
-            same(s.load([{"name": "a", "replicas": 2, "env": {"VERSION": "2"}}])[0], 200)
-            s.server.wait(lambda: {r.get("state") for r in s.describe()["replicas"]} == {"ready"} and
-                          s.server.metric('service_rolls_total{service="a"}') == 2, 20)
+            for n in range(1, ROLLS + 1):
+                version = {"VERSION": str(n + 1)}
+                same(s.load([{"name": "a", "replicas": 2, "env": version}])[0], 200)
+                s.server.wait(lambda n=n: {r.get("state") for r in s.describe()["replicas"]} == {"ready"} and
+                              s.server.metric('service_rolls_total{service="a"}') == 2 * n, 20)
             time.sleep(0.2)
         same(load.failed[:3], [])
-        assert any(x.endswith(" 2") for x in load.seen) and load.count > 20, load.count
+        assert any(x.endswith(f" {ROLLS + 1}") for x in load.seen) and load.count > 20, load.count
+        print(f"# {2 * ROLLS} replicas changed, {load.count} requests, none failed", flush=True)
 
 
 def restart_loses_nothing(io):

@@ -19,7 +19,9 @@
  * is none of it. Two generations of rules, a and b, can stand side by side: during a trial the newer
  * is used while the set "trial" has elements, which the kernel takes out when their time is over.
  *
- * Ports of a verdict stand in interval sets whose elements count the first packets of connections.
+ * Ports of a verdict stand in interval sets whose elements count the first packets of connections. An
+ * interval is two elements of a tree; thousands of ports that stand alone are a set of their own
+ * (a_1_each_tcp), a hash table, which takes the kernel and nft half the time.
  */
 #include "ports/enforce.h"
 
@@ -40,31 +42,72 @@ static const char *l4_name(unsigned p)
 
 /* ---- sets ---- */
 
-static bool uses(const struct enforce_plan *plan, unsigned p, size_t group)
+enum { MANY_SINGLES = 256 };
+
+/* A set of a group's ports; and those that it has of them. */
+struct port_set {
+    const struct enforce_plan *plan;
+    unsigned protocol;
+    size_t group;
+    enum { SET_ALL, SET_EACH, SET_RANGES } holds;
+};
+
+static bool is_of_set(const struct port_set *s, const struct enforce_interval *v)
 {
-    for (size_t i = 0; i < plan->intervals_count[p]; i++) {
-        if (plan->intervals[p][i].group == group)
-            return true;
-    }
-    return false;
+    bool single = v->first == v->last;
+    return v->group == s->group && (s->holds == SET_ALL || single == (s->holds == SET_EACH));
 }
 
-static void put_ports(const struct enforce_plan *plan, unsigned p, size_t group, char g,
-                      struct buffer *b)
+static size_t set_size(const struct port_set *s)
 {
-    const char *between = "";
-    buffer_append_f(b, "add set " TABLE " %c_%zu_%s { type inet_service; flags interval; counter; "
-                    "elements = { ", g, group, l4_name(p));
-    for (size_t i = 0; i < plan->intervals_count[p]; i++) {
-        const struct enforce_interval *v = &plan->intervals[p][i];
-        if (v->group != group)
+    size_t n = 0;
+    for (size_t i = 0; i < s->plan->intervals_count[s->protocol]; i++)
+        n += is_of_set(s, &s->plan->intervals[s->protocol][i]);
+    return n;
+}
+
+static void put_set_name(const struct port_set *s, char g, struct buffer *b)
+{
+    buffer_append_f(b, "%c_%zu%s_%s", g, s->group, s->holds == SET_EACH ? "_each" : "",
+                    l4_name(s->protocol));
+}
+
+/* By hand: there may be 65,535 of them, for each protocol. */
+static void put_elements(const struct port_set *s, struct buffer *b)
+{
+    bool first = true;
+    for (size_t i = 0; i < s->plan->intervals_count[s->protocol]; i++) {
+        const struct enforce_interval *v = &s->plan->intervals[s->protocol][i];
+        if (!is_of_set(s, v))
             continue;
-        buffer_append_f(b, "%s%u", between, v->first);
-        if (v->last != v->first)
-            buffer_append_f(b, "-%u", v->last);
-        between = ", ";
+        if (!first)
+            BUFFER_PUT(b, ", ");
+        first = false;
+        buffer_append_u64(b, v->first);
+        if (v->last != v->first) {
+            BUFFER_PUT(b, "-");
+            buffer_append_u64(b, v->last);
+        }
     }
-    BUFFER_PUT(b, " }; }\n");
+}
+
+/* The set, and the rule that asks it; `verdict` with its line's end. */
+static void put_set(const struct port_set *s, const char *verdict, char g, struct buffer *b)
+{
+    size_t size = set_size(s);
+    if (size == 0)
+        return;
+    BUFFER_PUT(b, "add set " TABLE " ");
+    put_set_name(s, g, b);
+    BUFFER_PUT(b, " { type inet_service; ");
+    if (s->holds == SET_EACH)
+        buffer_append_f(b, "size %zu; counter; elements = { ", size);
+    else
+        BUFFER_PUT(b, "flags interval; counter; elements = { ");
+    put_elements(s, b);
+    buffer_append_f(b, " }; }\nadd rule " TABLE " %c %s dport @", g, l4_name(s->protocol));
+    put_set_name(s, g, b);
+    buffer_append_f(b, " %s", verdict);
 }
 
 static void put_address(const struct ip_address *a, struct buffer *b)
@@ -115,22 +158,23 @@ static void put_group_chain(const struct enforce_plan *plan, size_t number, char
 
 static void put_group(const struct enforce_plan *plan, size_t number, char g, struct buffer *b)
 {
-    static const char *const words[] = {"accept", "drop", NULL};
+    static const char *const words[] = {"accept\n", "drop\n", NULL};
     const char *word = words[plan->groups[number].verdict];
-    bool chain = false;
+    char jump[32];
+    bool chain = word != NULL;
+    snprintf(jump, sizeof jump, "goto %c_%zu\n", g, number);
     for (unsigned p = 0; p < PORT_PROTOCOLS; p++) {
-        if (!uses(plan, p, number))
+        struct port_set each = {plan, p, number, SET_EACH}, rest = {plan, p, number, SET_ALL};
+        if (set_size(&rest) == 0)
             continue;
-        if (word == NULL && !chain)
+        if (!chain)
             put_group_chain(plan, number, g, b);
         chain = true;
-        put_ports(plan, p, number, g, b);
-        buffer_append_f(b, "add rule " TABLE " %c %s dport @%c_%zu_%s ", g, l4_name(p), g, number,
-                        l4_name(p));
-        if (word != NULL)
-            buffer_append_f(b, "%s\n", word);
-        else
-            buffer_append_f(b, "goto %c_%zu\n", g, number);
+        if (set_size(&each) >= MANY_SINGLES) {
+            put_set(&each, word != NULL ? word : jump, g, b);
+            rest.holds = SET_RANGES;
+        }
+        put_set(&rest, word != NULL ? word : jump, g, b);
     }
 }
 

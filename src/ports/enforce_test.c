@@ -126,6 +126,39 @@ TEST("the table is written as it should stand")
     buffer_deinit(&b);
 }
 
+static bool has(const struct buffer *b, const char *text)
+{
+    return slice_find_slice(buffer_slice(b), slice_from(text)) != SIZE_MAX;
+}
+
+/* Every second of so many ports, and a range of the same meaning. */
+static void write_singles(size_t count, struct buffer *b)
+{
+    struct port_declaration *d = ARENA_ARRAY(&arena, struct port_declaration, count + 1);
+    struct enforce_state now = {0};
+    for (size_t i = 0; i < count; i++)
+        d[i] = port((uint16_t)(2 * i + 1), (uint16_t)(2 * i + 1), REACH_WORLD);
+    d[count] = port(60000, 60001, REACH_WORLD);
+    struct enforce_plan p = plan(d, count + 1, REACH_DEVICE);
+    buffer_clear(b);
+    CHECK_OK(enforce_script(&p, &now, 0, b));
+}
+
+TEST("many ports that stand alone are a set without intervals, beside that of the ranges")
+{
+    struct buffer b;
+    buffer_init(&b, 1 << 16);
+    write_singles(255, &b);
+    CHECK(has(&b, "a_1_tcp { type inet_service; flags interval; counter; elements = { 1, 3, 5, "));
+    CHECK(has(&b, "509, 60000-60001 }; }\n") && !has(&b, "each"));
+    write_singles(256, &b);
+    CHECK(has(&b, "a_1_each_tcp { type inet_service; size 256; counter; elements = { 1, 3, 5, "));
+    CHECK(has(&b, "511 }; }\nadd rule inet portico a tcp dport @a_1_each_tcp accept\n"));
+    CHECK(has(&b, "a_1_tcp { type inet_service; flags interval; counter; elements = { 60000-60001 }; }\n"
+                  "add rule inet portico a tcp dport @a_1_tcp accept\n"));
+    buffer_deinit(&b);
+}
+
 TEST("what is in force is read back, with the time that a trial has left")
 {
     static const char table[] =
@@ -187,7 +220,9 @@ TEST("counters are read of our table's sets of ports only, and told to their row
 {
     static const char ruleset[] =
         "{\"nftables\":[{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"a_1_tcp\",\"elem\":["
-        "{\"elem\":{\"val\":{\"range\":[80,90]},\"counter\":{\"packets\":3,\"bytes\":180}}},"
+        "{\"elem\":{\"val\":{\"range\":[80,90]},\"counter\":{\"packets\":3,\"bytes\":180}}}"
+        "]}},"
+        "{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"a_1_each_tcp\",\"elem\":["
         "{\"elem\":{\"val\":22,\"counter\":{\"packets\":1}}}]}},"
         "{\"set\":{\"family\":\"inet\",\"table\":\"portico\",\"name\":\"b_2_tcp\",\"elem\":["
         "{\"elem\":{\"val\":85,\"counter\":{\"packets\":4}}}]}},"
