@@ -44,6 +44,7 @@ struct client_answer *client_answer_begin(struct link *link, struct arena *arena
     a->trailers.count = 0;
     a->stable = a->done = a->began = false;
     a->why = NULL;
+    a->fastcgi = NULL;
     return a;
 }
 

@@ -16,6 +16,8 @@ enum {
     CLIENT_TRAILERS_MAX = 32,
 };
 
+struct fastcgi_answer;
+
 struct client_answer {
     struct client_answer *next; /* free ones of this thread */
     struct link *link;
@@ -31,6 +33,7 @@ struct client_answer {
     bool done;              /* the body has come to its end */
     bool began;             /* a byte of the answer has come */
     const char *why;        /* a constant phrase behind an error, or NULL */
+    struct fastcgi_answer *fastcgi; /* NULL: HTTP/1; fastcgi_answer.h */
     struct h1_head head;
 };
 
