@@ -112,6 +112,7 @@ const struct module *const all_modules[] = {
     &policy_uri_hash,
     &policy_weighted_round_robin,
     &transport_http,
+    &transport_fastcgi,
     &client_verifier_leaf,
     &hello_match_local_ip,
     &hello_match_remote_ip,

@@ -20,6 +20,7 @@ struct client_answer *fastcgi_answer_begin(struct link *link, struct arena *aren
 {
     struct client_answer *a = client_answer_begin(link, arena, head_max);
     a->gathered.max = (size_t)head_max + IOBUF_SIZE;
+    a->head.status = 0;
     a->fastcgi = ARENA_NEW(arena, struct fastcgi_answer);
     a->fastcgi->capture = capture;
     buffer_init(&a->fastcgi->errors, FASTCGI_STDERR_MAX);
@@ -122,6 +123,11 @@ static void settle_head(struct client_answer *a, size_t used)
     }
     move_slice(&h->reason, all.ptr, copy.ptr);
     a->in = slice_skip(a->stable ? copy : all, used);
+    if (a->stable && h->body == H1_BODY_CLOSE) { /* its length is known, though nobody said it */
+        h->body = H1_BODY_LENGTH;
+        h->has_length = true;
+        h->content_length = a->in.len;
+    }
     a->left = h->content_length;
     a->done = a->fastcgi->ended && a->in.len == 0 && is_complete(a);
     chunked_init(&a->chunked);

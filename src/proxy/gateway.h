@@ -17,6 +17,7 @@
 #include "net/ip_set.h"
 #include "upstream/balance.h"
 #include "upstream/link.h"
+#include "wire/chunked.h"
 
 enum { TRIED_MAX = 8 };
 
@@ -55,7 +56,28 @@ struct upstream_source {
     bool errors_pass; /* an error of find is tried again as no upstream is */
 };
 
+struct round;
+struct upload;
+
+/* What is spoken on a transport's links. */
+struct protocol {
+    /* Once per request, when it is known what goes up; NULL: nothing more to do. */
+    enum err (*prepare)(struct round *);
+    /* The request, with its body when that is in memory. */
+    enum err (*send)(struct round *);
+    /* `n` bytes of the body, at buf + BODY_FRONT of a buffer of IOBUF_SIZE; then its end. */
+    enum err (*send_piece)(struct round *, char *buf, size_t n);
+    enum err (*send_end)(struct round *, char *buf);
+    struct client_answer *(*begin)(struct round *);
+    void (*end)(struct round *);
+    enum err (*read_head)(struct client_answer *, bool to_head, uint64_t deadline_ns);
+    enum err (*read_body)(struct client_answer *, uint64_t deadline_ns, struct slice *piece);
+};
+
+enum { BODY_FRONT = CHUNKED_HEAD_MAX, BODY_BACK = 2, BODY_PIECE = 32768 - BODY_FRONT - BODY_BACK };
+
 struct http_transport {
+    const struct protocol *protocol;
     uint64_t dial_ns, header_ns, continue_ns, read_ns, write_ns; /* 0: no limit */
     uint64_t head_max;    /* of an answer */
     uint32_t fallback_ms; /* as of dial_options */
@@ -138,6 +160,7 @@ struct gateway {
     void *rewrite_cfg;
     bool rewrite_drops_body;
     int64_t request_buffers, response_buffers, flush_ns; /* -1: without limit; at once */
+    int64_t unknown_buffers; /* the same as the first, of bodies of unknown length only */
     uint64_t stream_ns, stream_close_ns;
     uint32_t stream_buffer;
     bool verbose;
@@ -155,8 +178,6 @@ enum failure {
     FAILURE_HANDLED,  /* a handler behind the answer failed: climbs as it is */
 };
 
-struct upload;
-
 /* In the exchange's arena: the placeholders outlive the handler. */
 struct round {
     struct gateway_view view; /* of the exchange */
@@ -172,6 +193,8 @@ struct round {
     uint64_t tried[TRIED_MAX]; /* serials of a source's upstreams that failed, the last ones */
 
     struct slice method, target, host;
+    struct uri uri;            /* of the target, after the gateway's own rewrite */
+    uint64_t read_by, write_by; /* of the attempt as a whole; 0: no limit */
     struct fields fields;  /* what goes up, before the configuration's changes */
     struct slice body;     /* what of the body is in memory already … */
     bool body_whole;       /* … which is all of it */
@@ -221,6 +244,11 @@ void gateway_end_checks(struct gateway *);
 void dns_sources_thread_deinit(void);
 
 /* --- http_transport.c --- */
+extern const struct protocol protocol_http;
+
+/* 0: `fallback`; a negative one: none. */
+enum err transport_duration(struct provision *, const json_t *, const char *key, int64_t fallback,
+                            uint64_t *ns);
 
 /* What the transport's options mean for this request, or, without one, for all. */
 struct slice round_text(const struct round *, const struct template *);
@@ -282,8 +310,16 @@ enum err transport_proxy_pass(struct round *, uint64_t deadline_ns, char *why, s
 /* Once per request: the fields that go up, and as much of the body as shall be in memory. */
 enum err gateway_prepare(struct round *);
 
-/* Sends the head, with the body when it is in memory. */
-enum err gateway_send(struct round *);
+/* Protocols: all the parts, changing them; *any once some of it was taken. Then what a failure of it
+ * means: OK when an answer may have come all the same. */
+enum err gateway_send_parts(struct round *, struct iovec *parts, size_t count, bool *any);
+enum err gateway_send_failed(struct round *, enum err, bool any);
+
+/* The same for pieces of a body, on the fiber of the upload. */
+enum err gateway_send_more(struct round *, struct slice bytes);
+
+/* The fields of this attempt: the configuration's changes may depend on the upstream. */
+struct fields gateway_fields(struct round *);
 
 /* The fiber that sends the rest of the body, for as long as the answer is waited for. */
 struct upload {
@@ -316,6 +352,31 @@ enum err gateway_round_error(struct round *, enum failure, int status, const cha
 void gateway_watch(struct round *);
 
 bool is_hop_by_hop(struct slice name);
+
+/* --- fastcgi_transport.c --- */
+extern const struct protocol protocol_fastcgi;
+
+struct fastcgi_transport {
+    struct http_transport link; /* how a connection comes about */
+    uint64_t read_ns, write_ns; /* of a request as a whole; 0: no limit */
+    struct template root;
+    struct slice folder;        /* the process's, for a root that is relative */
+    struct slice *splits;       /* in lower case */
+    size_t splits_count;
+    struct slice *env_names;
+    struct template *env_values;
+    size_t env_count;
+    bool resolve_root, capture;
+};
+
+/* --- fastcgi_env.c --- */
+
+/* The variables of CGI, as Caddy gives them. ERR_FAILED: the exchange has an error. */
+enum err fastcgi_environment(struct round *, const struct fastcgi_transport *, struct field **pairs,
+                             size_t *count);
+
+/* Where a path is split: behind the first of the texts that it holds. SIZE_MAX: none of them. */
+size_t fastcgi_split(const struct fastcgi_transport *, struct slice path);
 
 /* --- gateway_names.c --- */
 bool gateway_value(struct exchange *, struct slice name, struct slice *value);

@@ -55,13 +55,14 @@ static bool client_failed(const struct round *r)
 /* One read of head or body. A wait that lasts turns the watch on. */
 static enum err read_patiently(struct round *r, uint64_t deadline, bool head, struct slice *piece)
 {
+    const struct protocol *protocol = r->g->transport->protocol;
     uint64_t look = r->watching ? 0 : loop_now_ns(loop_self()) + PATIENCE_NS;
     for (;;) {
         uint64_t until = sooner(deadline, look);
         if (client_failed(r))
             return ERR_CANCELLED;
-        enum err e = head ? client_read_head(r->answer, r->to_head, until)
-                          : client_read_body(r->answer, until, piece);
+        enum err e = head ? protocol->read_head(r->answer, r->to_head, until)
+                          : protocol->read_body(r->answer, until, piece);
         uint64_t now = loop_now_ns(loop_self());
         if (e != ERR_TIMEOUT || (deadline > 0 && now >= deadline))
             return e;
@@ -196,7 +197,7 @@ enum err gateway_await_answer(struct round *r)
     if (r->has_body && !r->body_whole && !final)
         upload_begin(r, r->upload_room);
     uint64_t pause = t->header_ns > 0 ? t->header_ns : t->read_ns;
-    uint64_t deadline = pause > 0 ? loop_now_ns(loop_self()) + pause : 0;
+    uint64_t deadline = pause > 0 ? loop_now_ns(loop_self()) + pause : r->read_by;
     for (unsigned n = 0; !final; n++) {
         enum err e = read_patiently(r, deadline, true, NULL);
         if (e != OK)
@@ -228,7 +229,7 @@ void gateway_drop_link(struct round *r)
         keep = keep && (!r->has_body || r->body_whole);
     }
     if (r->answer != NULL)
-        client_answer_end(r->answer);
+        r->g->transport->protocol->end(r);
     r->answer = NULL;
     r->link = NULL;
     if (keep)
@@ -289,7 +290,7 @@ static enum err flush(struct round *r)
 static uint64_t read_deadline(const struct round *r)
 {
     uint64_t pause = r->g->transport->read_ns;
-    return pause > 0 ? loop_now_ns(loop_self()) + pause : 0;
+    return pause > 0 ? loop_now_ns(loop_self()) + pause : r->read_by;
 }
 
 /* Pieces until the end. With an interval, what was written, the head and what came with it included,
@@ -427,7 +428,7 @@ static enum err copy_body(struct round *r)
             return OK;
     } else if (a->in.len > 0) { /* costs no wait */
         bool stable = a->stable;
-        enum err e = client_read_body(a, 1, &piece);
+        enum err e = r->g->transport->protocol->read_body(a, 1, &piece);
         if (e != OK && e != ERR_TIMEOUT)
             return break_off(r, e);
         if (a->done && stable) {
@@ -456,7 +457,8 @@ static void set_head(struct round *r)
     bool announced = fields_get(&r->answer_fields, SLICE("Trailer"), &trailer);
     strip(&r->answer_fields);
     fields_remove(to, SLICE("Server")); /* the upstream's, if any: this one stands in Via */
-    fields_add(to, SLICE("Via"), h->minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico"));
+    fields_add(to, SLICE("Via"), r->answer->fastcgi != NULL ? SLICE("0.0 portico")
+                                 : h->minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico"));
     if (r->g->has_response_ops &&
         (!r->g->has_require || response_match(&r->g->require, r->status, &r->answer_fields)))
         field_ops_apply_response(&r->g->response_ops, &r->answer_fields, x);

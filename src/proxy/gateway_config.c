@@ -12,6 +12,8 @@
 
 enum { BUFFERS_MAX = 1 << 30, UPSTREAMS_MAX = 4096 };
 
+enum { FASTCGI_BUFFERED = 4096 }; /* servers must be told a body's length before it comes */
+
 static const char *const members[] = {
     "transport", "circuit_breaker", "load_balancing", "health_checks", "upstreams",
     "dynamic_upstreams", "flush_interval", "trusted_proxies", "headers", "request_buffers",
@@ -37,8 +39,10 @@ static void make_key(struct dial_address *d, const struct http_transport *t, str
 {
     d->tls = transport_tls_for(t, d->at.first_port);
     d->key = d->text;
+    if (t->protocol != &protocol_http)
+        d->key = arena_join(arena, (struct slice[]){d->text, SLICE("\nfcgi")}, 2);
     if (t->local_text.len > 0)
-        d->key = arena_join(arena, (struct slice[]){d->text, SLICE("\n"), t->local_text}, 3);
+        d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\n"), t->local_text}, 3);
     if (t->resolver.len > 0)
         d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\nby "), t->resolver}, 3);
     if (d->tls)
@@ -142,10 +146,8 @@ static enum err read_transport(struct gateway *g, const json_t *json, struct pro
     const char *protocol = json_string_value(json_object_get(json, "protocol"));
     if (protocol == NULL)
         return provision_fail(p, "\"transport\" must name its \"protocol\"");
-    if (strcmp(protocol, "http") != 0)
-        return provision_fail(p, "transport \"%s\" is not supported yet", protocol);
     TRY(provision_module(p, "http.reverse_proxy.transport", protocol, json, &m, &cfg));
-    g->transport = cfg;
+    g->transport = cfg; /* every transport begins with one */
     return OK;
 }
 
@@ -304,6 +306,8 @@ static enum err read_streams(struct gateway *g, const json_t *json, struct provi
     TRY(provision_int(p, json, "stream_buffer_size", 0, 0, 16 << 20, &n));
     g->stream_buffer = (uint32_t)n;
     TRY(provision_bool(p, json, "verbose_logs", false, &g->verbose));
+    if (g->transport->protocol == &protocol_fastcgi)
+        g->unknown_buffers = FASTCGI_BUFFERED;
     TRY(provision_int(p, json, "request_buffers", 0, -1, INT64_MAX, &g->request_buffers));
     TRY(provision_int(p, json, "response_buffers", 0, -1, INT64_MAX, &g->response_buffers));
     if (g->request_buffers == -1 || g->response_buffers == -1)

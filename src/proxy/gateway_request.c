@@ -22,7 +22,6 @@
 enum {
     BODY_AT_ONCE = 16384, /* remembered, to be sent again */
     BODY_COPIED = 1024,   /* behind the head: one part is cheaper to send than two */
-    CHUNK_FRONT = CHUNKED_HEAD_MAX,
 };
 
 /* --- fields --- */
@@ -215,6 +214,7 @@ static void take_target(struct round *r)
     const struct request *q = &r->x->req;
     r->method = is_tunnel(r->x) ? SLICE("GET") : q->method;
     r->to_head = q->method_id == METHOD_HEAD;
+    r->uri = q->uri;
     r->target = uri_text(&q->uri, r->x->arena);
     if (r->target.len == 0 || r->target.ptr[0] != '/') /* what a rewrite left is a path, and not an
                                                           address with another host's name */
@@ -296,7 +296,8 @@ static enum err hold_body(struct round *r)
 {
     struct exchange *x = r->x;
     struct buffer *b = ARENA_NEW(x->arena, struct buffer);
-    size_t limit = (size_t)r->g->request_buffers;
+    size_t limit = (size_t)(r->g->request_buffers > 0 ? r->g->request_buffers
+                                                      : r->g->unknown_buffers);
     buffer_init(b, limit + IOBUF_SIZE);
     exchange_on_end(x, free_held, b);
     r->held = b;
@@ -322,7 +323,9 @@ static enum err prepare_body(struct round *r)
         return take_kept_body(r);
     if (x->body_read > 0) /* by a gateway whose answer is dealt with here, or which failed */
         return exchange_fail(x, 502, "the request's body was sent to another upstream already");
-    return r->g->request_buffers > 0 ? hold_body(r) : take_ready_body(r);
+    bool held = r->g->request_buffers > 0 ||
+                (x->req.content_length < 0 && r->g->unknown_buffers > 0);
+    return held ? hold_body(r) : take_ready_body(r);
 }
 
 enum err gateway_prepare(struct round *r)
@@ -338,7 +341,7 @@ enum err gateway_prepare(struct round *r)
     r->has_body = r->has_body && r->body_length != 0;
     r->chunked_up = r->has_body && r->body_length < 0;
     prepare_fields(r);
-    return OK;
+    return r->g->transport->protocol->prepare != NULL ? r->g->transport->protocol->prepare(r) : OK;
 }
 
 /* --- sending --- */
@@ -347,7 +350,7 @@ enum err gateway_prepare(struct round *r)
 static enum err send_some(struct round *r, struct msghdr *m, bool patience)
 {
     uint64_t pause = r->g->transport->write_ns, now = loop_now_ns(loop_self());
-    uint64_t deadline = pause > 0 ? now + pause : 0, look = now + PATIENCE_NS;
+    uint64_t deadline = pause > 0 ? now + pause : r->write_by, look = now + PATIENCE_NS;
     size_t n;
     if (!patience || r->watching || (deadline > 0 && deadline <= look))
         return stream_send_some(&r->link->stream, m, 0, deadline, &n);
@@ -397,7 +400,7 @@ static size_t size_of_fields(const struct fields *fs)
 
 /* The fields of this attempt: the configuration's changes may depend on the upstream. A server with
  * TLS, or behind a proxy, is asked by its own name. What could split the request never leaves. */
-static struct fields attempt_fields(struct round *r)
+struct fields gateway_fields(struct round *r)
 {
     struct fields fs = r->fields;
     bool own_name = (r->g->transport->tls != NULL || r->address.proxy != NULL) &&
@@ -452,7 +455,7 @@ static bool by_plain_proxy(const struct round *r)
 /* The whole head in one piece of the arena, with a small body behind it. */
 static struct slice write_head(struct round *r, bool with_body)
 {
-    struct fields fs = attempt_fields(r);
+    struct fields fs = gateway_fields(r);
     bool host = fields_has(&fs, SLICE("Host")), absolute = by_plain_proxy(r);
     struct slice secret = absolute ? r->address.proxy->credentials : SLICE_NONE;
     size_t size = r->method.len + r->target.len + size_of_fields(&fs) + 192 + secret.len +
@@ -481,16 +484,13 @@ static struct slice write_head(struct round *r, bool with_body)
     return slice_of(start, (size_t)(at - start));
 }
 
-enum err gateway_send(struct round *r)
+enum err gateway_send_parts(struct round *r, struct iovec *parts, size_t count, bool *any)
 {
-    bool now = r->has_body && r->body_whole, any = false;
-    bool copied = now && r->body.len <= BODY_COPIED;
-    struct slice head = write_head(r, copied);
-    struct iovec parts[2] = {{(char *)(uintptr_t)head.ptr, head.len},
-                             {(char *)(uintptr_t)r->body.ptr, r->body.len}};
-    enum err e = send_all(r, parts, now && !copied ? 2 : 1, true, &any);
-    if (e == OK)
-        return OK;
+    return send_all(r, parts, count, true, any);
+}
+
+enum err gateway_send_failed(struct round *r, enum err e, bool any)
+{
     if (fiber_self()->cancelled != OK) {
         r->error = fiber_self()->cancelled;
         return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
@@ -503,27 +503,42 @@ enum err gateway_send(struct round *r)
     return OK; /* it may have answered before it closed: the read will tell */
 }
 
+static enum err send_http(struct round *r)
+{
+    bool now = r->has_body && r->body_whole, any = false;
+    bool copied = now && r->body.len <= BODY_COPIED;
+    struct slice head = write_head(r, copied);
+    struct iovec parts[2] = {{(char *)(uintptr_t)head.ptr, head.len},
+                             {(char *)(uintptr_t)r->body.ptr, r->body.len}};
+    enum err e = send_all(r, parts, now && !copied ? 2 : 1, true, &any);
+    return e == OK ? OK : gateway_send_failed(r, e, any);
+}
+
 /* --- the fiber of the body --- */
 
-static enum err send_piece(struct round *r, char *buf, size_t n)
+enum err gateway_send_more(struct round *r, struct slice bytes)
 {
-    char line[CHUNKED_HEAD_MAX], *start = buf + CHUNK_FRONT;
+    struct iovec part = {(char *)(uintptr_t)bytes.ptr, bytes.len};
     bool any;
+    return send_all(r, &part, 1, false, &any);
+}
+
+static enum err send_http_piece(struct round *r, char *buf, size_t n)
+{
+    char line[CHUNKED_HEAD_MAX], *start = buf + BODY_FRONT;
     if (r->chunked_up) { /* the line stands right before the data */
         size_t len = chunked_head(line, n);
         start -= len;
         memcpy(start, line, len);
-        memcpy(buf + CHUNK_FRONT + n, "\r\n", 2);
-        n += len + 2;
+        memcpy(buf + BODY_FRONT + n, "\r\n", BODY_BACK);
+        n += len + BODY_BACK;
     }
-    struct iovec part = {start, n};
-    return send_all(r, &part, 1, false, &any);
+    return gateway_send_more(r, slice_of(start, n));
 }
 
-static enum err send_end(struct round *r, char *buf)
+static enum err send_http_end(struct round *r, char *buf)
 {
     const struct fields *trailers = r->x->carrier->trailers(r->x);
-    bool any;
     if (!r->chunked_up)
         return OK;
     char *at = put(buf, SLICE("0\r\n"));
@@ -534,17 +549,16 @@ static enum err send_end(struct round *r, char *buf)
             at = put_field(at, f->name, f->value);
     }
     at = put(at, SLICE("\r\n"));
-    struct iovec part = {buf, (size_t)(at - buf)};
-    return send_all(r, &part, 1, false, &any);
+    return gateway_send_more(r, slice_of(buf, (size_t)(at - buf)));
 }
 
 /* What request_buffers had room for comes first. */
 static enum err send_held(struct round *r, char *buf)
 {
     for (struct slice left = r->body; left.len > 0;) {
-        struct slice piece = slice_take(left, IOBUF_SIZE - CHUNK_FRONT - 2);
-        memcpy(buf + CHUNK_FRONT, piece.ptr, piece.len);
-        TRY(send_piece(r, buf, piece.len));
+        struct slice piece = slice_take(left, BODY_PIECE);
+        memcpy(buf + BODY_FRONT, piece.ptr, piece.len);
+        TRY(r->g->transport->protocol->send_piece(r, buf, piece.len));
         left = slice_skip(left, piece.len);
     }
     return OK;
@@ -562,11 +576,12 @@ static void keep_copy(struct round *r, size_t len)
 static enum err send_body(struct upload *u, char *buf)
 {
     struct round *r = u->round;
+    const struct protocol *protocol = r->g->transport->protocol;
     size_t total = 0;
     TRY(send_held(r, buf));
     for (;;) {
         size_t n;
-        enum err e = exchange_read(r->x, buf + CHUNK_FRONT, IOBUF_SIZE - CHUNK_FRONT - 2, &n);
+        enum err e = exchange_read(r->x, buf + BODY_FRONT, BODY_PIECE, &n);
         if (e != OK) {
             u->client_failed = true;
             return e;
@@ -575,13 +590,13 @@ static enum err send_body(struct upload *u, char *buf)
             if (r->body_length >= 0 && r->body.len + total != (uint64_t)r->body_length)
                 return ERR_INVALID; /* the next request would be taken for the rest */
             keep_copy(r, total);
-            return send_end(r, buf);
+            return protocol->send_end(r, buf);
         }
         r->body_touched = true;
         if (r->copy != NULL)
-            memcpy(r->copy + total, buf + CHUNK_FRONT, n);
+            memcpy(r->copy + total, buf + BODY_FRONT, n);
         total += n;
-        TRY(send_piece(r, buf, n));
+        TRY(protocol->send_piece(r, buf, n));
     }
 }
 
@@ -640,3 +655,23 @@ void upload_end(struct round *r)
     fiber_cancel(u->reader.fiber, ERR_CANCELLED);
     fiber_suspend(); /* it uses this frame: nothing may end the wait before it has ended */
 }
+
+static struct client_answer *begin_http(struct round *r)
+{
+    return client_answer_begin(r->link, r->x->arena, r->g->transport->head_max);
+}
+
+static void end_http(struct round *r)
+{
+    client_answer_end(r->answer);
+}
+
+const struct protocol protocol_http = {
+    .send = send_http,
+    .send_piece = send_http_piece,
+    .send_end = send_http_end,
+    .begin = begin_http,
+    .end = end_http,
+    .read_head = client_read_head,
+    .read_body = client_read_body,
+};

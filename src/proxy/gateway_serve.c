@@ -187,8 +187,8 @@ static enum err ask(struct round *r, bool fresh)
 {
     r->failure = FAILURE_NONE;
     TRY(gateway_connect(r, fresh));
-    TRY(gateway_send(r));
-    r->answer = client_answer_begin(r->link, r->x->arena, r->g->transport->head_max);
+    TRY(r->g->transport->protocol->send(r));
+    r->answer = r->g->transport->protocol->begin(r);
     return gateway_await_answer(r);
 }
 

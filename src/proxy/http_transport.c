@@ -24,8 +24,8 @@ static const char *const members[] = {
 static const char *const keep_alive_members[] = {"enabled", "probe_interval", "max_idle_conns",
                                                  "max_idle_conns_per_host", "idle_timeout", NULL};
 
-static enum err read_ns(struct provision *p, const json_t *json, const char *key, int64_t fallback,
-                        uint64_t *out)
+enum err transport_duration(struct provision *p, const json_t *json, const char *key,
+                            int64_t fallback, uint64_t *out)
 {
     int64_t ns;
     TRY(provision_duration(p, json, key, 0, &ns));
@@ -36,11 +36,11 @@ static enum err read_ns(struct provision *p, const json_t *json, const char *key
 static enum err read_timeouts(struct http_transport *t, const json_t *json, struct provision *p)
 {
     int64_t ns;
-    TRY(read_ns(p, json, "dial_timeout", 3 * (int64_t)NS_PER_S, &t->dial_ns));
-    TRY(read_ns(p, json, "response_header_timeout", 0, &t->header_ns));
-    TRY(read_ns(p, json, "expect_continue_timeout", 0, &t->continue_ns));
-    TRY(read_ns(p, json, "read_timeout", 0, &t->read_ns));
-    TRY(read_ns(p, json, "write_timeout", 0, &t->write_ns));
+    TRY(transport_duration(p, json, "dial_timeout", 3 * (int64_t)NS_PER_S, &t->dial_ns));
+    TRY(transport_duration(p, json, "response_header_timeout", 0, &t->header_ns));
+    TRY(transport_duration(p, json, "expect_continue_timeout", 0, &t->continue_ns));
+    TRY(transport_duration(p, json, "read_timeout", 0, &t->read_ns));
+    TRY(transport_duration(p, json, "write_timeout", 0, &t->write_ns));
     TRY(provision_duration(p, json, "dial_fallback_delay", 0, &ns));
     int64_t ms = ns / (int64_t)NS_PER_MS;
     t->fallback_ms = ns < 0 ? DIAL_ONE_BY_ONE : ns == 0 ? 0 : ms > 0 ? (uint32_t)ms : 1;
@@ -61,7 +61,7 @@ static enum err read_keep_alive(struct http_transport *t, const json_t *json, st
     t->limits.idle_in_all = (uint32_t)n;
     TRY(provision_int(p, json, "max_idle_conns_per_host", 0, -1, INT32_MAX, &n));
     t->limits.idle_per_group = n > 0 ? (uint32_t)n : n == 0 ? IDLE_PER_GROUP : 0;
-    TRY(read_ns(p, json, "idle_timeout", 120 * (int64_t)NS_PER_S, &ns));
+    TRY(transport_duration(p, json, "idle_timeout", 120 * (int64_t)NS_PER_S, &ns));
     t->limits.idle_timeout_ns = ns;
     return OK;
 }
@@ -135,6 +135,7 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     struct http_transport *t = cfg;
+    t->protocol = &protocol_http;
     if (json != NULL)
         TRY(provision_members(p, json, members));
     TRY(read_timeouts(t, json, p));

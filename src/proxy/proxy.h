@@ -8,7 +8,7 @@
 
 extern const struct module handler_reverse_proxy;
 extern const struct module handler_copy_response, handler_copy_response_headers;
-extern const struct module transport_http;
+extern const struct module transport_http, transport_fastcgi;
 extern const struct module upstreams_service, upstreams_multi, upstreams_a, upstreams_srv;
 extern const struct module policy_random, policy_random_choose, policy_least_conn,
     policy_round_robin, policy_weighted_round_robin, policy_first, policy_ip_hash,

@@ -1,0 +1,402 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The transport "fastcgi" against a server that the tests play: the bytes of requests, answers that are
+cut, padded, endless or malformed, bodies, timeouts, clients that leave; as TAP.
+Usage: fastcgi_wire_test.py PORTICO [TEXT]."""
+import contextlib
+import http.client
+import socket
+import struct
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+from server import Server, has, run_cases, same  # noqa: E402 (beside this file)
+
+PORTICO = sys.argv[1]
+BEGIN, END, PARAMS, STDIN, STDOUT, STDERR = 1, 3, 4, 5, 6, 7
+END_BODY = bytes(8)
+HELLO = b"Status: 201 Made\r\nContent-Type: text/plain\r\nX-App: yes\r\n\r\nhello"
+
+
+def record(kind, content=b"", padding=0, request=1):
+    return struct.pack(">BBHHBB", 1, kind, request, len(content), padding, 0) + content + \
+        bytes(padding)
+
+
+def answer(text=HELLO, status=END_BODY):
+    return record(STDOUT, text) + record(STDOUT) + record(END, status)
+
+
+def pairs(data):
+    out = {}
+    while data:
+        lengths = []
+        for _ in range(2):
+            if data[0] < 128:
+                lengths.append(data[0])
+                data = data[1:]
+            else:
+                lengths.append(struct.unpack(">I", data[:4])[0] & 0x7fffffff)
+                data = data[4:]
+        name, value = lengths
+        key = data[:name].decode()
+        assert key not in out, key
+        out[key] = data[name:name + value].decode()
+        data = data[name + value:]
+    return out
+
+
+class Request:
+    """One connection to the server that is played."""
+
+    def __init__(self, sock):
+        self.sock, self.env, self.body = sock, {}, b""
+        sock.settimeout(10)
+
+    def take(self, n):
+        out = b""
+        while len(out) < n:
+            piece = self.sock.recv(n - len(out))
+            if not piece:
+                raise EOFError
+            out += piece
+        return out
+
+    def record(self):
+        version, kind, request, length, padding, _ = struct.unpack(">BBHHBB", self.take(8))
+        same((version, request), (1, 1))
+        content = self.take(length)
+        self.take(padding)
+        return kind, content
+
+    def read_head(self):
+        same(self.record(), (BEGIN, b"\0\1\0\0\0\0\0\0"))
+        while True:
+            kind, content = self.record()
+            same(kind, PARAMS)
+            if not content:
+                return
+            self.env.update(pairs(content))
+
+    def read(self):
+        self.read_head()
+        while True:
+            kind, content = self.record()
+            same(kind, STDIN)
+            if not content:
+                return self
+            self.body += content
+
+
+class Play:
+    """A FastCGI server; `play(request)` deals with each connection on a thread of its own."""
+
+    def __init__(self, play):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port, self.play, self.requests, self.ended = self.listener.getsockname()[1], play, [], 0
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                sock = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.one, args=(sock,), daemon=True).start()
+
+    def stop(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self.listener.close()
+
+    def one(self, sock):
+        request = Request(sock)
+        self.requests.append(request)
+        with contextlib.suppress(OSError, EOFError):
+            self.play(request)
+        self.ended += 1
+        sock.close()
+
+
+@contextlib.contextmanager
+def served(io, play, transport=None, gateway=None, before=(), errors=None):
+    upstream = Play(play)
+    handler = {"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{upstream.port}"}],
+               "transport": {"protocol": "fastcgi", "root": "/srv/app", "split_path": [".php"],
+                             **(transport or {})}, **(gateway or {})}
+    ready = {"match": [{"path": ["/ready"]}], "handle": [{"handler": "static_response"}],
+             "terminal": True}
+    members = {"max_header_bytes": 1 << 20, **({"errors": {"routes": errors}} if errors else {})}
+    s = Server.__new__(Server)
+    s.get = lambda path="/ready", **fields: Server.get(s, path, **fields)
+    s.__init__(PORTICO, io, routes=[ready, {"handle": [*before, handler]}], members=members,
+               top={"logging": {"logs": {"default": {"level": "DEBUG"}}}})
+    try:
+        yield s, upstream
+    finally:
+        upstream.stop()
+        s.end()
+
+
+def ask(s, method="GET", path="/index.php", body=None, fields=None, chunked=False):
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    try:
+        c.request(method, path, body, fields or {}, encode_chunked=chunked)
+        a = c.getresponse()
+        return a.status, a.read(), dict(a.getheaders())
+    finally:
+        c.close()
+
+
+def hello(request):
+    request.read()
+    request.sock.sendall(answer())
+
+
+def environment(io):
+    env = {"APP": "{http.request.method}-x", "SERVER_NAME": "mine", "REQUEST_METHOD": "no"}
+    with served(io, hello, {"env": env}) as (s, up):
+        status, body, fields = ask(s, path="/a/b.PHP/in%20fo?q=1&r", fields={
+            "Host": "site.example:8080", "X-Dash-Ed": "1", "Proxy": "evil", "A_b": "dropped",
+            "Connection": "X-Hop", "X-Hop": "dropped", "Authorization": "Basic x"})
+        same((status, body, fields["X-App"], fields["Status"]), (201, b"hello", "yes", "201 Made"))
+        same(fields["Content-Length"], "5")
+        e = up.requests[0].env
+        want = {"SCRIPT_NAME": "/a/b.PHP", "SCRIPT_FILENAME": "/srv/app/a/b.PHP",
+                "DOCUMENT_URI": "/a/b.PHP", "PATH_INFO": "/in fo", "APP": "GET-x",
+                "PATH_TRANSLATED": "/srv/app/in fo", "DOCUMENT_ROOT": "/srv/app",
+                "REQUEST_URI": "/a/b.PHP/in%20fo?q=1&r", "QUERY_STRING": "q=1&r",
+                "REQUEST_METHOD": "GET", "SERVER_NAME": "mine", "SERVER_PORT": "8080",
+                "HTTP_HOST": "site.example:8080", "HTTP_X_DASH_ED": "1", "CONTENT_LENGTH": "0",
+                "HTTP_AUTHORIZATION": "Basic x", "REMOTE_ADDR": "127.0.0.1", "REMOTE_USER": "",
+                "SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1", "CONTENT_TYPE": "",
+                "REQUEST_SCHEME": "http", "SERVER_ADDR": "127.0.0.1", "HTTP_USER_AGENT": "",
+                "HTTP_X_FORWARDED_FOR": "127.0.0.1", "HTTP_VIA": "1.1 portico"}
+        same({k: e.get(k) for k in want}, want)
+        same([k for k in e if k in ("HTTP_PROXY", "HTTP_X_HOP", "HTTP_A_B", "HTTP_CONNECTION",
+                                    "HTTPS", "SSL_PROTOCOL", "HTTP_CONTENT_LENGTH")], [])
+
+
+def script_names(io):
+    with served(io, hello) as (s, up):
+        for path, script, info in (("/x.txt", "/x.txt", ""), ("/a.php", "/a.php", ""),
+                                   ("/a.php.jpg/b.php", "/a.php", ".jpg/b.php"),
+                                   ("/../../etc/x.php", "/../../etc/x.php", ""),
+                                   ("/%EF%BD%90.ph%D0%BF", "/\uff50.ph\u043f", "")):
+            same(ask(s, path=path)[0], 201)
+            e = up.requests[-1].env
+            same((e["SCRIPT_NAME"], e["PATH_INFO"]), (script, info))
+            assert e["SCRIPT_FILENAME"].startswith("/srv/app/"), e["SCRIPT_FILENAME"]
+            same("PATH_TRANSLATED" in e, info != "")
+        same(ask(s, path="/a%00.php")[0], 400)
+
+
+def bodies(io):
+    def play(request):
+        request.read()
+        request.sock.sendall(answer(b"Content-Type: a/b\n\n" + str(len(request.body)).encode()))
+    with served(io, play) as (s, up):
+        for size in (0, 1, 1000, 16384, 16385, 70000, 3000000):
+            data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+            same(ask(s, "POST", body=data)[:2], (200, str(size).encode()))
+            request = up.requests[-1]
+            assert request.body == data
+            same((request.env["CONTENT_LENGTH"], request.env["CONTENT_TYPE"]),
+                 (str(size), "application/x-www-form-urlencoded"))
+        same(ask(s, "POST", body=[b"abc", b"def"], chunked=True,
+                 fields={"Transfer-Encoding": "chunked", "Content-Type": "x/y"})[:2], (200, b"6"))
+        same([up.requests[-1].env[k] for k in ("CONTENT_LENGTH", "CONTENT_TYPE",
+                                               "HTTP_CONTENT_LENGTH")], ["6", "x/y", "6"])
+        before = len(up.requests)
+        same(ask(s, "POST", body=[b"a" * 9000], chunked=True,
+                 fields={"Transfer-Encoding": "chunked"})[0], 411)
+        same(len(up.requests), before)
+    with served(io, play, gateway={"request_buffers": 1 << 20}) as (s, up):
+        same(ask(s, "POST", body=[b"a" * 9000] * 20, chunked=True,
+                 fields={"Transfer-Encoding": "chunked"})[:2], (200, b"180000"))
+        same(len(up.requests[-1].body), 180000)
+
+
+def heads(io):
+    def play(request):
+        request.read()
+        request.sock.sendall(answer(b"Content-Length: 5\r\n\r\nhello"))
+    with served(io, play) as (s, up):
+        status, body, fields = ask(s, "HEAD")
+        same((status, body, fields["Content-Length"]), (200, b"", "5"))
+        same(up.requests[-1].env["REQUEST_METHOD"], "HEAD")
+
+
+def large_fields(io):
+    with served(io, hello) as (s, up):
+        value = "v" * 30000
+        same(ask(s, fields={"X-A": value, "X-B": value, "X-C": value})[0], 201)
+        same([up.requests[-1].env[f"HTTP_X_{c}"] for c in "ABC"], [value] * 3)
+        same(ask(s, fields={"X-A": "v" * 65600})[0], 431)
+
+
+BAD = (
+    ("nothing", b""),
+    ("a part of a head", record(STDOUT, b"Status: 2")),
+    ("another protocol", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ("a wrong request", record(STDOUT, HELLO, request=2) + record(END, END_BODY)),
+    ("a wrong version", b"\2" + answer()[1:]),
+    ("a record of a web server", record(STDIN, b"x") + answer()),
+    ("an end that is too short", record(END, b"\0\0")),
+    ("an end without a head", record(END, END_BODY)),
+    ("an overloaded server", record(END, b"\0\0\0\0\2\0\0\0")),
+    ("no field", answer(b"what is this\r\n\r\n")),
+    ("a split answer", answer(b"X: a\rb\r\n\r\n")),
+    ("a status that is none", answer(b"Status: 99\r\n\r\n")),
+    ("two lengths", answer(b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab")),
+    ("too many fields", answer(b"X: y\n" * 200 + b"\n")),
+)
+
+
+def malformed(io):
+    errors = [{"handle": [{"handler": "static_response", "status_code":
+                           "{http.error.status_code}", "body": "sorry"}]}]
+    data = {"now": b""}
+
+    def play(request):
+        request.read()
+        request.sock.sendall(data["now"])
+    with served(io, play, errors=errors) as (s, _):
+        for name, data["now"] in BAD:
+            got = ask(s)[:2]
+            assert got == (502, b"sorry"), (name, got)
+        s.wait(lambda: "fcgi: the server is overloaded" in s.text())
+        has(s.text(), "fcgi: a record of another request")
+        data["now"] = answer()
+        same(ask(s)[0], 201)
+
+
+def cut_off(io):
+    whole = answer(b"A: b\r\n\r\n" + b"x" * 100)
+    data = {"len": 0}
+
+    def play(request):
+        request.read()
+        request.sock.sendall(whole[:data["len"]])
+    with served(io, play) as (s, _):
+        for data["len"] in (*range(0, 20), 60, 115, *range(116, len(whole))):
+            try:
+                status = ask(s)[0]
+            except http.client.HTTPException:
+                status = 0
+            assert status == (502 if data["len"] < 16 else 0), (data["len"], status)
+        data["len"] = len(whole)
+        same(ask(s)[1], b"x" * 100)
+
+
+def streams(io):
+    """Each piece is seen before the next is sent, however it is padded, and stderr beside it."""
+    go = threading.Semaphore(0)
+
+    def play(request):
+        request.read()
+        request.sock.sendall(record(STDERR, b"first ") + record(STDOUT, b"A: b\n\npiece0", 200))
+        for i in range(1, 4):
+            assert go.acquire(timeout=10)
+            request.sock.sendall(record(STDOUT, b"piece%d" % i, i * 60) +
+                                 record(STDERR, b"line%d\n" % i, 255))
+        assert go.acquire(timeout=10)
+        request.sock.sendall(record(END, END_BODY))
+    with served(io, play, {"capture_stderr": True}) as (s, _):
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+        c.request("GET", "/x.php")
+        a = c.getresponse()
+        for i in range(4):
+            same(a.read(6), b"piece%d" % i)
+            go.release()
+        same(a.read(), b"")
+        c.close()
+        s.wait(lambda: '"body":"first line1\\nline2\\nline3"' in s.text())
+        has(s.text(), '"level":"warn"', "http.reverse_proxy.transport.fastcgi")
+
+
+def endless_stderr(io):
+    def play(request):
+        request.read()
+        while True:
+            request.sock.sendall(record(STDERR, b"e" * 65000))
+    with served(io, play) as (s, up):
+        same(ask(s)[0], 502)
+        s.wait(lambda: up.ended == 1)
+        s.wait(lambda: "too much on stderr" in s.text())
+
+
+def timeouts(io):
+    def play(request):
+        request.read()
+        if "late" in request.env["SCRIPT_NAME"]:
+            request.sock.sendall(record(STDOUT, b"A: b\n\n"))
+        while True:  # life all the time, and no end
+            time.sleep(0.05)
+            request.sock.sendall(record(STDOUT, b"x") if "late" in request.env["SCRIPT_NAME"]
+                                 else record(STDERR, b"x"))
+    with served(io, play, {"read_timeout": "300ms"}) as (s, up):
+        same(ask(s)[0], 504)
+        try:
+            ask(s, path="/late.php")
+            raise AssertionError("a whole answer")
+        except http.client.IncompleteRead:
+            pass
+        s.wait(lambda: up.ended == 2)
+
+
+def leaving(io):
+    gone = threading.Event()
+
+    def play(request):
+        request.read()
+        if request.sock.recv(1) == b"":
+            gone.set()
+    with served(io, play) as (s, up):
+        c = socket.create_connection(("127.0.0.1", s.port))
+        c.sendall(b"GET /x.php HTTP/1.1\r\nHost: x\r\n\r\n")
+        s.wait(lambda: up.requests and up.requests[0].env)
+        c.close()
+        assert gone.wait(10), "the request went on"
+
+
+def early_answer(io):
+    """A server that answers and ends before it has read the body."""
+    def play(request):
+        request.read_head()
+        request.sock.sendall(answer(b"Status: 413\r\n\r\nno"))
+        request.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while request.sock.recv(65536):
+                pass
+    with served(io, play) as (s, _):
+        same(ask(s, "POST", body=b"x" * 100000)[:2], (413, b"no"))
+
+
+def refused(io):
+    with served(io, hello) as (s, up):
+        up.stop()
+        same(ask(s)[0], 502)
+        s.wait(lambda: "connection refused" in s.text())
+
+
+CASES = [
+    ("the environment is Caddy's", environment),
+    ("a path is split without regard to case, and never leaves the root", script_names),
+    ("bodies go up whole, also those whose length was not known", bodies),
+    ("the answer to HEAD has no body", heads),
+    ("large header fields are split over records, too large ones refused", large_fields),
+    ("malformed answers are 502, with the reason in the log", malformed),
+    ("an answer that is cut off is never a whole one", cut_off),
+    ("pieces are passed on as they come, and stderr is logged", streams),
+    ("an endless stderr ends the request", endless_stderr),
+    ("read_timeout is of the answer as a whole", timeouts),
+    ("a client that leaves ends its request", leaving),
+    ("an answer may come before the body was read", early_answer),
+    ("a server that is not there is 502", refused),
+]
+
+if __name__ == "__main__":
+    run_cases(CASES)
