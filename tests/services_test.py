@@ -698,7 +698,7 @@ def caddyfile(io):
 
 class Written:
     """A portico of a Caddyfile with `services` in its global options; {dir} is a folder that all may
-    write to, where app.py is."""
+    write to, where app.py is; {ports} are for this one alone."""
 
     def __init__(self, io, services, app=APP, site="reverse_proxy service/a", files=()):
         self.folder = f"/tmp/portico-services-{os.getpid()}-{free_port()}"
@@ -707,10 +707,10 @@ class Written:
         for name, text in files:
             os.makedirs(os.path.dirname(f"{self.folder}/{name}"), exist_ok=True)
             self.write(name, text)
-        self.admin, self.port = free_port(), free_port()
+        self.admin, self.port, base = free_port(), free_port(), free_port() // 50 * 50
         for name, text in (("app.py", app), ("Caddyfile", f"{{\nadmin localhost:{self.admin}\n{services}\n}}\n"
                                              f"http://127.0.0.1:{self.port} {{\n{site}\n}}\n")):
-            self.write(name, text.replace("{dir}", self.folder))
+            self.write(name, text.replace("{dir}", self.folder).replace("{ports}", f"{base}-{base + 40}"))
         self.log = open(f"{self.folder}/log", "wb")
         self.process = subprocess.Popen(
             [PORTICO, "run", "--config", f"{self.folder}/Caddyfile"], stdout=self.log, stderr=self.log,
@@ -861,7 +861,7 @@ def written_confine(io):
 def written_limits(io):
     """Kept where a control group with such a controller is delegated, else refused in a sentence."""
     sorts = {"memory": "256MiB", "cpu": "0.5", "tasks": "64"}
-    block = ("service {name} {{\nrun /usr/bin/python3 app.py\ndir {{dir}}\nlimits {{\n{limit}\n}}\n"
+    block = ("service {name} {{\nrun /usr/bin/python3 app.py\ndir {{dir}}\nport {{ports}}\nlimits {{\n{limit}\n}}\n"
              "restart {{\ngive_up 1\n}}\n}}\n")
     services = block.format(name="a", limit="files 64") + "".join(
         block.format(name=name, limit=f"{name} {value}") for name, value in sorts.items())
@@ -883,6 +883,7 @@ def written_log(io):
     with Written(io, """service a {
             run /usr/bin/python3 app.py
             dir {dir}
+            port {ports}
             log {
                 output file {dir}/logs/a.log {
                     roll_size 1MiB
@@ -904,6 +905,7 @@ def written_restart(io):
     services = r"""
         service a {
             run /bin/sh -c "date +%s.%N >> tries; exit 5"
+            port {ports}
             dir {dir}
             restart {
                 delay 40ms
@@ -913,16 +915,19 @@ def written_restart(io):
         }
         service done {
             run /bin/sh -c "exit 0"
+            port {ports}
             restart on-failure {
                 delay 1ms
             }
         }
         service never {
             run /bin/sh -c "exit 6"
+            port {ports}
             restart never
         }
         service failing {
             run /bin/sh -c "exit 7"
+            port {ports}
             restart on-failure {
                 delay 1ms
                 give_up 2
@@ -930,6 +935,7 @@ def written_restart(io):
         }
         service slow {
             run /bin/sleep 600
+            port {ports}
             ready 200ms
             restart {
                 give_up 1
@@ -937,10 +943,12 @@ def written_restart(io):
         }
         service first {
             run /bin/sh -c "sleep 0.2; touch first; exec /usr/bin/python3 app.py"
+            port {ports}
             dir {dir}
         }
         service second {
             run /bin/sh -c "ls first > seen; exec /usr/bin/python3 app.py"
+            port {ports}
             dir {dir}
             after first
             watch {dir}/watched
@@ -971,10 +979,12 @@ def known_to_ports(io):
     services = """
         service a {
             run /usr/bin/python3 app.py
+            port {ports}
             dir {dir}
         }
         service down {
             run /bin/sh -c "exit 3"
+            port {ports}
             restart {
                 delay 1ms
                 give_up 2
