@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -316,6 +317,26 @@ def fixed_port(io):
         same(load.failed[:3], [])
         assert s.pids() != before
         same(s.describe()["replicas"][0]["port"], port)
+
+
+def port_taken(io):
+    """While somebody else listens on its port, no request goes there; then it starts."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        services = [{"name": "a", "port": port, "port_range": None,
+                     "restart": {"delay": "10ms", "max_delay": "50ms", "give_up": 0}}]
+        with Site(io, services, awaited=False) as s:
+            s.server.wait(lambda: "reason" in s.describe()["replicas"][0])
+            reason = s.describe()["replicas"][0]["reason"]  # whose it is may be hidden from the server
+            same((reason.startswith(f"port {port} is taken by "), s.describe()["ready"]), (True, 0))
+            other.settimeout(0)
+            try:
+                other.accept()
+                raise AssertionError("somebody came")
+            except BlockingIOError:
+                other.close()
+            s.ready()
+            same(s.server.get()[0], 200)
 
 
 def keeps_the_last_good(io):
@@ -1033,6 +1054,7 @@ CASES = [
     ("a change rolls over both replicas without a failed request", rolls),
     ("a restart loses no request, not even those under way", restart_loses_nothing),
     ("on a fixed port requests wait while it is restarted", fixed_port),
+    ("a port that another program has is told, and no request goes there", port_taken, ("epoll",)),
     ("a new version that does not start leaves the last good one", keeps_the_last_good, ("epoll",)),
     ("stop and start are done when they return", stop_and_start, ("epoll",)),
     ("a service that is gone from the configuration is stopped", removed, ("epoll",)),

@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
+#include "net/holder.h"
 #include "services/manage.h"
 
 enum { GONE_MAX = 256, GONE_DAYS = 30 };
@@ -354,11 +355,26 @@ bool ports_can_overlap(const struct service *s)
     return s->port == 0 || s->socket;
 }
 
+/* Where another program listens already this one is not started: a connection that is accepted there
+ * would tell that it is ready, and requests would go to that other one. */
+static uint16_t fixed_port(const struct slot *slot, char *why, size_t cap)
+{
+    const struct managed *m = slot->owner;
+    const struct service *s = &m->version->service;
+    uint16_t port = (uint16_t)(s->port + slot->number);
+    char holder[256] = "";
+    if (s->socket || used_here(m, port) || can_bind(s->host, port))
+        return port;
+    port_holder(s->host, port, holder, sizeof holder);
+    snprintf(why, cap, "port %u is taken by %s", port, holder[0] != '\0' ? holder : "another program");
+    return 0;
+}
+
 uint16_t port_for(const struct slot *slot, uint16_t wanted, char *why, size_t cap)
 {
     const struct service *s = &slot->owner->version->service;
     if (s->port != 0)
-        return (uint16_t)(s->port + slot->number);
+        return fixed_port(slot, why, cap);
     if (s->socket && wanted != 0)
         return wanted; /* the keeper holds it */
     uint16_t port = given_port(slot, wanted);
