@@ -63,7 +63,7 @@ static int print_json(const struct ports_view *v)
 {
     struct buffer b;
     buffer_init(&b, SIZE_MAX);
-    port_json_write(&v->table, &b);
+    port_json_write(&v->table, &b, output_piece);
     return output_put(&b, EXIT_OK);
 }
 

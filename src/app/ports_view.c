@@ -218,9 +218,16 @@ bool output_colours(void)
            (term == NULL || strcmp(term, "dumb") != 0);
 }
 
+void output_piece(struct buffer *b)
+{
+    if (!b->full)
+        (void)fwrite(b->ptr, 1, b->len, stdout); /* the stream remembers an error */
+    b->len = 0;
+}
+
 int output_put(struct buffer *b, int status)
 {
-    bool written = !b->full && (b->len == 0 || fwrite(b->ptr, 1, b->len, stdout) == b->len) &&
+    bool written = !b->full && !ferror(stdout) && (b->len == 0 || fwrite(b->ptr, 1, b->len, stdout) == b->len) &&
                    fflush(stdout) == 0;
     buffer_deinit(b);
     return written ? status : cli_fail("writing: %s", strerror(errno));

@@ -45,6 +45,9 @@ void ports_view_tell_unseen(struct ports_view *);
 unsigned output_columns(void);
 bool output_colours(void);
 
+/* Writes what there is so far, and empties the buffer; output_put tells whether that failed. */
+void output_piece(struct buffer *);
+
 /* Writes and forgets the buffer; an exit status. */
 int output_put(struct buffer *, int status);
 int output_json(json_t *, int status); /* steals the reference */

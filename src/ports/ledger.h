@@ -45,8 +45,10 @@ size_t findings_count(const struct port_table *, enum severity least);
 /* A new reference; the contract (docs/ports.md). */
 json_t *port_json(const struct port_table *);
 
-/* The same as text, indented; without a tree, for tables of many thousand rows. */
-void port_json_write(const struct port_table *, struct buffer *);
+/* The same as text, indented; without a tree, for tables of many thousand rows. `full` (may be NULL)
+ * is called whenever there are PORT_JSON_PIECE bytes, and may take them out of the buffer. */
+enum { PORT_JSON_PIECE = 64 << 10 };
+void port_json_write(const struct port_table *, struct buffer *, void (*full)(struct buffer *));
 
 /* What ledger_look saw, from a process that sees more (the keeper's reader) and back: the contract's
  * members and those that only a judge needs. */

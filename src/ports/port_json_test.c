@@ -15,7 +15,7 @@ static void check_same(const struct port_table *t)
     buffer_init(&rows, 1 << 20);
     CHECK_OK(jsonx_dump_pretty(&tree, json));
     buffer_append_byte(&tree, '\n');
-    port_json_write(t, &rows);
+    port_json_write(t, &rows, NULL);
     CHECK_SLICE(buffer_slice(&rows), buffer_slice(&tree));
     json_decref(json);
     buffer_deinit(&tree);
@@ -59,5 +59,35 @@ TEST("rows written one by one are what the tree gives, empty and full")
     e->is_counted = true;
     e->tried = 9;
     check_same(&t);
+    arena_deinit(&a);
+}
+
+static size_t pieces, taken;
+
+static void take_piece(struct buffer *b)
+{
+    CHECK(b->len >= PORT_JSON_PIECE);
+    pieces++;
+    taken += b->len;
+    buffer_clear(b);
+}
+
+TEST("many rows are handed on in pieces")
+{
+    struct arena a;
+    struct buffer whole, rest;
+    arena_init(&a, 4096);
+    struct port_table t = {.arena = &a};
+    for (unsigned i = 0; i < 2000; i++)
+        table_add(&t)->port = (uint16_t)i;
+    buffer_init(&whole, SIZE_MAX);
+    buffer_init(&rest, 2 * PORT_JSON_PIECE);
+    port_json_write(&t, &whole, NULL);
+    port_json_write(&t, &rest, take_piece);
+    CHECK(!rest.full);
+    CHECK(pieces > 4);
+    CHECK_INT(taken + rest.len, whole.len);
+    buffer_deinit(&whole);
+    buffer_deinit(&rest);
     arena_deinit(&a);
 }

@@ -198,7 +198,7 @@ static void put_entry(struct writer *w, const struct port_entry *e, bool counted
     end(w, '}');
 }
 
-void port_json_write(const struct port_table *t, struct buffer *out)
+void port_json_write(const struct port_table *t, struct buffer *out, void (*full)(struct buffer *))
 {
     struct writer w = {.out = out};
     char time[PORT_TIME_MAX];
@@ -210,6 +210,8 @@ void port_json_write(const struct port_table *t, struct buffer *out)
     for (size_t i = 0; i < t->count; i++) {
         next_item(&w);
         put_entry(&w, &t->entries[i], t->counts_count > 0);
+        if (full != NULL && out->len >= PORT_JSON_PIECE)
+            full(out);
     }
     end(&w, ']');
     end(&w, '}');
