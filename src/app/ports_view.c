@@ -227,7 +227,8 @@ void output_piece(struct buffer *b)
 
 int output_put(struct buffer *b, int status)
 {
-    bool written = !b->full && !ferror(stdout) && (b->len == 0 || fwrite(b->ptr, 1, b->len, stdout) == b->len) &&
+    bool written = !b->full && !ferror(stdout) &&
+                   (b->len == 0 || fwrite(b->ptr, 1, b->len, stdout) == b->len) &&
                    fflush(stdout) == 0;
     buffer_deinit(b);
     return written ? status : cli_fail("writing: %s", strerror(errno));
