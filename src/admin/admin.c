@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/ /ports. Before any of it, the checks that
+ * /load /config/ /id/ /stop /adapt /metrics /pki/ /services/ /ports
+ * /reverse_proxy/upstreams. Before any of it, the checks that
  * keep a web page which a person has open in a browser from talking to the API of their machine: the
  * Host must be the listener's, an Origin must be allowed, no-cors requests and the null origin are
  * refused. Every error is {"error": "…"} with Caddy's status.
@@ -14,6 +15,7 @@
 
 #include "admin/admin_count.h"
 #include "admin/admin_services.h"
+#include "admin/admin_upstreams.h"
 #include "admin/document.h"
 #include "base/log_encode.h"
 #include "base/mem.h"
@@ -595,6 +597,13 @@ static enum err serve_ports(struct exchange *x)
     return answer(x, 200, "application/json", json);
 }
 
+static enum err serve_upstreams(struct exchange *x)
+{
+    if (x->req.method_id != METHOD_GET)
+        return refuse_method(x);
+    return answer_line(x, admin_upstreams(x->arena));
+}
+
 static enum err serve_origins(struct exchange *x)
 {
     if (x->req.method_id != METHOD_GET && x->req.method_id != METHOD_HEAD)
@@ -642,6 +651,7 @@ static const struct {
     {"/metrics", "metrics", serve_fresh_metrics, false, true},
     {"/ports", "ports", serve_ports, false, true},
     {"/ports/origins", "ports", serve_origins, false},
+    {"/reverse_proxy/upstreams", "reverse_proxy", serve_upstreams, false},
     {"/config/", "admin", serve_config, true},
     {"/id/", "admin", serve_id, true},
     {"/pki/", "pki", serve_pki, true, true},

@@ -40,6 +40,7 @@
 #include "net/resolver.h"
 #include "ports/iana.h"
 #include "proxy/health_check.h"
+#include "proxy/proxy.h"
 #include "services/services.h"
 #include "services/supervisor_wire.h"
 #include "version.h"
@@ -303,8 +304,9 @@ static enum err put_metrics(struct buffer *b, struct exchange *x)
         "# TYPE caddy_config_last_reload_successful gauge\n"
         "caddy_config_last_reload_successful %d\n",
         (double)atomic_load(&control.loaded_wall_ns) / 1e9, atomic_load(&control.last_load_ok)));
-    TRY(http_metrics_put(b, x->generation != NULL ? x->generation->metrics
-                                                  : control.generation->metrics));
+    const struct generation *g = x->generation != NULL ? x->generation : control.generation;
+    TRY(http_metrics_put(b, g->metrics));
+    TRY(gateway_metrics_put(b, &g->provision));
     return process_metrics_put(b);
 }
 

@@ -133,6 +133,7 @@ static enum err read_metrics(struct generation *g, const json_t *http)
     }
     if (metrics == NULL || json_is_null(metrics))
         return OK;
+    g->provision.measuring = g->workers;
     return http_metrics_provision(&g->metrics, metrics, g->workers, &g->provision);
 }
 

@@ -177,6 +177,11 @@ void http_metrics_thread(unsigned index)
     this_worker = index;
 }
 
+unsigned http_metrics_worker(void)
+{
+    return this_worker;
+}
+
 /* Only this thread writes it, so a load and a store will do. */
 static inline void add(_Atomic uint64_t *n, uint64_t more)
 {
@@ -285,8 +290,7 @@ enum err meter_run(const struct meter *m, struct exchange *x, const struct handl
 static const char *const method_names[METHODS] = {"OTHER", "GET", "HEAD", "POST", "PUT", "DELETE",
                                                   "OPTIONS", "PATCH", "CONNECT", "TRACE"};
 
-/* A label's value: backslash, quote and line end are escaped. */
-static void put_label(struct buffer *b, const char *name, struct slice value)
+void metrics_put_label(struct buffer *b, const char *name, struct slice value)
 {
     (void)!buffer_append_f(b, "%s=\"", name);
     for (size_t i = 0; i < value.len; i++) {
@@ -378,23 +382,23 @@ static void put_labels(struct buffer *b, const struct total *t, const char *more
     (void)!buffer_append_byte(b, '{');
     if (t->status > 0) {
         snprintf(code, sizeof code, "%d", t->status);
-        put_label(b, "code", slice_from(code));
+        metrics_put_label(b, "code", slice_from(code));
         (void)!buffer_append_byte(b, ',');
     }
-    put_label(b, "handler", t->meter->handler);
+    metrics_put_label(b, "handler", t->meter->handler);
     if (t->meter->metrics->per_host) {
         (void)!buffer_append_byte(b, ',');
-        put_label(b, "host", t->host);
+        metrics_put_label(b, "host", t->host);
     }
     if (t->status > 0) {
         (void)!buffer_append_byte(b, ',');
-        put_label(b, "method", slice_from(method_names[t->method]));
+        metrics_put_label(b, "method", slice_from(method_names[t->method]));
     }
     (void)!buffer_append_byte(b, ',');
-    put_label(b, "server", t->meter->server);
+    metrics_put_label(b, "server", t->meter->server);
     if (more != NULL) {
         (void)!buffer_append_byte(b, ',');
-        put_label(b, "le", slice_from(more));
+        metrics_put_label(b, "le", slice_from(more));
     }
     (void)!BUFFER_PUT(b, "} ");
 }

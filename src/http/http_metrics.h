@@ -23,6 +23,7 @@ void http_metrics_attach(struct http_metrics *, struct http_server *, const json
 
 /* The calling thread counts as worker `index`. */
 void http_metrics_thread(unsigned index);
+unsigned http_metrics_worker(void);
 
 /* Runs the route's first handler, and counts. `rest`: what chain_next goes on with. */
 enum err meter_run(const struct meter *, struct exchange *, const struct handler *first,
@@ -30,6 +31,9 @@ enum err meter_run(const struct meter *, struct exchange *, const struct handler
 
 /* Prometheus text of a configuration's counters; NULL gives nothing. From any thread. */
 enum err http_metrics_put(struct buffer *, const struct http_metrics *);
+
+/* name="value"; backslash, quote and line end are escaped. */
+void metrics_put_label(struct buffer *, const char *name, struct slice value);
 
 /* CPU time, memory, descriptors of this process, and dropped log lines. */
 enum err process_metrics_put(struct buffer *);

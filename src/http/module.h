@@ -14,6 +14,7 @@
 
 struct active_target;
 struct chain;
+struct gateway;
 struct named_route;
 struct pki;
 struct provision;
@@ -61,6 +62,8 @@ struct provision {
     struct slice data_folder; /* where a storage is that names no folder */
     struct pki *pki; /* authorities of our own, certs/pki_app.h; NULL: not read yet */
     struct wanted_name *wanted_names; /* that need a certificate besides those of sites */
+    struct gateway *gateways; /* all of them, proxy/ */
+    unsigned measuring;       /* 0: no metrics are wanted; else so many workers count */
     struct active_target *active_targets; /* upstreams that are asked how they are, proxy/ */
     uint16_t http_port, https_port; /* of the app "http"; 0: not said */
     const json_t *services; /* the app: the gateway's upstreams look for names there; NULL: none */

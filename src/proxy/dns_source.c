@@ -35,6 +35,7 @@ struct dns_source {
     struct slice resolver; /* servers of its own, or empty */
     enum dns_kind kind;
     uint64_t refresh_ns, grace_ns;
+    unsigned measuring;
 };
 
 struct dns_set {
@@ -71,8 +72,10 @@ static void give_set(struct dns_set *s)
 {
     if (s == NULL || --s->refs > 0)
         return;
-    for (uint32_t i = 0; i < s->count; i++)
+    for (uint32_t i = 0; i < s->count; i++) {
+        endpoint_hide(s->endpoints[i]);
         endpoint_unref(s->endpoints[i]);
+    }
     mem_free(s);
 }
 
@@ -176,8 +179,11 @@ static struct dns_set *make_set(const struct dns_source *s, struct slice port,
         struct slice address = address_join(SLICE_NONE, slice_from(t->host), at, arena);
         tell_found(s, t);
         struct endpoint *e = endpoint_ref(address);
-        if (e != NULL)
-            set->endpoints[set->count++] = e;
+        if (e == NULL)
+            continue;
+        endpoint_show(e);
+        endpoint_measure(e, s->measuring);
+        set->endpoints[set->count++] = e;
     }
     return set;
 }
@@ -312,6 +318,7 @@ static const struct upstream_source dns_face = {
 static enum err read_common(struct dns_source *s, const json_t *json, struct provision *p)
 {
     int64_t ns;
+    s->measuring = p->measuring;
     TRY(provision_template(p, json, "name", SLICE(""), &s->name));
     TRY(provision_duration(p, json, "refresh", 0, &ns));
     s->refresh_ns = ns > 0 ? (uint64_t)ns : ns == 0 ? 60 * NS_PER_S : 0;

@@ -134,6 +134,7 @@ struct active_health;
 struct active_target;
 
 struct gateway {
+    struct gateway *next; /* of the generation */
     struct upstream *upstreams;
     struct dial_target *targets; /* one per upstream */
     uint32_t upstreams_count;
@@ -164,6 +165,7 @@ struct gateway {
     uint64_t stream_ns, stream_close_ns;
     uint32_t stream_buffer;
     bool verbose;
+    unsigned measuring; /* as of struct provision */
     struct response_handler *handlers;
     size_t handlers_count;
 };
@@ -188,7 +190,8 @@ struct round {
     struct slice tls_name;       /* when that depends on the request */
     int upstream_requests;       /* as it was chosen */
     unsigned upstream_fails;
-    uint64_t start_ns, attempt_ns, latency_ns, upstream_ns, total_ns;
+    uint64_t start_ns, attempt_ns, connect_ns, latency_ns, upstream_ns,
+        total_ns;
     unsigned tries;
     uint64_t tried[TRIED_MAX]; /* serials of a source's upstreams that failed, the last ones */
 

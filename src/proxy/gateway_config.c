@@ -111,6 +111,8 @@ static enum err read_upstream(struct gateway *g, const json_t *json, unsigned re
     u->endpoint = endpoint_ref(dial);
     if (u->endpoint == NULL)
         return provision_fail(p, "more than %d different upstreams", ENDPOINTS_MAX);
+    endpoint_show(u->endpoint);
+    endpoint_measure(u->endpoint, p->measuring);
     g->upstreams_count++; /* from here on gateway_release lets go of it */
     u->max_requests = n > 0 ? (unsigned)n : request_limit;
     u->max_fails = max_fails;
@@ -362,6 +364,9 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_trusted(g, json, p));
     TRY(read_headers(g, json_object_get(json, "headers"), p));
     TRY(read_rewrite(g, json_object_get(json, "rewrite"), p));
+    g->measuring = p->measuring;
+    g->next = p->gateways;
+    p->gateways = g;
     return read_handlers(g, json_object_get(json, "handle_response"), p);
 }
 
@@ -369,8 +374,10 @@ void gateway_release(void *cfg)
 {
     struct gateway *g = cfg;
     gateway_end_checks(g);
-    for (uint32_t i = 0; i < g->upstreams_count; i++)
+    for (uint32_t i = 0; i < g->upstreams_count; i++) {
+        endpoint_hide(g->upstreams[i].endpoint);
         endpoint_unref(g->upstreams[i].endpoint);
+    }
     field_ops_release(&g->request_ops);
     field_ops_release(&g->response_ops);
 }

@@ -104,6 +104,17 @@ static struct slice fails(const struct round *r, struct arena *a)
     return number(a, r->upstream_fails);
 }
 
+/* From the choice of the upstream until the connection could be written to; of a kept one about 0. */
+static struct slice connect_time(const struct round *r, struct arena *a)
+{
+    return duration(a, r->connect_ns);
+}
+
+static struct slice connect_ms(const struct round *r, struct arena *a)
+{
+    return milliseconds(a, r->connect_ns);
+}
+
 static struct slice latency(const struct round *r, struct arena *a)
 {
     return duration(a, r->latency_ns);
@@ -141,6 +152,8 @@ static const struct {
     {"upstream.requests", requests},
     {"upstream.max_requests", max_requests},
     {"upstream.fails", fails},
+    {"upstream.connect", connect_time},
+    {"upstream.connect_ms", connect_ms},
     {"upstream.latency", latency},
     {"upstream.latency_ms", latency_ms},
     {"upstream.duration", upstream_duration},

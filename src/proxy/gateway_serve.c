@@ -9,6 +9,7 @@
  */
 #include "base/clock.h"
 #include "base/log.h"
+#include "http/http_metrics.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
@@ -52,6 +53,19 @@ static void judge_answer(struct round *r)
         count_failure(r);
     if (h->latency_ns > 0 && r->latency_ns >= h->latency_ns)
         count_failure(r);
+}
+
+static void measure(const struct round *r)
+{
+    struct endpoint *e = r->upstream->endpoint;
+    if (r->g->measuring == 0)
+        return;
+    struct latency *l = atomic_load_explicit(&e->latency, memory_order_acquire);
+    if (l == NULL) { /* a service's: it was there before the metrics */
+        endpoint_measure(e, r->g->measuring);
+        l = atomic_load_explicit(&e->latency, memory_order_acquire);
+    }
+    latency_note(l, http_metrics_worker(), r->latency_ns);
 }
 
 /* --- one attempt --- */
@@ -185,8 +199,11 @@ static void log_round(const struct round *r, enum err e)
 /* From a link to the head of the answer. */
 static enum err ask(struct round *r, bool fresh)
 {
+    uint64_t begin_ns = loop_now_ns(loop_self());
     r->failure = FAILURE_NONE;
-    TRY(gateway_connect(r, fresh));
+    enum err e = gateway_connect(r, fresh);
+    r->connect_ns = loop_now_ns(loop_self()) - begin_ns;
+    TRY(e);
     TRY(r->g->transport->protocol->send(r));
     r->answer = r->g->transport->protocol->begin(r);
     return gateway_await_answer(r);
@@ -234,6 +251,7 @@ static enum err attempt(struct round *r, const struct chain *next)
     r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     log_round(r, e);
     if (e == OK) {
+        measure(r);
         judge_answer(r);
         e = gateway_finish(r, next);
     }

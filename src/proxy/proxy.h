@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/buffer.h"
 #include "http/module.h"
 
 extern const struct module handler_reverse_proxy;
@@ -13,6 +14,9 @@ extern const struct module upstreams_service, upstreams_multi, upstreams_a, upst
 extern const struct module policy_random, policy_random_choose, policy_least_conn,
     policy_round_robin, policy_weighted_round_robin, policy_first, policy_ip_hash,
     policy_client_ip_hash, policy_uri_hash, policy_query, policy_header, policy_cookie;
+
+/* What Prometheus is told of a configuration's upstreams; on any thread that holds it. */
+enum err gateway_metrics_put(struct buffer *, const struct provision *);
 
 /* On a worker's thread: a generation is not the newest any more, or (NULL) the worker drains. Its
  * tunnels end, at once or after their stream_close_delay. */

@@ -35,7 +35,10 @@ static struct endpoint *endpoint_of(const struct service *s, uint16_t port)
     bool v6 = slice_find(s->host, ':') != SIZE_MAX;
     int len = snprintf(name, sizeof name, "%s" SLICE_FMT "%s:%u", v6 ? "[" : "", SLICE_ARG(s->host),
                        v6 ? "]" : "", port);
-    return endpoint_ref(slice_of(name, (size_t)len));
+    struct endpoint *e = endpoint_ref(slice_of(name, (size_t)len));
+    if (e != NULL)
+        endpoint_show(e);
+    return e;
 }
 
 static struct program *make(struct slot *slot, uint16_t port)
@@ -74,8 +77,10 @@ static void free_when_over(struct program *p)
     timer_stop(&p->drain);
     if (p->pidfd >= 0)
         close(p->pidfd);
-    if (p->endpoint != NULL)
+    if (p->endpoint != NULL) {
+        endpoint_hide(p->endpoint);
         endpoint_unref(p->endpoint);
+    }
     version_unref(p->version);
     mem_free(p);
     overseer_settle();

@@ -17,6 +17,8 @@ static struct {
     struct endpoint **slots;
     uint32_t slots_count;
     uint64_t serial;
+    unsigned measured;
+    _Atomic(struct latency *) other; /* once made it stays */
 } registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Under the lock. */
@@ -81,6 +83,7 @@ void endpoint_unref(struct endpoint *e)
     if (last) {
         map_remove(&registry.names, e->name);
         registry.slots[e->index] = NULL;
+        registry.measured -= e->latency != NULL && e->latency != registry.other;
         if (registry.names.count == 0) {
             map_deinit(&registry.names);
             mem_free(registry.slots);
@@ -92,9 +95,51 @@ void endpoint_unref(struct endpoint *e)
     if (!last)
         return;
     pthread_mutex_destroy(&e->lock);
+    if (e->latency != registry.other)
+        latency_free(e->latency);
     mem_free(e->expiries);
     mem_free((void *)(uintptr_t)e->name.ptr);
     mem_free(e);
+}
+
+void endpoint_show(struct endpoint *e)
+{
+    atomic_fetch_add_explicit(&e->shown, 1, memory_order_relaxed);
+}
+
+void endpoint_hide(struct endpoint *e)
+{
+    atomic_fetch_sub_explicit(&e->shown, 1, memory_order_relaxed);
+}
+
+void endpoint_measure(struct endpoint *e, unsigned workers)
+{
+    if (workers == 0 || atomic_load_explicit(&e->latency, memory_order_relaxed) != NULL)
+        return;
+    pthread_mutex_lock(&registry.lock);
+    bool own = registry.measured < ENDPOINTS_MEASURED;
+    if (!own && registry.other == NULL)
+        registry.other = latency_create(workers);
+    if (e->latency == NULL) {
+        struct latency *l = own ? latency_create(workers) : registry.other;
+        registry.measured += own;
+        atomic_store_explicit(&e->latency, l, memory_order_release);
+    }
+    pthread_mutex_unlock(&registry.lock);
+}
+
+struct latency *endpoints_other_latency(void)
+{
+    return registry.other;
+}
+
+void endpoints_each(void (*each)(const struct endpoint *, void *arg), void *arg)
+{
+    pthread_mutex_lock(&registry.lock);
+    for (uint32_t i = 0; i < registry.slots_count; i++)
+        if (registry.slots[i] != NULL)
+            each(registry.slots[i], arg);
+    pthread_mutex_unlock(&registry.lock);
 }
 
 /* Under the ring's lock. Expiries of different durations may stand in any order: what is stuck

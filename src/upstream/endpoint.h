@@ -10,10 +10,12 @@
 #include <stdatomic.h>
 
 #include "base/slice.h"
+#include "upstream/latency.h"
 
 enum {
     ENDPOINT_FAILS_MAX = 1024, /* failures remembered at once; older ones are forgotten first */
     ENDPOINTS_MAX = 65536,
+    ENDPOINTS_MEASURED = 256, /* that have a histogram of their own */
 };
 
 struct endpoint {
@@ -27,6 +29,8 @@ struct endpoint {
     atomic_bool leaving; /* no new requests: idle connections are closed, it may wait for that */
     atomic_int waiting; /* requests that wait for one, within a limit */
     atomic_uint fails; /* may count some that have expired: endpoint_fails looks */
+    atomic_int shown; /* how many gateways and the like have it as an upstream, to be told of */
+    _Atomic(struct latency *) latency; /* NULL: it is not measured */
     pthread_mutex_t lock; /* of the ring */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
     unsigned first;
@@ -36,6 +40,19 @@ struct endpoint {
 struct endpoint *endpoint_ref(struct slice name);
 void endpoint_hold(struct endpoint *); /* one more reference to what is held already */
 void endpoint_unref(struct endpoint *);
+
+/* Somebody has it as an upstream, from show to hide, each with a reference of his own. */
+void endpoint_show(struct endpoint *);
+void endpoint_hide(struct endpoint *);
+
+/* Its latency is measured by that many threads from now on; none: it is not. */
+void endpoint_measure(struct endpoint *, unsigned workers);
+
+/* What endpoints beyond ENDPOINTS_MEASURED share; NULL before there was one. */
+struct latency *endpoints_other_latency(void);
+
+/* All there are, in no order; under the registry's lock. */
+void endpoints_each(void (*each)(const struct endpoint *, void *arg), void *arg);
 
 /* Remembers a failure until then. */
 void endpoint_fail(struct endpoint *, uint64_t now_ns, uint64_t until_ns);

@@ -50,6 +50,47 @@ TEST("failures are forgotten one by one, whatever their order")
     endpoint_unref(e);
 }
 
+static void count_shown(const struct endpoint *e, void *arg)
+{
+    *(int *)arg += atomic_load(&e->shown) > 0;
+}
+
+TEST("endpoints are told of while somebody shows them, and so many are measured by themselves")
+{
+    static struct endpoint *list[ENDPOINTS_MEASURED + 3];
+    int shown = 0, own = 0;
+    struct latency_sum sum = {0};
+    for (int i = 0; i < ENDPOINTS_MEASURED + 3; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "m%d", i);
+        list[i] = endpoint_ref(slice_from(name));
+        endpoint_measure(list[i], 2);
+        own += list[i]->latency != endpoints_other_latency();
+    }
+    CHECK_INT(own, ENDPOINTS_MEASURED);
+    endpoint_show(list[0]);
+    endpoint_show(list[0]);
+    endpoint_show(list[1]);
+    endpoint_hide(list[0]);
+    endpoints_each(count_shown, &shown);
+    CHECK_INT(shown, 2);
+    latency_note(list[5]->latency, 0, 500000);
+    latency_note(list[5]->latency, 1, 500001);
+    latency_note(list[5]->latency, 1, UINT64_C(99000000000));
+    latency_add_up(list[5]->latency, &sum);
+    CHECK_INT(sum.at[0], 1);
+    CHECK_INT(sum.at[1], 1);
+    CHECK_INT(sum.at[LATENCY_BOUNDS], 1);
+    CHECK_INT(sum.count, 3);
+    CHECK_INT(sum.total_ns, 99001000001);
+    for (int i = 0; i < ENDPOINTS_MEASURED + 3; i++)
+        endpoint_unref(list[i]);
+    struct endpoint *again = endpoint_ref(SLICE("again"));
+    endpoint_measure(again, 2);
+    CHECK(again->latency != endpoints_other_latency());
+    endpoint_unref(again);
+}
+
 struct three {
     struct upstream items[3];
     struct upstream_set set;
