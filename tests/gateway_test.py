@@ -21,7 +21,7 @@ import time
 import zlib
 
 sys.dont_write_bytecode = True
-from server import free_port  # noqa: E402 (beside this file)
+from server import fenced, free_port  # noqa: E402 (beside this file)
 
 PORTICO = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -160,10 +160,10 @@ class Server:
             time.sleep(0.02)
 
     def document(self, routes, **server):
-        return {"admin": {"listen": f"localhost:{self.admin}"},
-                "logging": {"logs": {"default": {"level": "DEBUG"}}},
-                "apps": {"http": {"servers": {"s": {"listen": [f"127.0.0.1:{self.port}"],
-                                                    "routes": routes, **server}}}}}
+        return fenced({"admin": {"listen": f"localhost:{self.admin}"},
+                       "logging": {"logs": {"default": {"level": "DEBUG"}}},
+                       "apps": {"http": {"servers": {"s": {"listen": [f"127.0.0.1:{self.port}"],
+                                                           "routes": routes, **server}}}}})
 
     def load(self, document):
         c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)

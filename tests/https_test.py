@@ -18,7 +18,7 @@ import time
 import urllib.request
 
 sys.dont_write_bytecode = True
-from server import Skip, free_port, run_cases, same  # noqa: E402 (beside this file)
+from server import SANDBOX, Skip, free_port, run_cases, same  # noqa: E402 (beside this file)
 
 PORTICO = sys.argv[1]
 KEYS = tempfile.TemporaryDirectory(prefix="portico-https-keys-")
@@ -88,7 +88,7 @@ class Site:
 
     def caddyfile(self, text):
         return ("{\n\tadmin localhost:ADMIN\n\thttp_port HTTP\n\thttps_port HTTPS\n"
-                f"\tskip_install_trust\n{self.options}\n}}\n" + text)
+                f"\tskip_install_trust\n{self.options}\n" + "\tsandbox on\n" * SANDBOX + "}\n" + text)
 
     def fill(self, text):
         for k, v in self.ports.items():

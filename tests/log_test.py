@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-from server import Skip, free_port, run_cases, same
+from server import Skip, fenced, free_port, run_cases, same
 
 PORTICO = sys.argv[1]
 # A disk that the whole machine writes to may stop a log thread for longer than its queue lasts.
@@ -45,8 +45,8 @@ class Server:
     def document(self, logging, logs=None):
         server = {"listen": [f"127.0.0.1:{self.port}"], "routes": self.routes,
                   "logs": {} if logs is None else logs}
-        return {"admin": {"listen": f"localhost:{self.admin}"}, "logging": logging,
-                "apps": {"http": {"servers": {"srv0": server}, **self.more}}}
+        return fenced({"admin": {"listen": f"localhost:{self.admin}"}, "logging": logging,
+                       "apps": {"http": {"servers": {"srv0": server}, **self.more}}})
 
     def write(self, document):
         with open(self.file, "w", encoding="utf-8") as f:

@@ -18,6 +18,15 @@ BACK_ENDS = ("epoll", "uring")
 # Each server in its sandbox. The tracer by which leaks are looked for at the end is refused there, as it
 # should be.
 SANDBOX = os.environ.get("PORTICO_TEST_SANDBOX") == "1"
+if SANDBOX:
+    os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+
+
+def fenced(document):
+    """With the sandbox, where it is asked for."""
+    return {**document, "portico": {"sandbox": True, **document.get("portico", {})}} if SANDBOX else document
+
+
 
 
 def free_port():
@@ -59,10 +68,10 @@ class Server:
                 "routes": routes or [{"handle": [{"handler": "static_response", "body": body}]}],
                 **(members or {})}}, **http}, **(apps or {})}, **(top or {})}
         if SANDBOX:
-            self.document["portico"] = {"sandbox": True, **self.document.get("portico", {})}
+            self.document = fenced(self.document)
             environment = dict(environment or {})
-            leaks = environment.get("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", ""))
-            environment["ASAN_OPTIONS"] = leaks + ":detect_leaks=0"
+            if "ASAN_OPTIONS" in environment:
+                environment["ASAN_OPTIONS"] += ":detect_leaks=0"
         with open(self.file, "w", encoding="utf-8") as f:
             json.dump(self.document, f)
         self.log = open(f"{self.folder.name}/log", "w+b")
@@ -90,7 +99,7 @@ class Server:
         c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
         fields = {"Host": f"localhost:{self.admin}", **(headers or {})}
         if SANDBOX and (method, path) == ("POST", "/load") and isinstance(value, dict):
-            value = {**value, "portico": {"sandbox": True, **value.get("portico", {})}}
+            value = fenced(value)
         if value is not None:
             fields.setdefault("Content-Type", "application/json")
         try:
