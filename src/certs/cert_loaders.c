@@ -100,18 +100,40 @@ static enum err provision_files(void *cfg, const json_t *json, struct provision 
     return read_pairs(cfg, json, true, p);
 }
 
+typedef enum err pair_reader(struct provision *, struct slice name, struct slice *text);
+
+/* What was read lives as long as it takes: a credential has copies of its own. */
+static enum err load_pair(struct loaded_credentials *loaded, const struct pair *pair,
+                          pair_reader *read, struct provision *p)
+{
+    struct arena scratch, *lasting = p->arena;
+    struct slice chain, key = SLICE_NONE;
+    arena_init(&scratch, 4096);
+    p->arena = &scratch;
+    enum err e = read(p, pair->certificate, &chain);
+    if (e == OK)
+        e = read(p, pair->key, &key);
+    if (e == OK)
+        e = add(loaded, pair, chain, key, arena_str(&scratch, pair->certificate), p);
+    if (key.len > 0)
+        explicit_bzero((char *)(uintptr_t)key.ptr, key.len);
+    p->arena = lasting;
+    arena_deinit(&scratch);
+    return e;
+}
+
+static enum err load_pairs(struct loaded_credentials *loaded, const struct pairs *pairs,
+                           pair_reader *read, struct provision *p)
+{
+    for (size_t i = 0; i < pairs->count; i++)
+        TRY(load_pair(loaded, &pairs->all[i], read, p));
+    return OK;
+}
+
 static enum err load_from_files(const void *cfg, struct provision *p,
                                 struct loaded_credentials *loaded)
 {
-    const struct pairs *pairs = cfg;
-    struct slice chain, key;
-    for (size_t i = 0; i < pairs->count; i++) {
-        const struct pair *pair = &pairs->all[i];
-        TRY(cert_file_read(p, pair->certificate, &chain));
-        TRY(cert_file_read(p, pair->key, &key));
-        TRY(add(loaded, pair, chain, key, arena_str(p->arena, pair->certificate), p));
-    }
-    return OK;
+    return load_pairs(loaded, cfg, cert_file_read, p);
 }
 
 static enum err provision_pem(void *cfg, const json_t *json, struct provision *p)
@@ -138,18 +160,15 @@ static enum err provision_storage(void *cfg, const json_t *json, struct provisio
     return read_pairs(cfg, json_object_get(json, "pairs"), true, p);
 }
 
+static enum err read_stored(struct provision *p, struct slice key, struct slice *text)
+{
+    return cert_stored_read(p, p->storage, key, text);
+}
+
 static enum err load_from_storage(const void *cfg, struct provision *p,
                                   struct loaded_credentials *loaded)
 {
-    const struct pairs *pairs = cfg;
-    struct slice chain, key;
-    for (size_t i = 0; i < pairs->count; i++) {
-        const struct pair *pair = &pairs->all[i];
-        TRY(cert_stored_read(p, p->storage, pair->certificate, &chain));
-        TRY(cert_stored_read(p, p->storage, pair->key, &key));
-        TRY(add(loaded, pair, chain, key, arena_str(p->arena, pair->certificate), p));
-    }
-    return OK;
+    return load_pairs(loaded, cfg, read_stored, p);
 }
 
 /* --- folders --- */

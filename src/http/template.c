@@ -86,6 +86,9 @@ void template_compile(struct template *t, struct slice text, struct arena *arena
 {
     struct compiler c = {t, arena, 0};
     *t = (struct template){.text = arena_copy(arena, text)};
+    t->constant = slice_find(text, '{') == SIZE_MAX && slice_find(text, '}') == SIZE_MAX;
+    if (t->constant) /* as most are: they need no parts */
+        return;
     cut_parts(&c, t->text);
     bool names = false;
     for (unsigned i = 0; i < t->count; i++)

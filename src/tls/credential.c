@@ -29,7 +29,7 @@
 
 enum {
     DECODED_MAX = 2048,
-    ARENA_CHUNK = 1024,
+    ARENA_CHUNK = 512, /* for names and such; the texts have their own place */
     CHAIN_MAX = 32,
 };
 
@@ -63,8 +63,11 @@ static struct credential *with_body(struct credential_body *b, struct slice stap
 
 static void copy_spec(struct credential_body *b, const struct credential_spec *spec)
 {
-    b->chain_pem = arena_copy(&b->arena, spec->chain_pem);
-    b->key_pem = arena_copy(&b->arena, spec->key_pem);
+    char *texts = arena_alloc(&b->arena, spec->chain_pem.len + spec->key_pem.len);
+    memcpy(texts, spec->chain_pem.ptr, spec->chain_pem.len);
+    memcpy(texts + spec->chain_pem.len, spec->key_pem.ptr, spec->key_pem.len);
+    b->chain_pem = slice_of(texts, spec->chain_pem.len);
+    b->key_pem = slice_of(texts + spec->chain_pem.len, spec->key_pem.len);
     if (spec->tags_count > 0)
         b->tags = ARENA_ARRAY(&b->arena, struct slice, spec->tags_count);
     b->tags_count = spec->tags_count;
