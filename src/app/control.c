@@ -203,6 +203,7 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
         keeper_link_tell(KEEPER_READY, 0, e == OK ? "" : error);
     if (!first && e == OK)
         save();
+    mem_give_back(); /* what adapting took */
     if (control.reload_asked || control.stop_asked)
         loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)

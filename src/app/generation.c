@@ -277,6 +277,7 @@ void generation_free(struct generation *g)
 static void on_freed(struct mail *m)
 {
     generation_free(CONTAINER_OF(m, struct generation, freed));
+    mem_give_back();
 }
 
 void generation_keep(struct generation *g)

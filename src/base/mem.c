@@ -5,6 +5,7 @@
  */
 #include "base/mem.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -44,4 +45,11 @@ void *mem_resize(void *old, size_t count, size_t size)
 void mem_free(void *p)
 {
     free(p);
+}
+
+void mem_give_back(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

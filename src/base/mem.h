@@ -16,3 +16,6 @@ void *mem_resize(void *old, size_t count, size_t size) __attribute__((returns_no
 void mem_free(void *);
 
 #define NEW(type) ((type *)mem_zalloc(sizeof(type)))
+
+/* Gives the kernel back what was freed in between: after something large that is done seldom. */
+void mem_give_back(void);
