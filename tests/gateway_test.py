@@ -1245,7 +1245,7 @@ def refused(s):
                           ({"transport": {"protocol": "http", "nonsense": 1}}, "nonsense"),
                           ({"health_checks": {"active": {"uri": "/", "nonsense": 1}}}, "nonsense"),
                           ({"health_checks": {"active": {"uri": "/"}}, "transport": {"protocol": "fastcgi"}},
-                           "active health checks over another transport"),
+                           "active health checks of the transport"),
                           ({"health_checks": {"active": {"uri": "/", "expect_body": "(?=a)"}}}, "look-around"),
                           ({"health_checks": {"active": {"uri": "/", "headers": {"X": "a"}}}}, "arrays of strings"),
                           ({"dynamic_upstreams": {"source": "nope"}}, "nope"),

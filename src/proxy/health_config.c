@@ -169,12 +169,8 @@ enum err gateway_read_active(struct gateway *g, const json_t *json, struct provi
     TRY(read_verdict(h, json, p));
     if (path.len > 0)
         LOG(LOG_WARN, LOGGER, "the 'path' option is deprecated, please use 'uri' instead!");
-    if (path.len == 0 && uri.len == 0 && port == 0)
-        return OK;
-    if (g->transport->protocol != &protocol_http)
-        return provision_fail(p, "active health checks over another transport than \"http\" are "
-                              "not supported yet");
-    g->active = h;
+    if (path.len > 0 || uri.len > 0 || port > 0)
+        g->active = h;
     return OK;
 }
 
