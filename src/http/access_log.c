@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "base/mem.h"
 #include "http/tls_placeholder.h"
 
 enum { HOST_MAX = 256, NAMES_MAX = 16, REQUEST_FIELDS = 10 };
@@ -453,16 +454,20 @@ static bool wanted_by_any(const struct access_names *names, enum log_level level
     return false;
 }
 
-void access_log_end(const struct access_log *l, struct exchange *x, const struct access_entry *e,
-                    int status)
+/* Where in a line's fields stands what is known at the end only. */
+enum { AT_READ = 1, AT_DURATION = 3, AT_SIZE = 4 };
+
+/* A line as it would be now; `request` has room for REQUEST_FIELDS. False: nobody wants it. */
+static bool make_line(const struct access_log *l, struct exchange *x, const struct access_entry *e,
+                      int status, struct log_field *request, struct log_event *event,
+                      struct access_names *names)
 {
-    struct log_field request[REQUEST_FIELDS];
     enum log_level level = status >= 500 ? LOG_ERROR : LOG_INFO;
     if (is_skipped(x))
-        return;
-    struct access_names names = names_for(l, x, x->req.host);
-    if (!wanted_by_any(&names, level))
-        return;
+        return false;
+    *names = names_for(l, x, x->req.host);
+    if (!wanted_by_any(names, level))
+        return false;
     struct log_field *fields = arena_alloc(x->arena, (7 + x->log_extra_count) * sizeof *fields);
     size_t n = 0;
     fields[n++] = LOG_GROUP("request", request, put_request(request, x, e, l->credentials));
@@ -474,13 +479,92 @@ void access_log_end(const struct access_log *l, struct exchange *x, const struct
     fields[n++] = put_header("resp_headers", &x->res.fields, false, l->credentials, x->arena);
     for (uint32_t i = 0; i < x->log_extra_count; i++)
         fields[n++] = x->log_extra[i];
-    struct log_event event = {.level = level, .wall_ns = clock_wall_ns(),
-                              .message = SLICE("handled request"), .fields = fields, .count = n,
-                              .file = __FILE__, .function = __func__, .line = __LINE__};
-    for (size_t i = 0; i < names.count; i++) {
-        event.logger = names.loggers[i]->access_name;
-        log_target_put(&names.loggers[i]->access, &event);
+    *event = (struct log_event){.level = level, .message = SLICE("handled request"),
+                                .fields = fields, .count = n,
+                                .file = __FILE__, .function = __func__, .line = __LINE__};
+    return true;
+}
+
+static void put_line(struct log_event *event, const struct access_names *names)
+{
+    event->wall_ns = clock_wall_ns();
+    for (size_t i = 0; i < names->count; i++) {
+        event->logger = names->loggers[i]->access_name;
+        log_target_put(&names->loggers[i]->access, event);
     }
+}
+
+void access_log_end(const struct access_log *l, struct exchange *x, const struct access_entry *e,
+                    int status)
+{
+    struct log_field request[REQUEST_FIELDS];
+    struct log_event event;
+    struct access_names names;
+    if (make_line(l, x, e, status, request, &event, &names))
+        put_line(&event, &names);
+}
+
+/* --- lines that are ended later --- */
+
+struct access_later {
+    struct arena arena;
+    struct access_names names;
+    struct log_event event;
+    struct log_field *fields;
+    uint64_t start_ns;
+};
+
+/* Groups are no deeper than "headers" in "request". */
+static struct log_field *copy_fields(struct arena *a, const struct log_field *from, size_t count)
+{
+    struct log_field *to = ARENA_ARRAY(a, struct log_field, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        to[i] = from[i];
+        to[i].key = arena_copy(a, from[i].key);
+        if (from[i].kind == LOG_STRING || from[i].kind == LOG_JSON) {
+            to[i].text = arena_copy(a, from[i].text);
+        } else if (from[i].kind == LOG_OBJECT) {
+            to[i].object.fields = copy_fields(a, from[i].object.fields, from[i].object.count);
+        } else if (from[i].kind == LOG_STRINGS) {
+            struct slice *items = ARENA_ARRAY(a, struct slice, from[i].strings.count + 1);
+            for (size_t k = 0; k < from[i].strings.count; k++)
+                items[k] = arena_copy(a, from[i].strings.items[k]);
+            to[i].strings.items = items;
+        }
+    }
+    return to;
+}
+
+struct access_later *access_log_later(const struct access_log *l, struct exchange *x,
+                                      const struct access_entry *e, int status)
+{
+    struct log_field request[REQUEST_FIELDS];
+    struct log_event event;
+    struct access_names names;
+    if (!make_line(l, x, e, status, request, &event, &names))
+        return NULL;
+    struct access_later *later = NEW(struct access_later);
+    arena_init(&later->arena, 2048);
+    later->names = names;
+    const struct access_logger **loggers = ARENA_ARRAY(&later->arena, const struct access_logger *,
+                                                       names.count + 1);
+    memcpy(loggers, names.loggers, names.count * sizeof *loggers);
+    later->names.loggers = loggers;
+    later->fields = copy_fields(&later->arena, event.fields, event.count);
+    later->event = event;
+    later->event.fields = later->fields;
+    later->start_ns = x->start_ns;
+    return later;
+}
+
+void access_later_end(struct access_later *later, uint64_t from_client, uint64_t to_client)
+{
+    later->fields[AT_READ].number += (int64_t)from_client;
+    later->fields[AT_DURATION].number = (int64_t)(clock_mono_ns() - later->start_ns);
+    later->fields[AT_SIZE].number += (int64_t)to_client;
+    put_line(&later->event, &later->names);
+    arena_deinit(&later->arena);
+    mem_free(later);
 }
 
 void access_log_error(const struct access_log *l, struct exchange *x, enum log_level level,

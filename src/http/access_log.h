@@ -23,6 +23,13 @@ struct access_entry *access_log_begin(const struct access_log *, struct exchange
 void access_log_end(const struct access_log *, struct exchange *, const struct access_entry *,
                     int status);
 
+/* The same for what goes on behind the exchange's end: the line is kept, as it is now, and written by
+ * access_later_end, which frees it, with the bytes from and to the client that were added. The
+ * configuration must live until then. NULL when there is no line to write. */
+struct access_later *access_log_later(const struct access_log *, struct exchange *,
+                                      const struct access_entry *, int status);
+void access_later_end(struct access_later *, uint64_t from_client, uint64_t to_client);
+
 /* The error line of a failed request, under "http.log.error" or the names that belong to its host;
  * `log` may be NULL. The request's fields are those of now. */
 void access_log_error(const struct access_log *, struct exchange *, enum log_level,

@@ -57,6 +57,16 @@ struct response {
 };
 
 /* What the protocol below an exchange provides (wire/h1, later h2). */
+/* A connection that goes on as bare bytes when its exchange has ended: a tunnel. In the memory of who
+ * has it. */
+struct takeover {
+    struct stream *stream;            /* the connection's, until let_go */
+    void (*hurry)(struct takeover *); /* the holder's: it is to end now; it ends later */
+    void (*let_go)(struct takeover *); /* the carrier's: closes the connection; off it, none armed */
+    void *carrier;
+    struct access_later *log; /* http/access_log.h: a line that the holder ends; NULL: none */
+};
+
 struct carrier_type {
     /* Up to `cap` bytes of the body; *n = 0 at its end. May wait. ERR_CLOSED, ERR_TIMEOUT,
      * ERR_INVALID (malformed chunk: the exchange has status 400), ERR_LIMIT. */
@@ -67,6 +77,10 @@ struct carrier_type {
      * ERR_UNSUPPORTED where there is no such thing. The caller has the stream until it returns
      * from its handler; the wire closes the connection then. */
     enum err (*take_over)(struct exchange *, struct stream **, struct slice *already_read);
+    /* The same for longer: once the exchange has ended, the stream is the holder's, who waits for it
+     * without a fiber if it likes. Nothing may wait between the handler's return and the exchange's
+     * end hooks. NULL where the carrier cannot do that. */
+    enum err (*keep)(struct exchange *, struct takeover *, struct slice *already_read);
     /* Bytes of the body that have come already; a read of so many does not wait. */
     size_t (*body_ready)(struct exchange *);
     /* While on, the client's leaving cancels the exchange's fiber with ERR_CLOSED. Nothing else may
@@ -151,6 +165,7 @@ struct exchange {
     int64_t start_wall_ns;
     char uuid[37];         /* {http.request.uuid}, made at first use; "" before */
     bool close_after;      /* do not keep the connection */
+    struct takeover *taken; /* goes on behind the exchange's end; NULL: nothing does */
     bool log_skip;
     struct slice log_user; /* user_id of the access log */
     struct exchange_hook *hooks;

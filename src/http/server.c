@@ -235,5 +235,8 @@ void http_server_serve(const struct http_server *s, struct exchange *x)
     if (entry == NULL)
         return;
     int status = left && (e == ERR_CLOSED || e == ERR_CANCELLED) ? 499 : x->res.status;
-    access_log_end(s->logs, x, entry, unhandled && e == OK ? 0 : status);
+    if (x->taken != NULL)
+        x->taken->log = access_log_later(s->logs, x, entry, status);
+    else
+        access_log_end(s->logs, x, entry, unhandled && e == OK ? 0 : status);
 }

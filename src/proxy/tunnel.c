@@ -1,46 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Upgraded connections: after a 101 the two streams are joined, a fiber for each direction. A
- * direction reads only when what it read last has been taken, so that a slow side slows the other;
- * while nothing comes it owns no buffer. When one side says its end, the other is told and has some
- * seconds to finish what it is saying.
+ * Upgraded connections: after a 101 the two streams are joined. When one side says its end, the other
+ * is told and has some seconds to finish what it is saying. HTTP/1's go on without their exchange
+ * (tunnel_kept.c). Those in a stream of HTTP/2 have a fiber for each direction; while nothing comes it
+ * owns no buffer.
  *
  * A tunnel lives longer than the configuration that made it only for stream_close_delay. Then, as at
  * a drain, WebSockets are told 1001 (going away) on both sides (RFC 6455 §5.5.1) and all are cut.
  */
+#include "proxy/tunnel.h"
+
 #include <stdio.h>
 #include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "loop/await.h"
-#include "proxy/gateway.h"
-#include "tls/stream.h"
 #include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
-#define FAREWELL_NS (5 * NS_PER_S) /* for the second direction, once the first has ended */
-
-struct tunnel {
-    struct list node;
-    const struct generation *generation;
-    struct timer timer;
-    struct fiber *down_fiber, *up_fiber; /* NULL: has ended */
-    struct waiter *waiter;               /* of the first, for the end of the second */
-    uint64_t close_delay_ns;
-    struct stream *client, *upstream;
-    bool websocket, going;
-};
 
 static _Thread_local struct list tunnels;
 
-static void cut(struct tunnel *t)
-{
-    if (t->down_fiber != NULL)
-        fiber_cancel(t->down_fiber, ERR_CLOSED);
-    if (t->up_fiber != NULL)
-        fiber_cancel(t->up_fiber, ERR_CLOSED);
-}
+/* --- all of a worker's --- */
 
 /* A WebSocket's Close frame with 1001; a client's (towards the upstream) is masked. */
 static void say_going_away(struct stream *to, bool masked)
@@ -57,22 +39,22 @@ static void say_going_away(struct stream *to, bool masked)
     stream_send_now(to, slice_of((const char *)frame, len));
 }
 
-static void end_now(struct tunnel *t)
+void tunnel_end_now(struct tunnel *t)
 {
     if (t->going && t->websocket) {
         if (t->client != NULL)
             say_going_away(t->client, false);
         say_going_away(t->upstream, true);
     }
-    cut(t);
+    t->cut(t);
 }
 
 static void on_timer(struct timer *timer)
 {
-    end_now(CONTAINER_OF(timer, struct tunnel, timer));
+    tunnel_end_now(CONTAINER_OF(timer, struct tunnel, timer));
 }
 
-static void end_within(struct tunnel *t, uint64_t ns)
+void tunnel_end_within(struct tunnel *t, uint64_t ns)
 {
     uint64_t deadline = loop_now_ns(loop_self()) + ns;
     if (!timer_running(&t->timer) || t->timer.deadline_ns > deadline)
@@ -90,14 +72,40 @@ void tunnels_retire(const struct generation *g)
             continue;
         t->going = true;
         if (t->close_delay_ns > 0)
-            end_within(t, t->close_delay_ns);
+            tunnel_end_within(t, t->close_delay_ns);
         else
-            end_now(t);
+            tunnel_end_now(t);
     }
 }
 
-/* What can be read now goes over, as long as there is more. */
-static enum err move(struct stream *from, struct stream *to, char *buf, bool *end)
+static bool is_websocket(const struct round *r)
+{
+    return slice_eq_nocase(r->x->req.upgrade, SLICE("websocket"));
+}
+
+void tunnel_begin(struct tunnel *t, const struct round *r)
+{
+    t->generation = r->x->generation;
+    t->close_delay_ns = r->g->stream_close_ns;
+    t->websocket = is_websocket(r);
+    t->start_ns = clock_mono_ns();
+    timer_init(&t->timer, on_timer);
+    if (tunnels.next == NULL)
+        list_init(&tunnels);
+    list_append(&tunnels, &t->node);
+    if (r->g->stream_ns > 0)
+        tunnel_end_within(t, r->g->stream_ns);
+}
+
+void tunnel_end(struct tunnel *t)
+{
+    timer_stop(&t->timer);
+    list_remove(&t->node);
+}
+
+/* --- bytes --- */
+
+static enum err move(struct stream *from, struct stream *to, char *buf, bool *end, uint64_t *moved)
 {
     for (;;) {
         size_t n, sent;
@@ -110,91 +118,125 @@ static enum err move(struct stream *from, struct stream *to, char *buf, bool *en
             return OK;
         struct iovec part = {buf, n};
         TRY(stream_send(to, &part, 1, 0, 0, &sent));
+        *moved += n;
         if (n < IOBUF_SIZE / 2)
             return OK;
     }
 }
 
-static enum err pump(struct stream *from, struct stream *to)
+enum err tunnel_move(struct stream *from, struct stream *to, bool *end, uint64_t *n)
 {
-    bool end = false;
-    while (!end) {
-        TRY(stream_await_readable(from, 0));
-        char *buf = iobuf_take();
-        enum err e = move(from, to, buf, &end);
-        iobuf_give(buf);
-        TRY(e);
-    }
-    stream_shutdown(to);
-    return OK;
+    char *buf = iobuf_take();
+    enum err e = move(from, to, buf, end, n);
+    iobuf_give(buf);
+    return e;
 }
 
-/* One direction is over: the other is cut after an error, and hurried after an end. */
-static void direction_ended(struct tunnel *t, enum err e)
-{
-    if (e != OK)
-        cut(t);
-    else
-        end_within(t, FAREWELL_NS);
-}
-
-static void up_main(void *arg)
-{
-    struct tunnel *t = arg;
-    t->up_fiber = fiber_self();
-    enum err e = pump(t->client, t->upstream);
-    t->up_fiber = NULL;
-    direction_ended(t, e);
-    if (t->waiter != NULL)
-        waiter_wake(t->waiter, OK);
-}
-
-static void start_up(void *arg)
-{
-    struct tunnel *t = arg;
-    if (fiber_start(loop_self(), up_main, t) != OK)
-        t->down_fiber = NULL;
-}
-
-static void run(struct tunnel *t)
-{
-    struct waiter waiter;
-    await_on_loop(start_up, t);
-    if (t->down_fiber == NULL) /* no fiber is to be had */
-        return;
-    enum err e = pump(t->upstream, t->client);
-    t->down_fiber = NULL;
-    direction_ended(t, e);
-    if (t->up_fiber == NULL)
-        return;
-    waiter_init(&waiter);
-    waiter.fiber = fiber_self();
-    t->waiter = &waiter;
-    fiber_suspend(); /* it uses this frame */
-}
-
-static bool is_websocket(const struct round *r)
-{
-    return slice_eq_nocase(r->x->req.upgrade, SLICE("websocket"));
-}
-
-static enum err send_slice(struct stream *to, struct slice s)
+enum err tunnel_send(struct stream *to, struct slice s)
 {
     struct iovec part = {(char *)(uintptr_t)s.ptr, s.len};
     size_t sent;
     return s.len > 0 ? stream_send(to, &part, 1, 0, 0, &sent) : OK;
 }
 
+/* --- on the exchange's fiber and one more --- */
+
+struct bound {
+    struct tunnel t;
+    struct fiber *down_fiber, *up_fiber; /* NULL: has ended */
+    struct waiter *waiter;               /* of the first, for the end of the second */
+};
+
+static void cut(struct tunnel *t)
+{
+    struct bound *b = CONTAINER_OF(t, struct bound, t);
+    if (b->down_fiber != NULL)
+        fiber_cancel(b->down_fiber, ERR_CLOSED);
+    if (b->up_fiber != NULL)
+        fiber_cancel(b->up_fiber, ERR_CLOSED);
+}
+
+static enum err pump(struct stream *from, struct stream *to)
+{
+    bool end = false;
+    uint64_t n = 0;
+    while (!end) {
+        TRY(stream_await_readable(from, 0));
+        TRY(tunnel_move(from, to, &end, &n));
+    }
+    stream_shutdown(to);
+    return OK;
+}
+
+/* One direction is over: the other is cut after an error, and hurried after an end. */
+static void direction_ended(struct bound *b, enum err e)
+{
+    if (e != OK)
+        cut(&b->t);
+    else
+        tunnel_end_within(&b->t, TUNNEL_FAREWELL_NS);
+}
+
+static void up_main(void *arg)
+{
+    struct bound *b = arg;
+    b->up_fiber = fiber_self();
+    enum err e = pump(b->t.client, b->t.upstream);
+    b->up_fiber = NULL;
+    direction_ended(b, e);
+    if (b->waiter != NULL)
+        waiter_wake(b->waiter, OK);
+}
+
+static void start_up(void *arg)
+{
+    struct bound *b = arg;
+    if (fiber_start(loop_self(), up_main, b) != OK)
+        b->down_fiber = NULL;
+}
+
+static void run(struct bound *b)
+{
+    struct waiter waiter;
+    await_on_loop(start_up, b);
+    if (b->down_fiber == NULL) /* no fiber is to be had */
+        return;
+    enum err e = pump(b->t.upstream, b->t.client);
+    b->down_fiber = NULL;
+    direction_ended(b, e);
+    if (b->up_fiber == NULL)
+        return;
+    waiter_init(&waiter);
+    waiter.fiber = fiber_self();
+    b->waiter = &waiter;
+    fiber_suspend(); /* it uses this frame */
+}
+
 /* The head, then what either side has said already. */
-static enum err join(struct round *r, struct tunnel *t, struct slice early)
+static enum err join(struct round *r, struct bound *b, struct slice early)
 {
     struct exchange *x = r->x;
     struct slice already;
     TRY(exchange_flush(x));
-    TRY(x->carrier->take_over(x, &t->client, &already));
-    TRY(send_slice(t->upstream, already));
-    return send_slice(t->client, early);
+    TRY(x->carrier->take_over(x, &b->t.client, &already));
+    TRY(tunnel_send(b->t.upstream, already));
+    return tunnel_send(b->t.client, early);
 }
+
+static enum err stay(struct round *r, struct slice early)
+{
+    struct bound b = {.t = {.upstream = &r->link->stream, .cut = cut}, .down_fiber = fiber_self()};
+    tunnel_begin(&b.t, r);
+    enum err e = join(r, &b, early);
+    if (e == OK)
+        run(&b);
+    tunnel_end(&b.t);
+    LOG(LOG_DEBUG, LOGGER, "connection closed",
+        LOG_DUR("duration", clock_mono_ns() - b.t.start_ns));
+    return e;
+}
+
+/* --- the upgrade --- */
 
 static enum err set_head(struct round *r, struct slice upgrade)
 {
@@ -224,23 +266,9 @@ enum err gateway_upgrade(struct round *r)
         x->carrier->watch(x, false);
     r->watching = false;
     TRY(set_head(r, upgrade));
-    struct tunnel t = {.generation = x->generation, .upstream = &r->link->stream,
-                       .close_delay_ns = r->g->stream_close_ns, .websocket = is_websocket(r),
-                       .down_fiber = fiber_self()};
-    timer_init(&t.timer, on_timer);
-    if (tunnels.next == NULL)
-        list_init(&tunnels);
-    list_append(&tunnels, &t.node);
-    if (r->g->stream_ns > 0)
-        end_within(&t, r->g->stream_ns);
-    uint64_t start = clock_mono_ns();
     LOG(LOG_DEBUG, LOGGER, "upgrading connection", LOG_STR("upstream", r->address.text));
-    enum err e = join(r, &t, client_answer_rest(r->answer));
-    if (e == OK)
-        run(&t);
-    timer_stop(&t.timer);
-    list_remove(&t.node);
-    LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - start));
+    struct slice early = client_answer_rest(r->answer);
+    enum err e = x->carrier->keep != NULL ? tunnel_keep(r, early) : stay(r, early);
     r->error = e;
     return e == OK ? OK : gateway_round_error(r, FAILURE_HANDLED, 0, "the tunnel was not joined");
 }

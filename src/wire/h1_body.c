@@ -184,3 +184,21 @@ enum err h1_take_over(struct exchange *x, struct stream **stream, struct slice *
     *already_read = slice_of(s->in + s->at, s->len - s->at);
     return OK;
 }
+
+static void let_go(struct takeover *taken)
+{
+    struct h1_conn *c = taken->carrier;
+    c->taken = NULL;
+    c->site->done(c->site, c->served);
+    h1_close_now(c);
+}
+
+enum err h1_keep(struct exchange *x, struct takeover *taken, struct slice *already_read)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    TRY(h1_take_over(x, &taken->stream, already_read));
+    taken->carrier = s->conn;
+    taken->let_go = let_go;
+    x->taken = taken;
+    return OK;
+}

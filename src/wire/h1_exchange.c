@@ -93,7 +93,10 @@ void h1_end_exchange(struct h1_conn *c)
     struct exchange *x = &c->scratch->x;
     for (struct exchange_hook *h = x->hooks; h != NULL; h = h->next)
         h->run(x, h->arg);
-    c->site->done(c->site, x->generation);
+    if (x->taken != NULL)
+        c->served = x->generation; /* until it is let go of */
+    else
+        c->site->done(c->site, x->generation);
 }
 
 static void on_addresses(struct exchange *x)
@@ -157,6 +160,7 @@ static const struct carrier_type wire_carrier = {
     .read_body = h1_read_body,
     .trailers = h1_trailers,
     .take_over = h1_take_over,
+    .keep = h1_keep,
     .body_ready = h1_body_ready,
     .watch = on_watch,
     .addresses = on_addresses,
@@ -222,6 +226,20 @@ static enum h1_result find_next(struct h1_conn *c)
     return r;
 }
 
+/* The connection is a tunnel's now, which has armed its own operations. */
+static void leave_to_holder(struct h1_conn *c)
+{
+    struct h1_scratch *s = c->scratch;
+    c->taken = s->x.taken;
+    arena_reset(&s->arena);
+    c->scratch = NULL;
+    h1_give_scratch(c->worker, s);
+    timer_stop(&c->timer);
+    c->deadline_ns = UINT64_MAX;
+    c->fiber = NULL;
+    H1_COUNT(c->worker->busy, -1u);
+}
+
 void h1_serve_all(void *arg)
 {
     struct h1_conn *c = arg;
@@ -236,6 +254,10 @@ void h1_serve_all(void *arg)
             return;
         }
         h1_end_exchange(c);
+        if (c->scratch->x.taken != NULL) {
+            leave_to_holder(c);
+            return;
+        }
         fate = finish_exchange(c);
         if (fate == FATE_KEEP) {
             r = find_next(c);

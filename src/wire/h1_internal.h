@@ -69,6 +69,8 @@ struct h1_conn {
     struct h1_site *site;
     struct h1_scratch *scratch; /* NULL: idle */
     struct fiber *fiber;        /* the one that serves, or NULL */
+    struct takeover *taken;     /* it is a tunnel's by now … */
+    struct generation *served;  /* … of an exchange of that configuration; NULL else */
     struct h1_addresses *given; /* NULL: the socket's own */
     uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
     struct stream stream;
@@ -176,6 +178,7 @@ enum err h1_read_body(struct exchange *, char *buf, size_t cap, size_t *n);
 const struct fields *h1_trailers(struct exchange *);
 size_t h1_body_ready(struct exchange *);
 enum err h1_take_over(struct exchange *, struct stream **, struct slice *already_read);
+enum err h1_keep(struct exchange *, struct takeover *, struct slice *already_read);
 
 /* The sink at the bottom of every stack. */
 extern const struct sink_type h1_sink;

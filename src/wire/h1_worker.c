@@ -125,7 +125,7 @@ static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
-        if (c->scratch != NULL || c->lingering || (site != NULL && c->site != site))
+        if (c->scratch != NULL || c->taken != NULL || c->lingering || (site != NULL && c->site != site))
             continue;
         if (c->fresh)
             h1_set_deadline(c, FRESH_NS);
@@ -161,6 +161,8 @@ void h1_worker_abort(struct h1_worker *w)
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
         if (c->fiber != NULL)
             fiber_cancel(c->fiber, ERR_CANCELLED);
+        else if (c->taken != NULL)
+            c->taken->hurry(c->taken);
         else
             h1_close_idle(c);
     }

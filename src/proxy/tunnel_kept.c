@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A tunnel that goes on when its exchange has ended: two armed operations and some hundred bytes. Where
+ * both sides are clear text, bytes go from the loop's buffer straight to the other side. What cannot be
+ * taken at once, and all that is encrypted, gets a fiber and a buffer for as long as it takes. A
+ * direction reads only when what it read last has been taken, so that a slow side slows the other.
+ */
+#include <errno.h>
+#include <poll.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "http/access_log.h"
+#include "proxy/tunnel.h"
+#include "upstream/iobuf.h"
+
+#define LOGGER "http.handlers.reverse_proxy"
+#define STARVED_NS (10 * NS_PER_MS) /* until a fiber is asked for again */
+
+struct kept;
+
+struct direction {
+    struct op op;
+    struct kept *tunnel;
+    struct stream *from, *to;
+    struct fiber *fiber; /* NULL: there is none */
+    struct slice held;   /* of an iobuf: bytes that were not taken at once */
+    char *held_buf;
+    uint64_t bytes;
+    bool starved, over;
+};
+
+struct kept {
+    struct tunnel t;
+    struct takeover taken;
+    struct link *link;
+    struct endpoint *endpoint;
+    struct timer again; /* for what is starved */
+    struct task soon;   /* what must not be done at once */
+    struct direction up, down;
+    unsigned holds;     /* it is not freed meanwhile */
+    bool clear, cutting, deferred;
+};
+
+/* --- ends --- */
+
+static void look_for_end(struct kept *k)
+{
+    if (k->holds > 0 || k->deferred || !k->up.over || !k->down.over)
+        return;
+    tunnel_end(&k->t);
+    timer_stop(&k->again);
+    link_close(k->link);
+    endpoint_count(k->endpoint, -1);
+    endpoint_unref(k->endpoint);
+    LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - k->t.start_ns));
+    if (k->taken.log != NULL)
+        access_later_end(k->taken.log, k->up.bytes, k->down.bytes);
+    k->taken.let_go(&k->taken);
+    mem_free(k);
+}
+
+static void cut_direction(struct direction *d)
+{
+    if (d->fiber != NULL)
+        fiber_cancel(d->fiber, ERR_CLOSED);
+    else if (d->op.armed)
+        op_cancel(loop_self(), &d->op);
+}
+
+static void look_soon(struct kept *k)
+{
+    if (!k->deferred)
+        loop_defer(loop_self(), &k->soon);
+    k->deferred = true;
+}
+
+/* Frees nothing: the callers go through lists. */
+static void cut(struct tunnel *t)
+{
+    struct kept *k = CONTAINER_OF(t, struct kept, t);
+    if (k->cutting)
+        return;
+    k->cutting = true;
+    k->holds++;
+    cut_direction(&k->up);
+    cut_direction(&k->down);
+    k->holds--;
+    look_soon(k);
+}
+
+static void direction_failed(struct direction *d)
+{
+    d->over = true;
+    cut(&d->tunnel->t);
+    look_for_end(d->tunnel);
+}
+
+static void direction_ended(struct direction *d)
+{
+    stream_shutdown(d->to);
+    d->over = true;
+    tunnel_end_within(&d->tunnel->t, TUNNEL_FAREWELL_NS);
+    look_for_end(d->tunnel);
+}
+
+/* --- bytes --- */
+
+static void wait_for_bytes(struct direction *d)
+{
+    if (d->tunnel->clear)
+        op_recv_lent(loop_self(), &d->op, d->from->fd);
+    else
+        op_poll(loop_self(), &d->op, d->from->fd, POLLIN | POLLRDHUP);
+}
+
+static void give_held(struct direction *d)
+{
+    if (d->held_buf != NULL)
+        iobuf_give(d->held_buf);
+    d->held_buf = NULL;
+    d->held = SLICE_NONE;
+}
+
+static enum err move_all(struct direction *d, bool *end)
+{
+    TRY(tunnel_send(d->to, d->held));
+    give_held(d);
+    do
+        TRY(tunnel_move(d->from, d->to, end, &d->bytes));
+    while (!*end && d->from->tls != NULL && tls_stream_ready(d->from->tls));
+    return OK;
+}
+
+static void direction_main(void *arg)
+{
+    struct direction *d = arg;
+    bool end = false;
+    d->fiber = fiber_self();
+    enum err e = move_all(d, &end);
+    give_held(d);
+    d->fiber = NULL;
+    if (e != OK || d->tunnel->cutting)
+        direction_failed(d);
+    else if (end)
+        direction_ended(d);
+    else
+        wait_for_bytes(d);
+}
+
+static void go_on(struct direction *d)
+{
+    struct kept *k = d->tunnel;
+    k->holds++;
+    d->starved = fiber_start(loop_self(), direction_main, d) != OK;
+    k->holds--;
+    if (d->starved)
+        timer_start(loop_self(), &k->again, loop_now_ns(loop_self()) + STARVED_NS);
+    look_for_end(k);
+}
+
+/* Off fibers, both sides in clear text. */
+static void on_lent(struct direction *d, int result)
+{
+    struct slice bytes = d->op.lent;
+    ssize_t n;
+    if (result <= 0) {
+        if (result == 0)
+            direction_ended(d);
+        else
+            direction_failed(d);
+        return;
+    }
+    d->bytes += bytes.len;
+    do
+        n = send(d->to->fd, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+        direction_failed(d);
+        return;
+    }
+    bytes = slice_skip(bytes, n > 0 ? (size_t)n : 0);
+    if (bytes.len == 0) {
+        wait_for_bytes(d);
+        return;
+    }
+    d->held_buf = iobuf_take();
+    memcpy(d->held_buf, bytes.ptr, bytes.len);
+    d->held = slice_of(d->held_buf, bytes.len);
+    go_on(d);
+}
+
+static void on_ready(struct op *op, int result)
+{
+    struct direction *d = CONTAINER_OF(op, struct direction, op);
+    if (d->tunnel->cutting || result == -ECANCELED)
+        direction_failed(d);
+    else if (d->tunnel->clear)
+        on_lent(d, result);
+    else
+        go_on(d);
+}
+
+static void feed(struct direction *d)
+{
+    bool idle = !d->over && d->fiber == NULL && !d->op.armed;
+    if (idle && d->tunnel->cutting) {
+        give_held(d);
+        d->over = true;
+    } else if (idle && d->starved) {
+        go_on(d);
+    }
+}
+
+static void feed_both(struct kept *k)
+{
+    k->holds++;
+    feed(&k->up);
+    feed(&k->down);
+    k->holds--;
+    look_for_end(k);
+}
+
+static void on_again(struct timer *timer)
+{
+    feed_both(CONTAINER_OF(timer, struct kept, again));
+}
+
+static void on_soon(struct task *task)
+{
+    struct kept *k = CONTAINER_OF(task, struct kept, soon);
+    k->deferred = false;
+    feed_both(k);
+}
+
+/* --- begin --- */
+
+static void on_hurry(struct takeover *taken)
+{
+    tunnel_end_now(&CONTAINER_OF(taken, struct kept, taken)->t);
+}
+
+static void set_direction(struct kept *k, struct direction *d, struct stream *from, struct stream *to)
+{
+    d->tunnel = k;
+    d->from = from;
+    d->to = to;
+    d->op.on_done = on_ready;
+}
+
+/* Behind the exchange's end, which no wait parts from the carrier's letting go of it. */
+static void start(struct exchange *x, void *arg)
+{
+    struct kept *k = arg;
+    (void)x;
+    struct direction *both[] = {&k->up, &k->down};
+    for (size_t i = 0; i < 2; i++) {
+        struct direction *d = both[i];
+        d->starved = d->from->tls != NULL && tls_stream_ready(d->from->tls);
+        if (d->starved) /* the kernel will not tell of what has been read */
+            look_soon(k);
+        else
+            wait_for_bytes(d);
+    }
+}
+
+static enum err join(struct round *r, struct kept *k, struct slice early)
+{
+    struct exchange *x = r->x;
+    struct slice already;
+    TRY(exchange_flush(x));
+    TRY(x->carrier->keep(x, &k->taken, &already));
+    k->up.bytes = already.len;
+    k->down.bytes = early.len;
+    TRY(tunnel_send(&r->link->stream, already));
+    return tunnel_send(k->taken.stream, early);
+}
+
+enum err tunnel_keep(struct round *r, struct slice early)
+{
+    struct exchange *x = r->x;
+    struct kept *k = NEW(struct kept);
+    k->taken.hurry = on_hurry;
+    enum err e = join(r, k, early);
+    if (e != OK) {
+        x->taken = NULL;
+        mem_free(k);
+        return e;
+    }
+    if (r->upload != NULL)
+        upload_end(r);
+    client_answer_end(r->answer);
+    r->answer = NULL;
+    k->link = r->link;
+    r->link = NULL;
+    k->endpoint = r->upstream->endpoint;
+    endpoint_hold(k->endpoint);
+    endpoint_count(k->endpoint, 1);
+    timer_init(&k->again, on_again);
+    k->soon.run = on_soon;
+    set_direction(k, &k->up, k->taken.stream, &k->link->stream);
+    set_direction(k, &k->down, &k->link->stream, k->taken.stream);
+    k->clear = k->taken.stream->tls == NULL && k->link->stream.tls == NULL;
+    k->t.cut = cut;
+    k->t.client = k->taken.stream;
+    k->t.upstream = &k->link->stream;
+    tunnel_begin(&k->t, r);
+    exchange_on_end(x, start, k);
+    return OK;
+}
