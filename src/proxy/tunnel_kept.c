@@ -290,7 +290,7 @@ enum err tunnel_keep(struct round *r, struct slice early)
     }
     if (r->upload != NULL)
         upload_end(r);
-    client_answer_end(r->answer);
+    r->g->transport->protocol->end(r);
     r->answer = NULL;
     k->link = r->link;
     r->link = NULL;
