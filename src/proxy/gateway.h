@@ -28,6 +28,8 @@ enum { TRIED_MAX = 8 };
 struct selection_policy {
     const struct upstream *(*select)(const void *cfg, struct exchange *, struct upstream_set,
                                      uint64_t now_ns);
+    /* What is made beforehand of upstreams that stay as they are; may be NULL. */
+    void (*prepare)(void *cfg, struct upstream_set, struct provision *);
 };
 
 /* Upstreams that are found when a request comes. What the set points to stays until the exchange's
@@ -143,7 +145,7 @@ struct gateway {
     const void *source_cfg;
     uint64_t repeat_ns;
     const struct selection_policy *policy;
-    const void *policy_cfg;
+    void *policy_cfg;
     int64_t retries;
     uint64_t try_ns, try_interval_ns;
     struct matcher_set *retry_match;

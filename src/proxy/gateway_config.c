@@ -10,7 +10,7 @@
 
 #define LOGGER "http.handlers.reverse_proxy"
 
-enum { BUFFERS_MAX = 1 << 30, UPSTREAMS_MAX = 4096 };
+enum { BUFFERS_MAX = 1 << 30, UPSTREAMS_MAX = 16384 };
 
 enum { FASTCGI_BUFFERED = 4096 }; /* servers must be told a body's length before it comes */
 
@@ -359,6 +359,8 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     g->max_fails = max_fails;
     TRY(read_upstreams(g, json_object_get(json, "upstreams"), request_limit, max_fails, p));
     TRY(gateway_begin_checks(g, json, p));
+    if (g->policy->prepare != NULL)
+        g->policy->prepare(g->policy_cfg, (struct upstream_set){g->upstreams, g->upstreams_count}, p);
     TRY(read_source(g, json_object_get(json, "dynamic_upstreams"), p));
     TRY(read_streams(g, json, p));
     TRY(read_trusted(g, json, p));

@@ -12,6 +12,7 @@
 #include <openssl/hmac.h>
 
 #include "base/clock.h"
+#include "base/map.h"
 #include "http/client_ip.h"
 #include "http/uri.h"
 #include "proxy/gateway.h"
@@ -26,7 +27,10 @@ static enum err provision_plain(void *cfg, const json_t *json, struct provision 
 }
 
 #define POLICY(variable, name, type, read, choose)                                                 \
-    static const struct selection_policy face_##variable = {choose};                               \
+    PREPARED_POLICY(variable, name, type, read, choose, NULL)
+
+#define PREPARED_POLICY(variable, name, type, read, choose, make)                                  \
+    static const struct selection_policy face_##variable = {choose, make};                         \
     const struct module policy_##variable = {                                                      \
         .id = "http.reverse_proxy.selection_policies." name,                                       \
         .cfg_size = sizeof(type),                                                                  \
@@ -100,7 +104,7 @@ POLICY(random_choose, "random_choose", struct random_choose, provision_choose, s
 
 struct weighted {
     atomic_uint turn;
-    uint32_t *weights;
+    uint64_t *sums;
     size_t count;
 };
 
@@ -112,13 +116,13 @@ static enum err provision_weighted(void *cfg, const json_t *json, struct provisi
     uint64_t total = 0;
     TRY(provision_members(p, json, members));
     w->count = json_array_size(list);
-    w->weights = ARENA_ARRAY(p->arena, uint32_t, w->count);
+    w->sums = ARENA_ARRAY(p->arena, uint64_t, w->count);
     for (size_t i = 0; i < w->count; i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
             return provision_fail(p, "weight of an upstream cannot be negative");
-        w->weights[i] = (uint32_t)json_integer_value(v);
-        total += w->weights[i];
+        total += (uint64_t)json_integer_value(v);
+        w->sums[i] = total;
     }
     if (total == 0)
         return provision_fail(p, "weighted_round_robin requires at least one upstream with a "
@@ -133,7 +137,7 @@ static const struct upstream *select_weighted(const void *cfg, struct exchange *
     (void)x;
     if (set.count > w->count) /* upstreams without a weight get nothing */
         set.count = (uint32_t)w->count;
-    return balance_weighted(set, w->weights, &w->turn, now_ns);
+    return balance_weighted(set, w->sums, &w->turn, now_ns);
 }
 
 POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_weighted,
@@ -141,39 +145,71 @@ POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_
 
 /* --- by something of the request --- */
 
+struct hashing {
+    struct hash_ring *ring; /* of many upstreams that stay; NULL: none */
+    const struct upstream *items; /* those */
+};
+
+static void free_ring(void *arg)
+{
+    hash_ring_free(arg);
+}
+
+static void make_ring(struct hashing *h, struct upstream_set set, struct provision *p)
+{
+    if (set.count <= BALANCE_MANY)
+        return;
+    h->ring = hash_ring_create(set);
+    h->items = set.items;
+    provision_on_release(p, free_ring, h->ring);
+}
+
+static void prepare_ring(void *cfg, struct upstream_set set, struct provision *p)
+{
+    make_ring(cfg, set, p);
+}
+
+static const struct upstream *by_hash(const struct hashing *h, struct upstream_set set,
+                                      struct slice key, uint64_t now_ns)
+{
+    return h->ring != NULL && h->items == set.items ? balance_ring(h->ring, key, now_ns)
+                                                    : balance_hash(set, key, now_ns);
+}
+
 static const struct upstream *select_by_peer(const void *cfg, struct exchange *x,
                                              struct upstream_set set, uint64_t now_ns)
 {
-    (void)cfg;
     exchange_addresses(x);
-    return balance_hash(set, x->remote_host, now_ns);
+    return by_hash(cfg, set, x->remote_host, now_ns);
 }
 
 static const struct upstream *select_by_client(const void *cfg, struct exchange *x,
                                                struct upstream_set set, uint64_t now_ns)
 {
-    (void)cfg;
     exchange_addresses(x);
-    return balance_hash(set, x->client_ip, now_ns);
+    return by_hash(cfg, set, x->client_ip, now_ns);
 }
 
 static const struct upstream *select_by_uri(const void *cfg, struct exchange *x,
                                             struct upstream_set set, uint64_t now_ns)
 {
-    (void)cfg;
-    return balance_hash(set, x->req.target, now_ns);
+    return by_hash(cfg, set, x->req.target, now_ns);
 }
 
-POLICY(ip_hash, "ip_hash", char, provision_plain, select_by_peer);
-POLICY(client_ip_hash, "client_ip_hash", char, provision_plain, select_by_client);
-POLICY(uri_hash, "uri_hash", char, provision_plain, select_by_uri);
+PREPARED_POLICY(ip_hash, "ip_hash", struct hashing, provision_plain, select_by_peer, prepare_ring);
+PREPARED_POLICY(client_ip_hash, "client_ip_hash", struct hashing, provision_plain, select_by_client,
+                prepare_ring);
+PREPARED_POLICY(uri_hash, "uri_hash", struct hashing, provision_plain, select_by_uri, prepare_ring);
 
 /* --- by a named value, with another policy where it is missing --- */
 
 struct by_name {
+    struct hashing hashing; /* query, header */
     struct slice name;
     const struct selection_policy *fallback;
-    const void *fallback_cfg;
+    void *fallback_cfg;
+    struct map cookies; /* cookie: value → upstream, of upstreams that stay */
+    const struct upstream *items;
     struct slice secret; /* cookie */
     int64_t max_age_ns;
 };
@@ -193,6 +229,14 @@ static enum err read_fallback(struct by_name *b, const json_t *json, struct prov
     b->fallback = m->face;
     b->fallback_cfg = cfg;
     return OK;
+}
+
+static void prepare_named(void *cfg, struct upstream_set set, struct provision *p)
+{
+    struct by_name *b = cfg;
+    make_ring(&b->hashing, set, p);
+    if (b->fallback->prepare != NULL)
+        b->fallback->prepare(b->fallback_cfg, set, p);
 }
 
 static const struct upstream *select_fallback(const struct by_name *b, struct exchange *x,
@@ -225,7 +269,7 @@ static const struct upstream *select_by_query(const void *cfg, struct exchange *
                                  : arena_join(x->arena,
                                               (struct slice[]){joined, SLICE(","), one}, 3);
     }
-    return joined.len > 0 ? balance_hash(set, joined, now_ns) : select_fallback(b, x, set, now_ns);
+    return joined.len > 0 ? by_hash(&b->hashing, set, joined, now_ns) : select_fallback(b, x, set, now_ns);
 }
 
 static enum err provision_header(void *cfg, const json_t *json, struct provision *p)
@@ -245,11 +289,11 @@ static const struct upstream *select_by_header(const void *cfg, struct exchange 
     const struct by_name *b = cfg;
     struct slice value;
     fields_get(&x->req.fields, b->name, &value);
-    return value.len > 0 ? balance_hash(set, value, now_ns) : select_fallback(b, x, set, now_ns);
+    return value.len > 0 ? by_hash(&b->hashing, set, value, now_ns) : select_fallback(b, x, set, now_ns);
 }
 
-POLICY(query, "query", struct by_name, provision_query, select_by_query);
-POLICY(header, "header", struct by_name, provision_header, select_by_header);
+PREPARED_POLICY(query, "query", struct by_name, provision_query, select_by_query, prepare_named);
+PREPARED_POLICY(header, "header", struct by_name, provision_header, select_by_header, prepare_named);
 
 /* --- a cookie that names the upstream --- */
 
@@ -283,6 +327,43 @@ static bool cookie_value(const struct by_name *b, const struct upstream *u, char
     return true;
 }
 
+static void free_cookies(void *arg)
+{
+    map_deinit(arg);
+}
+
+/* Each value once, instead of at each request. */
+static void prepare_cookies(void *cfg, struct upstream_set set, struct provision *p)
+{
+    char mac[COOKIE_LEN];
+    struct by_name *b = cfg;
+    map_init(&b->cookies, false);
+    provision_on_release(p, free_cookies, &b->cookies);
+    b->items = set.items;
+    for (uint32_t i = set.count; i-- > 0;) /* of equal names the first stays */
+        if (cookie_value(b, &set.items[i], mac))
+            map_put(&b->cookies, arena_copy(p->arena, slice_of(mac, COOKIE_LEN)),
+                    (void *)(uintptr_t)&set.items[i]);
+    if (b->fallback->prepare != NULL)
+        b->fallback->prepare(b->fallback_cfg, set, p);
+}
+
+static const struct upstream *named_by(const struct by_name *b, struct slice value,
+                                       struct upstream_set set, uint64_t now_ns)
+{
+    char mac[COOKIE_LEN];
+    if (b->items != NULL && b->items == set.items) {
+        const struct upstream *u = map_get(&b->cookies, value);
+        return u != NULL && upstream_available(u, now_ns) ? u : NULL;
+    }
+    for (uint32_t i = 0; i < set.count; i++) {
+        if (upstream_available(&set.items[i], now_ns) && cookie_value(b, &set.items[i], mac) &&
+            CRYPTO_memcmp(mac, value.ptr, COOKIE_LEN) == 0)
+            return &set.items[i];
+    }
+    return NULL;
+}
+
 static void set_cookie(const struct by_name *b, struct exchange *x, const struct upstream *u)
 {
     char mac[COOKIE_LEN];
@@ -309,18 +390,15 @@ static const struct upstream *select_by_cookie(const void *cfg, struct exchange 
 {
     const struct by_name *b = cfg;
     struct slice value;
-    char mac[COOKIE_LEN];
-    if (fields_cookie(&x->req.fields, b->name, false, &value) && value.len == COOKIE_LEN) {
-        for (uint32_t i = 0; i < set.count; i++) {
-            if (upstream_available(&set.items[i], now_ns) && cookie_value(b, &set.items[i], mac) &&
-                CRYPTO_memcmp(mac, value.ptr, COOKIE_LEN) == 0)
-                return &set.items[i];
-        }
-    }
-    const struct upstream *u = select_fallback(b, x, set, now_ns);
+    const struct upstream *u = NULL;
+    if (fields_cookie(&x->req.fields, b->name, false, &value) && value.len == COOKIE_LEN)
+        u = named_by(b, value, set, now_ns);
+    if (u != NULL)
+        return u;
+    u = select_fallback(b, x, set, now_ns);
     if (u != NULL)
         set_cookie(b, x, u);
     return u;
 }
 
-POLICY(cookie, "cookie", struct by_name, provision_cookie, select_by_cookie);
+PREPARED_POLICY(cookie, "cookie", struct by_name, provision_cookie, select_by_cookie, prepare_cookies);

@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Each policy is one walk over the upstreams. Choosing at random among those that are available is
- * reservoir sampling, since how many there are is known only at the end. The random numbers decide
- * nothing that an attacker could use, so a thread's own xorshift is enough.
+ * What a choice costs does not grow with the number of upstreams while a part of them is available: a
+ * random one is looked at, and another if it is not available (which leaves each of those that are
+ * the same chance). Only when TRIES of them were not is there a walk over all, which is reservoir
+ * sampling, since how many are available is known only at its end. Rendezvous hashing is a walk as
+ * well: of many upstreams a ring is made beforehand. The random numbers decide nothing that an attacker could
+ * use, so a thread's own xorshift is enough.
  */
 #include "upstream/balance.h"
 
+#include <stdlib.h>
 #include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/mem.h"
+
+enum { TRIES = 32, MOST = 64, POINTS = 64 };
+
+_Thread_local uint64_t balance_looks;
 
 static uint32_t random_below(uint32_t n)
 {
@@ -25,6 +34,7 @@ static uint32_t random_below(uint32_t n)
 
 bool upstream_available(const struct upstream *u, uint64_t now_ns)
 {
+    balance_looks++;
     if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
         return false;
     if (u->max_requests > 0 && endpoint_requests(u->endpoint) >= (int)u->max_requests)
@@ -44,8 +54,13 @@ const struct upstream *balance_first(struct upstream_set s, uint64_t now_ns)
 const struct upstream *balance_random(struct upstream_set s, uint64_t now_ns)
 {
     const struct upstream *best = NULL;
-    if (s.count == 1) /* the usual case needs no random number */
+    if (s.count <= 1) /* the usual case needs no random number */
         return balance_first(s, now_ns);
+    for (unsigned i = 0; i < TRIES; i++) {
+        const struct upstream *u = &s.items[random_below(s.count)];
+        if (upstream_available(u, now_ns))
+            return u;
+    }
     for (uint32_t i = 0, seen = 0; i < s.count; i++) {
         if (upstream_available(&s.items[i], now_ns) && random_below(++seen) == 0)
             best = &s.items[i];
@@ -70,10 +85,32 @@ static const struct upstream *least_of(const struct upstream *const *list, uint3
     return best;
 }
 
+static bool is_among(const struct upstream *u, const struct upstream *const *list, uint32_t count)
+{
+    while (count > 0 && list[count - 1] != u)
+        count--;
+    return count > 0;
+}
+
+/* That many different ones at random, or fewer when they are not found soon. */
+static uint32_t draw(struct upstream_set s, uint32_t wanted, const struct upstream **chosen,
+                     uint64_t now_ns)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < TRIES + 2 * wanted && count < wanted; i++) {
+        const struct upstream *u = &s.items[random_below(s.count)];
+        if (!is_among(u, chosen, count) && upstream_available(u, now_ns))
+            chosen[count++] = u;
+    }
+    return count;
+}
+
 const struct upstream *balance_least(struct upstream_set s, uint64_t now_ns)
 {
-    const struct upstream *best = NULL;
+    const struct upstream *best = NULL, *drawn[BALANCE_DRAWN];
     int least = 0;
+    if (s.count > BALANCE_MANY && draw(s, BALANCE_DRAWN, drawn, now_ns) == BALANCE_DRAWN)
+        return least_of(drawn, BALANCE_DRAWN);
     for (uint32_t i = 0, equal = 0; i < s.count; i++) {
         const struct upstream *u = &s.items[i];
         if (!upstream_available(u, now_ns))
@@ -92,11 +129,12 @@ const struct upstream *balance_least(struct upstream_set s, uint64_t now_ns)
 
 const struct upstream *balance_choose(struct upstream_set s, uint32_t choose, uint64_t now_ns)
 {
-    enum { MOST = 64 };
     const struct upstream *chosen[MOST];
     uint32_t count = 0, seen = 0;
     if (choose > MOST)
         choose = MOST;
+    if (choose < s.count / 4 && draw(s, choose, chosen, now_ns) == choose)
+        return least_of(chosen, choose);
     for (uint32_t i = 0; i < s.count; i++) {
         if (!upstream_available(&s.items[i], now_ns))
             continue;
@@ -120,22 +158,86 @@ const struct upstream *balance_round_robin(struct upstream_set s, atomic_uint *t
 }
 
 /* Whose turn it is by weight; when that one is not available, the next that is and has a weight. */
-const struct upstream *balance_weighted(struct upstream_set s, const uint32_t *weights,
+const struct upstream *balance_weighted(struct upstream_set s, const uint64_t *sums,
                                         atomic_uint *turn, uint64_t now_ns)
 {
-    uint64_t total = 0, at = 0;
-    uint32_t pick = 0;
-    for (uint32_t i = 0; i < s.count; i++)
-        total += weights[i];
+    uint64_t total = s.count > 0 ? sums[s.count - 1] : 0;
+    uint32_t pick = 0, end = s.count;
     if (total == 0)
         return NULL;
-    at = (atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) + 1) % total;
-    while (at >= weights[pick])
-        at -= weights[pick++];
+    uint64_t at = (atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) + 1) % total;
+    while (pick < end) { /* the first whose sum is above */
+        uint32_t middle = pick + (end - pick) / 2;
+        if (sums[middle] > at)
+            end = middle;
+        else
+            pick = middle + 1;
+    }
     for (uint32_t i = 0; i < s.count; i++) {
         uint32_t n = (pick + i) % s.count;
-        if (weights[n] > 0 && upstream_available(&s.items[n], now_ns))
+        bool weighs = sums[n] > (n > 0 ? sums[n - 1] : 0);
+        if (weighs && upstream_available(&s.items[n], now_ns))
             return &s.items[n];
+    }
+    return NULL;
+}
+
+/* --- hashing --- */
+
+struct point {
+    uint32_t at, index;
+};
+
+struct hash_ring {
+    struct upstream_set set;
+    size_t count;
+    struct point points[];
+};
+
+static int by_place(const void *a, const void *b)
+{
+    const struct point *x = a, *y = b;
+    if (x->at != y->at)
+        return x->at < y->at ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+struct hash_ring *hash_ring_create(struct upstream_set s)
+{
+    struct hash_ring *r = mem_zalloc(sizeof *r + (size_t)s.count * POINTS * sizeof r->points[0]);
+    r->set = s;
+    for (uint32_t i = 0; i < s.count; i++) {
+        for (uint32_t n = 0; n < POINTS; n++) {
+            const uint64_t seed[2] = {s.items[i].endpoint->hash, n};
+            uint64_t h = hash_keyed(SLICE("ring"), seed);
+            r->points[r->count++] = (struct point){(uint32_t)(h >> 32), i};
+        }
+    }
+    qsort(r->points, r->count, sizeof r->points[0], by_place);
+    return r;
+}
+
+void hash_ring_free(struct hash_ring *r)
+{
+    mem_free(r);
+}
+
+const struct upstream *balance_ring(const struct hash_ring *r, struct slice key, uint64_t now_ns)
+{
+    static const uint64_t seed[2] = {0x72696e67, 0x6b6579};
+    uint32_t at = (uint32_t)(hash_keyed(key, seed) >> 32);
+    size_t low = 0, high = r->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (r->points[middle].at < at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (size_t i = 0; i < r->count; i++) {
+        const struct upstream *u = &r->set.items[r->points[(low + i) % r->count].index];
+        if (upstream_available(u, now_ns))
+            return u;
     }
     return NULL;
 }

@@ -15,6 +15,8 @@ struct upstream {
     const atomic_bool *unhealthy; /* what a check of it found last; NULL: it is not checked */
 };
 
+enum { BALANCE_MANY = 256, BALANCE_DRAWN = 32 };
+
 struct upstream_set {
     const struct upstream *items;
     uint32_t count;
@@ -26,7 +28,8 @@ bool upstream_available(const struct upstream *, uint64_t now_ns);
 const struct upstream *balance_first(struct upstream_set, uint64_t now_ns);
 const struct upstream *balance_random(struct upstream_set, uint64_t now_ns);
 
-/* The fewest requests under way; among equals one at random. */
+/* The fewest requests under way; among equals one at random. Of more than BALANCE_MANY, the fewest
+ * of BALANCE_DRAWN at random. */
 const struct upstream *balance_least(struct upstream_set, uint64_t now_ns);
 
 /* `choose` at random, of them the one with the fewest requests. */
@@ -34,9 +37,19 @@ const struct upstream *balance_choose(struct upstream_set, uint32_t choose, uint
 
 const struct upstream *balance_round_robin(struct upstream_set, atomic_uint *turn, uint64_t now_ns);
 
-/* `weights`: one per upstream, not negative, at least one positive. */
-const struct upstream *balance_weighted(struct upstream_set, const uint32_t *weights,
+/* `sums`: for each upstream its weight and those of all before it. */
+const struct upstream *balance_weighted(struct upstream_set, const uint64_t *sums,
                                         atomic_uint *turn, uint64_t now_ns);
 
 /* Rendezvous hashing: another set of upstreams moves only what has to move. */
 const struct upstream *balance_hash(struct upstream_set, struct slice key, uint64_t now_ns);
+
+/* The same for many that stay what they are, in O(log n): points on a ring. The set's items must live as
+ * long. */
+struct hash_ring;
+struct hash_ring *hash_ring_create(struct upstream_set);
+void hash_ring_free(struct hash_ring *);
+const struct upstream *balance_ring(const struct hash_ring *, struct slice key, uint64_t now_ns);
+
+/* How many upstreams this thread has looked at, for tests. */
+extern _Thread_local uint64_t balance_looks;

@@ -15,7 +15,7 @@ static struct {
     pthread_mutex_t lock;
     struct map names;
     struct endpoint **slots;
-    uint32_t slots_count;
+    uint32_t slots_count, lowest; /* below `lowest` none is free */
     uint64_t serial;
     unsigned measured;
     _Atomic(struct latency *) other; /* once made it stays */
@@ -24,7 +24,7 @@ static struct {
 /* Under the lock. */
 static bool take_slot(uint32_t *index)
 {
-    uint32_t i = 0;
+    uint32_t i = registry.lowest;
     while (i < registry.slots_count && registry.slots[i] != NULL)
         i++;
     if (i == ENDPOINTS_MAX)
@@ -36,6 +36,7 @@ static bool take_slot(uint32_t *index)
             registry.slots[n] = NULL;
         registry.slots_count = count;
     }
+    registry.lowest = i + 1;
     *index = i;
     return true;
 }
@@ -83,12 +84,14 @@ void endpoint_unref(struct endpoint *e)
     if (last) {
         map_remove(&registry.names, e->name);
         registry.slots[e->index] = NULL;
+        if (e->index < registry.lowest)
+            registry.lowest = e->index;
         registry.measured -= e->latency != NULL && e->latency != registry.other;
         if (registry.names.count == 0) {
             map_deinit(&registry.names);
             mem_free(registry.slots);
             registry.slots = NULL;
-            registry.slots_count = 0;
+            registry.slots_count = registry.lowest = 0;
         }
     }
     pthread_mutex_unlock(&registry.lock);

@@ -158,7 +158,7 @@ TEST("least takes the one with the fewest requests, random reaches all, weights 
     struct three t;
     atomic_uint turn = 0;
     int hits[3] = {0}, weighted[3] = {0};
-    static const uint32_t weights[3] = {5, 0, 1};
+    static const uint64_t weights[3] = {5, 5, 6};
     make_three(&t);
     endpoint_count(t.items[0].endpoint, 2);
     endpoint_count(t.items[1].endpoint, 1);
@@ -192,6 +192,131 @@ TEST("rendezvous hashing moves only what its upstream leaves behind")
     }
     CHECK(moved > 30 && moved < 110);
     drop_three(&t);
+}
+
+/* --- many --- */
+
+enum { MANY = 10000 };
+
+static struct upstream many[MANY];
+static uint64_t many_sums[MANY];
+static atomic_bool many_ill[MANY];
+
+static void make_many(void)
+{
+    for (int i = 0; i < MANY; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "10.0.%d.%d:80", i / 250, i % 250);
+        many[i] = (struct upstream){.endpoint = endpoint_ref(slice_from(name)),
+                                    .unhealthy = &many_ill[i], .max_fails = 1};
+        many_sums[i] = (i > 0 ? many_sums[i - 1] : 0) + 1 + (uint64_t)i % 3;
+        atomic_store(&many_ill[i], i % 4 == 1);
+    }
+}
+
+static void drop_many(void)
+{
+    for (int i = 0; i < MANY; i++)
+        endpoint_unref(many[i].endpoint);
+}
+
+enum policy { RANDOM, CHOOSE, LEAST, ROBIN, WEIGHTED, RING, POLICIES };
+
+static const struct upstream *choose_by(enum policy policy, uint32_t count, struct hash_ring *ring,
+                                        int n)
+{
+    static atomic_uint turn;
+    char key[16];
+    struct upstream_set s = {many, count};
+    snprintf(key, sizeof key, "%d", n);
+    switch (policy) {
+    case RANDOM:
+        return balance_random(s, 1);
+    case CHOOSE:
+        return balance_choose(s, 2, 1);
+    case LEAST:
+        return balance_least(s, 1);
+    case ROBIN:
+        return balance_round_robin(s, &turn, 1);
+    case WEIGHTED:
+        return balance_weighted(s, many_sums, &turn, 1);
+    default:
+        return balance_ring(ring, slice_from(key), 1);
+    }
+}
+
+TEST("what a choice among ten thousand costs is what it costs among a thousand")
+{
+    make_many();
+    for (int policy = 0; policy < POLICIES; policy++) {
+        uint64_t looks[2] = {0};
+        for (int size = 0; size < 2; size++) {
+            uint32_t count = size == 0 ? 1000 : MANY;
+            struct hash_ring *ring = hash_ring_create((struct upstream_set){many, count});
+            balance_looks = 0;
+            for (int i = 0; i < 1000; i++)
+                CHECK(!atomic_load(choose_by((enum policy)policy, count, ring, i)->unhealthy));
+            looks[size] = balance_looks;
+            hash_ring_free(ring);
+        }
+        CHECK(looks[1] < looks[0] * 5 / 4 && looks[1] < 1000 * 60);
+    }
+    drop_many();
+}
+
+TEST("ten thousand upstreams get their share, and what fails gets none until it is well again")
+{
+    static int hits[MANY];
+    make_many();
+    struct hash_ring *ring = hash_ring_create((struct upstream_set){many, MANY});
+    for (int policy = 0; policy < POLICIES; policy++) {
+        int reached = 0, most = 0;
+        memset(hits, 0, sizeof hits);
+        for (int i = 0; i < 8 * MANY; i++) {
+            const struct upstream *u = choose_by((enum policy)policy, MANY, ring, i);
+            hits[u - many]++;
+            if (policy == LEAST || policy == CHOOSE) /* requests that stay */
+                endpoint_count(u->endpoint, 1);
+        }
+        for (int i = 0; i < MANY; i++) {
+            CHECK(i % 4 != 1 || hits[i] == 0);
+            reached += hits[i] > 0;
+            most = hits[i] > most ? hits[i] : most;
+            endpoint_count(many[i].endpoint, -endpoint_requests(many[i].endpoint));
+        }
+        CHECK(reached > MANY * 3 / 4 * 95 / 100);
+        CHECK(most < (policy == RING ? 80 : 45));
+        CHECK(policy != LEAST || most <= 13); /* 10.7 on average */
+    }
+    hash_ring_free(ring);
+    for (int i = 0; i < MANY; i++) { /* nearly all fail, for a while */
+        atomic_store(&many_ill[i], false);
+        if (i != 7777)
+            endpoint_fail(many[i].endpoint, 1, 100);
+    }
+    struct upstream_set all = {many, MANY};
+    CHECK(balance_random(all, 2) == &many[7777] && balance_least(all, 2) == &many[7777]);
+    CHECK(balance_choose(all, 2, 2) == &many[7777] && balance_hash(all, SLICE("k"), 2) == &many[7777]);
+    CHECK(balance_random(all, 101) != NULL && endpoint_fails(many[0].endpoint, 101) == 0);
+    drop_many();
+}
+
+TEST("a ring moves only what its upstream leaves behind")
+{
+    int moved = 0, lost = 0;
+    make_many();
+    struct hash_ring *ring = hash_ring_create((struct upstream_set){many, 1000});
+    for (int i = 0; i < 2000; i++) {
+        const struct upstream *before = choose_by(RING, 1000, ring, i);
+        atomic_store(&many_ill[400], true);
+        const struct upstream *after = choose_by(RING, 1000, ring, i);
+        atomic_store(&many_ill[400], false);
+        moved += before != after;
+        lost += before == &many[400];
+    }
+    CHECK_INT(moved, lost);
+    hash_ring_free(ring);
+    drop_many();
 }
 
 /* --- links: a scene on each back end --- */
