@@ -907,6 +907,7 @@ def _():
                 ({"trusted_roots_pem_files": ["/nowhere.pem"]}, "/nowhere.pem"),
                 ({"network_proxy": {"from": "url"}}, "has no"),
                 ({"network_proxy": {"from": "url", "url": "socks5://x"}}, "SOCKS"),
+                ({"network_proxy": {"from": "url", "url": "socks5://u:hidden@x"}}, "u:xxxxx@x"),
                 ({"network_proxy": {"from": "url", "url": "{env.NOT_THERE_AT_ALL}"}}, "empty after"),
                 ({"network_proxy": {"from": "none", "url": "http://x"}}, "url"),
                 ({"network_proxy": {"from": "mars"}}, "caddy.network_proxy.mars")):
@@ -914,6 +915,7 @@ def _():
             out, err = p.communicate(timeout=30)
             same(out, "")
             has(err, words)
+            assert "hidden" not in err, err
         has(w.bad(ca, issuer={"ca": "http://ca.example.com/directory"})["why"], "HTTPS required")
 
 

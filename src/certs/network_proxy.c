@@ -38,5 +38,6 @@ enum err network_proxy_provision(struct provision *p, const json_t *json, struct
     out->url = template_expand_now(written, p->arena);
     if (out->url.len > 0 && forward_proxy_parse(out->url, &proxy, p->arena, &why) == OK)
         return OK;
-    return provision_fail(p, "network proxy \"" SLICE_FMT "\": %s", SLICE_ARG(written), why);
+    return provision_fail(p, "network proxy \"" SLICE_FMT "\": %s",
+                          SLICE_ARG(forward_proxy_shown(written, p->arena)), why);
 }

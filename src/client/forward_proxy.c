@@ -46,6 +46,22 @@ enum err forward_proxy_parse(struct slice text, struct forward_proxy *p, struct 
     return p->url.has_user ? make_credentials(p, arena) : OK;
 }
 
+/* Of what may be no URL at all: up to the last "@" anything may be secret. */
+struct slice forward_proxy_shown(struct slice text, struct arena *arena)
+{
+    size_t at = text.len, scheme = slice_find_slice(text, SLICE("://"));
+    while (at > 0 && text.ptr[at - 1] != '@')
+        at--;
+    if (at == 0)
+        return text;
+    size_t begin = scheme != SIZE_MAX && scheme + 3 < at ? scheme + 3 : 0;
+    struct slice secret = slice_of(text.ptr + begin, at - 1 - begin);
+    size_t colon = slice_find(secret, ':');
+    struct slice user = colon != SIZE_MAX ? slice_take(secret, colon + 1) : SLICE_NONE;
+    return arena_join(arena, (struct slice[]){slice_take(text, begin), user, SLICE("xxxxx@"),
+                                              slice_skip(text, at)}, 4);
+}
+
 /* --- the environment --- */
 
 static struct proxy_rules of_process;

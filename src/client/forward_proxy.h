@@ -17,6 +17,10 @@ struct forward_proxy {
 enum err forward_proxy_parse(struct slice, struct forward_proxy *, struct arena *,
                              const char **why);
 
+/* The URL as it may be shown to people and written to logs: without the password, and without the name
+ * where no password stands behind it, which is then a token. */
+struct slice forward_proxy_shown(struct slice, struct arena *);
+
 /* What the environment says, as Go reads it. */
 struct proxy_rules {
     struct slice http, https, no; /* HTTP_PROXY, HTTPS_PROXY, NO_PROXY or their lower-case names */

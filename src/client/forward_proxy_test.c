@@ -79,6 +79,24 @@ TEST("HTTP_PROXY does not count in a CGI program, where a client may have set it
     CHECK_TEXT(proxy, "q");
 }
 
+TEST("what is shown of a proxy holds no password")
+{
+    static const char *const rows[][2] = {
+        {"http://proxy.example:3128", "http://proxy.example:3128"},
+        {"http://me:secret@proxy.example", "http://me:xxxxx@proxy.example"},
+        {"socks5://me:se:c@ret@proxy.example", "socks5://me:xxxxx@proxy.example"},
+        {"http://secret@proxy.example", "http://xxxxx@proxy.example"},
+        {"me:secret@proxy.example:x", "me:xxxxx@proxy.example:x"},
+        {"http://me:se/c://ret@proxy.example/@", "http://me:xxxxx@"},
+        {"", ""},
+    };
+    struct arena arena;
+    arena_init(&arena, 4096);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        CHECK_TEXT(forward_proxy_shown(slice_from(rows[i][0]), &arena), rows[i][1]);
+    arena_deinit(&arena);
+}
+
 TEST("a proxy is a URL, or the rest of one")
 {
     struct arena arena;

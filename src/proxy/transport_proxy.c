@@ -21,7 +21,8 @@ static enum err read_url(struct http_transport *t, struct slice text, struct pro
         return OK;
     t->proxy = ARENA_NEW(p->arena, struct forward_proxy);
     if (forward_proxy_parse(text, t->proxy, p->arena, &why) != OK)
-        return provision_fail(p, "network proxy \"" SLICE_FMT "\": %s", SLICE_ARG(text), why);
+        return provision_fail(p, "network proxy \"" SLICE_FMT "\": %s",
+                              SLICE_ARG(forward_proxy_shown(text, p->arena)), why);
     return OK;
 }
 
