@@ -419,13 +419,22 @@ def tickets(io):
 
 
 def resumed(io):
-    """Fresh connections resume sessions, in both versions."""
+    """Fresh connections resume sessions, in both versions, but with certificates of our own."""
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         up = Upstream(echo, context(version=version))
         with gateway(io, up, transport={"keep_alive": {"enabled": False}}, workers=1) as s:
             for _ in range(4):
                 same(s.ask()[0], 200)
             same(up.reused, [False, True, True, True])
+    up = Upstream(echo)  # a session would go on with a certificate that was renewed meanwhile
+    with gateway(io, up, transport={"keep_alive": {"enabled": False}}, workers=1) as s:
+        s.document["apps"]["tls"] = {"certificates": {
+            "load_files": [{"certificate": GOOD[0], "key": GOOD[1]}]}}
+        s.handler["transport"]["tls"]["client_certificate_automate"] = "localhost"
+        same(s.api("POST", "/load", s.document), (200, ""))
+        for _ in range(4):
+            same(s.ask()[0], 200)
+        same(up.reused, [False] * 4)
 
 
 def reloaded(io):

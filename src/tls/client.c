@@ -101,7 +101,7 @@ static int on_verify(int good, X509_STORE_CTX *c)
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     struct asked *a = asked_of(ssl);
-    if (a == NULL)
+    if (a == NULL || a->client->automate != NULL) /* it would go on with a certificate that was renewed */
         return 0;
     client_sessions_put(&a->client->sessions, slice_from(a->name), session);
     return 1;
