@@ -128,7 +128,8 @@ def served(io, play, transport=None, gateway=None, before=(), errors=None):
                              **(transport or {})}, **(gateway or {})}
     ready = {"match": [{"path": ["/ready"]}], "handle": [{"handler": "static_response"}],
              "terminal": True}
-    members = {"max_header_bytes": 1 << 20, **({"errors": {"routes": errors}} if errors else {})}
+    members = {"max_header_bytes": 1 << 20, "expected_underscore_headers": ["X_Real-Ip"],
+               "expected_dot_headers": ["X.Real.Ip"], **({"errors": {"routes": errors}} if errors else {})}
     s = Server.__new__(Server)
     s.get = lambda path="/ready", **fields: Server.get(s, path, **fields)
     s.__init__(PORTICO, io, routes=[ready, {"handle": [*before, handler]}], members=members,
@@ -177,6 +178,19 @@ def environment(io):
         same({k: e.get(k) for k in want}, want)
         same([k for k in e if k in ("HTTP_PROXY", "HTTP_X_HOP", "HTTP_A_B", "HTTP_CONNECTION",
                                     "HTTPS", "SSL_PROTOCOL", "HTTP_CONTENT_LENGTH")], [])
+
+
+def ambiguous_fields(io):
+    """Of header fields that are one variable, in whatever order: what a proxy sets is what counts."""
+    fields = [("X-Real-Ip", "proxy"), ("X_Real-Ip", "client"), ("X.Real.Ip", "client")]
+    for env in ({}, {"HTTP_X_REAL_IP": "configured"}):
+        with served(io, hello, {"env": env}) as (s, up):
+            for sent in (fields, fields[::-1], fields[:1]):
+                same(ask(s, fields=dict(sent))[0], 201)
+                same(up.requests[-1].env["HTTP_X_REAL_IP"], "proxy")
+            for sent in fields[1:]:
+                same(ask(s, fields=dict([sent]))[0], 201)
+                same(up.requests[-1].env["HTTP_X_REAL_IP"], "client")
 
 
 def script_names(io):
@@ -317,15 +331,28 @@ def streams(io):
         has(s.text(), '"level":"warn"', "http.reverse_proxy.transport.fastcgi")
 
 
-def endless_stderr(io):
+def endless(io):
+    """Bytes that bring no answer any further: for the log, of the connection, none at all, dropped."""
+    data = {}
+
     def play(request):
         request.read()
+        request.sock.sendall(data["start"])
         while True:
-            request.sock.sendall(record(STDERR, b"e" * 65000))
+            request.sock.sendall(data["more"])
     with served(io, play) as (s, up):
-        same(ask(s)[0], 502)
-        s.wait(lambda: up.ended == 1)
-        s.wait(lambda: "too much on stderr" in s.text())
+        for n, data["more"] in enumerate((record(STDERR, b"e" * 65000), record(STDOUT, b"", 255) * 250,
+                                          record(11, b"u" * 65000, request=0)), 1):
+            data["start"] = b""
+            same(ask(s)[0], 502)
+            s.wait(lambda want=n: up.ended == want)
+        s.wait(lambda: s.text().count("too much on stderr") >= 3)
+        data["more"] = record(STDOUT, b"x" * 65000)
+        data["start"] = record(STDOUT, b"Content-Length: 5\n\nhello")
+        same(ask(s)[:2], (200, b"hello"))
+        s.wait(lambda: up.ended == 4)
+        same(ask(s, "HEAD")[:2], (200, b""))
+        s.wait(lambda: up.ended == 5)
 
 
 def timeouts(io):
@@ -384,6 +411,7 @@ def refused(io):
 
 CASES = [
     ("the environment is Caddy's", environment),
+    ("header fields that are one variable do not stand in for one another", ambiguous_fields),
     ("a path is split without regard to case, and never leaves the root", script_names),
     ("bodies go up whole, also those whose length was not known", bodies),
     ("the answer to HEAD has no body", heads),
@@ -391,7 +419,7 @@ CASES = [
     ("malformed answers are 502, with the reason in the log", malformed),
     ("an answer that is cut off is never a whole one", cut_off),
     ("pieces are passed on as they come, and stderr is logged", streams),
-    ("an endless stderr ends the request", endless_stderr),
+    ("what never comes to an end, and is no answer, ends the request", endless),
     ("read_timeout is of the answer as a whole", timeouts),
     ("a client that leaves ends its request", leaving),
     ("an answer may come before the body was read", early_answer),

@@ -6,14 +6,15 @@
  * connection and leave in one send.
  *
  * A connection that ends before its request did is an answer that broke off. What exceeds an
- * announced Content-Length is dropped, what falls short of it is an error.
+ * announced Content-Length is dropped, what falls short of it is an error. Whatever brings the answer no
+ * further (stderr, records of the connection, empty ones, what is dropped) has one limit.
  */
 #include "client/fastcgi_answer.h"
 
 #include "base/check.h"
 #include "upstream/iobuf.h"
 
-enum { ASIDE_MAX = 16 << 20 }; /* for the log, without any output in between */
+enum { ASIDE_MAX = 16 << 20 };
 
 struct client_answer *fastcgi_answer_begin(struct link *link, struct arena *arena,
                                            uint64_t head_max, bool capture)
@@ -43,7 +44,6 @@ static enum err refuse(struct client_answer *a, enum err e, const char *why)
 
 static void take_errors(struct fastcgi_answer *f, struct slice data)
 {
-    f->aside += data.len;
     if (f->capture)
         (void)!buffer_append(&f->errors, slice_take(data, f->errors.max - f->errors.len));
 }
@@ -57,7 +57,6 @@ static enum err unwrap(struct client_answer *a, struct slice in, struct slice *o
     for (;;) {
         switch (fastcgi_next(&f->records, &in, &data)) {
         case FASTCGI_OUT:
-            f->aside = 0;
             memmove(to, data.ptr, data.len);
             to += data.len;
             break;
@@ -86,9 +85,10 @@ static enum err read_some(struct client_answer *a, uint64_t deadline_ns, struct 
     for (*out = SLICE_NONE; out->len == 0 && !f->ended;) {
         size_t n;
         if (f->aside > ASIDE_MAX)
-            return refuse(a, ERR_LIMIT, "fcgi: too much on stderr, and nothing on stdout");
+            return refuse(a, ERR_LIMIT, "fcgi: too much on stderr, or of nothing, and no answer");
         TRY(await_link_into(a->link, a->piece, IOBUF_SIZE, deadline_ns, &n));
         a->began = true;
+        f->aside += n;
         TRY(unwrap(a, slice_of(a->piece, n), out));
     }
     return OK;
@@ -129,6 +129,7 @@ static void settle_head(struct client_answer *a, size_t used)
         h->content_length = a->in.len;
     }
     a->left = h->content_length;
+    a->fastcgi->aside = 0;
     a->done = a->fastcgi->ended && a->in.len == 0 && is_complete(a);
     chunked_init(&a->chunked);
 }
@@ -242,6 +243,7 @@ static enum err take_raw(struct client_answer *a, struct slice raw, struct slice
 
 enum err fastcgi_read_body(struct client_answer *a, uint64_t deadline_ns, struct slice *piece)
 {
+    struct fastcgi_answer *f = a->fastcgi;
     for (*piece = SLICE_NONE; !a->done && piece->len == 0;) {
         struct slice raw = a->in;
         a->in = SLICE_NONE;
@@ -249,8 +251,10 @@ enum err fastcgi_read_body(struct client_answer *a, uint64_t deadline_ns, struct
             TRY(read_some(a, deadline_ns, &raw));
         if (raw.len > 0)
             TRY(take_raw(a, raw, piece));
-        a->done = a->fastcgi->ended && is_complete(a);
-        if (a->fastcgi->ended && !a->done && piece->len == 0)
+        if (piece->len > 0)
+            f->aside = 0;
+        a->done = (f->ended || f->aside > ASIDE_MAX) && is_complete(a);
+        if (f->ended && !a->done && piece->len == 0)
             return refuse(a, ERR_CLOSED, "fcgi: the request ended within its response");
     }
     return OK;

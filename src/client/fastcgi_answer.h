@@ -16,7 +16,7 @@ struct fastcgi_answer {
     bool capture;          /* keep what comes for the log, or else drop it */
     bool ended, chunks_done;
     struct buffer errors;  /* at most FASTCGI_STDERR_MAX; what is beyond is dropped */
-    uint64_t aside;        /* bytes for the log since there was any output */
+    uint64_t aside;        /* bytes that came since any of them was of use to the answer */
 };
 
 /* As client_answer_begin, and client_answer_end. */
@@ -24,7 +24,8 @@ struct client_answer *fastcgi_answer_begin(struct link *, struct arena *, uint64
                                            bool capture);
 void fastcgi_answer_end(struct client_answer *);
 
-/* As client_read_head and client_read_body. `done` is set by the request's end and nothing earlier,
- * even where no body is passed on: a program whose connection is closed would be stopped. */
+/* As client_read_head and client_read_body. `done` is set by the request's end, even where no body is
+ * passed on, since a program whose connection is closed would be stopped; but not by one that never
+ * comes to an end. */
 enum err fastcgi_read_head(struct client_answer *, bool to_head, uint64_t deadline_ns);
 enum err fastcgi_read_body(struct client_answer *, uint64_t deadline_ns, struct slice *piece);

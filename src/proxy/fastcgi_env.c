@@ -5,10 +5,10 @@
  * earlier ones of the same name: what the request is; what the configuration says; the request's
  * header fields as HTTP_NAME; its method and its body's length.
  *
- * Two header fields may become one variable, since '-' becomes '_' there. The server drops names with
- * '_' before any handler sees them, unless its configuration lets some through; of those the field
- * with '-' wins, so that what a proxy says is never what a client has said. Proxy is left out: many
- * programs would take HTTP_PROXY for something else.
+ * Two header fields may become one variable, since '-' becomes '_' there, and PHP makes the same of
+ * '.'. The server drops names with '_' or '.' before any handler sees them, unless its configuration
+ * lets some through; of those the field with '-' wins, so that what a proxy says is never what a client
+ * has said. Proxy is left out: many programs would take HTTP_PROXY for something else.
  */
 #include <stdlib.h>
 
@@ -217,7 +217,7 @@ static struct slice variable(struct slice name, struct arena *arena)
     memcpy(to, "HTTP_", 5);
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
-        to[5 + i] = c == '-' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+        to[5 + i] = c == '-' || c == '.' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
     }
     return slice_of(to, name.len + 5);
 }
@@ -228,25 +228,26 @@ static bool came_before(const struct fields *fs, uint32_t at)
     return fields_find(fs, fs->items[at].name, &from) != &fs->items[at];
 }
 
-static bool has_underscore(struct slice name)
+static bool is_ambiguous(struct slice name)
 {
-    return name.len > 0 && memchr(name.ptr, '_', name.len) != NULL;
+    return slice_find(name, '_') != SIZE_MAX || slice_find(name, '.') != SIZE_MAX;
+}
+
+static void set_some_fields(struct environment *e, const struct fields *fs, bool ambiguous)
+{
+    for (uint32_t i = 0; i < fs->count; i++) {
+        struct slice name = fs->items[i].name;
+        if (is_ambiguous(name) != ambiguous || slice_eq_nocase(name, SLICE("Host")) ||
+            slice_eq_nocase(name, SLICE("Proxy")) || came_before(fs, i))
+            continue;
+        set(e, variable(name, e->arena), fields_joined(fs, name, e->arena));
+    }
 }
 
 static void set_fields(struct environment *e, const struct fields *fs)
 {
-    size_t configured = e->count;
-    for (uint32_t i = 0; i < fs->count; i++) {
-        struct slice name = fs->items[i].name;
-        if (slice_eq_nocase(name, SLICE("Host")) || slice_eq_nocase(name, SLICE("Proxy")) ||
-            came_before(fs, i))
-            continue;
-        struct slice key = variable(name, e->arena);
-        struct field *taken = find(e, key);
-        if (taken != NULL && taken >= e->items + configured && has_underscore(name))
-            continue;
-        set(e, key, fields_joined(fs, name, e->arena));
-    }
+    set_some_fields(e, fs, true);
+    set_some_fields(e, fs, false);
 }
 
 /* Fields that the gateway itself keeps apart. */
