@@ -140,7 +140,7 @@ class Site:
                  "XDG_DATA_HOME": self.folder, "XDG_CONFIG_HOME": self.folder})
         try:
             self.wait(lambda: os.path.exists(f"{self.folder}/fpm.sock") and self.reached())
-        except AssertionError:
+        except BaseException:
             self.end()
             raise
 
@@ -175,14 +175,23 @@ class Site:
             c.close()
 
     def end(self):
-        self.server.send_signal(signal.SIGTERM)
-        self.server.wait(20)
-        self.fpm.send_signal(signal.SIGTERM)
-        self.fpm.wait(20)
+        late = [p.args[0] for p in (self.server, self.fpm) if not self.ended(p)]
         text = self.text()
         self.log.close()
         shutil.rmtree(self.folder)
+        assert not late, f"{late} did not end; log: {text[-3000:]}"
         assert "Sanitizer" not in text and "assertion failed" not in text, text[-6000:]
+
+    @staticmethod
+    def ended(process):
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return False
+        return True
 
 
 @contextlib.contextmanager
