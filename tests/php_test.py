@@ -66,6 +66,10 @@ for ($i = 0; $i < 3; $i++) { echo "part $i\\n"; flush(); usleep(300000); }
     "public/large.php": "<?php for ($i = 0; $i < 64; $i++) echo str_repeat(chr(65 + $i % 26), 65536);\n",
     "public/fails.php": "<?php error_log('it went wrong'); http_response_code(500); echo 'oops';\n",
     "public/send.php": "<?php header('X-Accel-Redirect: /style.css'); echo 'not this';\n",
+    "public/up/photo.jpg": "<?php echo 'it was', ' run';\n",
+    "public/up/photo.php.jpg": "<?php echo 'it was', ' run';\n",
+    "public/up/photo.PHP": "<?php echo 'it was', ' run';\n",
+    "public/up/folder.php/photo.jpg": "<?php echo 'it was', ' run';\n",
     "public/dies.php": "<?php echo 'half'; flush(); posix_kill(getmypid(), 9);\n",
 }
 
@@ -226,6 +230,22 @@ def application(io):
         assert "HTTP_PROXY" not in seen
 
 
+def uploads_stay_files(io):
+    """What users have put there is no script, however it is asked for."""
+    with site(io) as s:
+        for path in ("photo.jpg/x.php", "photo.jpg/.php", "photo.jpg%2fx.php", "photo.jpg%20/x.php",
+                     "photo.jpg%00.php", "photo.jpg/x.php/y", "photo.jpg/x.PHP", "photo.jpg/../x.php",
+                     "x/..%2fphoto.jpg/x.php", "%2e/photo.jpg/x.php", "photo.jpg;x.php",
+                     "photo.jpg%3fx.php", "photo.jpg?x.php", "photo.jpg.php", "photo.jpg", "photo.php.jpg",
+                     "photo.php", "photo.PHP", "photo.PHP/x.php", "folder.php/photo.jpg",
+                     "folder.php/photo.jpg/x.php", "folder.php"):
+            for before in ("/up/", "//up//", "/x.php/../up/", "/up/./"):
+                status, body = s.ask(before + path)
+                assert "it was run" not in body, (before + path, status)
+        same(s.ask("/up/photo.jpg"), (200, APPLICATION["public/up/photo.jpg"]))
+        same(s.ask("/up/photo.jpg/x.php")[0], 404)
+
+
 def forms(io):
     with site(io) as s:
         same(s.ask("/form", "POST", "a=1&b[c]=2", **{"Content-Type":
@@ -304,6 +324,7 @@ def resolved(io):
 
 CASES = [
     ("an application of several files, with its paths, redirects and missing pages", application),
+    ("an uploaded file is no script, however it is asked for", uploads_stay_files),
     ("forms, uploads of megabytes and raw bodies arrive whole", forms),
     ("sessions last", sessions),
     ("large answers, streamed ones, and what a script says on stderr", answers),
