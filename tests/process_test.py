@@ -7,10 +7,12 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -343,15 +345,39 @@ def stops_in_pause(io):
 
 
 def dies_with_keeper(io):
-    s = start(io)
-    pid = s.server_pid()
-    s.process.kill()
-    s.process.wait()
-    end = time.monotonic() + 5
-    while os.path.exists(f"/proc/{pid}") and status(pid)["State"][0] != "Z":
-        assert time.monotonic() < end, "the server lives on"
-        time.sleep(0.02)
-    s.end(None)
+    for hangs in (False, True):
+        s = start(io)
+        pid = s.server_pid()
+        if hangs:
+            os.kill(pid, signal.SIGSTOP)
+        s.process.kill()
+        s.process.wait()
+        end = time.monotonic() + 5
+        try:
+            while os.path.exists(f"/proc/{pid}") and status(pid)["State"][0] != "Z":
+                assert time.monotonic() < end, f"the server lives on; hangs: {hangs}"
+                time.sleep(0.02)
+        except AssertionError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # between the two looks
+        s.end(None)
+
+
+def file_of_another(io):
+    """`sudo ./portico`, built with a umask of 077, where only who built it may read and execute it."""
+    need_root()
+    with tempfile.TemporaryDirectory(prefix="portico-test-") as folder:
+        program = shutil.copy(PORTICO, f"{folder}/portico")
+        shutil.chown(program, OTHER)
+        os.chmod(program, 0o700)
+        s = Server(program, io)
+        try:
+            same(s.get(), (200, b"one"))
+            same(s.api("GET", "/ports")[0], 200)
+        finally:
+            same(s.end(), 0)
 
 
 def second_interrupt(io):
@@ -794,7 +820,8 @@ ONE = [
     ("a server that crashes is started again, with longer and longer pauses", backs_off),
     ("a server that keeps crashing is given up", gives_up),
     ("a stop during such a pause ends at once", stops_in_pause),
-    ("the server ends with a keeper that is killed", dies_with_keeper),
+    ("the server ends with a keeper that is killed, one that hangs, too", dies_with_keeper),
+    ("root runs a file that is another user's alone", file_of_another),
     ("systemd is told: ready, reloading, status, stopping", notifies),
     ("the watchdog is told while the server answers, and only then", watchdog),
     ("a range of ports is listened on", port_range),

@@ -5,8 +5,8 @@
  * sites in homes that only their owner may read were served before, and are now. A server that
  * becomes another user keeps none: what it serves is what that user may read.
  *
- * The kernel forgets PDEATHSIG when the user changes, so it is asked for again, and whether the
- * keeper is still there.
+ * The kernel forgets PDEATHSIG when the user changes, and at the start of a program that gets more
+ * rights than the keeper has kept, so it is asked for again, and whether the keeper is still there.
  */
 #include "app/server_rights.h"
 
@@ -33,13 +33,19 @@ static enum err find_identity(struct slice user, struct identity *who, char *err
     return identity_find(name, group, who, error, cap);
 }
 
+/* One that hangs does not see that the pair is closed. */
+static void end_with(pid_t keeper)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != keeper)
+        _exit(1);
+}
+
 static enum err become(const struct identity *who, char *error, size_t cap)
 {
     pid_t keeper = getppid();
     TRY(identity_become(who, error, cap));
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != keeper)
-        _exit(1);
+    end_with(keeper);
     /* As a login would: what is kept below a home is kept below this user's. */
     if (who->home[0] != '\0')
         setenv("HOME", who->home, 1);
@@ -52,6 +58,7 @@ enum err rights_settle(struct slice user, char *error, size_t cap)
 {
     struct identity who;
     bool change = false;
+    end_with(getppid());
     if (user.len > 0) {
         TRY(find_identity(user, &who, error, cap));
         change = who.uid != geteuid() || (slice_find(user, ':') != SIZE_MAX && who.gid != getegid());

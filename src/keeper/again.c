@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "keeper/keeper_parts.h"
+#include "keeper/powers.h"
 
 /* The sockets that were handed over are the keeper's, and so is what systemd is told. */
 static const char *const own[] = {"LISTEN_PID",    "LISTEN_FDS",   "LISTEN_FDNAMES",
@@ -24,4 +25,5 @@ void again_begin(pid_t parent)
         _exit(1);
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         unsetenv(own[i]);
+    powers_raise(); /* the program's file may be another user's, and for that one alone */
 }

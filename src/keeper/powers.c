@@ -8,6 +8,7 @@
 #include "keeper/powers.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,10 +88,12 @@ void powers_bound(void)
     powers_lower();
 }
 
+/* An exec that brings more than the keeper holds makes the kernel forget PDEATHSIG. */
 static void keep_only(uint64_t kept)
 {
     bound(kept);
     hold(kept, true);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 void powers_of_guardhouse(void)
