@@ -145,7 +145,7 @@ int ports_keep(void)
         enforce_state_read(&arena, &now, error, sizeof error) != OK)
         status = failed(error);
     else if (!wish.nftables)
-        status = take_away(&now);
+        status = again ? 0 : take_away(&now); /* what is there by now somebody has applied by hand */
     else
         status = put_in_force(&wish, &now, again, &arena);
     arena_deinit(&arena);
