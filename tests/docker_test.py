@@ -74,9 +74,11 @@ class Docker:
         self.folder = folder
         self.log = open(f"{folder}/dockerd.log", "w+", encoding="utf-8")
         # The daemon's proxy variables are for pulling images, which it does not do here.
+        with open(f"{folder}/daemon.json", "w", encoding="ascii") as f:
+            f.write("{}")  # not the machine's own settings, which may gainsay these
         self.process = subprocess.Popen(
-            ["dockerd", "--host", "unix:///run/docker.sock", "--storage-driver", "vfs", "--data-root",
-             "/var/lib/docker", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"],
+            ["dockerd", "--config-file", f"{folder}/daemon.json", "--host", "unix:///run/docker.sock",
+             "--storage-driver", "vfs", "--data-root", "/var/lib/docker", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         end = time.monotonic() + 30
         while subprocess.run(["docker", "--host", "unix:///run/docker.sock", "version"], capture_output=True,
