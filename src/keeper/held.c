@@ -44,7 +44,7 @@ static void release(struct held *h)
     if (network_is_unix(slice_from(h->network)) && h->host[0] != '@') {
         h->host[strcspn(h->host, "|")] = '\0';
         powers_raise();
-        unlink(h->host);
+        socket_file_remove(&h->file, h->host);
         powers_lower();
     }
     h->used = false;
@@ -63,25 +63,6 @@ static size_t own_inodes(const struct keeper *k, ino_t *out, size_t room)
         }
     }
     return count;
-}
-
-/* A socket file that root made for a server of another user. The folder may be that user's: what
- * stands there by now may be a link to something else, which stays root's. */
-static void give_away(const struct held *h, uid_t uid, gid_t gid)
-{
-    char path[sizeof h->host];
-    struct stat s;
-    memcpy(path, h->host, sizeof path);
-    path[strcspn(path, "|")] = '\0';
-    if (path[0] == '@')
-        return;
-    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &s) != 0 || !S_ISSOCK(s.st_mode) ||
-        fchownat(fd, "", uid, gid, AT_EMPTY_PATH) != 0)
-        LOG(LOG_WARN, "", "a socket file stays root's", LOG_CSTR("path", path),
-            LOG_CSTR("error", strerror(errno)));
-    if (fd >= 0)
-        close(fd);
 }
 
 /* What the keeper was started with; descriptors of its own are nobody's to ask for. */
@@ -107,14 +88,15 @@ static void open_held(struct keeper *k, const struct keeper_message *m, struct k
     static ino_t own[OWN_MAX];
     struct listen_request r = {network, slice_from(m->host), m->port, single ? 1 : m->count, own,
                                own_inodes(k, own, OWN_MAX)};
+    r.uid = geteuid() == 0 ? m->uid : 0;
+    r.gid = m->gid;
+    r.file = &h->file;
     r.no_descriptor = network_is_fd(network) && !was_inherited(r.host);
     answer->error = listen_open(&r, h->fds, &h->port, answer->text, sizeof answer->text);
     if (answer->error != OK)
         return;
     memcpy(h->network, m->network, sizeof h->network);
     memcpy(h->host, m->host, sizeof h->host);
-    if (network_is_unix(network) && geteuid() == 0 && m->uid != 0)
-        give_away(h, m->uid, m->gid);
     h->asked_port = m->port;
     h->count = r.count;
     h->used = true;

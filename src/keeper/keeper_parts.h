@@ -20,7 +20,8 @@ struct held {
     unsigned count;
     int fds[KEEPER_FDS];
     bool used;
-    bool wanted; /* by the server that runs now */
+    bool wanted;             /* by the server that runs now */
+    struct socket_file file; /* of a Unix socket */
 };
 
 struct server_process {

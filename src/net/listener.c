@@ -195,14 +195,24 @@ static enum err open_tcp(const struct listen_request *r, int *fds, uint16_t *por
     return OK;
 }
 
-/* True when a server answers on the socket file; a file that nobody listens on is a left-over. */
-static bool unix_alive(const struct sockaddr_un *a, socklen_t len)
+/* Bound; with a file, that has its mode and owner. */
+static int bind_unix(const struct listen_request *r, const struct sockaddr_un *a, socklen_t len,
+                     mode_t mode, int fd)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool alive = fd >= 0 && (connect(fd, (const struct sockaddr *)a, len) == 0 || errno == EAGAIN);
-    if (fd >= 0)
-        close(fd);
-    return alive;
+    struct socket_place place = {-1, NULL};
+    bool abstract = a->sun_path[0] == '\0', alive = false;
+    struct socket_file file = {0};
+    int e = abstract ? 0 : socket_place_open(&place, a->sun_path);
+    if (e == 0 && !abstract)
+        e = socket_place_clear(&place, &alive);
+    mode_t old = umask(0777 & ~mode);
+    if (e == 0 && bind(fd, (const struct sockaddr *)a, len) != 0)
+        e = errno;
+    umask(old);
+    if (e == 0 && !abstract)
+        e = socket_place_settle(&place, mode & 07777, r->uid, r->gid, r->file != NULL ? r->file : &file);
+    socket_place_close(&place);
+    return alive ? EALREADY : e;
 }
 
 static enum err open_unix(const struct listen_request *r, int *fds, struct complaint *c)
@@ -211,7 +221,6 @@ static enum err open_unix(const struct listen_request *r, int *fds, struct compl
     struct slice path;
     uint32_t mode;
     struct address_error bad;
-    struct stat st;
     if (unix_permissions(r->host, &path, &mode, &bad) != OK) {
         snprintf(c->text, c->cap, "%s", bad.text);
         return ERR_INVALID;
@@ -226,20 +235,8 @@ static enum err open_unix(const struct listen_request *r, int *fds, struct compl
     if (abstract)
         a.sun_path[0] = '\0';
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path.len + !abstract);
-    if (!abstract && lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        if (unix_alive(&a, len)) {
-            snprintf(c->text, c->cap, "listen unix %s: address already in use; another process "
-                     "answers on this socket: stop it, or choose another path", a.sun_path);
-            return ERR_EXISTS;
-        }
-        unlink(a.sun_path);
-    }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    mode_t old = umask(0777 & ~mode);
-    int e = fd < 0 || bind(fd, (struct sockaddr *)&a, len) != 0 ? errno : 0;
-    umask(old);
-    if (e == 0 && !abstract && chmod(a.sun_path, mode & 07777) != 0)
-        e = errno;
+    int e = fd < 0 ? errno : bind_unix(r, &a, len, mode, fd);
     if (e == 0 && listen(fd, LISTEN_BACKLOG) != 0)
         e = errno;
     if (e == 0) {
@@ -248,6 +245,11 @@ static enum err open_unix(const struct listen_request *r, int *fds, struct compl
     }
     if (fd >= 0)
         close(fd);
+    if (e == EALREADY) {
+        snprintf(c->text, c->cap, "listen unix %s: address already in use; another process "
+                 "answers on this socket: stop it, or choose another path", a.sun_path);
+        return ERR_EXISTS;
+    }
     snprintf(c->text, c->cap, "listen unix " SLICE_FMT ": %s", SLICE_ARG(path), strerror(e));
     return err_from_errno(e);
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "net/address.h"
+#include "net/socket_file.h"
 
 enum { LISTEN_BACKLOG = 4096, LISTENERS_MAX = 256 };
 
@@ -18,6 +19,9 @@ struct listen_request {
     const ino_t *own;           /* inodes of sockets of ours: they may share the port, as ":80" and */
     size_t own_count;           /* "127.0.0.1:80" of one configuration do */
     bool no_descriptor;         /* the number of an fd/N is not one that was inherited */
+    uid_t uid;                  /* whose the file of a Unix socket becomes; 0: whose it is */
+    gid_t gid;
+    struct socket_file *file;   /* out: which one it is; may be NULL */
 };
 
 /* Opens `count` sockets into fds: bound, listening, non-blocking, close-on-exec. Port 0 lets the

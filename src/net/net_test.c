@@ -3,6 +3,7 @@
  * Network addresses against Caddy's tables; listening sockets against the kernel.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <sys/socket.h>
@@ -187,6 +188,52 @@ TEST("a Unix socket has its mode, replaces a left-over and refuses a live one")
     CHECK_OK(listen_open(&r, fds, &port, error, sizeof error));
     close(fds[0]);
     unlink(path);
+}
+
+TEST("the file of a Unix socket is removed, and no other that stands in its place")
+{
+    char folder[] = "/tmp/portico-net-test-XXXXXX", path[64], other[64], away[64], link[64], text[80];
+    struct socket_file file;
+    uint16_t port;
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/in/socket", folder);
+    snprintf(other, sizeof other, "%s/elsewhere/socket", folder);
+    snprintf(away, sizeof away, "%s/away", folder);
+    snprintf(link, sizeof link, "%s/in", folder);
+    snprintf(text, sizeof text, "%s/elsewhere", folder);
+    CHECK(mkdir(link, 0755) == 0 && mkdir(text, 0755) == 0);
+    struct listen_request r = {SLICE("unix"), slice_from(path), 0, 1, .file = &file};
+    struct listen_request theirs = {SLICE("unix"), slice_from(other), 0, 1};
+    CHECK_OK(listen_open(&r, fds, &port, error, sizeof error));
+    CHECK_OK(listen_open(&theirs, fds + 1, &port, error, sizeof error));
+    CHECK(rename(link, away) == 0 && symlink(text, link) == 0);
+    socket_file_remove(&file, path);
+    CHECK_INT(access(other, F_OK), 0);
+    CHECK(unlink(link) == 0 && rename(away, link) == 0);
+    socket_file_remove(&file, path);
+    CHECK(access(path, F_OK) != 0);
+    close(fds[0]);
+    close(fds[1]);
+    CHECK(unlink(other) == 0 && rmdir(text) == 0 && rmdir(link) == 0 && rmdir(folder) == 0);
+}
+
+TEST("what is bound to a path that leads elsewhere by then is not taken")
+{
+    char folder[] = "/tmp/portico-net-test-XXXXXX", path[64];
+    struct socket_place place;
+    struct socket_file file;
+    bool alive;
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/socket", folder);
+    CHECK_INT(socket_place_open(&place, path), 0);
+    CHECK_INT(socket_place_clear(&place, &alive), 0);
+    CHECK_INT(socket_place_settle(&place, 0660, 0, 0, &file), ENOENT);
+    CHECK_INT(symlink("/dev/null", path), 0);
+    CHECK_INT(socket_place_settle(&place, 0660, 0, 0, &file), EADDRINUSE);
+    CHECK_INT(socket_place_clear(&place, &alive), EADDRINUSE);
+    CHECK(!alive);
+    socket_place_close(&place);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
 }
 
 TEST("an inherited socket is taken by its number, anything else is refused")
