@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import network as net
 from server import Server, Skip, run_cases, same
@@ -93,6 +94,11 @@ def comes_back(io):
         same(s.api("POST", "/load", s.document)[0], 200)
         s.wait(lambda: "is gone" in s.text())
         same((restored(), table()), (3, ""))
+        # Now nothing is kept, and nothing of others' is taken away: the helper looks after a flush.
+        for line in ("add table inet portico", "flush ruleset", "add table inet portico"):
+            subprocess.run(["nft", line], check=True)
+        time.sleep(1)
+        same("table inet portico" in table(), True)
     finally:
         s.end()
         clean()
