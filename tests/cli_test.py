@@ -260,6 +260,7 @@ def reloads():
 def resumes():
     with Place() as p, running(p) as (process, port, admin):
         saved = f"{p.path}/.config/portico/autosave.json"
+        p.wait(lambda: os.path.exists(saved))  # behind the first answer
         same(json.load(open(saved, encoding="utf-8")), document(port, admin))
         same(os.stat(saved).st_mode & 0o777, 0o600)
         same(os.stat(os.path.dirname(saved)).st_mode & 0o777, 0o700)
