@@ -1143,6 +1143,41 @@ def tunnel_ends(s):
     assert time.monotonic() - start < 3
 
 
+def late_tunnels(s):
+    """An upstream that switches behind a reload, or before it has the request's body."""
+    up = Upstream()
+    ask = b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def say(c, length, body):
+        with contextlib.suppress(OSError):
+            c.send(ask[:-2] + b"Content-Length: %d\r\n\r\n" % length + body)
+    for delay in (0, 1):
+        s.use(up, stream_close_delay=f"{delay}s")
+        c = s.client()
+        c.send(ask)
+        u = up.accept()
+        u.head()
+        s.use(up, stream_timeout="1m")
+        start = time.monotonic()
+        u.send(agreed)
+        assert c.head().startswith(b"HTTP/1.1 101 ")
+        same(c.rest(), b"\x88\x02\x03\xe9")
+        same(u.rest()[:2], b"\x88\x82")
+        assert delay * 0.9 < time.monotonic() - start < delay + 3
+    for length, body in ((5, b"abc"), (16 << 20, b"z" * (12 << 20))):
+        c = s.client()
+        sender = threading.Thread(target=say, args=(c, length, body))
+        sender.start()
+        u = up.accept()
+        u.head()
+        u.send(agreed)
+        assert c.head().startswith(b"HTTP/1.1 502 ")
+        c.reset()
+        sender.join()
+        u.close()
+
+
 def tunnel_lines(s):
     """The access log tells of a tunnel when it has ended, with what went through it."""
     up = Upstream()
@@ -1474,6 +1509,7 @@ CASES = [
     ("a question to another upstream decides, and the body still goes up", authorized),
     ("fifty pipelined requests", pipelined),
     ("tunnels", tunnels),
+    ("an upstream that switches behind a reload, or before it has the body", late_tunnels),
     ("a tunnel's line in the access log comes at its end", tunnel_lines),
     ("tunnels of all kinds of ends, at random", tunnel_storm),
     ("nine thousand tunnels", many_tunnels),

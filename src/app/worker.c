@@ -236,10 +236,9 @@ static void adopt(struct worker *w, const struct worker_order *o)
         if (!site->stopping && !site->accept.armed && !timer_running(&site->pause))
             op_accept(w->loop, &site->accept, site->fd);
     }
-    if (old != NULL) {
-        proxy_retire(old);
+    proxy_retire_others(w->generation);
+    if (old != NULL)
         generation_retire(old, w->index);
-    }
 }
 
 static void on_drained(struct h1_worker *h)
@@ -255,7 +254,7 @@ static void drain(struct worker *w)
         if (!site->stopping)
             stop_site(site);
     }
-    proxy_retire(NULL);
+    proxy_retire_others(NULL);
     proxy_drain();
     h1_worker_drain(&w->h1);
 }

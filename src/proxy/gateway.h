@@ -391,4 +391,4 @@ bool gateway_value(struct exchange *, struct slice name, struct slice *value);
 /* After a 101: the head to the client, then bytes both ways until one side ends, the timeout
  * passes, or the configuration goes. */
 enum err gateway_upgrade(struct round *);
-void tunnels_retire(const struct generation *);
+void tunnels_retire_others(const struct generation *newest);

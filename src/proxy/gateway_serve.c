@@ -367,9 +367,9 @@ const struct module handler_reverse_proxy = {
 
 /* --- workers --- */
 
-void proxy_retire(const struct generation *g)
+void proxy_retire_others(const struct generation *newest)
 {
-    tunnels_retire(g);
+    tunnels_retire_others(newest);
 }
 
 void proxy_drain(void)

@@ -18,9 +18,9 @@ extern const struct module policy_random, policy_random_choose, policy_least_con
 /* What Prometheus is told of a configuration's upstreams; on any thread that holds it. */
 enum err gateway_metrics_put(struct buffer *, const struct provision *);
 
-/* On a worker's thread: a generation is not the newest any more, or (NULL) the worker drains. Its
- * tunnels end, at once or after their stream_close_delay. */
-void proxy_retire(const struct generation *);
+/* On a worker's thread: the newest generation, or NULL when the worker drains. Tunnels of all others
+ * end, at once or after their stream_close_delay; so do those that begin later. */
+void proxy_retire_others(const struct generation *newest);
 
 /* This thread gives up connections that nobody uses. */
 void proxy_drain(void);

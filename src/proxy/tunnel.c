@@ -21,6 +21,7 @@
 #define LOGGER "http.handlers.reverse_proxy"
 
 static _Thread_local struct list tunnels;
+static _Thread_local const struct generation *newest; /* NULL at a drain */
 
 /* --- all of a worker's --- */
 
@@ -61,14 +62,15 @@ void tunnel_end_within(struct tunnel *t, uint64_t ns)
         timer_start(loop_self(), &t->timer, deadline);
 }
 
-void tunnels_retire(const struct generation *g)
+void tunnels_retire_others(const struct generation *g)
 {
+    newest = g;
     if (tunnels.next == NULL)
         return;
     LIST_FOR_SAFE(n, &tunnels)
     {
         struct tunnel *t = CONTAINER_OF(n, struct tunnel, node);
-        if (t->going || (g != NULL && t->generation != g))
+        if (t->going || t->generation == g)
             continue;
         t->going = true;
         if (t->close_delay_ns > 0)
@@ -95,6 +97,9 @@ void tunnel_begin(struct tunnel *t, const struct round *r)
     list_append(&tunnels, &t->node);
     if (r->g->stream_ns > 0)
         tunnel_end_within(t, r->g->stream_ns);
+    t->going = t->generation != newest; /* its configuration went while the upstream thought */
+    if (t->going)
+        tunnel_end_within(t, t->close_delay_ns);
 }
 
 void tunnel_end(struct tunnel *t)
@@ -253,6 +258,13 @@ static enum err set_head(struct round *r, struct slice upgrade)
     return OK;
 }
 
+/* A tunnel's bytes come behind the request's body, which an upstream has read before it switches
+ * (RFC 9110 §7.8). */
+static bool body_has_left(const struct round *r)
+{
+    return !r->has_body || r->body_whole || (r->upload != NULL && r->upload->ended);
+}
+
 enum err gateway_upgrade(struct round *r)
 {
     struct exchange *x = r->x;
@@ -261,6 +273,10 @@ enum err gateway_upgrade(struct round *r)
     if (x->req.upgrade.len == 0 || !slice_eq_nocase(upgrade, x->req.upgrade)) {
         r->error = exchange_fail(x, 502, "backend tried to switch to unexpected protocol");
         return gateway_round_error(r, FAILURE_HANDLED, 0, "unexpected protocol");
+    }
+    if (!body_has_left(r)) {
+        r->error = exchange_fail(x, 502, "backend switched protocols before the request had ended");
+        return gateway_round_error(r, FAILURE_HANDLED, 0, "switched too early");
     }
     if (r->watching)
         x->carrier->watch(x, false);

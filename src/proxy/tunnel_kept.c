@@ -269,8 +269,8 @@ static enum err join(struct round *r, struct kept *k, struct slice early)
 {
     struct exchange *x = r->x;
     struct slice already;
-    TRY(exchange_flush(x));
     TRY(x->carrier->keep(x, &k->taken, &already));
+    TRY(exchange_flush(x));
     k->up.bytes = already.len;
     k->down.bytes = early.len;
     TRY(tunnel_send(&r->link->stream, already));
