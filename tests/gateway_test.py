@@ -1178,6 +1178,38 @@ def late_tunnels(s):
         u.close()
 
 
+def stalled_tunnels(s):
+    """Whoever sends into buffers that nobody reads takes no fiber, and loses nothing."""
+    up = Upstream()
+    s.use(up)
+    pairs = [upgrade(s, up) for _ in range(30)]
+    sent = []
+    for number, pair in enumerate(pairs):
+        one = pair[number % 2]
+        one.sock.setblocking(False)
+        n, last = 0, time.monotonic()
+        while time.monotonic() - last < 0.05:  # until the gateway takes no more, either
+            with contextlib.suppress(BlockingIOError):
+                n += one.sock.send(bytes([number]) * 65536)
+                last = time.monotonic()
+        sent.append(n)
+    c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
+    c.request("GET", "/metrics", headers={"Host": f"localhost:{s.admin}"})
+    text = c.getresponse().read().decode()
+    c.close()
+    assert int(re.search(r"^portico_fibers (\d+)$", text, re.M)[1]) < 5, text
+    for number, pair in enumerate(pairs):
+        other = pair[1 - number % 2]
+        assert other.take(sent[number]) == bytes([number]) * sent[number]
+        other.send(b"thanks")
+        one = pair[number % 2]
+        one.sock.setblocking(True)
+        same(one.take(6), b"thanks")
+        dice = (one.close, other.close, one.reset, other.reset)
+        dice[number % 4]()
+        (other if number % 2 == 0 else one).rest()
+
+
 def tunnel_lines(s):
     """The access log tells of a tunnel when it has ended, with what went through it."""
     up = Upstream()
@@ -1510,6 +1542,7 @@ CASES = [
     ("fifty pipelined requests", pipelined),
     ("tunnels", tunnels),
     ("an upstream that switches behind a reload, or before it has the body", late_tunnels),
+    ("tunnels that stall take no fiber", stalled_tunnels),
     ("a tunnel's line in the access log comes at its end", tunnel_lines),
     ("tunnels of all kinds of ends, at random", tunnel_storm),
     ("nine thousand tunnels", many_tunnels),

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A tunnel that goes on when its exchange has ended: two armed operations and some hundred bytes. Where
- * both sides are clear text, bytes go from the loop's buffer straight to the other side. What cannot be
- * taken at once, and all that is encrypted, gets a fiber and a buffer for as long as it takes. A
- * direction reads only when what it read last has been taken, so that a slow side slows the other.
+ * both sides are clear text, bytes go from the loop's buffer straight to the other side; what cannot be
+ * taken at once waits in a buffer, without a fiber, however long a peer that reads nothing lets it. What
+ * is encrypted gets a fiber and a buffer for as long as it takes. A direction reads only when what it
+ * read last has been taken, so that a slow side slows the other.
  */
 #include <errno.h>
 #include <poll.h>
@@ -90,8 +91,17 @@ static void cut(struct tunnel *t)
     look_soon(k);
 }
 
+static void give_held(struct direction *d)
+{
+    if (d->held_buf != NULL)
+        iobuf_give(d->held_buf);
+    d->held_buf = NULL;
+    d->held = SLICE_NONE;
+}
+
 static void direction_failed(struct direction *d)
 {
+    give_held(d);
     d->over = true;
     cut(&d->tunnel->t);
     look_for_end(d->tunnel);
@@ -115,18 +125,8 @@ static void wait_for_bytes(struct direction *d)
         op_poll(loop_self(), &d->op, d->from->fd, POLLIN | POLLRDHUP);
 }
 
-static void give_held(struct direction *d)
-{
-    if (d->held_buf != NULL)
-        iobuf_give(d->held_buf);
-    d->held_buf = NULL;
-    d->held = SLICE_NONE;
-}
-
 static enum err move_all(struct direction *d, bool *end)
 {
-    TRY(tunnel_send(d->to, d->held));
-    give_held(d);
     do
         TRY(tunnel_move(d->from, d->to, end, &d->bytes));
     while (!*end && d->from->tls != NULL && tls_stream_ready(d->from->tls));
@@ -139,7 +139,6 @@ static void direction_main(void *arg)
     bool end = false;
     d->fiber = fiber_self();
     enum err e = move_all(d, &end);
-    give_held(d);
     d->fiber = NULL;
     if (e != OK || d->tunnel->cutting)
         direction_failed(d);
@@ -160,19 +159,10 @@ static void go_on(struct direction *d)
     look_for_end(k);
 }
 
-/* Off fibers, both sides in clear text. */
-static void on_lent(struct direction *d, int result)
+/* Off fibers, both sides in clear text. What is not taken now is kept until it can be. */
+static void pass_on(struct direction *d, struct slice bytes)
 {
-    struct slice bytes = d->op.lent;
     ssize_t n;
-    if (result <= 0) {
-        if (result == 0)
-            direction_ended(d);
-        else
-            direction_failed(d);
-        return;
-    }
-    d->bytes += bytes.len;
     do
         n = send(d->to->fd, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
@@ -182,13 +172,31 @@ static void on_lent(struct direction *d, int result)
     }
     bytes = slice_skip(bytes, n > 0 ? (size_t)n : 0);
     if (bytes.len == 0) {
+        give_held(d);
         wait_for_bytes(d);
         return;
     }
-    d->held_buf = iobuf_take();
-    memcpy(d->held_buf, bytes.ptr, bytes.len);
-    d->held = slice_of(d->held_buf, bytes.len);
-    go_on(d);
+    if (d->held_buf == NULL) {
+        d->held_buf = iobuf_take();
+        memcpy(d->held_buf, bytes.ptr, bytes.len);
+        bytes.ptr = d->held_buf;
+    }
+    d->held = bytes;
+    op_poll(loop_self(), &d->op, d->to->fd, POLLOUT);
+}
+
+static void on_clear(struct direction *d, int result)
+{
+    if (result < 0) {
+        direction_failed(d);
+    } else if (d->held.len > 0) {
+        pass_on(d, d->held);
+    } else if (result == 0) {
+        direction_ended(d);
+    } else {
+        d->bytes += d->op.lent.len;
+        pass_on(d, d->op.lent);
+    }
 }
 
 static void on_ready(struct op *op, int result)
@@ -197,7 +205,7 @@ static void on_ready(struct op *op, int result)
     if (d->tunnel->cutting || result == -ECANCELED)
         direction_failed(d);
     else if (d->tunnel->clear)
-        on_lent(d, result);
+        on_clear(d, result);
     else
         go_on(d);
 }
@@ -205,12 +213,10 @@ static void on_ready(struct op *op, int result)
 static void feed(struct direction *d)
 {
     bool idle = !d->over && d->fiber == NULL && !d->op.armed;
-    if (idle && d->tunnel->cutting) {
-        give_held(d);
+    if (idle && d->tunnel->cutting)
         d->over = true;
-    } else if (idle && d->starved) {
+    else if (idle && d->starved)
         go_on(d);
-    }
 }
 
 static void feed_both(struct kept *k)
