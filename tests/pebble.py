@@ -70,7 +70,7 @@ class World:
         return self
 
     def __exit__(self, *args):
-        for server in self.servers:
+        for server in self.servers[:]:
             self.stop(server)
         self.pebble.terminate()
         self.pebble.wait()
