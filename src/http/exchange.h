@@ -63,7 +63,8 @@ struct takeover {
     struct stream *stream;            /* the connection's, until let_go */
     void (*hurry)(struct takeover *); /* the holder's: it is to end now; it ends later */
     void (*let_go)(struct takeover *); /* the carrier's: closes the connection; off it, none armed */
-    void *carrier;
+    void *carrier;                 /* the carrier's, too, as is the next */
+    struct generation *generation; /* held until let_go */
     struct access_later *log; /* http/access_log.h: a line that the holder ends; NULL: none */
 };
 

@@ -189,7 +189,7 @@ static void let_go(struct takeover *taken)
 {
     struct h1_conn *c = taken->carrier;
     c->taken = NULL;
-    c->site->done(c->site, c->served);
+    c->site->done(c->site, taken->generation);
     h1_close_now(c);
 }
 

@@ -94,7 +94,7 @@ void h1_end_exchange(struct h1_conn *c)
     for (struct exchange_hook *h = x->hooks; h != NULL; h = h->next)
         h->run(x, h->arg);
     if (x->taken != NULL)
-        c->served = x->generation; /* until it is let go of */
+        x->taken->generation = x->generation; /* until it is let go of */
     else
         c->site->done(c->site, x->generation);
 }

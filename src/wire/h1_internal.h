@@ -69,8 +69,7 @@ struct h1_conn {
     struct h1_site *site;
     struct h1_scratch *scratch; /* NULL: idle */
     struct fiber *fiber;        /* the one that serves, or NULL */
-    struct takeover *taken;     /* it is a tunnel's by now … */
-    struct generation *served;  /* … of an exchange of that configuration; NULL else */
+    struct takeover *taken;     /* it is a tunnel's by now; NULL else */
     struct h1_addresses *given; /* NULL: the socket's own */
     uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
     struct stream stream;
