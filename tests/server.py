@@ -2,6 +2,7 @@
 """A running portico for the tests in this folder: its file, its ports, its log, its counters; and
 the loop that runs cases on both I/O back ends and prints TAP. Everything started is ended."""
 import concurrent.futures
+import fcntl
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 BACK_ENDS = ("epoll", "uring")
@@ -29,16 +31,39 @@ def fenced(document):
 
 
 
+GIVEN, GIVING = set(), threading.Lock()
+LEDGER = None
+
+
+def is_taken(port):
+    """Whether this or another test program that runs has been given the port: one byte of a file is
+    locked for each, until its program ends."""
+    global LEDGER
+    if port in GIVEN:
+        return True
+    try:
+        if LEDGER is None:
+            LEDGER = open(os.path.join(tempfile.gettempdir(), "portico-test-ports"), "ab")
+        fcntl.lockf(LEDGER, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return LEDGER is not None
+    return False
+
+
 def free_port():
-    """Below those that the kernel gives to clients, so that none of theirs takes it meanwhile."""
+    """Below those that the kernel gives to clients, so that none of theirs takes it meanwhile; and no
+    other test's."""
     while True:
         port = random.randrange(10000, 32000)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
-                return port
             except OSError:
-                pass
+                continue
+        with GIVING:
+            if not is_taken(port):
+                GIVEN.add(port)
+                return port
 
 
 def same(got, want):
