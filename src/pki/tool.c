@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/signal_reset.h"
 
 extern char **environ;
 
@@ -45,21 +46,11 @@ struct child {
     int out, told; /* where its output goes; where the errno goes when it cannot be started */
 };
 
-/* The server ignores what its keeper is to act on; no other program expects that. */
-static void reset_signals(void)
-{
-    sigset_t none;
-    for (int i = 1; i < NSIG; i++)
-        signal(i, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 _Noreturn static void become_tool(const struct child *c)
 {
     const struct tool_user *user = c->call->user;
     int null = open("/dev/null", O_RDONLY);
-    reset_signals();
+    signal_reset(); /* the server ignores what its keeper is to act on */
     setpgid(0, 0);
     if (null >= 0 && dup2(null, 0) == 0 && dup2(c->out, 1) == 1 && dup2(c->out, 2) == 2 &&
         (user == NULL || (setgroups(0, NULL) == 0 && setresgid(user->gid, user->gid, user->gid) == 0 &&

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/signal_reset.h"
 #include "services/confine.h"
 
 struct starting { /* in the child */
@@ -225,15 +226,6 @@ _Noreturn static void execute(const struct starting *s)
 
 /* --- the child --- */
 
-static void calm_signals(void)
-{
-    sigset_t none;
-    for (int i = 1; i <= SIGRTMAX; i++)
-        signal(i, SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 /* LISTEN_PID is known here only (sd_listen_fds(3)). */
 static void say_pid(const struct starting *s)
 {
@@ -251,7 +243,7 @@ _Noreturn static void start(struct starting *s)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* and once more behind the change of the user */
     setsid();
-    calm_signals();
+    signal_reset();
     place_descriptors(s);
     join_group(s);
     set_limits(s);
