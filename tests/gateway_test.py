@@ -653,6 +653,57 @@ def retries(s):
     same(tried, [])
 
 
+def answers_retried(s):
+    """retry_match with an expression: what an upstream answered may send the request to another one."""
+    seen = []
+
+    def refuse(peer):
+        while head := peer.head():
+            m = re.search(rb"Content-Length: (\d+)", head)
+            seen.append(head.split(b" ")[0] + b" " + (peer.take(int(m.group(1))) if m else b""))
+            peer.send(b"HTTP/1.1 503 No\r\nX-Again: yes\r\nContent-Length: 3\r\n\r\nbad")
+
+    bad, up = Upstream(refuse), Upstream(echo)
+
+    def use(expression, *ups, retries=1, more=None, **gateway):
+        s.use(*(ups or (bad, up)), load_balancing={
+            "selection_policy": {"policy": "round_robin"}, "retries": retries,
+            "retry_match": [{"expression": expression, **(more or {})}]}, **gateway)
+
+    for expression in ("{http.reverse_proxy.status_code} in [502, 503]",
+                       "{http.reverse_proxy.status_code} == 503",
+                       "{http.reverse_proxy.header.X-Again} == 'yes'",
+                       "{http.reverse_proxy.status_code} >= 500 && method('GET', 'POST')"):
+        use(expression, health_checks={"passive": {"fail_duration": "10s"}})
+        seen.clear()
+        same([s.get("/x")[0::2] for _ in range(4)], [(200, b"/x ")] * 4)
+        same([s.get("/x", "POST", b"b")[0::2] for _ in range(4)], [(200, b"/x b")] * 4)
+        assert len(seen) > 4, seen  # an answer is no failure: it was asked each time that its turn came
+    use("{http.reverse_proxy.status_code} == 503", more={"method": ["GET"]})
+    same({s.get("/x", "POST", b"b")[0::2] for _ in range(4)}, {(200, b"/x b"), (503, b"bad")})
+    use("{http.reverse_proxy.header.X-Again} == 'no'")
+    same({s.get("/x")[0::2] for _ in range(4)}, {(200, b"/x "), (503, b"bad")})
+    for tries in (0, 2):  # the last one's status is the error's
+        use("{http.reverse_proxy.status_code} == 503", bad, retries=tries)
+        seen.clear()
+        status, _, body = s.get("/x", "POST", b"b")
+        same((status, body, seen), (503, b"", [b"POST b"] * (tries + 1)))
+        s.logged("upstream response matched retry_match (status 503)")
+    use("{http.reverse_proxy.status_code} == 503", bad)
+    same(s.get("/x", "POST", b"b" * 100000)[0::2], (503, b"bad"))  # a body that is gone
+    broken = Upstream(lambda peer: peer.head() and None)
+    use("{http.reverse_proxy.is_transport_error} == true", broken, up, retries=2)
+    same({s.get("/x", "POST", b"b")[0] for _ in range(4)}, {200})
+    use("{http.reverse_proxy.is_transport_error} || {http.reverse_proxy.header.X-Again} == 'yes'", broken, bad, up,
+        retries=3)
+    same({s.get("/x", "POST", b"b")[0] for _ in range(4)}, {200})
+    use("{http.reverse_proxy.status_code} == 503", broken, up, retries=2)
+    same({s.get("/x")[0] for _ in range(4)}, {200, 502})
+    use("{http.reverse_proxy.status_code} / 0 == 1", bad)
+    same(s.get("/x")[0::2], (503, b"bad"))
+    s.logged("error matching request for retry")
+
+
 def health(s):
     """Failures mark an upstream for a while; statuses and latencies count; max_requests."""
     hits = {}
@@ -1529,6 +1580,7 @@ CASES = [
     ("a length that is not kept is a cut connection, never a clean end", lies),
     ("an upstream may die at every byte", dies),
     ("what is safe is tried again", retries),
+    ("an answer that retry_match names is tried for again", answers_retried),
     ("failures mark an upstream for a while", health),
     ("selection policies", policies),
     ("forwarded fields, header changes, rewrites", forwarded),

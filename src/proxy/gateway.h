@@ -150,6 +150,8 @@ struct gateway {
     uint64_t try_ns, try_interval_ns;
     struct matcher_set *retry_match;
     uint32_t retry_match_count;
+    struct matcher_set *answer_match; /* of those, what is asked of answers */
+    uint32_t answer_match_count;
     struct passive_health passive;
     struct active_health *active; /* proxy/health_check.h; NULL: none */
     struct active_target *active_targets; /* one per upstream */
@@ -178,6 +180,7 @@ enum failure {
     FAILURE_DIAL,     /* no connection: nothing was sent */
     FAILURE_UPSTREAM, /* sent, but no answer, or a bad one */
     FAILURE_STALE,    /* the same on a reused link, before any byte of an answer */
+    FAILURE_ANSWER,   /* retry_match would rather have another one */
     FAILURE_CLIENT,   /* the client left, or its body is at fault; told by `error` */
     FAILURE_HANDLED,  /* a handler behind the answer failed: climbs as it is */
 };
@@ -244,6 +247,15 @@ enum err gateway_read_active(struct gateway *, const json_t *active, struct prov
 /* Once the upstreams are there; `json` is the whole handler. */
 enum err gateway_begin_checks(struct gateway *, const json_t *json, struct provision *);
 void gateway_end_checks(struct gateway *);
+
+/* --- retry_match.c --- */
+enum err retry_match_provision(struct gateway *, const json_t *, struct provision *);
+
+/* Whether the request may be sent again though an upstream may have acted on it. */
+enum err retry_match_request(struct round *, bool *matches);
+
+/* With the answer's head: fails the round when another answer is to be tried for. */
+enum err retry_match_answer(struct round *);
 
 /* --- dns_source.c --- */
 void dns_sources_thread_deinit(void);

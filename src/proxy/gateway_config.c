@@ -183,8 +183,7 @@ static enum err read_balancing(struct gateway *g, const json_t *json, struct pro
     g->try_interval_ns = ns > 0 ? (uint64_t)ns : 0;
     if (g->try_ns > 0 && g->try_interval_ns == 0)
         g->try_interval_ns = 250 * NS_PER_MS;
-    return matcher_sets_provision(&g->retry_match, &g->retry_match_count,
-                                  json_object_get(json, "retry_match"), p);
+    return retry_match_provision(g, json_object_get(json, "retry_match"), p);
 }
 
 static enum err read_passive(struct gateway *g, const json_t *json, unsigned *request_limit,

@@ -262,15 +262,6 @@ static enum err attempt(struct round *r, const struct chain *next)
 
 /* --- again? --- */
 
-static enum err request_matches(struct round *r, bool *matches)
-{
-    const struct gateway *g = r->g;
-    *matches = r->x->req.method_id == METHOD_GET;
-    if (g->retry_match_count == 0)
-        return OK;
-    return matcher_sets_match(g->retry_match, g->retry_match_count, r->x, matches);
-}
-
 /* Upstreams of a source that stand for one another: what is safe goes to the next one, at once as
  * long as there is one that has not failed. */
 static bool try_another(struct round *r)
@@ -292,14 +283,14 @@ static bool try_again(struct round *r)
     const struct gateway *g = r->g;
     bool matches = true;
     if (g->try_ns == 0 && g->retries == 0)
-        return g->source != NULL && try_another(r);
+        return g->source != NULL && r->failure != FAILURE_ANSWER && try_another(r);
     if (g->try_ns > 0 && clock_mono_ns() - r->start_ns >= g->try_ns)
         return false;
     if (g->retries > 0 && r->tries >= g->retries)
         return false;
     if (r->body_touched)
         return false;
-    if (r->failure == FAILURE_UPSTREAM && request_matches(r, &matches) != OK)
+    if (r->failure == FAILURE_UPSTREAM && retry_match_request(r, &matches) != OK)
         return false;
     if (!matches)
         return false;
@@ -336,7 +327,8 @@ static enum err run(struct round *r, const struct chain *next)
         bool upstreams_fault = r->failure == FAILURE_DIAL || r->failure == FAILURE_UPSTREAM;
         if (upstreams_fault && r->upstream != NULL)
             count_failure(r);
-        if (!upstreams_fault || !try_again(r))
+        bool repeatable = upstreams_fault || r->failure == FAILURE_ANSWER;
+        if (!repeatable || !try_again(r))
             return fail(r);
     }
 }
