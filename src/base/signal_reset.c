@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernel's own call, past glibc's, which refuses the signals of its threads. */
+/*
+ * The kernel's own call, past glibc's, which refuses the signals of its threads.
+ */
 #include "base/signal_reset.h"
 
 #include <signal.h>
