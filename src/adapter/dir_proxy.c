@@ -410,6 +410,8 @@ static enum err proxy_option(struct proxy *p)
         return one_text(p, j_at(p->h->a, p->o, "rewrite"), "uri");
     if (slice_is(name, "transport"))
         return read_transport(p);
+    if (slice_is(name, "mirror"))
+        return mirror_read(p->h->a, d, p->o);
     if (slice_is(name, "replace_status"))
         return responses_replace_status(&p->responses);
     if (slice_is(name, "handle_response"))

@@ -581,6 +581,7 @@ static enum err prepare(char *error, size_t cap)
     admin_site_init(control.loop, &control.admin_worker, &admin_host);
     challenge_bind_hook = listening_challenge;
     https_start(control.loop);
+    proxy_begin(generation_keep, generation_let_go);
     TRY(start_services(error, cap));
     enum err e = crew_start(control.loop, error, cap);
     if (e != OK && error[0] == '\0')

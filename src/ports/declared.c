@@ -296,6 +296,9 @@ static bool visit_proxy(void *arg, const json_t *value)
         if (json_is_string(dial))
             add_upstream(arg, text_of(dial));
     }
+    const json_t *mirror = json_object_get(json_object_get(value, "mirror"), "dial");
+    if (json_is_string(mirror))
+        add_upstream(arg, text_of(mirror));
     return true;
 }
 

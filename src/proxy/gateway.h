@@ -134,6 +134,7 @@ struct response_handler {
 
 struct active_health;
 struct active_target;
+struct mirror;
 
 struct gateway {
     struct gateway *next; /* of the generation */
@@ -172,6 +173,7 @@ struct gateway {
     unsigned measuring; /* as of struct provision */
     struct response_handler *handlers;
     size_t handlers_count;
+    struct mirror *mirror; /* NULL: none */
 };
 
 /* Why a round ended without an answer. */
@@ -220,7 +222,9 @@ struct round {
     struct slice small;    /* of the answer's body, read before anything left: hold_small */
     int status;            /* the upstream's, or what handle_response made of it */
     bool answered, finalized, watching, upgrade;
-    bool probe;            /* a question of our own: there is no client, and no request to ask */
+    bool probe;            /* a question of our own: there is no client, no request to ask, and what
+                              goes up is `fields` as they are */
+    bool mirror_due;       /* a copy is to be sent once the body is in memory */
 
     enum failure failure;
     enum err error;        /* FAILURE_CLIENT, FAILURE_HANDLED */
@@ -349,6 +353,24 @@ struct upload {
 };
 void upload_begin(struct round *, struct upload *);
 void upload_end(struct round *); /* cancels what still runs, and waits for its end */
+
+/* --- gateway_serve.c --- */
+
+/* From a link to the head of the answer; on a fresh link, once, when an idle one was closed already. */
+enum err gateway_round_trip(struct round *);
+
+/* --- mirror.c: copies of requests, whose answers nobody waits for --- */
+enum err mirror_provision(struct gateway *, const json_t *, struct provision *);
+void mirror_release(struct gateway *);
+
+/* Of a round that was prepared: sends a copy, if it is this one's turn; at once, or, where the body is
+ * not in memory yet, at the round's end. Never waits. */
+void mirror_request(struct round *);
+void mirror_rest(struct round *);
+
+void mirrors_metrics_put(struct buffer *);
+void mirrors_drain(void);         /* of this thread: what is under way is given up */
+void mirrors_thread_deinit(void); /* at its end, before its links are closed */
 
 /* --- gateway_answer.c --- */
 

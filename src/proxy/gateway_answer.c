@@ -138,7 +138,7 @@ static enum err pass_interim(struct round *r)
     struct exchange *x = r->x;
     struct fields fs;
     int status = r->answer->head.status;
-    if (status == 100) /* said by this server itself, when the body was asked for */
+    if (status == 100 || r->probe) /* said by this server itself, when the body was asked for */
         return OK;
     take_fields(r, &fs);
     strip(&fs);

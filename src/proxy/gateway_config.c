@@ -18,7 +18,7 @@ static const char *const members[] = {
     "transport", "circuit_breaker", "load_balancing", "health_checks", "upstreams",
     "dynamic_upstreams", "flush_interval", "trusted_proxies", "headers", "request_buffers",
     "response_buffers", "stream_timeout", "stream_buffer_size", "stream_close_delay", "rewrite",
-    "handle_response", "verbose_logs", NULL};
+    "handle_response", "verbose_logs", "mirror", NULL};
 static const char *const balancing_members[] = {"selection_policy", "retries", "try_duration",
                                                 "try_interval", "retry_match", NULL};
 static const char *const passive_members[] = {
@@ -365,6 +365,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_trusted(g, json, p));
     TRY(read_headers(g, json_object_get(json, "headers"), p));
     TRY(read_rewrite(g, json_object_get(json, "rewrite"), p));
+    TRY(mirror_provision(g, json_object_get(json, "mirror"), p));
     g->measuring = p->measuring;
     g->next = p->gateways;
     p->gateways = g;
@@ -375,6 +376,7 @@ void gateway_release(void *cfg)
 {
     struct gateway *g = cfg;
     gateway_end_checks(g);
+    mirror_release(g);
     for (uint32_t i = 0; i < g->upstreams_count; i++) {
         endpoint_hide(g->upstreams[i].endpoint);
         endpoint_unref(g->upstreams[i].endpoint);

@@ -102,9 +102,20 @@ static void put_endpoint(const struct endpoint *e, void *arg)
         put_histogram(arg, l, e->name);
 }
 
+/* What only some configurations have. */
+static void put_extras(struct buffer *b, const struct gateway *gateways)
+{
+    bool mirrors = false;
+    for (const struct gateway *g = gateways; g != NULL; g = g->next)
+        mirrors |= g->mirror != NULL;
+    if (mirrors)
+        mirrors_metrics_put(b);
+}
+
 enum err gateway_metrics_put(struct buffer *b, const struct provision *p)
 {
     TRY(put_states(b, p->gateways));
+    put_extras(b, p->gateways);
     if (p->measuring == 0)
         return OK;
     TRY(BUFFER_PUT(b, "# HELP " LATENCY " Time from the choice of an upstream to the head of its "

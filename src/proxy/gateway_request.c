@@ -405,7 +405,7 @@ struct fields gateway_fields(struct round *r)
     struct fields fs = r->fields;
     bool own_name = (r->g->transport->tls != NULL || r->address.proxy != NULL) &&
                     !r->address.is_unix;
-    if (!r->g->has_request_ops && !own_name)
+    if (r->probe || (!r->g->has_request_ops && !own_name))
         return fs;
     fields_init(&fs, r->x->arena);
     for (uint32_t i = 0; i < r->fields.count; i++)

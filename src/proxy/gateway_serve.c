@@ -225,7 +225,7 @@ static bool body_replayable(const struct round *r)
     return !r->body_touched && (!r->has_body || r->body_whole || r->answer == NULL);
 }
 
-static enum err round_trip(struct round *r)
+enum err gateway_round_trip(struct round *r)
 {
     enum err e = ask(r, false);
     if (r->failure != FAILURE_STALE)
@@ -247,7 +247,7 @@ static enum err attempt(struct round *r, const struct chain *next)
     r->upload_room = &upload;
     r->attempt_ns = loop_now_ns(loop_self()); /* a turn's time: exact enough, and free */
     endpoint_count(r->upstream->endpoint, 1);
-    enum err e = round_trip(r);
+    enum err e = gateway_round_trip(r);
     r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     log_round(r, e);
     if (e == OK) {
@@ -320,6 +320,8 @@ static enum err fail(struct round *r)
 static enum err run(struct round *r, const struct chain *next)
 {
     TRY(gateway_prepare(r));
+    if (r->g->mirror != NULL)
+        mirror_request(r);
     for (;; r->tries++) {
         enum err e = attempt(r, next);
         if (e == OK)
@@ -342,6 +344,8 @@ static enum err serve(const void *cfg, struct exchange *x, const struct chain *n
     r->start_ns = x->start_ns;
     x->gateway = &r->view;
     enum err e = run(r, next);
+    if (r->mirror_due)
+        mirror_rest(r);
     if (r->watching)
         x->carrier->watch(x, false);
     r->watching = false;
@@ -366,6 +370,7 @@ void proxy_retire_others(const struct generation *newest)
 
 void proxy_drain(void)
 {
+    mirrors_drain();
     links_drain();
 }
 
@@ -373,6 +378,7 @@ void proxy_thread_deinit(void)
 {
     services_thread_deinit();
     dns_sources_thread_deinit();
+    mirrors_thread_deinit();
     transport_resolvers_deinit();
     links_thread_deinit();
     client_thread_deinit();

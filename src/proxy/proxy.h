@@ -15,6 +15,10 @@ extern const struct module policy_random, policy_random_choose, policy_least_con
     policy_round_robin, policy_weighted_round_robin, policy_first, policy_ip_hash,
     policy_client_ip_hash, policy_uri_hash, policy_query, policy_header, policy_cookie;
 
+/* Before there are workers: how a generation is kept while something of it goes on without a request,
+ * and let go of again. */
+void proxy_begin(void (*keep)(struct generation *), void (*let_go)(struct generation *));
+
 /* What Prometheus is told of a configuration's upstreams; on any thread that holds it. */
 enum err gateway_metrics_put(struct buffer *, const struct provision *);
 

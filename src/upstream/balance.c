@@ -259,3 +259,8 @@ const struct upstream *balance_hash(struct upstream_set s, struct slice key, uin
     }
     return best;
 }
+
+bool balance_chance(double share)
+{
+    return share >= 1 || random_below(1u << 24) < share * (1u << 24);
+}

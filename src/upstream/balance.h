@@ -51,5 +51,8 @@ struct hash_ring *hash_ring_create(struct upstream_set);
 void hash_ring_free(struct hash_ring *);
 const struct upstream *balance_ring(const struct hash_ring *, struct slice key, uint64_t now_ns);
 
+/* True for that share (0 … 1) of all calls, at random. */
+bool balance_chance(double share);
+
 /* How many upstreams this thread has looked at, for tests. */
 extern _Thread_local uint64_t balance_looks;
