@@ -388,6 +388,8 @@ static enum err proxy_option(struct proxy *p)
     if (slice_starts(name, SLICE("@")))
         return responses_matcher(&p->responses);
     TRY(option_read(p->h->a, d, proxy_options, p->o, &known));
+    if (!known)
+        TRY(overload_option(p->h->a, d, p->o, &known));
     if (known)
         return OK;
     if (slice_is(name, "to"))

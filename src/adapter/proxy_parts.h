@@ -10,6 +10,9 @@
 MUST_USE enum err dynamic_read(struct adapt *, struct dispenser *, json_t **source);
 MUST_USE enum err policy_read(struct adapt *, struct dispenser *, json_t **policy);
 
+/* Whether the word at the cursor is one of portico's own options about overload, which was read then. */
+MUST_USE enum err overload_option(struct adapt *, struct dispenser *, json_t *handler, bool *known);
+
 /* Likewise the transport; without its inline key. */
 MUST_USE enum err transport_read(struct adapt *, struct dispenser *, const char **name,
                                  json_t **transport);

@@ -15,6 +15,7 @@
 #include "net/address.h"
 #include "net/dial.h"
 #include "net/ip_set.h"
+#include "proxy/overload.h"
 #include "upstream/balance.h"
 #include "upstream/link.h"
 #include "wire/chunked.h"
@@ -30,6 +31,7 @@ struct selection_policy {
                                      uint64_t now_ns);
     /* What is made beforehand of upstreams that stay as they are; may be NULL. */
     void (*prepare)(void *cfg, struct upstream_set, struct provision *);
+    bool whole; /* it makes no sense of a part of them */
 };
 
 /* Upstreams that are found when a request comes. What the set points to stays until the exchange's
@@ -154,6 +156,7 @@ struct gateway {
     struct matcher_set *answer_match; /* of those, what is asked of answers */
     uint32_t answer_match_count;
     struct passive_health passive;
+    struct overload overload;
     struct active_health *active; /* proxy/health_check.h; NULL: none */
     struct active_target *active_targets; /* one per upstream */
     uint32_t active_targets_count;
@@ -198,8 +201,9 @@ struct round {
     int upstream_requests;       /* as it was chosen */
     unsigned upstream_fails;
     uint64_t start_ns, attempt_ns, connect_ns, latency_ns, upstream_ns,
-        total_ns;
+        total_ns, queued_ns;
     unsigned tries;
+    bool reserved;             /* counted as a request of its upstream as that was chosen */
     uint64_t tried[TRIED_MAX]; /* serials of a source's upstreams that failed, the last ones */
 
     struct slice method, target, host;
@@ -231,6 +235,11 @@ struct round {
     int fail_status;       /* 502, 503, 504 */
     const char *why;       /* in the arena or constant */
 };
+
+/* --- gateway_serve.c --- */
+
+/* The upstreams of now; a source may wait for them. */
+enum err gateway_gather(struct round *, struct upstream_set *);
 
 /* --- gateway_config.c --- */
 enum err gateway_provision(void *cfg, const json_t *, struct provision *);

@@ -18,7 +18,7 @@ static const char *const members[] = {
     "transport", "circuit_breaker", "load_balancing", "health_checks", "upstreams",
     "dynamic_upstreams", "flush_interval", "trusted_proxies", "headers", "request_buffers",
     "response_buffers", "stream_timeout", "stream_buffer_size", "stream_close_delay", "rewrite",
-    "handle_response", "verbose_logs", "mirror", NULL};
+    "handle_response", "verbose_logs", "mirror", "overload", NULL};
 static const char *const balancing_members[] = {"selection_policy", "retries", "try_duration",
                                                 "try_interval", "retry_match", NULL};
 static const char *const passive_members[] = {
@@ -354,6 +354,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_transport(g, json_object_get(json, "transport"), p));
     TRY(read_balancing(g, json_object_get(json, "load_balancing"), p));
     TRY(read_health(g, json_object_get(json, "health_checks"), &request_limit, &max_fails, p));
+    TRY(overload_read(g, json_object_get(json, "overload"), &request_limit, p));
     g->max_requests = request_limit;
     g->max_fails = max_fails;
     TRY(read_upstreams(g, json_object_get(json, "upstreams"), request_limit, max_fails, p));
@@ -361,6 +362,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     if (g->policy->prepare != NULL)
         g->policy->prepare(g->policy_cfg, (struct upstream_set){g->upstreams, g->upstreams_count}, p);
     TRY(read_source(g, json_object_get(json, "dynamic_upstreams"), p));
+    TRY(overload_begin(g, p));
     TRY(read_streams(g, json, p));
     TRY(read_trusted(g, json, p));
     TRY(read_headers(g, json_object_get(json, "headers"), p));

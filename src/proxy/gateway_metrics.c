@@ -116,6 +116,7 @@ enum err gateway_metrics_put(struct buffer *b, const struct provision *p)
 {
     TRY(put_states(b, p->gateways));
     put_extras(b, p->gateways);
+    TRY(overload_metrics_put(b, p->gateways));
     if (p->measuring == 0)
         return OK;
     TRY(BUFFER_PUT(b, "# HELP " LATENCY " Time from the choice of an upstream to the head of its "

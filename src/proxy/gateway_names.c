@@ -104,6 +104,17 @@ static struct slice fails(const struct round *r, struct arena *a)
     return number(a, r->upstream_fails);
 }
 
+/* For room at an upstream (overload.queue). */
+static struct slice queued_time(const struct round *r, struct arena *a)
+{
+    return duration(a, r->queued_ns);
+}
+
+static struct slice queued_ms(const struct round *r, struct arena *a)
+{
+    return milliseconds(a, r->queued_ns);
+}
+
 /* From the choice of the upstream until the connection could be written to; of a kept one about 0. */
 static struct slice connect_time(const struct round *r, struct arena *a)
 {
@@ -142,6 +153,8 @@ static const struct {
     {"duration", duration_all},
     {"duration_ms", duration_all_ms},
     {"is_transport_error", transport_error},
+    {"queued", queued_time},
+    {"queued_ms", queued_ms},
     {"retries", retries},
     {"status_code", status_code},
     {"status_text", status_line},

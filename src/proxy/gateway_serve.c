@@ -123,8 +123,7 @@ static enum err fall_back(struct round *r, const char *why)
     return gateway_round_error(r, FAILURE_HANDLED, 503, why);
 }
 
-/* Those of now; a source may wait for them. */
-static enum err gather(struct round *r, struct upstream_set *set)
+enum err gateway_gather(struct round *r, struct upstream_set *set)
 {
     const struct gateway *g = r->g;
     struct found_upstreams found = {0};
@@ -157,14 +156,18 @@ static enum err choose(struct round *r)
     const struct gateway *g = r->g;
     struct upstream_set set;
     struct address_error why;
-    TRY(gather(r, &set));
+    TRY(gateway_gather(r, &set));
     uint64_t now = loop_now_ns(loop_self());
-    r->upstream = set.count > 0 ? g->policy->select(g->policy_cfg, x, set, now) : NULL;
+    r->upstream = NULL;
+    if (g->overload.queue != NULL)
+        TRY(admission_choose(r, &set));
+    else if (set.count > 0)
+        r->upstream = g->policy->select(g->policy_cfg, x, set, now);
     if (r->upstream == NULL)
         return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
     bool found = set.items != g->upstreams;
     const struct dial_target *t = found ? NULL : &g->targets[r->upstream - g->upstreams];
-    r->upstream_requests = endpoint_requests(r->upstream->endpoint);
+    r->upstream_requests = endpoint_requests(r->upstream->endpoint) - r->reserved;
     r->upstream_fails = g->passive.fail_ns > 0 ? endpoint_fails(r->upstream->endpoint, now) : 0;
     bool constant = !found && t->constant;
     if (constant)
@@ -243,11 +246,16 @@ enum err gateway_round_trip(struct round *r)
 static enum err attempt(struct round *r, const struct chain *next)
 {
     struct upload upload;
-    TRY(choose(r));
+    r->reserved = false;
+    enum err e = choose(r);
+    if (e != OK && r->reserved)
+        endpoint_done(r->upstream->endpoint);
+    TRY(e);
     r->upload_room = &upload;
     r->attempt_ns = loop_now_ns(loop_self()); /* a turn's time: exact enough, and free */
-    endpoint_count(r->upstream->endpoint, 1);
-    enum err e = gateway_round_trip(r);
+    if (!r->reserved)
+        endpoint_count(r->upstream->endpoint, 1);
+    e = gateway_round_trip(r);
     r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     log_round(r, e);
     if (e == OK) {
@@ -256,7 +264,7 @@ static enum err attempt(struct round *r, const struct chain *next)
         e = gateway_finish(r, next);
     }
     gateway_drop_link(r);
-    endpoint_count(r->upstream->endpoint, -1);
+    endpoint_done(r->upstream->endpoint);
     return e;
 }
 

@@ -27,10 +27,14 @@ static enum err provision_plain(void *cfg, const json_t *json, struct provision 
 }
 
 #define POLICY(variable, name, type, read, choose)                                                 \
-    PREPARED_POLICY(variable, name, type, read, choose, NULL)
+    FACED_POLICY(variable, name, type, read, (.select = choose))
 
 #define PREPARED_POLICY(variable, name, type, read, choose, make)                                  \
-    static const struct selection_policy face_##variable = {choose, make};                         \
+    FACED_POLICY(variable, name, type, read, (.select = choose, .prepare = make))
+
+#define UNWRAP(...) __VA_ARGS__
+#define FACED_POLICY(variable, name, type, read, members)                                          \
+    static const struct selection_policy face_##variable = {UNWRAP members};                       \
     const struct module policy_##variable = {                                                      \
         .id = "http.reverse_proxy.selection_policies." name,                                       \
         .cfg_size = sizeof(type),                                                                  \
@@ -140,8 +144,8 @@ static const struct upstream *select_weighted(const void *cfg, struct exchange *
     return balance_weighted(set, w->sums, &w->turn, now_ns);
 }
 
-POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_weighted,
-       select_weighted);
+FACED_POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_weighted,
+             (.select = select_weighted, .whole = true));
 
 /* --- by something of the request --- */
 

@@ -53,7 +53,7 @@ static void look_for_end(struct kept *k)
     tunnel_end(&k->t);
     timer_stop(&k->again);
     link_close(k->link);
-    endpoint_count(k->endpoint, -1);
+    endpoint_done(k->endpoint);
     endpoint_unref(k->endpoint);
     LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - k->t.start_ns));
     if (k->taken.log != NULL)

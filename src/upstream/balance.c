@@ -32,14 +32,32 @@ static uint32_t random_below(uint32_t n)
     return (uint32_t)((state >> 32) * n >> 32);
 }
 
+bool upstream_well(const struct upstream *u, uint64_t now_ns)
+{
+    if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
+        return false;
+    return u->max_fails == 0 || endpoint_fails(u->endpoint, now_ns) < u->max_fails;
+}
+
 bool upstream_available(const struct upstream *u, uint64_t now_ns)
 {
     balance_looks++;
-    if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
-        return false;
     if (u->max_requests > 0 && endpoint_requests(u->endpoint) >= (int)u->max_requests)
         return false;
-    return u->max_fails == 0 || endpoint_fails(u->endpoint, now_ns) < u->max_fails;
+    return upstream_well(u, now_ns);
+}
+
+bool upstream_reserve(const struct upstream *u)
+{
+    int n = endpoint_requests(u->endpoint);
+    if (u->max_requests == 0) {
+        endpoint_count(u->endpoint, 1);
+        return true;
+    }
+    while (n < (int)u->max_requests)
+        if (atomic_compare_exchange_weak(&u->endpoint->requests, &n, n + 1))
+            return true;
+    return false;
 }
 
 const struct upstream *balance_first(struct upstream_set s, uint64_t now_ns)

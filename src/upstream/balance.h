@@ -22,8 +22,14 @@ struct upstream_set {
     uint32_t count;
 };
 
+/* Neither found unhealthy by a check, nor marked as failed. */
+bool upstream_well(const struct upstream *, uint64_t now_ns);
+
 /* Neither full, nor found unhealthy by a check, nor marked as failed. */
 bool upstream_available(const struct upstream *, uint64_t now_ns);
+
+/* Counts a request, unless the upstream has reached its limit by now. */
+bool upstream_reserve(const struct upstream *);
 
 const struct upstream *balance_first(struct upstream_set, uint64_t now_ns);
 const struct upstream *balance_random(struct upstream_set, uint64_t now_ns);

@@ -52,6 +52,7 @@ static struct endpoint *make(struct slice name)
     e->hash = hash_keyed(name, fixed_key);
     e->serial = ++registry.serial;
     e->index = index;
+    list_init(&e->watches);
     pthread_mutex_init(&e->lock, NULL);
     registry.slots[index] = e;
     map_put(&registry.names, e->name, e);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/list.h"
 #include "base/slice.h"
 #include "upstream/latency.h"
 
@@ -31,7 +32,9 @@ struct endpoint {
     atomic_uint fails; /* may count some that have expired: endpoint_fails looks */
     atomic_int shown; /* how many gateways and the like have it as an upstream, to be told of */
     _Atomic(struct latency *) latency; /* NULL: it is not measured */
-    pthread_mutex_t lock; /* of the ring */
+    atomic_uint watched;   /* how many of … */
+    struct list watches;   /* … upstream/queue.h's there are, behind the lock */
+    pthread_mutex_t lock; /* of the ring, and of the watches */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
     unsigned first;
 };

@@ -1,0 +1,164 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the options of docs/slow-services.md are good for: each scene runs a gateway twice, without its
+option and with it, before upstreams that this program plays, and counts. A few seconds each.
+Usage: slow_services.py PORTICO [SCENE...]."""
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
+from server import free_port  # noqa: E402
+
+PORTICO = sys.argv[1]
+
+
+class Upstream:
+    """`answer(self)` is a coroutine that gives a status, 0 to break off."""
+
+    def __init__(self, answer):
+        self.answer, self.requests, self.under_way, self.first = answer, 0, 0, None
+        self.connections = 0
+
+    async def start(self, port=0):
+        self.server = await asyncio.start_server(self.talk, "127.0.0.1", port, backlog=1024)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def talk(self, reader, writer):
+        self.connections += 1
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                self.under_way += 1
+                try:
+                    status = await self.answer(self)
+                finally:
+                    self.under_way -= 1
+                if status == 0:
+                    break
+                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % status)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+
+async def ask(port, limit):
+    """Status (0: none in time) and seconds."""
+    begin = time.monotonic()
+    writer = None
+
+    async def talk():
+        nonlocal writer
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        return int((await reader.readuntil(b"\r\n\r\n")).split()[1])
+
+    try:
+        status = await asyncio.wait_for(talk(), limit)
+    except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+        status = 0
+    if writer:
+        writer.close()
+    return status, time.monotonic() - begin
+
+
+class Portico:
+    def __init__(self, upstreams, options):
+        self.port, admin = free_port(), free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        document = {"admin": {"listen": f"localhost:{admin}"}, "logging": {"logs": {"default": {
+            "level": "ERROR"}}}, "apps": {"http": {"servers": {"s": {
+                "listen": [f"127.0.0.1:{self.port}"], "routes": [{"handle": [{
+                    "handler": "reverse_proxy", **options,
+                    "upstreams": [{"dial": f"127.0.0.1:{u.port}"} for u in upstreams]}]}]}}}}}
+        with open(f"{self.folder.name}/c.json", "w", encoding="utf-8") as f:
+            json.dump(document, f)
+        self.process = subprocess.Popen(
+            [PORTICO, "run", "--config", f"{self.folder.name}/c.json"], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "PORTICO_WORKERS": "2"})
+
+    async def ready(self):
+        for _ in range(500):
+            try:
+                (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                return
+            except OSError:
+                await asyncio.sleep(0.01)
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.folder.cleanup()
+
+
+async def offer(port, rate, seconds, limit):
+    """So many requests a second, whatever becomes of them."""
+    tasks, begin = [], time.monotonic()
+    for i in range(int(rate * seconds)):
+        await asyncio.sleep(max(0, begin + i / rate - time.monotonic()))
+        tasks.append(asyncio.ensure_future(ask(port, limit)))
+    return await asyncio.gather(*tasks)
+
+
+def told(results):
+    times = sorted(t for status, t in results if status == 200)
+    at = lambda q: f"{1000 * times[int(q * (len(times) - 1))]:.0f} ms" if times else "-"  # noqa: E731
+    count = lambda *s: sum(status in s for status, _ in results)  # noqa: E731
+    return (f"{len(results)} requests: {count(200)} served, {count(503)} refused (503), "
+            f"{len(results) - count(200, 503)} failed; median {at(0.5)}, 99th {at(0.99)}")
+
+
+async def play(name, make, options, rate, seconds, limit, tell=None):
+    random.seed(1)
+    upstreams = [await Upstream(answer).start() for answer in make()]
+    portico = Portico(upstreams, options)
+    await portico.ready()
+    results = await offer(portico.port, rate, seconds, limit)
+    extra = tell(upstreams, results) if tell else ""
+    print(f"  {name:8} {told(results)}{extra}", flush=True)
+    portico.end()
+    for u in upstreams:
+        u.server.close()
+
+
+# --- scenes ---
+
+async def thrashing(u):
+    """Four at once take 20 ms; of more, each takes longer than its share."""
+    await asyncio.sleep(0.02 * max(1, u.under_way / 4) ** 1.5)
+    return 200
+
+
+async def queue():
+    """An upstream that does 200 requests a second, and fewer the more it has at once, is offered 260;
+    clients give up after a second."""
+    for name, more in (("without", {}), ("with", {"overload": {"max_requests": 4, "queue": 60,
+                                                               "queue_timeout": "500ms"}})):
+        await play(name, lambda: [thrashing], more, 260, 4, 1)
+
+
+SCENES = {f.__name__: f for f in (queue,)}
+
+
+async def main():
+    for name in sys.argv[2:] or SCENES:
+        print(f"{name}: {' '.join(SCENES[name].__doc__.split())}")
+        await SCENES[name]()
+
+
+async def main_and_end():
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    await main()
+    sys.stdout.flush()
+    os._exit(0)  # whoever still talks need not end in order
+
+
+asyncio.run(main_and_end())

@@ -1,0 +1,259 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway when upstreams are slow or fail, as TAP: limits with a queue, and the other options of
+docs/slow-services.md. Usage: overload_test.py PORTICO [TEXT]."""
+import contextlib
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.dont_write_bytecode = True
+from server import Server, free_port, has, run_cases, same  # noqa: E402 (beside this file)
+
+PORTICO = sys.argv[1]
+
+
+class Upstream:
+    """Answers `status` after `delay` and once `gate` is set; counts what it sees."""
+
+    def __init__(self, port=0, delay=0.0, status=200):
+        self.delay, self.status = delay, status
+        self.gate, self.lock = threading.Event(), threading.Lock()
+        self.gate.set()
+        self.requests = self.under_way = self.peak = self.connections = self.open = 0
+        self.sock = socket.create_server(("127.0.0.1", port), backlog=256)
+        self.port = self.sock.getsockname()[1]
+        self.dial = f"127.0.0.1:{self.port}"
+        self.peers = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self.sock.accept()[0]
+                self.connections += 1
+                self.peers.append(peer)
+                threading.Thread(target=self.talk, args=(peer,), daemon=True).start()
+
+    def count(self, step):
+        with self.lock:
+            self.requests += step > 0
+            self.under_way += step
+            self.peak = max(self.peak, self.under_way)
+
+    def talk(self, peer):
+        seen = b""
+        self.open += 1
+        with contextlib.suppress(OSError):
+            while piece := peer.recv(65536):
+                seen += piece
+                while b"\r\n\r\n" in seen:
+                    seen = seen.split(b"\r\n\r\n", 1)[1]
+                    self.count(1)
+                    self.gate.wait(30)
+                    time.sleep(self.delay)
+                    self.count(-1)
+                    if self.status == 0:
+                        peer.close()
+                    peer.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % self.status)
+        self.open -= 1
+        peer.close()
+
+    def close(self):
+        self.gate.set()
+        for s in [self.sock, *self.peers]:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+
+@contextlib.contextmanager
+def running(io, *upstreams, **more):
+    s = Server(PORTICO, io, **more)
+    try:
+        yield s
+    finally:
+        for u in upstreams:
+            u.close()
+        same(s.end(), 0)
+
+
+def load(s, upstreams, **more):
+    document = json.loads(json.dumps(s.document))
+    document["apps"]["http"]["servers"]["srv0"]["routes"] = [
+        {"match": [{"path": ["/ready"]}], "handle": [{"handler": "static_response", "body": str(time.time())}]},
+        {"handle": [{"handler": "reverse_proxy", "upstreams": [
+            u if isinstance(u, dict) else {"dial": u} for u in upstreams], **more}]}]
+    same(s.api("POST", "/load", document), (200, ""))
+    ready = document["apps"]["http"]["servers"]["srv0"]["routes"][0]["handle"][0]["body"].encode()
+    s.wait(lambda: all(s.get("/ready")[1] == ready for _ in range(4)))
+
+
+def refused(s, upstreams, **more):
+    """What is said about such a gateway at load."""
+    document = json.loads(json.dumps(s.document))
+    document["apps"]["http"]["servers"]["srv0"]["routes"] = [{"handle": [{
+        "handler": "reverse_proxy", "upstreams": [{"dial": u} for u in upstreams], **more}]}]
+    status, text = s.api("POST", "/load", document)
+    same(status, 400)
+    return json.loads(text)["error"]
+
+
+def metric(s, name):
+    found = re.search(rf"^portico_reverse_proxy_{re.escape(name)} (\S+)$", s.api("GET", "/metrics")[1], re.M)
+    return float(found.group(1))
+
+
+class Clients:
+    """Requests at the same time; what each got, in the order of their ends."""
+
+    def __init__(self, s, n, path="/"):
+        self.s, self.got = s, []
+        self.threads = [threading.Thread(target=self.ask, args=(path,), daemon=True) for _ in range(n)]
+        for t in self.threads:
+            t.start()
+
+    def ask(self, path):
+        c = http.client.HTTPConnection("127.0.0.1", self.s.port, timeout=30)
+        try:
+            c.request("GET", path)
+            answer = c.getresponse()
+            answer.read()
+            self.got.append((answer.status, answer.headers.get("Retry-After")))
+        finally:
+            c.close()
+
+    def join(self):
+        for t in self.threads:
+            t.join(40)
+        return self.got
+
+
+def adapt(text):
+    """The handler, or what is said about the Caddyfile."""
+    with tempfile.NamedTemporaryFile("w", suffix=".caddyfile") as f:
+        f.write(text)
+        f.flush()
+        done = subprocess.run([PORTICO, "adapt", "--adapter", "caddyfile", "--config", f.name],
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return done.stderr.replace(f.name, "FILE")
+    document = json.loads(done.stdout)
+    return document["apps"]["http"]["servers"]["srv0"]["routes"][0]["handle"][0]
+
+
+# --- a limit with a queue ---
+
+def queue_limits(io):
+    """Never more at an upstream than it may have, and nobody is refused while there is a place."""
+    a, b = Upstream(delay=0.01), Upstream(delay=0.01)
+    with running(io, a, b) as s:
+        load(s, [a.dial, {"dial": b.dial, "max_requests": 1}], overload={"max_requests": 2, "queue": 100})
+        got = Clients(s, 40).join()
+        same(got, [(200, None)] * 40)
+        assert a.peak <= 2 and b.peak <= 1, (a.peak, b.peak)
+        same(a.requests + b.requests, 40)
+        assert b.requests > 5, b.requests
+        same(metric(s, "queued"), 0)
+        assert metric(s, "queue_waited_total") >= 30
+
+
+def queue_refuses(io):
+    """Beyond the queue's length, and when the time is over: 503 with Retry-After."""
+    up = Upstream()
+    with running(io, up) as s:
+        load(s, [up.dial], overload={"max_requests": 2, "queue": 3, "queue_timeout": "20s"})
+        up.gate.clear()
+        clients = Clients(s, 5)
+        s.wait(lambda: metric(s, "queued") == 3)
+        same(Clients(s, 2).join(), [(503, "20")] * 2)
+        same(metric(s, 'queue_refused_total{reason="full"}'), 2)
+        up.gate.set()
+        same(clients.join(), [(200, None)] * 5)
+        same(up.peak, 2)
+        load(s, [up.dial], overload={"max_requests": 1, "queue": 3, "queue_timeout": "100ms"})
+        up.gate.clear()
+        first = Clients(s, 1)
+        s.wait(lambda: up.under_way == 1)
+        begin = time.monotonic()
+        same(Clients(s, 3).join(), [(503, "1")] * 3)
+        assert time.monotonic() - begin >= 0.1
+        same(metric(s, 'queue_refused_total{reason="time"}'), 3)
+        up.gate.set()
+        same(first.join(), [(200, None)])
+
+
+def queue_left(io):
+    """A client that leaves gives its place to others, and is not asked for."""
+    up = Upstream()
+    with running(io, up) as s:
+        load(s, [up.dial], overload={"max_requests": 1, "queue": 1, "queue_timeout": "1m"})
+        up.gate.clear()
+        first = Clients(s, 1)
+        s.wait(lambda: up.under_way == 1)
+        leaver = socket.create_connection(("127.0.0.1", s.port))
+        leaver.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        s.wait(lambda: metric(s, "queued") == 1)
+        leaver.close()
+        s.wait(lambda: metric(s, "queued") == 0)
+        second = Clients(s, 1)
+        s.wait(lambda: metric(s, "queued") == 1)
+        up.gate.set()
+        same(first.join() + second.join(), [(200, None)] * 2)
+        same(up.requests, 2)
+
+
+def queue_reload(io):
+    """A request of the configuration before wakes who waits in the one behind it; an upstream that is
+    down is not waited for."""
+    up, dead = Upstream(), f"127.0.0.1:{free_port()}"
+    limits = {"max_requests": 1, "queue": 5, "queue_timeout": "30s"}
+    with running(io, up) as s:
+        load(s, [up.dial], overload=limits)
+        up.gate.clear()
+        first = Clients(s, 1)
+        s.wait(lambda: up.under_way == 1)
+        load(s, [up.dial], overload={**limits, "queue": 6})
+        second = Clients(s, 2)
+        s.wait(lambda: metric(s, "queued") == 2)
+        up.gate.set()
+        same(first.join() + second.join(), [(200, None)] * 3)
+        same(up.peak, 1)
+        load(s, [dead], overload=limits,
+             health_checks={"passive": {"fail_duration": "1h", "max_fails": 1}})
+        same([s.get()[0] for _ in range(2)], [502, 503])
+        same(metric(s, "queued"), 0)
+
+
+def queue_words(io):
+    """The Caddyfile's forms, and what is refused."""
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tmax_requests 10\n\t\tqueue 100\n"
+                    "\t\tqueue_timeout 2s\n\t}\n}\n")
+    same(handler["overload"], {"max_requests": 10, "queue": 100, "queue_timeout": 2000000000})
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tqueue 0\n\t}\n}\n"),
+        "invalid length of the queue: '0' is not above zero", "FILE:3")
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tqueue_timeout x\n\t}\n}\n"), "bad duration value", "FILE:3")
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tmax_requests\n\t}\n}\n"), "FILE:3")
+    with running(io) as s:
+        has(refused(s, ["a:1"], overload={"queue": 3}), '"queue" needs "max_requests"')
+        has(refused(s, ["a:1"], overload={"queue_timeout": "1s"}), '"queue_timeout" needs a "queue"')
+        has(refused(s, ["a:1"], overload={"queues": 3}), "queues")
+        has(refused(s, ["a:1"], overload={"max_requests": -1}), "max_requests")
+
+
+CASES = [
+    ("the limits of upstreams hold, and the rest waits", queue_limits),
+    ("a full queue, and one that takes too long, refuse with Retry-After", queue_refuses),
+    ("who leaves frees its place", queue_left),
+    ("waiting goes on over a reload, and ends where nothing is to be had", queue_reload),
+    ("words for the queue", queue_words, ("epoll",)),
+]
+
+if __name__ == "__main__":
+    run_cases(CASES, at_once=2)
