@@ -5,6 +5,9 @@ cut, padded, endless or malformed, bodies, timeouts, clients that leave; as TAP.
 Usage: fastcgi_wire_test.py PORTICO [TEXT]."""
 import contextlib
 import http.client
+import json
+import os
+import re
 import socket
 import struct
 import sys
@@ -409,6 +412,73 @@ def refused(io):
         s.wait(lambda: "connection refused" in s.text())
 
 
+def checked(io):
+    """Active health checks over FastCGI: a request for the script, without a client; what it finds
+    counts, and is an event."""
+    checks, state = [], {"status": 200, "body": b"pong", "to": ""}
+
+    def play(request):
+        request.read()
+        if request.env["SCRIPT_NAME"] not in ("/ping", "/there"):
+            request.sock.sendall(answer())
+            return
+        checks.append((request.env, request.body))
+        status = 200 if request.env["SCRIPT_NAME"] == "/there" else state["status"]
+        request.sock.sendall(answer(b"Status: %d X\r\nLocation: %s\r\n\r\n%s" % (
+            status, state["to"].encode(), state["body"])))
+
+    active = {"uri": "/ping?full=1", "interval": "30ms", "timeout": "10s", "expect_body": "^po",
+              "follow_redirects": True, "method": "POST", "body": "hello",
+              "headers": {"X-Check": ["{http.reverse_proxy.active.target_upstream}"], "Host": ["app.internal:81"]}}
+    with served(io, play, {"env": {"MODE": "{env.HOME}", "WHO": "{http.request.host}"}},
+                {"health_checks": {"active": active},
+                 "headers": {"request": {"set": {"X-Up": ["1"]}}}}) as (s, up):
+        s.wait(lambda: checks)
+        env, body = checks[0]
+        same(body, b"hello")
+        for name, value in {"REQUEST_METHOD": "POST", "SCRIPT_FILENAME": "/srv/app/ping", "QUERY_STRING": "full=1",
+                            "REQUEST_URI": "/ping?full=1", "DOCUMENT_ROOT": "/srv/app", "CONTENT_LENGTH": "5",
+                            "SERVER_NAME": "app.internal", "SERVER_PORT": "81", "REMOTE_ADDR": "127.0.0.1",
+                            "MODE": os.environ["HOME"], "WHO": "", "SERVER_PROTOCOL": "HTTP/1.1",
+                            "HTTP_X_CHECK": f"127.0.0.1:{up.port}"}.items():
+            same((name, env[name]), (name, value))
+        assert "HTTP_X_UP" not in env, env
+        same(ask(s)[0], 201)
+        for wrong in ({"status": 500}, {"body": b"no"}):
+            state.update(wrong)
+            s.wait(lambda: ask(s)[0] == 503)
+            state.update({"status": 200, "body": b"pong"})
+            s.wait(lambda: ask(s)[0] == 201)
+        same(ask(s)[0], 201)
+        state.update({"status": 307, "to": "http://elsewhere.example/there"})
+        seen = len(checks)
+        s.wait(lambda: len(checks) > seen + 4)
+        same(ask(s)[0], 201)
+        assert "/there" in [c[0]["SCRIPT_NAME"] for c in checks]
+        for name in ("unhealthy", "healthy"):
+            event = [e for e in map(json.loads, s.text().splitlines())
+                     if e["msg"] == "event" and e["name"] == name][0]
+            same((event["logger"], event["level"], event["origin"], event["data"]),
+                 ("events", "debug", "http.handlers.reverse_proxy", {"host": f"127.0.0.1:{up.port}"}))
+            assert re.fullmatch("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", event["id"]), event
+        has(s.text(), '"host is down"', '"host is up"', "response body failed expectations")
+        up.stop()
+        s.wait(lambda: ask(s)[0] == 503)
+        has(s.text(), '"HTTP request failed"')
+
+
+def check_of_a_silent_one(io):
+    """A check ends by its timeout, and with its configuration."""
+    def play(request):
+        request.read()
+        request.sock.recv(1)
+
+    with served(io, play, None, {"health_checks": {"active": {"uri": "/ping", "timeout": "100ms"}}}) as (s, up):
+        s.wait(lambda: "timed out" in s.text())
+        same(ask(s)[0], 503)
+        s.wait(lambda: up.ended == len(up.requests))
+
+
 CASES = [
     ("the environment is Caddy's", environment),
     ("header fields that are one variable do not stand in for one another", ambiguous_fields),
@@ -424,6 +494,8 @@ CASES = [
     ("a client that leaves ends its request", leaving),
     ("an answer may come before the body was read", early_answer),
     ("a server that is not there is 502", refused),
+    ("active health checks ask for the script", checked),
+    ("a check of one that says nothing ends", check_of_a_silent_one),
 ]
 
 if __name__ == "__main__":

@@ -704,6 +704,63 @@ def answers_retried(s):
     s.logged("error matching request for retry")
 
 
+def verbose(s):
+    """At the level debug a line for each attempt has both heads, without what is secret; with
+    verbose_logs each step has one."""
+    def play(peer):
+        while peer.head():
+            peer.send(b"HTTP/1.1 200 OK\r\nSet-Cookie: c=secret1\r\nX-Up: a\r\nX-Up: b\r\n"
+                      b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            time.sleep(0.05)
+            peer.send(b"6\r\n world\r\n0\r\n\r\n")
+
+    up, dead = Upstream(play), free_port()
+    steps = ["retrying", "wrote header", "writing to downstream", "wrote to downstream",
+             "waiting to read from upstream", "flushing", "response finalized"]
+
+    def lines(path):
+        """Those that are about it, by what they say."""
+        end, out = time.monotonic() + 5, {}
+        while "upstream roundtrip" not in out and time.monotonic() < end:
+            time.sleep(0.05)
+            out = {}
+            for line in s.text().splitlines():
+                if f'"uri":"{path}"' in line and '"http.handlers.reverse_proxy"' in line:
+                    line = json.loads(line)
+                    out.setdefault(line["msg"], []).append(line)
+        return out
+
+    def ask(path, **server):
+        s.use(f"127.0.0.1:{dead}", up, verbose_logs=path != "/quiet", server=server,
+              load_balancing={"retries": 1, "selection_policy": {"policy": "round_robin"}},
+              headers={"request": {"set": {"X-Set": ["by me"]}}})
+        for _ in range(2):
+            same(s.get(path, Cookie="secret2", Authorization="secret3", X_Open="seen")[2], b"hello world")
+        return lines(path)
+
+    got = ask("/loud")
+    for step in steps:
+        assert step in got, (step, sorted(got))
+        assert all(e["upstream"] and e["request"]["method"] == "GET" for e in got[step]), got[step]
+    same(got["wrote to downstream"][0]["written_total"], 5)
+    same(got["wrote to downstream"][1]["written_total"], 11)
+    assert "error" in got["retrying"][0], got["retrying"]
+    failed = [e for e in got["upstream roundtrip"] if "error" in e][0]
+    assert "connection refused" in failed["error"], failed
+    line = [e for e in got["upstream roundtrip"] if "status" in e][0]
+    same((line["status"], line["headers"]["X-Up"], line["headers"]["Set-Cookie"]), (200, ["a", "b"], ["REDACTED"]))
+    sent = line["request"]["headers"]
+    same((sent["Cookie"], sent["Authorization"], sent["X-Open"], sent["X-Set"], sent["Via"]),
+         (["REDACTED"], ["REDACTED"], ["seen"], ["by me"], ["1.1 portico"]))
+    same((line["request"]["client_ip"], line["request"]["host"]), ("127.0.0.1", f"127.0.0.1:{s.port}"))
+    got = ask("/quiet")
+    assert "upstream roundtrip" in got and not set(steps) & set(got), sorted(got)
+    assert not re.search("secret[0-9]", s.text())
+    line = ask("/open", logs={"should_log_credentials": True})["upstream roundtrip"]
+    line = [e for e in line if "status" in e][0]
+    same((line["request"]["headers"]["Cookie"], line["headers"]["Set-Cookie"]), (["secret2"], ["c=secret1"]))
+
+
 def health(s):
     """Failures mark an upstream for a while; statuses and latencies count; max_requests."""
     hits = {}
@@ -1483,16 +1540,13 @@ def refused(s):
                           ({"transport": {"protocol": "fastcgi", "split_path": ["\u00e9"]}}, "non-ASCII"),
                           ({"transport": {"protocol": "fastcgi", "env": {"A": 1}}}, "must be a text"),
                           ({"transport": {"protocol": "fastcgi", "tls": {}}}, "tls"),
-                          ({"transport": {"protocol": "fastcgi"},
-                            "health_checks": {"active": {"uri": "/"}}}, "active health checks"),
                           ({"transport": {"protocol": "http", "nonsense": 1}}, "nonsense"),
                           ({"health_checks": {"active": {"uri": "/", "nonsense": 1}}}, "nonsense"),
-                          ({"health_checks": {"active": {"uri": "/"}}, "transport": {"protocol": "fastcgi"}},
-                           "active health checks of the transport"),
                           ({"health_checks": {"active": {"uri": "/", "expect_body": "(?=a)"}}}, "look-around"),
                           ({"health_checks": {"active": {"uri": "/", "headers": {"X": "a"}}}}, "arrays of strings"),
                           ({"dynamic_upstreams": {"source": "nope"}}, "nope"),
-                          ({"circuit_breaker": {"type": "x"}}, "circuit_breaker"),
+                          ({"circuit_breaker": {"type": "x"}},
+                           "unknown module: http.reverse_proxy.circuit_breakers.x"),
                           ({"load_balancing": {"selection_policy": {"policy": "nope"}}}, "nope"),
                           ({"upstreams": [{"dial": "localhost:80-90"}]}, "precisely one socket"),
                           ({"upstreams": [{"dial": "localhost"}]}, "missing port"),
@@ -1581,6 +1635,7 @@ CASES = [
     ("an upstream may die at every byte", dies),
     ("what is safe is tried again", retries),
     ("an answer that retry_match names is tried for again", answers_retried),
+    ("what is said of requests at the level debug", verbose),
     ("failures mark an upstream for a while", health),
     ("selection policies", policies),
     ("forwarded fields, header changes, rewrites", forwarded),

@@ -765,10 +765,10 @@ def both_ways(peer, data):
     peer.sock.setblocking(False)
     end = time.monotonic() + 20
     while len(got) < len(data) and time.monotonic() < end:
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             if sent < len(data):
                 sent += peer.sock.send(data[sent:sent + 65536])
-        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
             got += peer.sock.recv(65536)
     peer.sock.settimeout(20)
     return bytes(got)
@@ -855,6 +855,55 @@ class Proxy(Upstream):
 
 def by_url(proxy, user="us:er@", scheme="http"):
     return {"network_proxy": {"from": "url", "url": f"{scheme}://{user}localhost:{proxy.port}"}}
+
+
+class Recorder(Proxy):
+    """Keeps what the gateway sends through it, as it is on the wire."""
+
+    def copy(self, a, b):
+        keeps = b.getpeername()[1] == self.target.port
+        with contextlib.suppress(OSError):
+            while piece := a.recv(65536):
+                if keeps:
+                    self.wire += piece
+                b.sendall(piece)
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_WR)
+
+    def records(self):
+        """Lengths of what is encrypted."""
+        at, out = 0, []
+        while at + 5 <= len(self.wire):
+            size = int.from_bytes(self.wire[at + 3:at + 5], "big")
+            if self.wire[at] == 23:
+                out.append(size)
+            at += 5 + size
+        return out
+
+
+def tunnel_pieces(io):
+    """stream_buffer_size is what a tunnel reads at once; out of bounds it is the nearest."""
+    def play(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        while piece := peer.sock.recv(65536):
+            peer.send(piece)
+
+    data = pattern(1_000_000)
+    for size, longest in ((None, 16384), (2000, 2000), (1, 512), (1 << 40, 16384)):
+        up = Upstream(play)
+        proxy = Recorder(up)
+        proxy.wire = b""
+        more = {} if size is None else {"stream_buffer_size": size}
+        with gateway(io, up, transport=by_url(proxy), **more) as s:
+            c = s.client()
+            c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            assert c.head().startswith(b"HTTP/1.1 101 "), c.seen
+            assert both_ways(c, data) == data
+            c.close()
+        top = max(proxy.records())
+        assert longest < top <= longest + 64, (size, top)  # and what encryption adds
+        proxy.close()
 
 
 def proxied(io):
@@ -1154,6 +1203,7 @@ CASES = [
     ("one with TLS through a proxy", tunnelled),
     ("a proxy that is asked by TLS", proxy_by_tls),
     ("a proxy that the request names", proxy_of_request),
+    ("a tunnel reads no more than stream_buffer_size at once", tunnel_pieces),
     ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
     ("proxies of the environment", environment),
     ("connections that begin with a PROXY header", headed),

@@ -309,6 +309,21 @@ def many(io):
         a.hang = True
 
 
+def events(io):
+    """Subscriptions name handlers, of which there are none."""
+    with running(io) as s:
+        for app, text in (({}, ""), ({"subscriptions": [{"events": ["healthy"], "modules": ["http"]}]}, ""),
+                          ({"subscriptions": [{"events": ["healthy"], "handlers": []}]}, "no handlers defined"),
+                          ({"subscriptions": [{"handlers": [{"handler": "exec"}]}]},
+                           "unknown module: events.handlers.exec"),
+                          ({"subscribe": []}, "subscribe")):
+            document = config(s)
+            document["apps"]["events"] = app
+            status, answer = s.api("POST", "/load", document)
+            same(status, 400 if text else 200)
+            assert text in answer, answer
+
+
 def caddyfile(io):
     """All options, as a Caddyfile has them."""
     a, b = Backend("a"), Backend("b")
@@ -361,5 +376,6 @@ run_cases([
     ("reloads keep what is known, and end what is gone", kept),
     ("the gateway's transport, its TLS and sockets", transports),
     ("three hundred upstreams, and a stop meanwhile", many),
+    ("events have no handlers", events),
     ("every option of a Caddyfile", caddyfile),
 ], at_once=2)

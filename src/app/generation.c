@@ -13,6 +13,7 @@
 #include "app/modules.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "http/events.h"
 #include "http/http_metrics.h"
 #include "net/address.h"
 #include "services/service.h"
@@ -225,6 +226,7 @@ static enum err read_document(struct generation *g)
         return https_provision(g, NULL);
     p->path = SLICE("apps");
     TRY(provision_members(p, apps, app_members));
+    TRY(events_provision(json_object_get(apps, "events"), p));
     TRY(read_services(g, json_object_get(apps, "services")));
     if (!absent(json_object_get(apps, "http")))
         TRY(read_ports(g, json_object_get(apps, "http")));

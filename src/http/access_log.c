@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "http/server.h"
 #include "http/tls_placeholder.h"
 
 enum { HOST_MAX = 256, NAMES_MAX = 16, REQUEST_FIELDS = 10 };
@@ -453,6 +454,28 @@ static bool wanted_by_any(const struct access_names *names, enum log_level level
     }
     return false;
 }
+
+/* --- parts of other lines --- */
+
+static bool wants_credentials(const struct exchange *x)
+{
+    return x->server != NULL && x->server->logs != NULL && x->server->logs->credentials;
+}
+
+struct log_field access_log_sent(struct exchange *x, struct slice method, struct slice host,
+                                 struct slice uri, const struct fields *fields)
+{
+    struct log_field *out = ARENA_ARRAY(x->arena, struct log_field, REQUEST_FIELDS);
+    struct access_entry e = {.fields = *fields, .method = method, .uri = uri, .host = host};
+    return LOG_GROUP("request", out, put_request(out, x, &e, wants_credentials(x)));
+}
+
+struct log_field access_log_headers(struct exchange *x, const struct fields *fields)
+{
+    return put_header("headers", fields, false, wants_credentials(x), x->arena);
+}
+
+/* --- the access log's --- */
 
 /* Where in a line's fields stands what is known at the end only. */
 enum { AT_READ = 1, AT_DURATION = 3, AT_SIZE = 4 };

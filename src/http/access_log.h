@@ -35,5 +35,11 @@ void access_later_end(struct access_later *, uint64_t from_client, uint64_t to_c
 void access_log_error(const struct access_log *, struct exchange *, enum log_level,
                       const char *message, const struct log_field *more, size_t count);
 
+/* For lines about a request that is sent on: the field "request", as it goes up, and "headers", of what
+ * came back. Credentials as the server's access log has them. They live as long as the exchange. */
+struct log_field access_log_sent(struct exchange *, struct slice method, struct slice host,
+                                 struct slice uri, const struct fields *);
+struct log_field access_log_headers(struct exchange *, const struct fields *);
+
 /* Adds a field behind the others, for log_append; the value lives as long as the exchange. */
 void access_log_add(struct exchange *, const struct log_field *);

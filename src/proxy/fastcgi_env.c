@@ -95,7 +95,8 @@ static enum err resolve_root(struct environment *e, struct slice *root)
 static enum err find_root(struct environment *e, struct slice *root)
 {
     const struct fastcgi_transport *t = e->transport;
-    *root = template_expand_or(&t->root, e->round->x, SLICE("."));
+    *root = e->round->probe ? template_expand_now(t->root.text, e->arena)
+                            : template_expand_or(&t->root, e->round->x, SLICE("."));
     if (root->len == 0)
         *root = SLICE(".");
     *root = path_clean(path_absolute(t->folder, *root, e->arena), e->arena);
@@ -138,7 +139,7 @@ static void add_client(struct environment *e)
     add(e, SLICE("REMOTE_HOST"), x->remote_host);
     add(e, SLICE("REMOTE_PORT"), x->remote_port);
     add(e, SLICE("REMOTE_IDENT"), SLICE_NONE);
-    if (!placeholder_get(x, SLICE("http.auth.user.id"), &user))
+    if (e->round->probe || !placeholder_get(x, SLICE("http.auth.user.id"), &user))
         user = SLICE_NONE;
     add(e, SLICE("REMOTE_USER"), user);
     if (ip_parse(x->local_host, &ip))
@@ -277,7 +278,7 @@ enum err fastcgi_environment(struct round *r, const struct fastcgi_transport *t,
     add_server(&e, host);
     add_tls(&e);
     for (size_t i = 0; i < t->env_count; i++)
-        set(&e, t->env_names[i], template_expand(&t->env_values[i], r->x));
+        set(&e, t->env_names[i], round_text(r, &t->env_values[i]));
     set_fields(&e, &fs);
     set_own_fields(&e, &fs);
     set_body(&e, &fs);

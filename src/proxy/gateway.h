@@ -7,6 +7,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "client/client_answer.h"
 #include "client/forward_proxy.h"
 #include "http/field_ops.h"
@@ -171,7 +172,7 @@ struct gateway {
     int64_t request_buffers, response_buffers, flush_ns; /* -1: without limit; at once */
     int64_t unknown_buffers; /* the same as the first, of bodies of unknown length only */
     uint64_t stream_ns, stream_close_ns;
-    uint32_t stream_buffer;
+    uint32_t stream_buffer; /* of each direction of a tunnel; 0: as is best */
     bool verbose;
     unsigned measuring; /* as of struct provision */
     struct response_handler *handlers;
@@ -224,6 +225,7 @@ struct round {
     struct upload *upload;      /* … for the fiber that sends the body; NULL: there is none */
     struct fields answer_fields; /* without hop-by-hop ones; for {http.reverse_proxy.header.X} */
     struct slice small;    /* of the answer's body, read before anything left: hold_small */
+    uint64_t passed;       /* of the body, to the client */
     int status;            /* the upstream's, or what handle_response made of it */
     bool answered, finalized, watching, upgrade;
     bool probe;            /* a question of our own: there is no client, no request to ask, and what
@@ -425,6 +427,22 @@ enum err fastcgi_environment(struct round *, const struct fastcgi_transport *, s
 
 /* Where a path is split: behind the first of the texts that it holds. SIZE_MAX: none of them. */
 size_t fastcgi_split(const struct fastcgi_transport *, struct slice path);
+
+/* --- gateway_log.c --- */
+
+/* How the attempt went until the head of its answer. */
+void gateway_log_round(struct round *, enum err);
+
+/* verbose_logs: a step, with up to three fields. */
+void gateway_log_step(struct round *, const char *text, const struct log_field *, size_t count);
+
+#define VERBOSE(r, text, ...)                                                                      \
+    do {                                                                                           \
+        if ((r)->g->verbose) {                                                                     \
+            const struct log_field step_[] = {__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_SKIP}};        \
+            gateway_log_step(r, text, step_, sizeof step_ / sizeof step_[0] - 1);                  \
+        }                                                                                          \
+    } while (0)
 
 /* --- gateway_names.c --- */
 bool gateway_value(struct exchange *, struct slice name, struct slice *value);

@@ -10,7 +10,6 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
@@ -271,15 +270,21 @@ static enum err break_off(struct round *r, enum err e)
 
 static enum err to_client(struct round *r, struct slice piece, enum lend lend)
 {
+    VERBOSE(r, "writing to downstream", LOG_NUM("read", (int64_t)piece.len));
     enum err e = exchange_data(r->x, piece, lend);
-    if (e == OK)
+    if (e == OK) {
+        r->passed += piece.len;
+        VERBOSE(r, "wrote to downstream", LOG_NUM("written", (int64_t)piece.len),
+                LOG_NUM("written_total", (int64_t)r->passed));
         return OK;
+    }
     r->error = e;
     return gateway_round_error(r, FAILURE_HANDLED, 0, "the client has left");
 }
 
 static enum err flush(struct round *r)
 {
+    VERBOSE(r, "flushing");
     enum err e = exchange_flush(r->x);
     if (e == OK)
         return OK;
@@ -302,6 +307,7 @@ static enum err stream(struct round *r, int64_t interval)
     while (!a->done) {
         struct slice piece;
         uint64_t deadline = read_deadline(r);
+        VERBOSE(r, "waiting to read from upstream");
         enum err e = read_patiently(r, sooner(deadline, due), false, &piece);
         uint64_t now = loop_now_ns(loop_self());
         if (e == ERR_TIMEOUT && due > 0 && now >= due) {
@@ -482,13 +488,13 @@ static enum err finalize(struct round *r)
     if (r->answer->head.status == 101)
         return gateway_upgrade(r);
     set_head(r);
-    if (r->answer->done && r->small.len == 0) {
+    VERBOSE(r, "wrote header", LOG_NUM("status", r->status));
+    bool bodiless = r->answer->done && r->small.len == 0;
+    enum err e = bodiless ? OK : copy_body(r);
+    if (bodiless)
         gateway_drop_link(r);
-        r->upstream_ns = loop_now_ns(loop_self()) - r->attempt_ns;
-        return OK;
-    }
-    enum err e = copy_body(r);
     r->upstream_ns = loop_now_ns(loop_self()) - r->attempt_ns;
+    VERBOSE(r, e == OK ? "response finalized" : "response broke off");
     return e;
 }
 
@@ -513,8 +519,10 @@ enum err gateway_finish(struct round *r, const struct chain *next)
         const struct response_handler *h = &r->g->handlers[i];
         if (!response_match(&h->match, r->status, &r->answer_fields))
             continue;
-        if (!h->has_status)
+        if (!h->has_status) {
+            LOG(LOG_DEBUG, LOGGER, "handling response", LOG_NUM("handler", (int64_t)i));
             return run_handler(r, h, next);
+        }
         if (!template_status(&h->status, r->x, &r->status)) {
             r->error = exchange_fail(r->x, 500, "handle_response: status_code is no status");
             return gateway_round_error(r, FAILURE_HANDLED, 0, "no status");

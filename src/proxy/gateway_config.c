@@ -10,7 +10,12 @@
 
 #define LOGGER "http.handlers.reverse_proxy"
 
-enum { BUFFERS_MAX = 1 << 30, UPSTREAMS_MAX = 16384 };
+enum {
+    BUFFERS_MAX = 1 << 30,
+    UPSTREAMS_MAX = 16384,
+    PIECE_MIN = 512, /* stream_buffer_size */
+    PIECE_MAX = 1 << 20,
+};
 
 enum { FASTCGI_BUFFERED = 4096 }; /* servers must be told a body's length before it comes */
 
@@ -196,10 +201,13 @@ static enum err read_passive(struct gateway *g, const json_t *json, unsigned *re
     TRY(provision_members(p, json, passive_members));
     TRY(provision_duration(p, json, "fail_duration", 0, &n));
     h->fail_ns = n > 0 ? (uint64_t)n : 0;
-    TRY(provision_int(p, json, "max_fails", 1, 0, ENDPOINT_FAILS_MAX, &n));
-    *max_fails = n > 0 ? (unsigned)n : 1;
-    TRY(provision_int(p, json, "unhealthy_request_count", 0, 0, INT32_MAX, &n));
-    *request_limit = (unsigned)n;
+    TRY(provision_int(p, json, "max_fails", 1, 0, INT64_MAX, &n));
+    if (n > ENDPOINT_FAILS_MAX)
+        LOG(LOG_WARN, LOGGER, "max_fails is more than what is counted",
+            LOG_NUM("counted", ENDPOINT_FAILS_MAX));
+    *max_fails = n > ENDPOINT_FAILS_MAX ? ENDPOINT_FAILS_MAX : n > 0 ? (unsigned)n : 1;
+    TRY(provision_int(p, json, "unhealthy_request_count", 0, INT64_MIN, INT32_MAX, &n));
+    *request_limit = n > 0 ? (unsigned)n : 0;
     TRY(provision_duration(p, json, "unhealthy_latency", 0, &n));
     h->latency_ns = n > 0 ? (uint64_t)n : 0;
     const json_t *list = json_object_get(json, "unhealthy_status");
@@ -304,8 +312,9 @@ static enum err read_streams(struct gateway *g, const json_t *json, struct provi
     g->stream_ns = n > 0 ? (uint64_t)n : 0;
     TRY(provision_duration(p, json, "stream_close_delay", 0, &n));
     g->stream_close_ns = n > 0 ? (uint64_t)n : 0;
-    TRY(provision_int(p, json, "stream_buffer_size", 0, 0, 16 << 20, &n));
-    g->stream_buffer = (uint32_t)n;
+    TRY(provision_int(p, json, "stream_buffer_size", 0, INT64_MIN, INT64_MAX, &n));
+    if (n > 0)
+        g->stream_buffer = n < PIECE_MIN ? PIECE_MIN : n > PIECE_MAX ? PIECE_MAX : (uint32_t)n;
     TRY(provision_bool(p, json, "verbose_logs", false, &g->verbose));
     if (g->transport->protocol == &protocol_fastcgi)
         g->unknown_buffers = FASTCGI_BUFFERED;
@@ -321,15 +330,17 @@ static enum err read_streams(struct gateway *g, const json_t *json, struct provi
     return OK;
 }
 
-static enum err refuse_unfinished(const json_t *json, struct provision *p)
+/* A place for modules of others: Caddy has none of its own, and so it is here. */
+static enum err read_breaker(const json_t *json, struct provision *p)
 {
-    static const char *const unfinished[] = {"circuit_breaker", NULL};
-    for (const char *const *name = unfinished; *name != NULL; name++) {
-        const json_t *v = json_object_get(json, *name);
-        if (v != NULL && !json_is_null(v))
-            return provision_fail(p, "\"%s\" is not supported yet", *name);
-    }
-    return OK;
+    const struct module *m;
+    void *cfg;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    const char *type = json_string_value(json_object_get(json, "type"));
+    if (type == NULL)
+        return provision_fail(p, "\"circuit_breaker\" must name its \"type\"");
+    return provision_module(p, "http.reverse_proxy.circuit_breakers", type, json, &m, &cfg);
 }
 
 static enum err read_source(struct gateway *g, const json_t *json, struct provision *p)
@@ -350,7 +361,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     struct gateway *g = cfg;
     unsigned request_limit = 0, max_fails = 0;
     TRY(provision_members(p, json, members));
-    TRY(refuse_unfinished(json, p));
+    TRY(read_breaker(json_object_get(json, "circuit_breaker"), p));
     TRY(read_transport(g, json_object_get(json, "transport"), p));
     TRY(read_balancing(g, json_object_get(json, "load_balancing"), p));
     TRY(read_health(g, json_object_get(json, "health_checks"), &request_limit, &max_fails, p));

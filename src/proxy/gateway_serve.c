@@ -8,7 +8,6 @@
  * failure is counted.
  */
 #include "base/clock.h"
-#include "base/log.h"
 #include "http/http_metrics.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
@@ -177,6 +176,8 @@ static enum err choose(struct round *r)
                                  : template_expand(&t->text, x);
     if (constant ||
         dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK) {
+        LOG(LOG_DEBUG, LOGGER, "selected upstream", LOG_STR("dial", r->address.text),
+            LOG_NUM("total_upstreams", set.count));
         transport_tls_name(r);
         transport_header_key(r);
         return transport_proxy_ask(r);
@@ -185,18 +186,6 @@ static enum err choose(struct round *r)
                                "address " SLICE_FMT ": %s", SLICE_ARG(found ? text : t->text.text),
                                SLICE_ARG(text), why.text);
     return gateway_round_error(r, FAILURE_HANDLED, 0, "no dial address");
-}
-
-static void log_round(const struct round *r, enum err e)
-{
-    if (!log_wants(LOG_DEBUG))
-        return;
-    if (e == OK)
-        LOG(LOG_DEBUG, LOGGER, "upstream roundtrip", LOG_STR("upstream", r->address.text),
-            LOG_DUR("duration", r->latency_ns), LOG_NUM("status", r->status));
-    else
-        LOG(LOG_DEBUG, LOGGER, "upstream roundtrip", LOG_STR("upstream", r->address.text),
-            LOG_DUR("duration", r->latency_ns), LOG_CSTR("error", r->why));
 }
 
 /* From a link to the head of the answer. */
@@ -257,7 +246,7 @@ static enum err attempt(struct round *r, const struct chain *next)
         endpoint_count(r->upstream->endpoint, 1);
     e = gateway_round_trip(r);
     r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
-    log_round(r, e);
+    gateway_log_round(r, e);
     if (e == OK) {
         measure(r);
         judge_answer(r);
@@ -340,6 +329,7 @@ static enum err run(struct round *r, const struct chain *next)
         bool repeatable = upstreams_fault || r->failure == FAILURE_ANSWER;
         if (!repeatable || !try_again(r))
             return fail(r);
+        VERBOSE(r, "retrying", LOG_CSTR("error", r->why), LOG_DUR("after", r->g->try_interval_ns));
     }
 }
 

@@ -20,12 +20,13 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
-#include "client/fetch.h"
+#include "http/events.h"
 #include "http/regexp.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
 
 #define LOGGER "http.handlers.reverse_proxy.health_checker.active"
+#define ORIGIN "http.handlers.reverse_proxy"
 
 enum { STATES_MAX = 65536, ASKING_MAX = 128, REDIRECTS = 10 };
 
@@ -94,10 +95,13 @@ static void judge(struct health_state *s, const struct active_health *h, bool pa
     if (!unhealthy && s->fails >= h->fails) {
         atomic_store(&s->unhealthy, true);
         s->passes = s->fails = 0;
+        LOG(LOG_WARN, LOGGER, "host is down", LOG_STR("host", host));
+        events_emit("unhealthy", ORIGIN, &LOG_STR("host", host), 1);
     } else if (unhealthy && s->passes >= h->passes) {
         atomic_store(&s->unhealthy, false);
         s->passes = s->fails = 0;
         LOG(LOG_INFO, LOGGER, "host is up", LOG_STR("host", host));
+        events_emit("healthy", ORIGIN, &LOG_STR("host", host), 1);
     }
 }
 
@@ -278,7 +282,9 @@ static bool ask(struct question *q)
                  SLICE_ARG(slice_take(q->exchange.error.message, 500)));
     put_fields(q, &request);
     if (e == OK)
-        e = fetch(&request, q->arena, answer);
+        e = h->gateway->transport->protocol == &protocol_fastcgi
+                ? fastcgi_probe(r, &request, answer)
+                : fetch(&request, q->arena, answer);
     return answer_fits(h, e, answer, q->host);
 }
 

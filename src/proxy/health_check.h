@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "client/fetch.h"
 #include "http/module.h"
 #include "loop/fiber.h"
 #include "loop/loop.h"
@@ -15,6 +16,7 @@
 struct gateway;
 struct generation;
 struct regexp;
+struct round;
 
 enum { HEALTH_BODY_MAX = 4 << 20 }; /* of an answer that is matched, where max_size names no limit */
 
@@ -59,6 +61,11 @@ struct active_target {
     uint32_t index; /* of the upstream */
     struct health_state *state;
 };
+
+/* --- fastcgi_probe.c --- */
+
+/* As fetch, over the round of a check whose transport speaks FastCGI. */
+enum err fastcgi_probe(struct round *, const struct fetch_request *, struct fetch_answer *);
 
 /* --- on the control thread, or before there are others --- */
 

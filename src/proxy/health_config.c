@@ -155,9 +155,6 @@ enum err gateway_read_active(struct gateway *g, const json_t *json, struct provi
     int64_t port;
     if (json == NULL || json_is_null(json))
         return OK;
-    if (g->transport->protocol != &protocol_http)
-        return provision_fail(p, "active health checks of the transport \"fastcgi\" are not "
-                              "supported yet");
     TRY(provision_members(p, json, members));
     TRY(provision_text(p, json, "path", SLICE(""), &path));
     TRY(provision_text(p, json, "uri", SLICE(""), &uri));

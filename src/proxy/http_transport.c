@@ -13,7 +13,7 @@
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
 
-enum { HEAD_MAX = 10 << 20, IDLE_PER_GROUP = 32 };
+enum { HEAD_DEFAULT = 10 << 20, HEAD_MAX = 64 << 20, IDLE_PER_GROUP = 32 };
 
 static const char *const members[] = {
     "protocol", "resolver", "tls", "keep_alive", "compression", "max_conns_per_host",
@@ -70,10 +70,10 @@ static enum err read_sizes(struct http_transport *t, const json_t *json, struct 
 {
     int64_t n;
     bool ignored;
-    TRY(provision_int(p, json, "max_response_header_size", 0, 0, HEAD_MAX, &n));
-    t->head_max = n > 0 ? (uint64_t)n : HEAD_MAX;
-    TRY(provision_int(p, json, "max_conns_per_host", 0, 0, INT32_MAX, &n));
-    t->limits.links = (uint32_t)n;
+    TRY(provision_int(p, json, "max_response_header_size", 0, 0, INT64_MAX, &n));
+    t->head_max = n > HEAD_MAX ? HEAD_MAX : n > 0 ? (uint64_t)n : HEAD_DEFAULT;
+    TRY(provision_int(p, json, "max_conns_per_host", 0, INT64_MIN, INT32_MAX, &n));
+    t->limits.links = n > 0 ? (uint32_t)n : 0;
     /* Buffers are recycled pieces of one size, and nothing is compressed on the way up or unpacked
      * on the way down: these three are understood, and need nothing. */
     TRY(provision_int(p, json, "read_buffer_size", 0, 0, INT32_MAX, &n));

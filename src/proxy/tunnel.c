@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "loop/await.h"
 #include "upstream/iobuf.h"
 
@@ -90,6 +91,7 @@ void tunnel_begin(struct tunnel *t, const struct round *r)
     t->generation = r->x->generation;
     t->close_delay_ns = r->g->stream_close_ns;
     t->websocket = is_websocket(r);
+    t->piece = r->g->stream_buffer > 0 ? r->g->stream_buffer : IOBUF_SIZE;
     t->start_ns = clock_mono_ns();
     timer_init(&t->timer, on_timer);
     if (tunnels.next == NULL)
@@ -110,12 +112,13 @@ void tunnel_end(struct tunnel *t)
 
 /* --- bytes --- */
 
-static enum err move(struct stream *from, struct stream *to, char *buf, bool *end, uint64_t *moved)
+static enum err move(struct stream *from, struct stream *to, char *buf, size_t cap, bool *end,
+                     uint64_t *moved)
 {
     for (;;) {
         size_t n, sent;
         enum err e;
-        if (!stream_recv_now(from, buf, IOBUF_SIZE, &n, &e))
+        if (!stream_recv_now(from, buf, cap, &n, &e))
             return OK;
         TRY(e);
         *end = n == 0;
@@ -124,16 +127,21 @@ static enum err move(struct stream *from, struct stream *to, char *buf, bool *en
         struct iovec part = {buf, n};
         TRY(stream_send(to, &part, 1, 0, 0, &sent));
         *moved += n;
-        if (n < IOBUF_SIZE / 2)
+        if (n < cap / 2)
             return OK;
     }
 }
 
-enum err tunnel_move(struct stream *from, struct stream *to, bool *end, uint64_t *n)
+enum err tunnel_move(const struct tunnel *t, struct stream *from, struct stream *to, bool *end,
+                     uint64_t *n)
 {
-    char *buf = iobuf_take();
-    enum err e = move(from, to, buf, end, n);
-    iobuf_give(buf);
+    bool own = t->piece > IOBUF_SIZE;
+    char *buf = own ? mem_alloc(t->piece) : iobuf_take();
+    enum err e = move(from, to, buf, t->piece, end, n);
+    if (own)
+        mem_free(buf);
+    else
+        iobuf_give(buf);
     return e;
 }
 
@@ -161,13 +169,13 @@ static void cut(struct tunnel *t)
         fiber_cancel(b->up_fiber, ERR_CLOSED);
 }
 
-static enum err pump(struct stream *from, struct stream *to)
+static enum err pump(const struct tunnel *t, struct stream *from, struct stream *to)
 {
     bool end = false;
     uint64_t n = 0;
     while (!end) {
         TRY(stream_await_readable(from, 0));
-        TRY(tunnel_move(from, to, &end, &n));
+        TRY(tunnel_move(t, from, to, &end, &n));
     }
     stream_shutdown(to);
     return OK;
@@ -186,7 +194,7 @@ static void up_main(void *arg)
 {
     struct bound *b = arg;
     b->up_fiber = fiber_self();
-    enum err e = pump(b->t.client, b->t.upstream);
+    enum err e = pump(&b->t, b->t.client, b->t.upstream);
     b->up_fiber = NULL;
     direction_ended(b, e);
     if (b->waiter != NULL)
@@ -206,7 +214,7 @@ static void run(struct bound *b)
     await_on_loop(start_up, b);
     if (b->down_fiber == NULL) /* no fiber is to be had */
         return;
-    enum err e = pump(b->t.upstream, b->t.client);
+    enum err e = pump(&b->t, b->t.upstream, b->t.client);
     b->down_fiber = NULL;
     direction_ended(b, e);
     if (b->up_fiber == NULL)

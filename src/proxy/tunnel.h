@@ -18,6 +18,7 @@ struct tunnel {
     void (*cut)(struct tunnel *); /* both directions, now; the tunnel ends later */
     struct stream *client, *upstream;
     uint64_t close_delay_ns, start_ns;
+    size_t piece; /* read at once from either side */
     bool websocket, going;
 };
 
@@ -30,7 +31,8 @@ void tunnel_end_within(struct tunnel *, uint64_t ns);
 void tunnel_end_now(struct tunnel *);
 
 /* What can be read now goes over, as long as there is more; *n counts it. On a fiber. */
-enum err tunnel_move(struct stream *from, struct stream *to, bool *end, uint64_t *n);
+enum err tunnel_move(const struct tunnel *, struct stream *from, struct stream *to, bool *end,
+                     uint64_t *n);
 enum err tunnel_send(struct stream *to, struct slice);
 
 /* The head and what either side has said already; the tunnel is the exchange's no more. ERR_UNSUPPORTED

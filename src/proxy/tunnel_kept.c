@@ -128,7 +128,7 @@ static void wait_for_bytes(struct direction *d)
 static enum err move_all(struct direction *d, bool *end)
 {
     do
-        TRY(tunnel_move(d->from, d->to, end, &d->bytes));
+        TRY(tunnel_move(&d->tunnel->t, d->from, d->to, end, &d->bytes));
     while (!*end && d->from->tls != NULL && tls_stream_ready(d->from->tls));
     return OK;
 }
@@ -307,7 +307,8 @@ enum err tunnel_keep(struct round *r, struct slice early)
     k->soon.run = on_soon;
     set_direction(k, &k->up, k->taken.stream, &k->link->stream);
     set_direction(k, &k->down, &k->link->stream, k->taken.stream);
-    k->clear = k->taken.stream->tls == NULL && k->link->stream.tls == NULL;
+    k->clear = k->taken.stream->tls == NULL && k->link->stream.tls == NULL &&
+               r->g->stream_buffer == 0; /* the loop's buffers have a size of their own */
     k->t.cut = cut;
     k->t.client = k->taken.stream;
     k->t.upstream = &k->link->stream;
