@@ -54,15 +54,23 @@ struct port_set {
 
 static bool is_of_set(const struct port_set *s, const struct enforce_interval *v)
 {
-    bool single = v->first == v->last;
-    return v->group == s->group && (s->holds == SET_ALL || single == (s->holds == SET_EACH));
+    return s->holds == SET_ALL || (v->first == v->last) == (s->holds == SET_EACH);
+}
+
+/* The group's intervals: all of them are looked at once for a set, whatever the other groups have. */
+static const struct enforce_interval *of_group(const struct port_set *s, size_t *count)
+{
+    const uint32_t *starts = s->plan->group_starts[s->protocol];
+    *count = starts[s->group + 1] - starts[s->group];
+    return s->plan->by_group[s->protocol] + starts[s->group];
 }
 
 static size_t set_size(const struct port_set *s)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < s->plan->intervals_count[s->protocol]; i++)
-        n += is_of_set(s, &s->plan->intervals[s->protocol][i]);
+    size_t n = 0, count;
+    const struct enforce_interval *all = of_group(s, &count);
+    for (size_t i = 0; i < count; i++)
+        n += is_of_set(s, &all[i]);
     return n;
 }
 
@@ -76,8 +84,9 @@ static void put_set_name(const struct port_set *s, char g, struct buffer *b)
 static void put_elements(const struct port_set *s, struct buffer *b)
 {
     bool first = true;
-    for (size_t i = 0; i < s->plan->intervals_count[s->protocol]; i++) {
-        const struct enforce_interval *v = &s->plan->intervals[s->protocol][i];
+    size_t count;
+    const struct enforce_interval *v = of_group(s, &count);
+    for (const struct enforce_interval *end = v + count; v < end; v++) {
         if (!is_of_set(s, v))
             continue;
         if (!first)

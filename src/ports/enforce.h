@@ -55,6 +55,8 @@ struct enforce_plan {
     size_t groups_count;
     const struct enforce_interval *intervals[PORT_PROTOCOLS]; /* sorted, neighbours merged */
     size_t intervals_count[PORT_PROTOCOLS];
+    const struct enforce_interval *by_group[PORT_PROTOCOLS]; /* the same, each group's together */
+    const uint32_t *group_starts[PORT_PROTOCOLS]; /* of each group there, and the end */
     enum enforce_verdict others;
 };
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/map.h"
 #include "base/mem.h"
 #include "ports/ranges.h"
 
@@ -19,7 +20,9 @@ struct making {
     struct arena *arena;
     struct enforce_group *groups; /* [0]: nothing was said */
     size_t count;
+    struct map numbers;           /* a group's networks → the group */
     uint16_t (*of)[PORTS];        /* [protocol][port] */
+    uint16_t *joined; /* of the declaration that is taken, with each group; NONE: not yet */
 };
 
 static bool is_loopback(struct slice host)
@@ -45,23 +48,24 @@ static enum enforce_verdict verdict_of(const struct port_declaration *d)
     return ENFORCE_SHUT;
 }
 
-static bool same_group(const struct enforce_group *a, const struct enforce_group *b)
+/* Groups are equal when these bytes are: networks are sorted and joined. A word is no network. */
+static struct slice key_of(const struct enforce_group *g)
 {
-    return a->verdict == b->verdict && ranges_equal((struct ranges){a->from, a->from_count},
-                                                    (struct ranges){b->from, b->from_count});
+    if (g->verdict == ENFORCE_FROM)
+        return slice_of((const char *)g->from, g->from_count * sizeof *g->from);
+    return g->verdict == ENFORCE_PASS ? SLICE("pass") : SLICE("shut");
 }
 
 /* 0: there are too many. */
 static uint16_t group_of(struct making *m, const struct enforce_group *wanted)
 {
-    for (size_t i = 1; i < m->count; i++) {
-        if (same_group(&m->groups[i], wanted))
-            return (uint16_t)i;
+    struct enforce_group *g = map_get(&m->numbers, key_of(wanted));
+    if (g == NULL && m->count < GROUPS_MAX) {
+        g = &m->groups[m->count++];
+        *g = *wanted;
+        map_put(&m->numbers, key_of(g), g);
     }
-    if (m->count == GROUPS_MAX)
-        return NONE;
-    m->groups[m->count] = *wanted;
-    return (uint16_t)m->count++;
+    return g != NULL ? (uint16_t)(g - m->groups) : NONE;
 }
 
 /* Both words hold: what the one and the other let in. */
@@ -93,6 +97,17 @@ static uint16_t wider(struct making *m, uint16_t a, uint16_t b)
     return group_of(m, &(struct enforce_group){ENFORCE_FROM, any.items, any.count});
 }
 
+/* Many ports have the same group: what it becomes is worked out once. */
+static bool put(struct making *m, uint16_t *at, uint16_t number,
+                uint16_t (*join)(struct making *, uint16_t, uint16_t))
+{
+    uint16_t *becomes = &m->joined[*at];
+    if (*becomes == NONE)
+        *becomes = join(m, *at, number);
+    *at = *becomes;
+    return *at != NONE; /* without a group a port would stand open */
+}
+
 static bool take(struct making *m, const struct port_declaration *d,
                  uint16_t (*join)(struct making *, uint16_t, uint16_t))
 {
@@ -104,14 +119,12 @@ static bool take(struct making *m, const struct port_declaration *d,
     }
     uint16_t number = group_of(m, &g);
     bool good = number != NONE;
+    memset(m->joined, 0, GROUPS_MAX * sizeof *m->joined);
     for (unsigned p = 0; p < PORT_PROTOCOLS && good; p++) {
         if (d->any_protocol ? p > PORT_UDP : p != d->protocol)
             continue;
-        for (uint32_t port = d->first; port <= d->last && good; port++) {
-            uint16_t *at = &m->of[p][port];
-            *at = join(m, *at, number);
-            good = *at != NONE; /* without a group a port would stand open */
-        }
+        for (uint32_t port = d->first; port <= d->last && good; port++)
+            good = put(m, &m->of[p][port], number, join);
     }
     return good;
 }
@@ -165,16 +178,39 @@ static void runs(struct making *m, unsigned p, struct enforce_plan *plan)
     plan->intervals_count[p] = n;
 }
 
+/* Counted, then dealt out: the order of ports stays within a group. */
+static void sort_by_group(struct making *m, unsigned p, struct enforce_plan *plan)
+{
+    size_t count = plan->intervals_count[p];
+    struct enforce_interval *out = ARENA_ARRAY(m->arena, struct enforce_interval, count + 1);
+    uint32_t *starts = ARENA_ARRAY(m->arena, uint32_t, m->count + 2); /* one further on, for now */
+    memset(starts, 0, (m->count + 2) * sizeof *starts);
+    for (size_t i = 0; i < count; i++)
+        starts[plan->intervals[p][i].group + 2]++;
+    for (size_t g = 2; g < m->count + 2; g++)
+        starts[g] += starts[g - 1];
+    for (size_t i = 0; i < count; i++)
+        out[starts[plan->intervals[p][i].group + 1]++] = plan->intervals[p][i];
+    plan->by_group[p] = out;
+    plan->group_starts[p] = starts;
+}
+
 enum err enforce_plan_make(const struct enforce_rules *r, struct arena *arena, struct enforce_plan *plan,
                            char *error, size_t cap)
 {
     struct making m = {.arena = arena, .count = 1};
+    map_init(&m.numbers, false);
     m.of = mem_zalloc(sizeof *m.of * PORT_PROTOCOLS);
+    m.joined = mem_alloc(GROUPS_MAX * sizeof *m.joined);
     m.groups = ARENA_ARRAY(arena, struct enforce_group, GROUPS_MAX);
     *plan = (struct enforce_plan){.others = ENFORCE_PASS};
     bool good = take_all(&m, r);
-    for (unsigned p = 0; p < PORT_PROTOCOLS; p++)
+    for (unsigned p = 0; p < PORT_PROTOCOLS; p++) {
         runs(&m, p, plan);
+        sort_by_group(&m, p, plan);
+    }
+    map_deinit(&m.numbers);
+    mem_free(m.joined);
     mem_free(m.of);
     plan->groups = m.groups;
     plan->groups_count = m.count;

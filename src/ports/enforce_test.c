@@ -99,6 +99,40 @@ TEST("one group too many is an error, not a port that stands open")
     CHECK_INT(enforce_plan_make(&r, &arena, &p, error, sizeof error), ERR_LIMIT);
 }
 
+TEST("thousands of groups, each with ports all over, are written each by its own")
+{
+    enum { GROUPS = 4000, PORTS = 65535 };
+    struct port_declaration *d = ARENA_ARRAY(&arena, struct port_declaration, PORTS + 1);
+    struct enforce_state now = {0};
+    char text[64];
+    for (unsigned i = 0; i < PORTS; i++) {
+        unsigned group = i % GROUPS;
+        snprintf(text, sizeof text, "10.%u.%u.0/24", group >> 8, group & 255);
+        if (i < GROUPS)
+            d[i] = from(port((uint16_t)(i + 1), (uint16_t)(i + 1), REACH_NETWORK), text);
+        else
+            d[i] = d[group];
+        d[i].first = d[i].last = (uint16_t)(i + 1);
+        d[i].any_protocol = true;
+    }
+    d[PORTS] = from(port(1, 65535, REACH_NETWORK), "10.0.0.0/8"); /* narrows none of them */
+    struct enforce_plan p = plan(d, PORTS + 1, REACH_DEVICE);
+    struct buffer b;
+    CHECK_INT(p.groups_count, GROUPS + 2);
+    CHECK(allows(&p, PORT_TCP, 4001, "10.0.0.9") && !allows(&p, PORT_TCP, 4001, "10.0.1.9"));
+    CHECK(allows(&p, PORT_UDP, 4002, "10.0.1.9"));
+    buffer_init(&b, 64 << 20);
+    CHECK_OK(enforce_script(&p, &now, 0, &b));
+    CHECK(slice_find_slice(buffer_slice(&b),
+        SLICE("add set inet portico a_1_udp { type inet_service; flags interval; counter; "
+              "elements = { 1, 4001, 8001, 12001, 16001, 20001, 24001, 28001, 32001, 36001, 40001, "
+              "44001, 48001, 52001, 56001, 60001, 64001 }; }\n")) != SIZE_MAX);
+    CHECK(slice_find_slice(buffer_slice(&b),
+        SLICE("a_4000_tcp { type inet_service; flags interval; counter; elements = { 4000, 8000, "))
+        != SIZE_MAX);
+    buffer_deinit(&b);
+}
+
 TEST("the table is written as it should stand")
 {
     struct port_declaration d[] = {port(80, 81, REACH_WORLD), port(3000, 3000, REACH_DEVICE),
