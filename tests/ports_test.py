@@ -136,6 +136,33 @@ def contract():
         has(owner["program"], "python3")
 
 
+def rarer_protocols():
+    """A listener each of SCTP, one to one and one to many, of DCCP and UDP-Lite."""
+    kinds = {"sctp": (socket.SOCK_STREAM, 132), "sctp, many": (socket.SOCK_SEQPACKET, 132), "dccp": (6, 33),
+             "udplite": (socket.SOCK_DGRAM, 136)}
+    with Place() as p:
+        wanted = set()
+        for name, (kind, protocol) in kinds.items():
+            try:
+                s = socket.socket(socket.AF_INET, kind, protocol)
+            except OSError:
+                continue
+            p.sockets.append(s)
+            s.bind(("127.0.0.1", 0))
+            if name == "dccp":
+                s.setsockopt(269, 2, b"\1\0\0\0")  # its service code, without which nothing listens
+            if name != "udplite":
+                s.listen()
+            wanted.add((name.split(",")[0], s.getsockname()[1]))
+        if not wanted:
+            raise Skip("this kernel has none of them")
+        rows = p.json(*[str(port) for _, port in wanted])["ports"]
+        same({(r["protocol"], r["port"]) for r in rows}, wanted)
+        same({(r["address"], r["reach"], r["owners"][0]["pid"]) for r in rows}, {("127.0.0.1", "device", os.getpid())})
+        if len(wanted) < len(kinds):
+            raise Skip(f"this kernel has only {sorted({name for name, _ in wanted})}: those are told")
+
+
 def table_text():
     with Place() as p:
         port = p.listen()
@@ -509,6 +536,7 @@ def without_root():
 
 TESTS = (
     ("ports --json: the contract's members, and whose a port is", contract),
+    ("ports: SCTP, DCCP and UDP-Lite, where the kernel has them", rarer_protocols),
     ("ports: a table that fits its terminal, and words that choose rows", table_text),
     ("ports: colours on terminals only, and not where they are not wanted", colours),
     ("ports --csv: a line a port", comma_separated),

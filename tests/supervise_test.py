@@ -607,7 +607,40 @@ def delegated():
         os.rmdir(group)
 
 
+TASKS = """
+import os, time
+started = 0
+for _ in range(40):
+    try:
+        if os.fork() == 0:
+            time.sleep(1000)
+    except OSError as why:
+        print(started, why.strerror, flush=True)
+        break
+    started += 1
+else:
+    print(started, "all", flush=True)
+time.sleep(1000)
+"""
+BUSY = """
+import os, time
+print("ready", flush=True)
+while True:
+    pass
+"""
+
+
+def in_group(k, service, file):
+    name, = [n for n in k.groups() if f".{service}.0." in n]
+    with open("/proc/self/mountinfo", encoding="ascii") as f:
+        mount = next(line.split()[4] for line in f if " - cgroup2 " in line)
+    path = next(f"{folder}/{name}" for folder, names, _ in os.walk(mount) if name in names)
+    with open(f"{path}/{file}", encoding="ascii") as f:
+        return f.read()
+
+
 def limits():
+    """In force: Debian's own kernel has the controllers where this machine's has not (dev/vm)."""
     k = Keeper()
     try:
         k.begin(run=["/usr/bin/python3", "-c", "x = b'x' * (1 << 28)"], memory=1 << 25)
@@ -621,6 +654,14 @@ def limits():
         m = k.hear(EXITED)
         same(os.WTERMSIG(m["status"]), signal.SIGKILL)
         assert "more memory than its limit" in m["text"], m
+        k.start(run=["/usr/bin/python3", "-c", TASKS], tasks=7, service="many")
+        same(k.line(), "6 Resource temporarily unavailable")  # and it itself
+        k.start(run=["/usr/bin/python3", "-c", BUSY], cpu=0.25, service="busy")
+        same((k.line(), in_group(k, "busy", "cpu.max")), ("ready", "25000 100000\n"))
+
+        def throttled():
+            return int(in_group(k, "busy", "cpu.stat").split("nr_throttled ")[1].split()[0])
+        until(lambda: throttled() >= 3, "it has the whole processor")
     finally:
         k.end()
 
@@ -727,6 +768,35 @@ def adopted():
             os.close(fd)
         k.hear(END)
         assert alive(first["pid"])
+    finally:
+        k.end()
+
+
+def ended_is_listed_once():
+    """The guardhouse is slow to say that nothing of a program is left."""
+    k = Keeper()
+
+    def listed():
+        k.send(kind=LIST)
+        names = []
+        while (m := k.hear())["kind"] == LISTED:
+            names.append(m["name"])
+            for fd in m["fds"]:
+                os.close(fd)
+        same(m["kind"], END)
+        return names
+    try:
+        warden = k.warden_of(k.start("sleep", service="a")["pid"])
+        k.start("sleep", service="b")
+        os.kill(k.guardhouse(), signal.SIGSTOP)
+        k.send(kind=STOP, instance=1, signal=signal.SIGKILL, timeout_ms=1000)
+        until(lambda: not alive(warden))
+        for _ in range(3):
+            same(listed(), ["a", "b"])
+        os.kill(k.guardhouse(), signal.SIGCONT)
+        m = k.hear(EXITED)
+        same((m["instance"], os.WTERMSIG(m["status"])), (1, signal.SIGKILL))
+        same(listed(), ["b"])
     finally:
         k.end()
 
@@ -906,6 +976,33 @@ def few_capabilities():
             caps = dict(line.split(":\t") for line in f if line.startswith("Cap"))
         same(int(caps["CapEff"], 16), 1 << 5)  # KILL
         k.ready()
+    finally:
+        k.end()
+
+
+def guardhouse_sleeps():
+    """Its rights are there, and asleep but while a program begins or ends; also behind the last one."""
+    need_root()
+    k = Keeper(user=OTHER)
+
+    def sets():
+        with open(f"/proc/{k.guardhouse()}/status", encoding="ascii") as f:
+            caps = dict(line.split(":\t") for line in f if line.startswith("Cap"))
+        return int(caps["CapPrm"], 16) != 0, int(caps["CapEff"], 16)
+    try:
+        k.ready()
+        k.grow()
+        until(lambda: sets() == (True, 0), sets)
+        pid = k.guardhouse()
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=50)
+        k.hear(EXITED)
+        same(k.marked(), [])
+        until(lambda: sets() == (True, 0), sets)
+        k.grow()  # and they wake again: it is the other user's
+        os.kill(k.warden_of(k.start("sleep")["pid"]), signal.SIGKILL)  # so do those that kill what is left
+        same(os.WTERMSIG(k.hear(EXITED)["status"]), signal.SIGKILL)
+        same(k.guardhouse(), pid)
+        until(lambda: sets() == (True, 0), sets)
     finally:
         k.end()
 
@@ -1123,6 +1220,7 @@ CASES = [
     ("guards that hang hold neither a stop nor the end", guards_hang),
     ("the keeper's end waits for what a guardhouse that was killed has left", end_waits_for_strays),
     ("a new server lists what runs, and hears of what ended meanwhile", adopted),
+    ("an end is told once nothing is left of the program, and it is not listed any more", ended_is_listed_once),
     ("what a new server does not ask for is stopped", unclaimed),
     ("a program's output never waits for a server that is down", output_is_drained),
     ("the keeper stops services in the reverse order of their starts", reverse_order),
@@ -1131,6 +1229,7 @@ CASES = [
     ("without a user a program has the server's rights", servers_rights),
     ("a server of another user cannot become anybody, nor root", bounds_server),
     ("SETUID, SETGID, SETPCAP and KILL are all that services of other users need", few_capabilities),
+    ("rights of the process that starts programs sleep, with programs and without", guardhouse_sleeps),
     ("without root a program is nobody else's", without_root),
     ("a confined program binds its own port and port 0 only", confined),
     ("a socket outlives its program, and no client is refused", socket_is_kept),

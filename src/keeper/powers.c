@@ -98,7 +98,16 @@ static void keep_only(uint64_t kept)
 
 void powers_of_guardhouse(void)
 {
-    hold(STARTING, true); /* a service that is root's keeps what root has */
+    raised = 0; /* it was forked in between */
+    hold(STARTING, false); /* a service that is root's keeps what root has */
+}
+
+void powers_wake(bool awake)
+{
+    if (awake)
+        powers_raise();
+    else
+        powers_lower();
 }
 
 void powers_of_firewall(void)

@@ -6,19 +6,23 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 /* At the start: what no configuration needs of this process goes for good, the rest sleeps. */
 void powers_init(void);
 
 /* Around what needs rights; they nest. In a child that is forked in between, they are awake. */
 void powers_raise(void);
 void powers_lower(void);
+void powers_wake(bool awake); /* the one or the other, for rooms before this one */
 
 /* No service may be root's, so no program is to get by running what none of portico's needs: out of
  * the bounding set, for good. */
 void powers_bound(void);
 
-/* Each for its process, awake and for good: who starts services' programs, who writes the firewall's
- * rules, who reads the ledger. */
+/* Who starts services' programs: it has no other any more, and these sleep as the keeper's do. */
 void powers_of_guardhouse(void);
+
+/* Each for its process, awake and for good: who writes the firewall's rules, who reads the ledger. */
 void powers_of_firewall(void);
 void powers_of_reader(void);

@@ -169,7 +169,7 @@ static bool open_guardhouse(struct keeper *k)
     pid_t pid = watch_start(&k->rounds, &g->guard_wire, pair[0]) ? fork() : -1;
     if (pid == 0) {
         powers_of_guardhouse();
-        guardhouse_run(pair[1], g->files, title_of(k->argv));
+        guardhouse_run(pair[1], g->files, title_of(k->argv), powers_wake);
     }
     close(pair[1]);
     if (pid < 0) {

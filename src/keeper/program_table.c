@@ -114,9 +114,12 @@ static bool tell_first(struct program *p)
     return e != ERR_TIMEOUT;
 }
 
+/* Not before its guards have ended and it can be forgotten: it would be listed after its end was told, and a
+ * server that comes then would wait for an end that is not told again. */
 static bool tell_end(struct program *p)
 {
-    if ((p->tell & TELL_EXITED) == 0 || p->server != p->keeper->programs.server)
+    if ((p->tell & TELL_EXITED) == 0 || p->server != p->keeper->programs.server || p->guarded ||
+        p->strays)
         return true;
     enum err e = programs_offer(p->keeper, &p->end, NULL, 0);
     if (e == OK) /* else the server has died, and the next one is told */

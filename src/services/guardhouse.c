@@ -48,6 +48,7 @@ static struct {
     struct list guards;
     struct rlimit files;
     struct title title;
+    void (*rights)(bool awake);
 } house;
 
 /* --- names in ps --- */
@@ -131,9 +132,11 @@ static void start(const struct supervisor_message *m, const int *fds, unsigned c
     g->cgroup = -1;
     g->end = (struct supervisor_message){.kind = SUPERVISE_EXITED, .instance = m->instance};
     if (read_order(m, count, &o)) {
+        house.rights(true);
         g->pid = fork();
         if (g->pid == 0)
             be_warden(&o, fds);
+        house.rights(false);
         if (o.has_cgroup)
             g->cgroup = fcntl(fds[count - 1], F_DUPFD_CLOEXEC, 3);
     } else {
@@ -161,11 +164,13 @@ static struct guard *find_guard(pid_t pid)
 
 static void signal_guard(uint64_t instance, int number)
 {
+    house.rights(true);
     LIST_FOR(it, &house.guards) {
         struct guard *g = CONTAINER_OF(it, struct guard, node);
         if (g->instance == instance && g->pid > 0 && number > 0 && number <= SIGRTMAX)
             kill(g->pid, number);
     }
+    house.rights(false);
 }
 
 /* --- ends --- */
@@ -198,7 +203,10 @@ static bool kill_strays(void)
         waiting = waiting || CONTAINER_OF(it, struct guard, node)->strays;
     if (!waiting)
         return false;
-    if (tree_kill(is_guard, NULL) > 0)
+    house.rights(true);
+    unsigned left = tree_kill(is_guard, NULL);
+    house.rights(false);
+    if (left > 0)
         return true;
     LIST_FOR(it, &house.guards)
         CONTAINER_OF(it, struct guard, node)->strays = false;
@@ -207,8 +215,12 @@ static bool kill_strays(void)
 
 static void remove_group(struct guard *g)
 {
+    if (g->cgroup < 0)
+        return;
+    house.rights(true);
     cgroup_kill(g->cgroup);
     cgroup_remove(g->cgroup);
+    house.rights(false);
     g->cgroup = -1;
 }
 
@@ -241,6 +253,7 @@ _Noreturn static void leave(void)
 {
     int status;
     uint64_t end = clock_mono_ns() + LEAVE_MS * NS_PER_MS;
+    house.rights(true);
     for (reap(); guards_left() && clock_mono_ns() < end; reap()) {
         struct pollfd p = {house.signals, POLLIN, 0};
         struct signalfd_siginfo info;
@@ -289,9 +302,10 @@ static void settle(int wire)
     house.signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-void guardhouse_run(int wire, struct rlimit files, struct title title)
+void guardhouse_run(int wire, struct rlimit files, struct title title, void (*rights)(bool awake))
 {
     ASSERT(wire > 2);
+    house.rights = rights;
     house.wire = wire;
     house.files = files;
     house.title = title;

@@ -2,7 +2,8 @@
 /*
  * The guardhouse is the one process that forks wardens, between them and the keeper: the subreaper
  * of all of them. Of a program's three guards (keeper, guardhouse, warden) any two may be killed, and
- * the third ends the program's tree. It has the keeper's rights and does nothing else.
+ * the third ends the program's tree. It has those of the keeper's rights that this needs, does nothing
+ * else, and has them awake while it starts or ends a program.
  */
 #pragma once
 
@@ -30,8 +31,10 @@ struct title title_of(char **argv);
 /* In a process that was just forked for it; `wire` is its end of a SOCK_SEQPACKET pair with the
  * keeper, which sends START (order; descriptors: launch, the warden's wire, output or stdio, socket,
  * cgroup) and SIGNAL (to a warden, by instance). It answers with one EXITED when a warden has ended
- * and nothing of its program is left (status: the warden's), or FAILED. */
-_Noreturn void guardhouse_run(int wire, struct rlimit files, struct title title);
+ * and nothing of its program is left (status: the warden's), or FAILED. `rights`: true before what needs
+ * them, false behind it. */
+_Noreturn void guardhouse_run(int wire, struct rlimit files, struct title title,
+                              void (*rights)(bool awake));
 
 /* START, from the warden that it shall become. Waits for room, for a second at most: ERR_TIMEOUT. */
 enum err guardhouse_order(int wire, uint64_t instance, int launch, const struct warden *);
