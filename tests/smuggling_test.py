@@ -127,6 +127,7 @@ def statuses(answer, to_head=False):
 S = b"GET /x@@@ HTTP/1.1\r\nHost: a\r\n\r\n"  # what is smuggled
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 P = b"POST /@@@ HTTP/1.1\r\nHost: a\r\n"
+CLOSED = (200,)  # and then the connection ends, though it was not asked to
 ONE, NONE, TWO = [b"/@@@"], [], [b"/@@@", b"/x@@@"]
 CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 TE = P + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -152,6 +153,11 @@ def whole(name, data, body, statuses_=(200,), more=None):
 
 def without(*names):
     return lambda r: not any(k in names for k, _ in r["fields"])
+
+
+def forwarded(r):
+    return {k: v for k, v in r["fields"] if k.startswith(b"x-forwarded-")} == {
+        b"x-forwarded-for": b"127.0.0.1", b"x-forwarded-host": b"a", b"x-forwarded-proto": b"http"}
 
 
 ROWS = [
@@ -291,6 +297,11 @@ ROWS = [
     *[whole(b"Connection: " + n, P + b"Connection: " + n + b"\r\n" + length(5) + b"\r\nhello", b"hello",
             more=lambda r: [v for k, v in r["fields"] if k == b"host"] == [b"a"])
       for n in (b"Content-Length", b"Host", b"Transfer-Encoding", b"X-Forwarded-For, X-Forwarded-Proto")],
+    *[whole(b"Connection: " + n + b", what is said of the client stays", P + b"Connection: " + n + b"\r\n"
+            b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: x\r\nX-Forwarded-Host: x\r\n" + length(5) + b"\r\nhello",
+            b"hello", more=lambda r: forwarded(r) and any(k == b"via" for k, _ in r["fields"]))
+      for n in (b"X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Via", b"x-forwarded-for,via",
+                b"X-Forwarded-For\r\nConnection: X-Forwarded-Host, X-Forwarded-Proto, Via")],
     whole("Connection: Transfer-Encoding, with chunks",
           P + b"Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, b"hello"),
     whole("fields of one connection", P + b"Connection: X-Secret\r\nX-Secret: y\r\nKeep-Alive: z\r\n"
@@ -300,6 +311,26 @@ ROWS = [
      b"Sec-WebSocket-Version: 777\r\n\r\n" + S, [200, 200], TWO),
     ("h2c that is not spoken", b"GET /@@@ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, X\r\nUpgrade: h2c\r\nX: y\r\n\r\n" + S,
      [200, 200], TWO, without(b"x")),
+    *[(b"h2c goes no further: " + u, b"GET /@@@ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "
+       + u + b"\r\nHTTP2-Settings: !\r\n\r\n" + S, [200, 200], TWO, without(b"upgrade", b"http2-settings", b"connection"))
+      for u in (b"h2c", b"H2C", b"x, h2c", b"websocket,h2c", b" h2c ,", b"h2c/1", b"HTTP/2.0", b"h2")],
+    ("HTTP2-Settings without an upgrade", b"GET /@@@ HTTP/1.1\r\nHost: a\r\nHTTP2-Settings: AAAA\r\n\r\n" + S,
+     [200, 200], TWO, without(b"http2-settings")),
+    ("an upgrade with a body that is a request", P + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + length(len(S)) +
+     b"\r\n" + S, [200], ONE, lambda r: r["body"] == S),
+    ("an upgrade that Connection does not name", b"GET /@@@ HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n" + S,
+     [200, 200], TWO, without(b"upgrade", b"connection")),
+    ("an upgrade in HTTP/1.0", b"GET /@@@ HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+     CLOSED, ONE, without(b"upgrade", b"connection")),
+    ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n" + S, [405], NONE),
+    ("CONNECT with a length", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n" + length(len(S)) + b"\r\n" + S, [405], NONE),
+    ("CONNECT with a path", b"CONNECT /@@@ HTTP/1.1\r\nHost: a\r\n\r\n" + S, None, NONE),
+    ("TRACE with a body", b"TRACE /@@@ HTTP/1.1\r\nHost: a\r\n" + length(len(S)) + b"\r\n" + S, None, None),
+    # what is answered here, without its body being read (CL.0 at the front)
+    *[(b"a body that nobody reads, " + k, b"POST /own/@@@ HTTP/1.1\r\nHost: a\r\n" + k + b"\r\n" + b, w, NONE)
+      for k, b, w in ((length(len(S)), S, [200]), (b"Transfer-Encoding: chunked\r\n", b"%x\r\n" % len(S) + S + b"\r\n0\r\n\r\n", [200]),
+                      (b"Expect: 100-continue\r\n" + length(len(S)), S, CLOSED), (length(10**9), S, CLOSED),
+                      (b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + length(len(S)), S, [200]))],
     ("the preface of HTTP/2 behind a request", b"GET /@@@ HTTP/1.1\r\nHost: a\r\n\r\n" + h2.PREFACE, [200, 505], ONE),
 ]
 
@@ -314,6 +345,24 @@ FIELDS = [
     ("upgrade", [("upgrade", "h2c")]), ("two lengths", [("content-length", "5"), ("content-length", "5")]),
     ("a length that lies", [("content-length", "50")]), ("a length with a sign", [("content-length", "+5")]),
     ("host beside :authority, another", [("host", "b")]),
+    ("a length of 0 and a body", [("content-length", "0")]), ("a length that is too small", [("content-length", "4")]),
+    ("a list of lengths", [("content-length", "5, 5")]), ("a length with a space", [("content-length", "5 5")]),
+    ("a length in hexadecimal", [("content-length", "0x5")]), ("an empty length", [("content-length", "")]),
+    ("a length that overflows", [("content-length", "18446744073709551621")]),
+    ("transfer-encoding, identity", [("transfer-encoding", "identity")]), ("transfer-encoding, empty", [("transfer-encoding", "")]),
+    ("te: chunked", [("te", "chunked")]), ("te: trailers and more", [("te", "trailers, chunked")]),
+    ("keep-alive", [("keep-alive", "5")]), ("proxy-connection", [("proxy-connection", "close")]),
+    ("connection: close", [("connection", "close")]), ("connection: x-forwarded-for", [("connection", "x-forwarded-for")]),
+    ("host twice", [("host", "a"), ("host", "a")]), ("a malformed host", [("host", "a\r\nX: y")]),
+    ("a tab in a name", [("x\ty", "1")]), ("NUL in a name", [("x\0", "1")]), ("DEL in a value", [("x", "y\x7f")]),
+    ("a name beyond ASCII", [("transfer-encoding\x80", "chunked")]), ("an escape in a value", [("x", "y\x1b")]),
+    ("a tab behind a value", [("x", "y\t")]), ("a line's end in a cookie", [("cookie", "a=1\r\nX: y")]),
+    ("a line's end in a second cookie", [("cookie", "a=1"), ("cookie", "b=2\r\n\r\nGET /x@@@ HTTP/1.1")]),
+    ("a pseudo-header field behind others", [("x", "y"), (":path", "/x@@@")]),
+    ("a pseudo-header field that no request has", [(":status", "200")]), ("one that nobody knows", [(":x", "y")]),
+    (":path twice", [(":path", "/x@@@")]), (":method twice", [(":method", "GET")]), (":authority twice", [(":authority", "a")]),
+    (":scheme twice", [(":scheme", "http")]), (":protocol without CONNECT", [(":protocol", "websocket")]),
+    ("a name that is a colon", [(":", "y")]),
     ("a space before a value", [("x", " y")]), ("a space behind a value", [("x", "y ")]),
 ]
 PSEUDO = [
@@ -324,8 +373,38 @@ PSEUDO = [
     ("a line's end in :method", {":method": "GET /x@@@ HTTP/1.1\r\nX: "}), ("a space in :method", {":method": "GET /x"}),
     ("an empty :method", {":method": ""}), ("a line's end in :authority", {":authority": "a\r\nX: y"}),
     ("a path in :authority", {":authority": "a/x"}), ("a user in :authority", {":authority": "x@a"}),
-    ("a line's end in :scheme", {":scheme": "http\r\nX: y"}),
+    ("a line's end in :scheme", {":scheme": "http\r\nX: y"}), ("an unknown :scheme", {":scheme": "file"}),
+    ("an empty :scheme", {":scheme": ""}), ("NUL in :path", {":path": "/@@@\0"}), ("DEL in :path", {":path": "/@@@\x7f"}),
+    ("* as :path of POST", {":path": "*"}), ("two hosts in :authority", {":authority": "a, b"}),
+    ("a space in :authority", {":authority": "a b"}), ("a port that is none in :authority", {":authority": "a:80x"}),
+    ("a backslash in :authority", {":authority": "a\\b"}), (":path without a line, with a request", {":path": "/@@@\n"}),
+    ("CONNECT with a path", {":method": "CONNECT"}), ("a tab in :method", {":method": "GET\t"}),
+    ("a colon in :method", {":method": "GET:"}),
 ]
+
+# Over HTTP/2: what goes on, as one request with the body "hello", and what must not be among its fields
+# or must be; without a body where `None` stands for it. The status is 200 but where a number says else.
+PASSED = [
+    ("expect that only contains it", [("expect", "y 100-continue")], 417),
+    ("expect twice in one", [("expect", "100-continue, 100-continue")], 417),
+    ("expect and something else", [("expect", "100-continue"), ("expect", "x")], 417),
+    ("expect", [("expect", "100-continue")], 200),
+    ("te: trailers", [("te", "trailers")], 200),
+    ("names with an underscore", [("content_length", "0"), ("transfer_encoding", "chunked")], 200),
+    ("a name with a dot", [("content.length", "0")], 200),
+    ("host that says the same", [("host", "a")], 200),
+    ("http2-settings", [("http2-settings", "AAAA")], 200),
+    ("a length that is right", [("content-length", "5")], 200),
+    ("a length with zeros before it", [("content-length", "0005")], 200),
+    ("x-forwarded fields", [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-host", "b"), ("x-forwarded-proto", "b")], 200),
+]
+NEVER = {b"transfer_encoding", b"content_length", b"content.length", b"upgrade", b"connection", b"http2-settings",
+         b"keep-alive", b"proxy-connection"}
+
+# Trailers of HTTP/2 that are dropped, or with which the request is refused.
+TRAILERS = [[("content-length", "50")], [("transfer-encoding", "chunked")], [("host", "b")], [("connection", "close")],
+            [("authorization", "Basic eDp5")], [("x-forwarded-for", "6.6.6.6")], [("x", "y\r\nz: 1")], [(":path", "/x@@@")],
+            [("X", "y")], [("x_y", "z")], [("x y", "z")], [("expect", "100-continue")], [("cookie", "a=1")]]
 
 
 def requests_of(behind, number):
@@ -337,13 +416,13 @@ def requests_of(behind, number):
 def check_row(s, behind, number, row):
     name, data, wanted, targets, *checks = row
     mark = b"%03d" % number
-    lasts = wanted is not None and wanted[-1] == 200
+    lasts = wanted is not None and wanted[-1] == 200 and wanted is not CLOSED
     if lasts:  # the end is asked for, so that what comes too much is seen
         data, wanted = data + LAST, wanted + [200]
     got = statuses(talk(s.port, data.replace(b"@@@", mark), half=not lasts),
                    data.startswith(b"HEAD "))
     if wanted is not None:
-        same(got, wanted)
+        same(got, list(wanted))
     seen = requests_of(behind, number)
     if targets is None:  # what was begun may be there in part, but nothing else
         seen = [r for r in seen if b"/x" in r["line"]]
@@ -369,7 +448,39 @@ def check_h2(s, behind, number, row):
         a = c.answer(stream)
         assert a.reset == "PROTOCOL_ERROR" or a.status == 400, f"{a.status} {a.reset}"
         assert c.alive()
-    same([r for r in requests_of(behind, number) if r["body"] is not None], [])
+    none = (None, b"") if more == [("content-length", "0")] else (None,)  # that much was said before the body came
+    same([r for r in requests_of(behind, number) if r["body"] not in none], [])
+
+
+def check_passed(s, behind, number, row):
+    name, more, wanted = row
+    mark = "%03d" % number
+    with h2.Client(s.port) as c:
+        stream = c.ask([(":method", "POST"), (":scheme", "http"), (":path", "/" + mark), (":authority", "a"), *more], end=False)
+        c.data(stream, b"hello", end=True)
+        a = c.answer(stream)
+        same((a.status, a.reset), (wanted, None))
+    seen = requests_of(behind, number)
+    same([(r["line"].split(b" ")[1], r["body"]) for r in seen], [(b"/" + mark.encode(), b"hello")] if wanted == 200 else [])
+    for r in seen:
+        same([k for k, _ in r["fields"] if k in NEVER], [])
+        same([v for k, v in r["fields"] if k == b"host"], [b"a"])
+        assert forwarded(r), f"{r}"
+
+
+def check_trailers(s, behind, number, fields):
+    mark = "%03d" % number
+    with h2.Client(s.port) as c:
+        stream = c.ask([(":method", "POST"), (":scheme", "http"), (":path", "/" + mark), (":authority", "a")], end=False)
+        c.data(stream, b"hello")
+        c.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream,
+                h2.block([(k, v.replace("@@@", mark)) for k, v in fields]))
+        a = c.answer(stream)
+        assert a.reset == "PROTOCOL_ERROR" or a.status in (200, 400), f"{a.status} {a.reset}"
+        assert c.alive()
+    for r in requests_of(behind, number):
+        same(r["line"].split(b" ")[1], b"/" + mark.encode())
+        assert r["body"] in (None, b"", b"hello") and r["trailers"] == [], f"{r}"
 
 
 def text_of(name):
@@ -379,10 +490,13 @@ def text_of(name):
 
 def run(io, number):
     behind = Behind()
-    s = Server(PORTICO, io, members={"protocols": ["h1", "h2c"]}, routes=[{"handle": [{
-        "handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{behind.port}"}]}]}])
+    s = Server(PORTICO, io, members={"protocols": ["h1", "h2c"]}, routes=[
+        {"match": [{"path": ["/own/*"]}], "terminal": True, "handle": [{"handler": "static_response", "body": "own"}]},
+        {"handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{behind.port}"}]}]}])
     rows = [("HTTP/1, " + text_of(r[0]), check_row, r) for r in ROWS] + \
-           [("HTTP/2, " + text_of(r[0]), check_h2, r) for r in FIELDS + PSEUDO]
+           [("HTTP/2, " + text_of(r[0]), check_h2, r) for r in FIELDS + PSEUDO] + \
+           [("HTTP/2, " + text_of(r[0]), check_passed, r) for r in PASSED] + \
+           [("HTTP/2, trailer " + text_of(repr(r)), check_trailers, r) for r in TRAILERS]
     rows = [r for r in rows if ONLY in r[0]]
     failed = 0
     try:

@@ -481,12 +481,23 @@ static void set_head(struct round *r)
         x->res.content_length = 0;
 }
 
+/* To an extended CONNECT a success says that the tunnel is there (RFC 8441 §5), which of HTTP/1.1 only
+ * a 101 means. */
+static bool feigns_tunnel(const struct round *r)
+{
+    return r->status / 100 == 2 && r->x->req.method_id == METHOD_CONNECT;
+}
+
 /* Also what copy_response calls. */
 static enum err finalize(struct round *r)
 {
     r->finalized = true;
     if (r->answer->head.status == 101)
         return gateway_upgrade(r);
+    if (feigns_tunnel(r)) {
+        r->error = exchange_fail(r->x, 502, "backend answered instead of switching protocols");
+        return gateway_round_error(r, FAILURE_HANDLED, 0, "no tunnel");
+    }
     set_head(r);
     VERBOSE(r, "wrote header", LOG_NUM("status", r->status));
     bool bodiless = r->answer->done && r->small.len == 0;

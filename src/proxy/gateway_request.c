@@ -37,6 +37,8 @@ bool is_hop_by_hop(struct slice name)
     case 10:
         return slice_eq_nocase(name, SLICE("Connection")) ||
                slice_eq_nocase(name, SLICE("Keep-Alive"));
+    case 14:
+        return slice_eq_nocase(name, SLICE("HTTP2-Settings"));
     case 16:
         return slice_eq_nocase(name, SLICE("Proxy-Connection"));
     case 17:
@@ -155,6 +157,21 @@ static bool is_tunnel(const struct exchange *x)
     return x->req.method_id == METHOD_CONNECT && x->req.upgrade.len > 0;
 }
 
+/* Whether HTTP/2 is among what a connection shall become: an upstream that grants it would be spoken
+ * to past all that stands here. RFC 9113 knows no such upgrade any more. */
+static bool upgrades_to_h2(struct slice list)
+{
+    struct slice token, name, version;
+    while (next_token(&list, &token)) {
+        slice_cut(token, '/', &name, &version);
+        name = slice_trim(name);
+        if (slice_eq_nocase(name, SLICE("h2c")) || slice_eq_nocase(name, SLICE("h2")) ||
+            (slice_eq_nocase(name, SLICE("HTTP")) && !slice_starts(slice_trim(version), SLICE("1"))))
+            return true;
+    }
+    return false;
+}
+
 /* A WebSocket over HTTP/2 (RFC 8441) has no key; over HTTP/1 it must have one. */
 static void add_websocket_key(struct fields *fs, struct arena *arena)
 {
@@ -194,7 +211,7 @@ static void prepare_fields(struct round *r)
         remove_named(fs, from);
     if (takes_trailers(from))
         fields_add(fs, SLICE("TE"), SLICE("trailers"));
-    if (x->req.upgrade.len > 0) {
+    if (x->req.upgrade.len > 0 && !upgrades_to_h2(x->req.upgrade)) {
         fields_add(fs, SLICE("Connection"), SLICE("Upgrade"));
         fields_add(fs, SLICE("Upgrade"), lower(x->req.upgrade, x->arena));
         r->upgrade = true;
@@ -244,6 +261,8 @@ static enum err prepare_target(struct round *r)
     if (r->g->rewrite == NULL && slice_is(x->req.target, "*"))
         r->target = x->req.target;
     const char *end = r->target.ptr + r->target.len;
+    if (is_tunnel(x) && upgrades_to_h2(x->req.upgrade))
+        return exchange_fail(x, 501, "no HTTP/2 through a tunnel");
     if (r->target.len == 0 || h1_scan_target(r->target.ptr, end) != end || !h1_name_ok(r->method))
         return exchange_fail(x, 400, "the request's method or target cannot be sent on");
     return OK;

@@ -278,7 +278,7 @@ enum err gateway_upgrade(struct round *r)
     struct exchange *x = r->x;
     struct slice upgrade;
     fields_get(&r->answer_fields, SLICE("Upgrade"), &upgrade);
-    if (x->req.upgrade.len == 0 || !slice_eq_nocase(upgrade, x->req.upgrade)) {
+    if (!r->upgrade || !slice_eq_nocase(upgrade, x->req.upgrade)) {
         r->error = exchange_fail(x, 502, "backend tried to switch to unexpected protocol");
         return gateway_round_error(r, FAILURE_HANDLED, 0, "unexpected protocol");
     }

@@ -138,7 +138,10 @@ static void on_request_field(struct reading *r, const struct hpack_field *f)
         take_length(r, f->value);
         break;
     case NAME_EXPECT:
-        r->head->expect_continue |= slice_eq_nocase(f->value, SLICE("100-continue"));
+        if (slice_eq_nocase(f->value, SLICE("100-continue")))
+            r->head->expect_continue = true;
+        else
+            r->head->expects_else = true;
         break;
     case NAME_PRIORITY:
         r->head->priority = f->value;
@@ -295,7 +298,9 @@ static enum h2_verdict verdict(struct reading *r, enum hpack_event e, const stru
     }
     if (e == HPACK_TOO_LARGE || r->too_many)
         return H2_VERDICT_TOO_LARGE;
-    return r->bad != NULL ? H2_VERDICT_MALFORMED : H2_VERDICT_OK;
+    if (r->bad != NULL)
+        return H2_VERDICT_MALFORMED;
+    return r->request != NULL && r->head->expects_else ? H2_VERDICT_EXPECTS : H2_VERDICT_OK;
 }
 
 static enum h2_verdict read_block(struct reading *r, struct hpack_decoder *d)

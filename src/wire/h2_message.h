@@ -13,6 +13,7 @@ enum h2_verdict {
     H2_VERDICT_OK,
     H2_VERDICT_MALFORMED, /* a stream error, PROTOCOL_ERROR (RFC 9113 §8.1.1) */
     H2_VERDICT_TOO_LARGE, /* more than list_max bytes, or H1_FIELDS_MAX fields: 431 */
+    H2_VERDICT_EXPECTS,   /* an expectation other than 100-continue: 417 */
     H2_VERDICT_BROKEN,    /* a connection error, COMPRESSION_ERROR */
 };
 
@@ -31,7 +32,7 @@ struct h2_head {
     struct slice protocol;  /* :protocol of an extended CONNECT, else empty */
     struct slice priority;  /* for h2_priority_parse; no pointer: there was no such field */
     int64_t length;         /* Content-Length, to which DATA must sum up; -1: none */
-    bool expect_continue;
+    bool expect_continue, expects_else;
     const char *bad;        /* why H2_VERDICT_MALFORMED or H2_VERDICT_BROKEN: a constant sentence */
 };
 

@@ -383,8 +383,8 @@ static void open_stream(struct h2_conn *c, uint32_t id, bool ends, struct slice 
         refuse_stream(s, H2_PROTOCOL_ERROR, true);
     } else if (c->streams >= streams_allowed(c)) {
         refuse_stream(s, H2_REFUSED_STREAM, true);
-    } else if (v == H2_VERDICT_TOO_LARGE) {
-        refuse_with(s, 431);
+    } else if (v == H2_VERDICT_TOO_LARGE || v == H2_VERDICT_EXPECTS) {
+        refuse_with(s, v == H2_VERDICT_EXPECTS ? 417 : 431);
     } else {
         h2_refund(&c->budgets, H2_CONTROL, 1);
         begin_stream(s);
