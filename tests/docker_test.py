@@ -137,9 +137,12 @@ def named(docker, world):
     same([(r["namespace"], r["owners"][0]["program"], r["owners"][0]["container"]) for r in inner],
          [(NAME, "serve", NAME)])
     outer = [r for r in rows(OUTSIDE, "--json") if r["family"] != "ip6"]
-    same([(r["namespace"], r["owners"][0]["program"]) for r in outer], [(None, "docker-proxy")])
+    same([(r["namespace"], r["owners"][0]["program"], r["owners"][0]["container"]) for r in outer],
+         [(None, "docker-proxy", NAME)])
+    if "whose only ways out lead to this machine (veth)" not in ports("explain", str(INSIDE)):
+        raise AssertionError(ports("explain", str(INSIDE)))
     text = ports()
-    if NAME not in text or "docker-proxy" not in text:
+    if f"(container {NAME})" not in text or "docker-proxy" not in text:
         raise AssertionError(text)
 
 
@@ -154,7 +157,7 @@ def walks_round(docker, world):
     found = {(f["name"], f["severity"]): f["text"] for r in rows(OUTSIDE, "check", "--format", "json", status=1)
              for f in r["findings"]}
     text = found[("container-published", "warning")]
-    if "before rules for this machine's own ports" not in text:
+    if "before rules for this machine's own ports" not in text or f"of the container {NAME}," not in text:
         raise AssertionError(text)
 
 

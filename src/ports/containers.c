@@ -48,7 +48,7 @@ static enum err read_regular(const char *path, struct buffer *b)
     return e;
 }
 
-static json_t *load(struct slice path, struct arena *arena)
+json_t *container_file(struct slice path, struct arena *arena)
 {
     struct buffer b;
     struct diag d = {0};
@@ -65,12 +65,17 @@ static struct slice text_at(const json_t *object, const char *key)
     return slice_from(json_string_value(json_object_get(object, key)));
 }
 
+struct slice docker_file_name(const json_t *file, struct arena *arena)
+{
+    struct slice name = text_at(file, "Name");
+    return arena_copy(arena, slice_starts(name, SLICE("/")) ? slice_skip(name, 1) : name);
+}
+
 static struct slice docker_name(struct slice id, const char *root, struct arena *arena)
 {
-    json_t *json = load(arena_printf(arena, "%s/var/lib/docker/containers/" SLICE_FMT
-                                            "/config.v2.json", root, SLICE_ARG(id)), arena);
-    struct slice name = text_at(json, "Name");
-    name = arena_copy(arena, slice_starts(name, SLICE("/")) ? slice_skip(name, 1) : name);
+    json_t *json = container_file(arena_printf(arena, "%s/var/lib/docker/containers/" SLICE_FMT
+                                                      "/config.v2.json", root, SLICE_ARG(id)), arena);
+    struct slice name = docker_file_name(json, arena);
     json_decref(json);
     return name;
 }
@@ -78,7 +83,7 @@ static struct slice docker_name(struct slice id, const char *root, struct arena 
 static struct slice podman_name_in(struct slice path, struct slice id, struct arena *arena)
 {
     size_t i;
-    json_t *one, *list = load(path, arena);
+    json_t *one, *list = container_file(path, arena);
     struct slice name = SLICE_NONE;
     json_array_foreach(list, i, one) {
         const json_t *names = json_object_get(one, "names");
@@ -126,7 +131,7 @@ static struct slice described_name(struct slice id, const char *root, struct are
 {
     struct slice name = SLICE_NONE;
     for (size_t i = 0; name.len == 0 && i < COUNT(descriptions); i++) {
-        json_t *json = load(arena_printf(arena, descriptions[i], root, SLICE_ARG(id)), arena);
+        json_t *json = container_file(arena_printf(arena, descriptions[i], root, SLICE_ARG(id)), arena);
         name = annotated_name(json, arena);
         json_decref(json);
     }

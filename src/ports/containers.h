@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/arena.h"
 #include "ports/units.h"
 
@@ -15,3 +17,9 @@ struct slice container_name(const struct control_group *, const char *root, cons
 
 /* The user of "/user.slice/user-1000.slice/…"; 0: none. */
 uint32_t control_group_user(struct slice path);
+
+/* A runtime's file, when it is a regular one and JSON; NULL: it is not. */
+json_t *container_file(struct slice path, struct arena *);
+
+/* The name in Docker's config.v2.json; empty: there is none. */
+struct slice docker_file_name(const json_t *, struct arena *);

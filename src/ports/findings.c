@@ -432,12 +432,17 @@ static void find_undeclared(struct finder *f)
 static void find_published(struct finder *f)
 {
     const struct port_owner *o = seen_owner(f->e);
-    if (o == NULL || !expected_is_publisher(o->program) || f->e->reach == REACH_DEVICE)
+    if (o == NULL || f->e->reach == REACH_DEVICE ||
+        !(expected_is_publisher(o->program) || (slice_is(o->program, "dockerd") && o->container.len > 0)))
         return;
+    struct slice whose = o->container.len == 0
+                             ? SLICE("a container's")
+                             : arena_printf(f->t->arena, "of the container " SLICE_FMT,
+                                            SLICE_ARG(o->container));
     tell(f, "container-published", SEVERITY_WARNING,
          "Publish it on 127.0.0.1 (-p 127.0.0.1:PORT:PORT), and let portico be the way in.",
-         "Port %u is a container's, published by " SLICE_FMT ": its packets are forwarded before rules "
-         "for this machine's own ports (chain input, ufw) are asked.", f->e->port,
+         "Port %u is " SLICE_FMT ", published by " SLICE_FMT ": its packets are forwarded before rules "
+         "for this machine's own ports (chain input, ufw) are asked.", f->e->port, SLICE_ARG(whose),
          SLICE_ARG(o->program));
 }
 

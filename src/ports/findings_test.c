@@ -337,6 +337,17 @@ TEST("container-published: forwarded before the firewall is asked")
 {
     CHECK_TEXT(alone(7000, PORT_TCP, "", REACH_WORLD, "docker-proxy"), "container-published=warning");
     CHECK_TEXT(alone(7000, PORT_TCP, "127.0.0.1", REACH_DEVICE, "docker-proxy"), "");
+    begin();
+    struct port_entry *e = add(7000, PORT_TCP, "", REACH_WORLD, "docker-proxy");
+    e->owners->container = SLICE("shop");
+    CHECK_TEXT(look(), "container-published=warning");
+    CHECK(slice_starts(table.entries[0].findings->text,
+                       SLICE("Port 7000 is of the container shop, published by docker-proxy: ")));
+    CHECK_TEXT(alone(7000, PORT_TCP, "", REACH_WORLD, "dockerd"), ""); /* its own API */
+    begin();
+    e = add(7000, PORT_TCP, "", REACH_WORLD, "dockerd");
+    e->owners->container = SLICE("shop");
+    CHECK_TEXT(look(), "container-published=warning");
 }
 
 TEST("moved: its only port at the last look is another now")

@@ -10,6 +10,7 @@
 
 #include "ports/declared.h"
 #include "ports/enforce.h"
+#include "ports/published.h"
 #include "ports/reach.h"
 
 enum err ledger_look(const struct socket_options *options, struct arena *arena, struct port_table *t,
@@ -23,6 +24,7 @@ enum err ledger_look(const struct socket_options *options, struct arena *arena, 
                              .time_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec};
     TRY(sockets_collect(t, options, error, cap));
     (void)owners_collect(t, options);
+    table_published(t, "");
     table_reach(t);
     return OK;
 }

@@ -166,6 +166,21 @@ void table_reach(struct port_table *t)
 
 /* ---- explaining, of a table ---- */
 
+/* The table's word for it where it is another than inside of its namespace. */
+static const char *outside_text(const struct net_view *v, const struct port_entry *e, struct arena *arena)
+{
+    struct port_entry asked = *e;
+    view_reach(v, &asked, arena);
+    struct answer a = seen_outside(v, (struct answer){.reach = asked.reach});
+    if (a.reach == asked.reach)
+        return "";
+    if (a.reach == REACH_NAMESPACE)
+        return "  That is the device as it is seen from inside: nobody outside of the namespace.\n";
+    return "  That is seen from inside of its namespace, whose only ways out lead to this machine (veth): "
+           "others come there only where this machine hands their packets on, such as for a published "
+           "port. By itself: this device.\n";
+}
+
 struct slice table_explain(struct port_table *t, const struct port_entry *e)
 {
     struct room room = {.table = t};
@@ -176,5 +191,8 @@ struct slice table_explain(struct port_table *t, const struct port_entry *e)
     if (failed != OK || room.view == NULL)
         return arena_printf(t->arena, "Who can reach it is not known: %s.\n",
                             room.error[0] != '\0' ? room.error : err_text(failed));
-    return reach_explain(room.view, e, t->arena);
+    struct slice text = reach_explain(room.view, e, t->arena);
+    if (e->netns == t->netns)
+        return text;
+    return arena_printf(t->arena, SLICE_FMT "%s", SLICE_ARG(text), outside_text(room.view, e, t->arena));
 }
