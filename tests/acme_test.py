@@ -906,8 +906,8 @@ def _():
                 ({"email": "{env.NOT_THERE_AT_ALL}"}, "email"),
                 ({"trusted_roots_pem_files": ["/nowhere.pem"]}, "/nowhere.pem"),
                 ({"network_proxy": {"from": "url"}}, "has no"),
-                ({"network_proxy": {"from": "url", "url": "socks5://x"}}, "SOCKS"),
-                ({"network_proxy": {"from": "url", "url": "socks5://u:hidden@x"}}, "u:xxxxx@x"),
+                ({"network_proxy": {"from": "url", "url": "socks4://x"}}, "SOCKS"),
+                ({"network_proxy": {"from": "url", "url": "socks4://u:hidden@x"}}, "u:xxxxx@x"),
                 ({"network_proxy": {"from": "url", "url": "{env.NOT_THERE_AT_ALL}"}}, "empty after"),
                 ({"network_proxy": {"from": "none", "url": "http://x"}}, "url"),
                 ({"network_proxy": {"from": "mars"}}, "caddy.network_proxy.mars")):

@@ -84,7 +84,7 @@ class Peer:
 
     def close(self):
         """The end as it should be."""
-        with contextlib.suppress(OSError, ssl.SSLError, AttributeError):
+        with contextlib.suppress(OSError, ssl.SSLError, AttributeError, ValueError):
             self.sock.settimeout(0.5)
             self.sock.unwrap()
         with contextlib.suppress(OSError):
@@ -986,6 +986,137 @@ def proxy_refuses(io):
     hangs.close()
 
 
+class Socks(Proxy):
+    """A proxy that speaks SOCKS 5, a few bytes at a time; `answers` replaces what it says at a step."""
+
+    def __init__(self, target=None, user=None, answers=None):
+        self.user, self.answers, self.steps = user, answers or {}, []
+        super().__init__(target)
+
+    def say(self, peer, step, data):
+        data = self.answers.get(step, data)
+        for i in range(0, len(data), 3):
+            peer.send(data[i:i + 3])
+            time.sleep(0.002)
+        if step in self.answers:
+            time.sleep(0.05)
+            raise EOFError
+
+    def proxy(self, peer):
+        version, count = peer.take(2)
+        methods = peer.take(count)
+        self.steps.append(methods)
+        self.say(peer, "method", b"\5" + (b"\2" if self.user else b"\0"))
+        if self.user:
+            peer.take(1)
+            pair = [peer.take(peer.take(1)[0]) for _ in range(2)]
+            self.steps.append(pair)
+            self.say(peer, "user", b"\1\0" if pair == self.user else b"\1\1")
+        version, command, _, kind = peer.take(4)
+        host = peer.take({1: 4, 4: 16}.get(kind) or peer.take(1)[0])
+        self.steps.append((version, command, kind, host, int.from_bytes(peer.take(2), "big")))
+        bound = {1: b"\1\x7f\0\0\1", 3: b"\3\5proxy", 4: b"\4" + bytes(16)}[kind]
+        far = socket.create_connection(("127.0.0.1", self.target.port))
+        self.say(peer, "verdict", b"\5\0\0" + bound + b"\1\2")
+        threading.Thread(target=self.copy, args=(far, peer.sock), daemon=True).start()
+        self.copy(peer.sock, far)
+
+
+def socks(io):
+    """Everything is reached through it, by name, with TLS and without; what it says wrong is told."""
+    up, plain = Upstream(echo, context(CA.leaf("far", "DNS:far.example"))), Upstream(echo, plain=True)
+    proxy, named = Socks(up), Socks(plain, [b"us:er", b"pass"])
+    with gateway(io, "far.example:443", transport=by_url(proxy, user="", scheme="socks5"), workers=1) as s:
+        for _ in range(3):
+            same(s.ask("/a")[0], 200)
+        body = pattern(1 << 20)
+        assert s.ask("/", "POST", body)[2].endswith(body)
+        same((proxy.steps, proxy.accepted), ([b"\0", (5, 1, 3, b"far.example", 443)], 1))
+    for host, kind, raw in (("10.1.2.3", 1, b"\n\1\2\3"), ("[2001:db8::1]", 4, bytes.fromhex("20010db8" + "0" * 23 + "1"))):
+        named.steps.clear()
+        with gateway(io, f"{host}:8080", tls=False, workers=1,
+                     transport=by_url(named, user="us%3Aer:pass@", scheme="socks5h")) as s:
+            status, _, body = s.ask("/x", Host="site.example")
+            same(status, 200)
+            assert body.startswith(b"GET /x HTTP/1.1\r\nHost: site.example\r\n"), body  # nobody's but the upstream's
+            assert b"Proxy-Authorization" not in body, body
+            same(named.steps, [b"\0\2", [b"us:er", b"pass"], (5, 1, kind, raw, 8080)])
+    with gateway(io, "far.example:80", tls=False, transport=by_url(named, user="someone:else@", scheme="socks5")) as s:
+        same(s.ask()[0], 502)
+        s.logged("proxy: the proxy does not accept the name and the password")
+    with gateway(io, "far.example:80", tls=False, environment={"HTTP_PROXY": f"socks5://us%3Aer:pass@localhost:{named.port}"},
+                 health_checks={"active": {"uri": "/check", "interval": "20ms", "timeout": "10s"}}) as s:
+        same(s.ask()[0], 200)
+        s.wait(lambda: any(b"GET /check HTTP/1.1" in p.seen for p in plain.peers) or plain.accepted > 3)
+    wrong = []
+    for step, says, text in (
+            ("method", b"\4\0", "does not speak SOCKS 5"), ("method", b"\5\xff", "wants to know who asks"),
+            ("method", b"\5\2", "not offered"), ("method", b"\5\0!", "nobody asked for"),
+            ("method", b"\5", "closed the connection"),
+            ("verdict", b"\5\5", "connection refused"), ("verdict", b"\5\2\0\1\0\0\0\0\0\0", "not allowed"),
+            ("verdict", b"\5\x63", "unknown error"), ("verdict", b"\5\0\0\7\0\0", "unknown type of address"),
+            ("verdict", b"\4\0", "does not speak SOCKS 5"),
+            ("verdict", b"\5\0\0\1\0\0\0\0\0\0HTTP/1.1 200 OK\r\n\r\n", "nobody asked for"),
+            ("verdict", b"\5\0\0\3\xff" + bytes(300), "nobody asked for")):
+        wrong.append((Socks(plain, answers={step: says}), text))
+    with gateway(io, "far.example:80", tls=False, transport={"network_proxy": {
+            "from": "url", "url": "socks5://localhost:{http.request.header.X-Port}"}}) as s:
+        for each, text in wrong:
+            same(s.ask(X_Port=str(each.port))[0], 502)
+            s.logged(f"by proxy localhost:{each.port}: proxy: the proxy ")
+            assert text in re.findall(f"by proxy localhost:{each.port}: proxy: the proxy ([^\"]*)", s.text())[0], s.text()[-500:]
+            each.close()
+    proxy.close()
+    named.close()
+    up.close()
+    plain.close()
+
+
+def tls_in_tls(io):
+    """An upstream with TLS behind a proxy that is asked by TLS: kept connections, large bodies, tunnels,
+    ends on both sides."""
+    def play(peer):
+        while True:
+            head = peer.head()
+            if b"Upgrade: echo" in head:
+                peer.send(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+                while piece := peer.sock.recv(65536):
+                    peer.send(piece)
+                return
+            m = re.search(rb"Content-Length: (\d+)", head)
+            peer.send(answer(head + (peer.take(int(m.group(1))) if m else b"")))
+            if b"GET /last" in head:
+                return
+
+    up = Upstream(play)
+    proxy = Proxy(up, context())
+    with gateway(io, up, transport=by_url(proxy, scheme="https"), workers=1,
+                 environment={"SSL_CERT_FILE": CA.root}) as s:
+        for _ in range(3):
+            same(s.ask("/secret")[0], 200)
+        body = pattern(3 << 20)
+        assert s.ask("/", "POST", body)[2].endswith(body)
+        same((up.accepted, len(proxy.heads)), (1, 1))
+        assert proxy.heads[0].startswith(b"CONNECT localhost:%d HTTP/1.1\r\n" % up.port), proxy.heads
+        c = s.client()
+        c.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert c.head().startswith(b"HTTP/1.1 101 "), c.seen
+        assert both_ways(c, body) == body
+        c.close()
+        same(s.ask("/last")[0], 200)  # the upstream closes, and so does all that led to it
+        s.wait(lambda: s.metric("fibers") == 0)
+        for _ in range(3):
+            same(s.ask("/again")[0], 200)
+    proxy.target = Upstream(echo)
+    with gateway(io, "nowhere.example:443", transport=by_url(proxy, scheme="https"),
+                 environment={"SSL_CERT_FILE": CA.root}) as s:
+        same(s.ask()[0], 502)  # another name than the certificate's
+        s.logged("tls: certificate is for localhost")
+        s.wait(lambda: s.metric("fibers") == 0)
+    proxy.target.close()
+    proxy.close()
+
+
 def environment(io):
     """HTTP_PROXY, HTTPS_PROXY, NO_PROXY; never for this machine; network_proxy none."""
     up, proxy = Upstream(echo, context(CA.leaf("far", "DNS:far.example"))), None
@@ -1156,13 +1287,11 @@ def bad_options(io):
                 ({"network_proxy": {"from": "url"}}, "has no"),
                 ({"network_proxy": {"from": "nowhere"}}, "caddy.network_proxy.nowhere"),
                 ({"network_proxy": {"from": "none", "url": "x"}}, "unknown member"),
-                ({"network_proxy": {"from": "url", "url": "socks5://h:1"}}, "SOCKS"),
+                ({"network_proxy": {"from": "url", "url": "socks4://h:1"}}, "of SOCKS only version 5"),
                 ({"network_proxy": {"from": "url", "url": "http://h:x"}}, "invalid port"),
                 ({"resolver": {"addresses": []}, "network_proxy": None}, "needs 1 to 16"),
                 ({"resolver": {"addresses": ["dns.example"]}, "network_proxy": None},
-                 "is no IP address"),
-                ({"tls": {}, "network_proxy": {"from": "url", "url": "https://h"}},
-                 "by a proxy that is asked by TLS")):
+                 "is no IP address")):
             s.handler["transport"] = {"protocol": "http", **({"tls": tls} if not
                                       {"network_proxy"} & set(tls) else tls)}
             status, text = s.api("POST", "/load", s.document)
@@ -1205,6 +1334,8 @@ CASES = [
     ("a proxy that the request names", proxy_of_request),
     ("a tunnel reads no more than stream_buffer_size at once", tunnel_pieces),
     ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
+    ("a proxy that speaks SOCKS 5", socks),
+    ("TLS through a proxy that is asked by TLS", tls_in_tls),
     ("proxies of the environment", environment),
     ("connections that begin with a PROXY header", headed),
     ("DNS servers of the transport's own", resolver),

@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "client/client_answer.h"
 #include "client/forward_proxy.h"
+#include "client/relay.h"
 #include "client/url.h"
 #include "loop/await.h"
 #include "net/dial.h"
@@ -117,19 +118,16 @@ static enum err choose_proxy(struct trip *t)
     if (e != OK)
         return say(t, e, "%s: %s", own ? "network proxy" : "proxy of the environment", why);
     t->by_proxy = true;
-    if (t->proxy.url.tls && t->url.tls)
-        return say(t, ERR_UNSUPPORTED, "https by a proxy that is asked by https is not supported");
     return OK;
 }
 
 static void make_key(struct trip *t)
 {
     struct slice tls = t->url.tls ? tls_client_id(tls_of(t)) : SLICE_NONE;
-    struct slice proxy = t->by_proxy ? url_text(&t->proxy.url, t->arena) : SLICE_NONE;
+    struct slice proxy = t->by_proxy ? forward_proxy_key(&t->proxy, t->arena) : SLICE_NONE;
     t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT " " SLICE_FMT
-                          " " SLICE_FMT, SLICE_ARG(tls), SLICE_ARG(t->url.hostport),
-                          SLICE_ARG(local_text(t->q->local, t->arena)), SLICE_ARG(proxy),
-                          SLICE_ARG(t->proxy.credentials));
+, SLICE_ARG(tls), SLICE_ARG(t->url.hostport),
+                          SLICE_ARG(local_text(t->q->local, t->arena)), SLICE_ARG(proxy));
 }
 
 static enum err dial(struct trip *t, int *fd)
@@ -190,7 +188,7 @@ static enum err prepare_link(struct trip *t)
     enum err e = OK;
     if (t->by_proxy && t->proxy.url.tls)
         e = shake_hands(t, tls_client_system(), t->proxy.url.host);
-    if (e == OK && t->by_proxy && t->url.tls)
+    if (e == OK && t->by_proxy && (t->url.tls || !proxy_takes_urls(&t->proxy)))
         e = pass_proxy(t);
     if (e == OK && t->url.tls)
         e = shake_hands(t, tls_of(t), t->url.host);
@@ -306,7 +304,8 @@ static enum err put_own_fields(struct trip *t, struct buffer *b)
 
 static enum err put_head(struct trip *t, struct buffer *b)
 {
-    bool same = url_same_server(&t->url, &t->origin), absolute = t->by_proxy && !t->url.tls;
+    bool same = url_same_server(&t->url, &t->origin), absolute = t->by_proxy && !t->url.tls &&
+                                                            proxy_takes_urls(&t->proxy);
     (void)!buffer_append(b, t->method);
     (void)!buffer_append_byte(b, ' ');
     (void)!buffer_append(b, absolute ? url_text(&t->url, t->arena) : t->url.target);
@@ -524,6 +523,7 @@ enum err fetch(const struct fetch_request *q, struct arena *arena, struct fetch_
 void fetch_thread_deinit(void)
 {
     links_thread_deinit();
+    relays_thread_deinit();
     client_thread_deinit();
     iobuf_thread_deinit();
 }

@@ -14,9 +14,11 @@
 
 #include "base/text.h"
 #include "client/client_answer.h"
+#include "client/relay.h"
+#include "client/socks.h"
 #include "net/ip_set.h"
 
-enum { HEAD_MAX = 65536 };
+enum { HEAD_MAX = 65536, SOCKS_PORT = 1080 };
 
 /* --- one proxy --- */
 
@@ -32,14 +34,46 @@ static enum err make_credentials(struct forward_proxy *p, struct arena *arena)
     return e;
 }
 
+/* The same as a URL of HTTP; but its port, where none is written, is 1080. */
+static enum err parse_socks(struct slice text, struct forward_proxy *p, struct arena *arena,
+                            const char **why)
+{
+    struct slice scheme, rest;
+    struct url other;
+    size_t at = slice_find_slice(text, SLICE("://"));
+    scheme = slice_take(text, at != SIZE_MAX ? at : 0);
+    if (!slice_eq_nocase(scheme, SLICE("socks5")) && !slice_eq_nocase(scheme, SLICE("socks5h"))) {
+        *why = "of SOCKS only version 5 is supported, as socks5://";
+        return ERR_UNSUPPORTED;
+    }
+    rest = slice_skip(text, at);
+    TRY(url_parse(arena_join(arena, (struct slice[]){SLICE("http"), rest}, 2), &p->url, arena, why));
+    TRY(url_parse(arena_join(arena, (struct slice[]){SLICE("https"), rest}, 2), &other, arena, why));
+    p->socks = true;
+    if (p->url.port == other.port)
+        return OK;
+    p->url.port = SOCKS_PORT;
+    p->url.hostport = arena_printf(arena, SLICE_FMT ":%d",
+                                   SLICE_ARG(slice_take(p->url.hostport,
+                                                        slice_find_last(p->url.hostport, ':'))),
+                                   SOCKS_PORT);
+    return OK;
+}
+
+struct slice forward_proxy_key(const struct forward_proxy *p, struct arena *arena)
+{
+    return arena_join(arena, (struct slice[]){p->socks ? SLICE("socks5 ") : SLICE(""),
+                                              p->url.tls ? SLICE("tls ") : SLICE(""),
+                                              p->url.hostport, SLICE(" "), p->credentials,
+                                              p->url.user, SLICE(":"), p->url.password}, 8);
+}
+
 enum err forward_proxy_parse(struct slice text, struct forward_proxy *p, struct arena *arena,
                              const char **why)
 {
     *p = (struct forward_proxy){0};
-    if (slice_starts_nocase(text, SLICE("socks"))) {
-        *why = "SOCKS is not supported";
-        return ERR_UNSUPPORTED;
-    }
+    if (slice_starts_nocase(text, SLICE("socks")))
+        return parse_socks(text, p, arena, why);
     if (slice_find_slice(text, SLICE("://")) == SIZE_MAX)
         text = arena_join(arena, (struct slice[]){SLICE("http://"), text}, 2);
     TRY(url_parse(text, &p->url, arena, why));
@@ -237,8 +271,20 @@ static enum err read_verdict(struct client_answer *a, uint64_t deadline_ns, char
     return OK;
 }
 
-enum err await_proxy_tunnel(struct link *l, const struct forward_proxy *p, struct slice target,
-                            struct arena *arena, uint64_t deadline_ns, char *why, size_t cap)
+static enum err pass_socks(struct link *l, const struct forward_proxy *p, struct slice target,
+                           uint64_t deadline_ns, char *why, size_t cap)
+{
+    struct slice host, digits;
+    uint64_t port = 0;
+    if (!split_port(target, &host, &digits) || !slice_to_u64(digits, UINT16_MAX, &port)) {
+        snprintf(why, cap, "the upstream has no port");
+        return ERR_DENIED;
+    }
+    return await_socks(l, &p->url, host, (uint16_t)port, deadline_ns, why, cap);
+}
+
+static enum err pass_http(struct link *l, const struct forward_proxy *p, struct slice target,
+                          struct arena *arena, uint64_t deadline_ns, char *why, size_t cap)
 {
     enum err e = send_connect(l, p, target, arena, deadline_ns);
     if (e == OK) {
@@ -251,4 +297,16 @@ enum err await_proxy_tunnel(struct link *l, const struct forward_proxy *p, struc
         snprintf(why, cap, "proxy: %s", err_text(e));
     }
     return e;
+}
+
+enum err await_proxy_tunnel(struct link *l, const struct forward_proxy *p, struct slice target,
+                            struct arena *arena, uint64_t deadline_ns, char *why, size_t cap)
+{
+    if (p->socks)
+        return pass_socks(l, p, target, deadline_ns, why, cap);
+    TRY(pass_http(l, p, target, arena, deadline_ns, why, cap));
+    if (l->stream.tls == NULL || link_relay(l) == OK)
+        return OK;
+    snprintf(why, cap, "too many connections by proxies that are asked by TLS");
+    return ERR_LIMIT;
 }

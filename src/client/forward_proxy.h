@@ -8,12 +8,13 @@
 #include "upstream/link.h"
 
 struct forward_proxy {
-    struct url url;           /* http:// or https:// */
+    struct url url;           /* its host, port and user */
     struct slice credentials; /* the value of Proxy-Authorization; empty: none */
+    bool socks;               /* SOCKS 5, by which everything is reached; else HTTP */
 };
 
-/* "http://user:password@host:port", or without the scheme. ERR_INVALID, ERR_UNSUPPORTED (SOCKS) with
- * a sentence. */
+/* "http://user:password@host:port", or https, socks5, socks5h, which is the same, or without the
+ * scheme. ERR_INVALID, ERR_UNSUPPORTED (older SOCKS) with a sentence. */
 enum err forward_proxy_parse(struct slice, struct forward_proxy *, struct arena *,
                              const char **why);
 
@@ -35,7 +36,17 @@ const struct proxy_rules *proxy_rules_of_process(void);
 enum err proxy_rules_choose(const struct proxy_rules *, bool tls, struct slice host, uint16_t port,
                             struct slice *proxy, const char **why);
 
-/* CONNECT on a fresh link to the proxy: from then on it is a connection to the target, which is
- * "host:port". ERR_DENIED with a sentence: the proxy refuses; else as await_link. */
+/* Whether a server without TLS is asked of it by its whole URL, instead of by a tunnel. */
+static inline bool proxy_takes_urls(const struct forward_proxy *p)
+{
+    return !p->socks;
+}
+
+/* What links of that proxy have in their keys. */
+struct slice forward_proxy_key(const struct forward_proxy *, struct arena *);
+
+/* CONNECT, or what SOCKS has for it, on a fresh link to the proxy: from then on it is a connection to
+ * the target, which is "host:port", without TLS in any case. ERR_DENIED with a sentence: the proxy
+ * refuses; else as await_link. */
 enum err await_proxy_tunnel(struct link *, const struct forward_proxy *, struct slice target,
                             struct arena *, uint64_t deadline_ns, char *why, size_t cap);

@@ -109,7 +109,17 @@ TEST("a proxy is a URL, or the rest of one")
     CHECK_OK(forward_proxy_parse(SLICE("https://us:er@proxy.example"), &p, &arena, &why));
     CHECK_TEXT(p.url.hostport, "proxy.example:443");
     CHECK_TEXT(p.credentials, "Basic dXM6ZXI=");
-    CHECK_INT(forward_proxy_parse(SLICE("socks5://h:1"), &p, &arena, &why), ERR_UNSUPPORTED);
+    CHECK(!p.socks);
+    CHECK_OK(forward_proxy_parse(SLICE("socks5://us:er@[::1]"), &p, &arena, &why));
+    CHECK_TEXT(p.url.hostport, "[::1]:1080");
+    CHECK_INT(p.url.port, 1080);
+    CHECK_TEXT(p.url.user, "us");
+    CHECK(p.socks && !p.url.tls);
+    CHECK_OK(forward_proxy_parse(SLICE("SOCKS5h://proxy.example:80"), &p, &arena, &why));
+    CHECK_TEXT(p.url.hostport, "proxy.example:80");
+    CHECK_INT(forward_proxy_parse(SLICE("socks5://h:x"), &p, &arena, &why), ERR_INVALID);
+    CHECK_INT(forward_proxy_parse(SLICE("socks5:h"), &p, &arena, &why), ERR_UNSUPPORTED);
+    CHECK_INT(forward_proxy_parse(SLICE("socks4://h:1"), &p, &arena, &why), ERR_UNSUPPORTED);
     CHECK_INT(forward_proxy_parse(SLICE("ftp://h:1"), &p, &arena, &why), ERR_INVALID);
     CHECK_INT(forward_proxy_parse(SLICE(""), &p, &arena, &why), ERR_INVALID);
     arena_deinit(&arena);

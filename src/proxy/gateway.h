@@ -353,6 +353,9 @@ enum err gateway_send_more(struct round *, struct slice bytes);
 /* The fields of this attempt: the configuration's changes may depend on the upstream. */
 struct fields gateway_fields(struct round *);
 
+/* Whether a proxy is asked for it by its whole URL. */
+bool gateway_by_url(const struct round *);
+
 /* The fiber that sends the rest of the body, for as long as the answer is waited for. */
 struct upload {
     struct body_reader reader;

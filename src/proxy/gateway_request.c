@@ -417,13 +417,18 @@ static size_t size_of_fields(const struct fields *fs)
     return size;
 }
 
+/* The proxy is then asked for the whole URL, by its own words (RFC 9112 §3.2.2). */
+bool gateway_by_url(const struct round *r)
+{
+    return r->address.proxy != NULL && !r->address.tls && proxy_takes_urls(r->address.proxy);
+}
+
 /* The fields of this attempt: the configuration's changes may depend on the upstream. A server with
  * TLS, or behind a proxy, is asked by its own name. What could split the request never leaves. */
 struct fields gateway_fields(struct round *r)
 {
     struct fields fs = r->fields;
-    bool own_name = (r->g->transport->tls != NULL || r->address.proxy != NULL) &&
-                    !r->address.is_unix;
+    bool own_name = (r->g->transport->tls != NULL || gateway_by_url(r)) && !r->address.is_unix;
     if (r->probe || (!r->g->has_request_ops && !own_name))
         return fs;
     fields_init(&fs, r->x->arena);
@@ -465,17 +470,11 @@ static char *put_framing(char *at, const struct round *r)
                      slice_of(digits + left, sizeof digits - left));
 }
 
-/* The proxy is then asked for the whole URL, by its own words (RFC 9112 §3.2.2). */
-static bool by_plain_proxy(const struct round *r)
-{
-    return r->address.proxy != NULL && !r->address.tls;
-}
-
 /* The whole head in one piece of the arena, with a small body behind it. */
 static struct slice write_head(struct round *r, bool with_body)
 {
     struct fields fs = gateway_fields(r);
-    bool host = fields_has(&fs, SLICE("Host")), absolute = by_plain_proxy(r);
+    bool host = fields_has(&fs, SLICE("Host")), absolute = gateway_by_url(r);
     struct slice secret = absolute ? r->address.proxy->credentials : SLICE_NONE;
     size_t size = r->method.len + r->target.len + size_of_fields(&fs) + 192 + secret.len +
                   2 * r->address.hostport.len + (with_body ? r->body.len : 0);

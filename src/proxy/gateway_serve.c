@@ -8,6 +8,7 @@
  * failure is counted.
  */
 #include "base/clock.h"
+#include "client/relay.h"
 #include "http/http_metrics.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
@@ -379,6 +380,7 @@ void proxy_thread_deinit(void)
     mirrors_thread_deinit();
     transport_resolvers_deinit();
     links_thread_deinit();
+    relays_thread_deinit();
     client_thread_deinit();
     iobuf_thread_deinit();
 }

@@ -239,7 +239,7 @@ static enum err open_link(void *arg, struct fetch_opening *o)
     enum err e = gateway_connect(r, o->fresh);
     o->link = r->link;
     r->link = NULL;
-    o->proxy = r->address.proxy != NULL && !r->address.tls ? r->address.proxy : NULL;
+    o->proxy = gateway_by_url(r) ? r->address.proxy : NULL;
     o->why = fiber_self()->cancelled == ERR_TIMEOUT ? "timed out while connecting" : r->why;
     return e;
 }

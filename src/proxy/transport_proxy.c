@@ -4,6 +4,7 @@
  * HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment, as in Caddy. An upstream with TLS is
  * reached by CONNECT; one without is asked for by its whole URL. The addresses of most upstreams are
  * known at load, and so is whether a proxy stands before them; nothing is looked at per request then.
+ * A proxy that speaks SOCKS 5 is asked for a connection in any case.
  *
  * The PROXY protocol is the other thing of that name: with "proxy_protocol" a connection begins by
  * saying whose it is, {"proxy_protocol": "v1"} or "v2". It is then kept for that client only.
@@ -51,20 +52,13 @@ enum err transport_proxy_provision(struct http_transport *t, const json_t *json,
     return proxy.url.len > 0 ? read_url(t, proxy.url, p) : OK;
 }
 
-static enum err settle(struct dial_address *d, struct forward_proxy *proxy, struct arena *arena,
-                       const char **why)
+static void settle(struct dial_address *d, struct forward_proxy *proxy, struct arena *arena)
 {
     d->proxy = proxy;
     d->key = arena_join(arena, (struct slice[]){d->key, SLICE("\nproxy "),
-                                                url_text(&proxy->url, arena), SLICE(" "),
-                                                proxy->credentials}, 5);
-    if (!proxy->url.tls)
-        return OK;
-    (void)tls_client_system(); /* reads the system's roots, which no worker should have to */
-    if (!d->tls)
-        return OK;
-    *why = "TLS to an upstream by a proxy that is asked by TLS is not supported";
-    return ERR_UNSUPPORTED;
+                                                forward_proxy_key(proxy, arena)}, 3);
+    if (proxy->url.tls)
+        (void)tls_client_system(); /* reads the system's roots, which no worker should have to */
 }
 
 static enum err settle_text(struct dial_address *d, struct slice text, struct arena *arena,
@@ -72,7 +66,8 @@ static enum err settle_text(struct dial_address *d, struct slice text, struct ar
 {
     struct forward_proxy *proxy = ARENA_NEW(arena, struct forward_proxy);
     TRY(forward_proxy_parse(text, proxy, arena, why));
-    return settle(d, proxy, arena, why);
+    settle(d, proxy, arena);
+    return OK;
 }
 
 static enum err by_environment(struct dial_address *d, struct arena *arena, const char **why)
@@ -94,7 +89,9 @@ enum err transport_proxy_choose(const struct http_transport *t, struct dial_addr
         return OK;
     if (!t->proxy_by_url)
         return by_environment(d, arena, why);
-    return t->proxy != NULL ? settle(d, t->proxy, arena, why) : OK; /* else the request says */
+    if (t->proxy != NULL) /* else the request says */
+        settle(d, t->proxy, arena);
+    return OK;
 }
 
 enum err transport_proxy_ask(struct round *r)
@@ -116,7 +113,7 @@ enum err transport_proxy_pass(struct round *r, uint64_t deadline_ns, char *why, 
     const struct forward_proxy *p = r->address.proxy;
     if (p->url.tls)
         TRY(await_link_tls(r->link, tls_client_system(), p->url.host, deadline_ns, why, cap));
-    if (!r->address.tls)
+    if (!r->address.tls && proxy_takes_urls(p))
         return OK;
     return await_proxy_tunnel(r->link, p, r->address.hostport, r->x->arena, deadline_ns, why, cap);
 }
