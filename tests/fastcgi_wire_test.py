@@ -308,6 +308,22 @@ def cut_off(io):
         same(ask(s)[1], b"x" * 100)
 
 
+def no_end(io):
+    """An answer of which nothing is missing is whole also without the end of its request: the client's
+    connection goes on."""
+    for text in (b"Status: 204\r\n\r\n", b"Content-Length: 2\r\n\r\nab"):
+        def play(request, text=text):
+            request.read().sock.sendall(record(STDOUT, text))
+
+        with served(io, play) as (s, _):
+            c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+            for _ in range(3):
+                c.request("GET", "/index.php")
+                same(c.getresponse().read() in (b"", b"ab"), True)
+                assert c.sock is not None
+            c.close()
+
+
 def streams(io):
     """Each piece is seen before the next is sent, however it is padded, and stderr beside it."""
     go = threading.Semaphore(0)
@@ -488,6 +504,7 @@ CASES = [
     ("large header fields are split over records, too large ones refused", large_fields),
     ("malformed answers are 502, with the reason in the log", malformed),
     ("an answer that is cut off is never a whole one", cut_off),
+    ("an answer that is whole needs no end of its request", no_end),
     ("pieces are passed on as they come, and stderr is logged", streams),
     ("what never comes to an end, and is no answer, ends the request", endless),
     ("read_timeout is of the answer as a whole", timeouts),

@@ -447,6 +447,40 @@ def pools(s):
         assert u.ended()
 
 
+def surplus(s):
+    """What comes behind an answer is never taken for the next one, also where a read ended between them."""
+    poison = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npoison!"
+    for total in (100, 4096, 16384, 16384 + 32768, 32768, 32768 * 3):
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        body = b"x" * (total - len(head % total))
+
+        def play(peer):
+            while peer.head():
+                peer.send(head % len(body) + body + poison)
+
+        s.use(Upstream(play))
+        for _ in range(5):
+            c = s.client()
+            c.send(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            got = c.rest()
+            same((got.count(b"x") >= 2 * len(body), b"poison!" in got), (True, False))
+            c.close()
+
+
+def unkept(s):
+    """Without keep-alive a connection that another gateway has kept is not used either."""
+    up = Upstream(echo)
+    off = {"transport": {"protocol": "http", "keep_alive": {"enabled": False}}}
+    for more in ({}, off):
+        s.use(up, **more)
+        for _ in range(4):
+            same(s.get("/x")[0], 200)
+        count_of = len(up.peers)
+        if not more:
+            assert count_of <= 2, count_of
+    same(count_of >= 5, True)
+
+
 def stale(s):
     """A kept link that closes under a request: again on a fresh one, where that is safe."""
     up = Upstream()
@@ -1628,6 +1662,8 @@ CASES = [
     ("bodies go up by length and in chunks; an answer may come before they end", uploads),
     ("with expect_continue_timeout the body waits for the upstream", continues),
     ("connections are kept, limited, timed out, and dropped when their upstream closes", pools),
+    ("what comes behind an answer is nobody's", surplus),
+    ("without keep-alive no kept connection is used", unkept),
     ("a kept connection that turns out to be closed is replaced where that is safe", stale),
     ("502, 503 and 504 say why, and meet the error routes", errors),
     ("what is not HTTP is 502", garbage),

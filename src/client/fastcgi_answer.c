@@ -241,14 +241,27 @@ static enum err take_raw(struct client_answer *a, struct slice raw, struct slice
     }
 }
 
+/* The connection has ended behind all that the head announced, without the request's end: the client
+ * has got its answer. */
+static bool lacks_nothing(const struct client_answer *a)
+{
+    bool announced = a->head.body == H1_BODY_NONE || a->head.body == H1_BODY_LENGTH;
+    return a->link->end <= 0 && announced && is_complete(a);
+}
+
 enum err fastcgi_read_body(struct client_answer *a, uint64_t deadline_ns, struct slice *piece)
 {
     struct fastcgi_answer *f = a->fastcgi;
     for (*piece = SLICE_NONE; !a->done && piece->len == 0;) {
         struct slice raw = a->in;
         a->in = SLICE_NONE;
-        if (raw.len == 0)
-            TRY(read_some(a, deadline_ns, &raw));
+        if (raw.len == 0) {
+            enum err e = read_some(a, deadline_ns, &raw);
+            if (e != OK && lacks_nothing(a))
+                a->done = true;
+            if (e != OK)
+                return a->done ? OK : e;
+        }
         if (raw.len > 0)
             TRY(take_raw(a, raw, piece));
         if (piece->len > 0)

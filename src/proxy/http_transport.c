@@ -283,7 +283,8 @@ static enum err prepare_link(struct round *r, uint64_t deadline)
 
 enum err gateway_connect(struct round *r, bool fresh)
 {
-    r->link = fresh ? NULL : link_take(r->address.key);
+    bool kept = r->g->transport->keep_alive && !fresh; /* others may have left some of that key */
+    r->link = kept ? link_take(r->address.key) : NULL;
     if (r->link != NULL)
         return OK;
     TRY(await_room(r));

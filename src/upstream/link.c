@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -33,6 +34,7 @@
 enum {
     SHARE_EACH = 8, /* every such link is left to other threads, though this one wants it */
     PLAIN_SIZE = 16384,
+    READ_UNIT = 4096, /* of which every lent buffer is a multiple */
     CUT = -ECONNABORTED, /* the end of a TLS stream that was not said */
 };
 
@@ -203,11 +205,19 @@ enum err await_link_room(struct slice key, struct endpoint *e, const struct link
     return err;
 }
 
+/* A read that filled its buffer may have left in the kernel what nobody asked for, which would be taken
+ * for the next request's answer. */
+static bool has_surplus(const struct link *l)
+{
+    char one;
+    return l->filled && recv(l->stream.fd, &one, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 void link_give(struct link *l, const struct link_limits *limits)
 {
     struct link_group *g = l->group;
     ASSERT(l->wait == NULL && !l->idle);
-    if (mine.draining || link_has_news(l) || has_leftovers(l) ||
+    if (mine.draining || link_has_news(l) || has_leftovers(l) || has_surplus(l) ||
         atomic_load_explicit(&l->endpoint->leaving, memory_order_relaxed) ||
         (limits->idle_in_all > 0 && mine.idle >= limits->idle_in_all)) {
         link_close(l);
@@ -276,6 +286,7 @@ static void on_bytes(struct op *op, int result)
 {
     struct link *l = CONTAINER_OF(op, struct link, op);
     struct slice bytes = op->lent;
+    l->filled = result > 0 && bytes.len % READ_UNIT == 0;
     if (l->closing)
         free_link(l);
     else if (l->stream.tls == NULL)
@@ -351,6 +362,7 @@ enum err await_link_into(struct link *l, char *buf, size_t cap, uint64_t deadlin
         if (e != ERR_TIMEOUT && *n == 0)
             l->end = e == OK ? 0 : CUT;
         TRY(e);
+        l->filled = *n == cap || l->stream.tls != NULL;
         return *n > 0 ? OK : ERR_CLOSED;
     }
     ASSERT(cap >= PLAIN_SIZE);

@@ -27,6 +27,7 @@ struct link {
     int end;                /* 1: open; else what the last read gave: 0 or a negative errno */
     struct stream stream;
     bool idle, reused, closing;
+    bool filled; /* the last read may have left something in the kernel */
 };
 
 struct link_limits {
