@@ -145,7 +145,30 @@ async def queue():
         await play(name, lambda: [thrashing], more, 260, 4, 1)
 
 
-SCENES = {f.__name__: f for f in (queue,)}
+async def quick(u):
+    await asyncio.sleep(0.002)
+    return 200
+
+
+async def pausing(u):
+    """100 ms of each second it does nothing, as a collector of garbage."""
+    await asyncio.sleep(max(0.002, 0.1 - time.monotonic() % 1))
+    return 200
+
+
+async def hedge():
+    """One of four upstreams pauses 100 ms every second, at 300 requests a second for five seconds."""
+    def tell(upstreams, results):
+        times = sorted(t for _, t in results)
+        return (f", 99.9th {1000 * times[int(0.999 * (len(times) - 1))]:.0f} ms; "
+                f"{sum(u.requests for u in upstreams) - len(results)} requests more than came")
+    for name, more in (("without", {}), ("20ms", {"hedge": {"after": "20ms"}}),
+                       ("p95", {"hedge": {"after": "p95"}}),
+                       ("20ms, 1%", {"hedge": {"after": "20ms", "max": 0.01}})):
+        await play(name, lambda: [quick, quick, quick, pausing], more, 300, 5, 5, tell)
+
+
+SCENES = {f.__name__: f for f in (queue, hedge)}
 
 
 async def main():

@@ -414,6 +414,8 @@ static enum err proxy_option(struct proxy *p)
         return read_transport(p);
     if (slice_is(name, "mirror"))
         return mirror_read(p->h->a, d, p->o);
+    if (slice_is(name, "hedge"))
+        return hedge_read(p->h->a, d, p->o);
     if (slice_is(name, "replace_status"))
         return responses_replace_status(&p->responses);
     if (slice_is(name, "handle_response"))

@@ -20,6 +20,9 @@ MUST_USE enum err transport_read(struct adapt *, struct dispenser *, const char 
 /* Ours: "mirror UPSTREAM [SHARE%] { … }" at the cursor, into the handler. */
 MUST_USE enum err mirror_read(struct adapt *, struct dispenser *, json_t *handler);
 
+/* Ours: "hedge DURATION|pN [SHARE%] { … }" likewise. */
+MUST_USE enum err hedge_read(struct adapt *, struct dispenser *, json_t *handler);
+
 /* What `handle_response` and `replace_status` gather; too large for a stack. */
 struct responses {
     struct helper *h;

@@ -8,6 +8,9 @@
  *         max_body SIZE
  *         header_up …
  *     }
+ *     hedge DURATION|pN [SHARE%] {
+ *         idempotent
+ *     }
  */
 #include <stdlib.h>
 
@@ -101,5 +104,54 @@ enum err mirror_read(struct adapt *a, struct dispenser *d, json_t *handler)
         TRY(mirror_header(a, d, o));
     }
     j_set(a, handler, "mirror", o);
+    return OK;
+}
+
+/* --- hedge --- */
+
+/* "50ms", or a quantile of the gateway's own latencies such as "p95". */
+static enum err hedge_after(struct adapt *a, struct dispenser *d, json_t *o)
+{
+    int64_t ns;
+    struct slice text = dispenser_val(d);
+    if (slice_starts(text, SLICE("p"))) {
+        char *end, *digits = arena_str(a->arena, slice_skip(text, 1));
+        double n = strtod(digits, &end);
+        if (*digits < '0' || *digits > '9' || *end != '\0' || !(n >= 50 && n < 100))
+            return dispenser_err_f(d, "hedge: '" SLICE_FMT "' is no quantile: from p50 to p99.9",
+                                   SLICE_ARG(text));
+        j_put_text(a, o, "after", text);
+        return OK;
+    }
+    TRY(read_duration(d, text, "hedge: bad duration value", &ns));
+    if (ns <= 0)
+        return dispenser_err_f(d, "hedge: the duration must be above 0");
+    j_put_int(a, o, "after", ns);
+    return OK;
+}
+
+enum err hedge_read(struct adapt *a, struct dispenser *d, json_t *handler)
+{
+    json_t *o = j_object(a);
+    double share;
+    if (json_object_get(handler, "hedge") != NULL)
+        return dispenser_err_f(d, "hedge already specified");
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    TRY(hedge_after(a, d, o));
+    if (dispenser_next_arg(d)) {
+        TRY(read_share(d, "hedge", &share));
+        j_set(a, o, "max", keep(a, json_real(share)));
+    }
+    if (dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    for (int nesting = dispenser_nesting(d); dispenser_next_block(d, nesting);) {
+        if (!dispenser_val_is(d, "idempotent"))
+            return dispenser_unrecognized(d);
+        if (dispenser_next_arg(d))
+            return dispenser_arg_err(d);
+        j_put_bool(a, o, "idempotent", true);
+    }
+    j_set(a, handler, "hedge", o);
     return OK;
 }

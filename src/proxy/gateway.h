@@ -138,6 +138,8 @@ struct response_handler {
 struct active_health;
 struct active_target;
 struct mirror;
+struct hedge;
+struct race;
 
 struct gateway {
     struct gateway *next; /* of the generation */
@@ -178,6 +180,7 @@ struct gateway {
     struct response_handler *handlers;
     size_t handlers_count;
     struct mirror *mirror; /* NULL: none */
+    struct hedge *hedge;   /* likewise */
 };
 
 /* Why a round ended without an answer. */
@@ -196,6 +199,7 @@ struct round {
     struct gateway_view view; /* of the exchange */
     struct exchange *x;
     const struct gateway *g;
+    struct upstream_set set; /* of which it was chosen */
     const struct upstream *upstream;
     struct dial_address address; /* of the upstream chosen last */
     struct slice tls_name;       /* when that depends on the request */
@@ -230,6 +234,10 @@ struct round {
     bool answered, finalized, watching, upgrade;
     bool probe;            /* a question of our own: there is no client, no request to ask, and what
                               goes up is `fields` as they are */
+    bool contends;         /* on a fiber that is not the exchange's: up to the first head */
+    bool interim;          /* … which is an interim one, that nobody has passed on */
+    bool hedged, hedge_won; /* there was a second attempt at once, and it was quicker */
+    struct race *race;     /* of which a fiber may still run; NULL: none */
     bool mirror_due;       /* a copy is to be sent once the body is in memory */
 
     enum failure failure;
@@ -242,6 +250,21 @@ struct round {
 
 /* The upstreams of now; a source may wait for them. */
 enum err gateway_gather(struct round *, struct upstream_set *);
+
+/* Another upstream of the round's set than its own, chosen and counted as the policy says; without
+ * waiting. False: there is none. */
+bool gateway_choose_other(struct round *);
+
+bool gateway_idempotent(const struct round *);
+
+/* From a link to the head of the answer; on a fresh link, once, when an idle one was closed already. */
+enum err gateway_round_trip(struct round *);
+
+/* What an attempt says about its upstream: its head, or failure, came after latency_ns; or it was given
+ * up then. */
+void gateway_learn(struct round *, enum err);
+void gateway_learn_failure(struct round *);
+void gateway_learn_beaten(struct round *);
 
 /* --- gateway_config.c --- */
 enum err gateway_provision(void *cfg, const json_t *, struct provision *);
@@ -368,11 +391,6 @@ struct upload {
 void upload_begin(struct round *, struct upload *);
 void upload_end(struct round *); /* cancels what still runs, and waits for its end */
 
-/* --- gateway_serve.c --- */
-
-/* From a link to the head of the answer; on a fresh link, once, when an idle one was closed already. */
-enum err gateway_round_trip(struct round *);
-
 /* --- mirror.c: copies of requests, whose answers nobody waits for --- */
 enum err mirror_provision(struct gateway *, const json_t *, struct provision *);
 void mirror_release(struct gateway *);
@@ -386,7 +404,21 @@ void mirrors_metrics_put(struct buffer *);
 void mirrors_drain(void);         /* of this thread: what is under way is given up */
 void mirrors_thread_deinit(void); /* at its end, before its links are closed */
 
+/* --- hedge.c: a second attempt while the first is waited for --- */
+enum err hedge_provision(struct gateway *, const json_t *, struct provision *);
+
+/* Of a round with an upstream: whether it may be tried twice at once; then, in place of
+ * gateway_round_trip, does so when it takes too long. What it leaves behind hedge_join waits for. */
+bool hedge_fits(const struct round *);
+enum err hedge_round_trip(struct round *);
+void hedge_join(struct round *);
+
+void hedges_metrics_put(struct buffer *);
+
 /* --- gateway_answer.c --- */
+
+/* Behind an interim head, which is passed on now, to the final one. */
+enum err gateway_go_on(struct round *);
 
 /* Waits for the final head; passes interim ones on. */
 enum err gateway_await_answer(struct round *);

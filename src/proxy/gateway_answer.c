@@ -206,10 +206,21 @@ enum err gateway_await_answer(struct round *r)
             break;
         if (n == INTERIM_MAX)
             return gateway_round_error(r, FAILURE_UPSTREAM, 502, "too many 1xx responses");
+        if (r->contends && r->answer->head.status != 100) {
+            r->interim = true;
+            return OK;
+        }
         TRY(pass_interim(r));
     }
     r->status = r->answer->head.status;
     return OK;
+}
+
+enum err gateway_go_on(struct round *r)
+{
+    r->interim = false;
+    TRY(pass_interim(r));
+    return gateway_await_answer(r);
 }
 
 /* --- the end of a link's use --- */

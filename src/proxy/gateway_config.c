@@ -23,7 +23,7 @@ static const char *const members[] = {
     "transport", "circuit_breaker", "load_balancing", "health_checks", "upstreams",
     "dynamic_upstreams", "flush_interval", "trusted_proxies", "headers", "request_buffers",
     "response_buffers", "stream_timeout", "stream_buffer_size", "stream_close_delay", "rewrite",
-    "handle_response", "verbose_logs", "mirror", "overload", NULL};
+    "handle_response", "verbose_logs", "mirror", "hedge", "overload", NULL};
 static const char *const balancing_members[] = {"selection_policy", "retries", "try_duration",
                                                 "try_interval", "retry_match", NULL};
 static const char *const passive_members[] = {
@@ -379,6 +379,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     TRY(read_headers(g, json_object_get(json, "headers"), p));
     TRY(read_rewrite(g, json_object_get(json, "rewrite"), p));
     TRY(mirror_provision(g, json_object_get(json, "mirror"), p));
+    TRY(hedge_provision(g, json_object_get(json, "hedge"), p));
     g->measuring = p->measuring;
     g->next = p->gateways;
     p->gateways = g;

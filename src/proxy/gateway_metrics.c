@@ -105,11 +105,15 @@ static void put_endpoint(const struct endpoint *e, void *arg)
 /* What only some configurations have. */
 static void put_extras(struct buffer *b, const struct gateway *gateways)
 {
-    bool mirrors = false;
-    for (const struct gateway *g = gateways; g != NULL; g = g->next)
+    bool mirrors = false, hedges = false;
+    for (const struct gateway *g = gateways; g != NULL; g = g->next) {
         mirrors |= g->mirror != NULL;
+        hedges |= g->hedge != NULL;
+    }
     if (mirrors)
         mirrors_metrics_put(b);
+    if (hedges)
+        hedges_metrics_put(b);
 }
 
 enum err gateway_metrics_put(struct buffer *b, const struct provision *p)

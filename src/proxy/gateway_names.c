@@ -48,6 +48,18 @@ static struct slice retries(const struct round *r, struct arena *a)
     return number(a, r->tries);
 }
 
+static struct slice hedged(const struct round *r, struct arena *a)
+{
+    (void)a;
+    return r->hedged ? SLICE("true") : SLICE("false");
+}
+
+static struct slice hedge_won(const struct round *r, struct arena *a)
+{
+    (void)a;
+    return r->hedge_won ? SLICE("true") : SLICE("false");
+}
+
 static struct slice status_code(const struct round *r, struct arena *a)
 {
     return r->status > 0 ? number(a, r->status) : SLICE_NONE;
@@ -152,6 +164,8 @@ static const struct {
 } values[] = {
     {"duration", duration_all},
     {"duration_ms", duration_all_ms},
+    {"hedge_won", hedge_won},
+    {"hedged", hedged},
     {"is_transport_error", transport_error},
     {"queued", queued_time},
     {"queued_ms", queued_ms},

@@ -423,6 +423,15 @@ bool gateway_by_url(const struct round *r)
     return r->address.proxy != NULL && !r->address.tls && proxy_takes_urls(r->address.proxy);
 }
 
+/* Placeholders tell of this attempt, of which there may be two at once. */
+static void change_fields(struct round *r, struct fields *fs)
+{
+    struct gateway_view *view = r->x->gateway;
+    r->x->gateway = &r->view;
+    field_ops_apply(&r->g->request_ops, fs, r->x);
+    r->x->gateway = view;
+}
+
 /* The fields of this attempt: the configuration's changes may depend on the upstream. A server with
  * TLS, or behind a proxy, is asked by its own name. What could split the request never leaves. */
 struct fields gateway_fields(struct round *r)
@@ -437,7 +446,7 @@ struct fields gateway_fields(struct round *r)
     if (own_name)
         fields_set(&fs, SLICE("Host"), r->address.hostport);
     if (r->g->has_request_ops)
-        field_ops_apply(&r->g->request_ops, &fs, r->x);
+        change_fields(r, &fs);
     for (uint32_t i = fs.count; i-- > 0;) {
         struct field *f = &fs.items[i];
         if (!h1_name_ok(f->name) || !h1_value_ok(f->value) ||

@@ -150,22 +150,14 @@ enum err gateway_gather(struct round *r, struct upstream_set *set)
     return fall_back(r, why);
 }
 
-static enum err choose(struct round *r)
+/* Where the upstream is that was chosen. */
+static enum err locate(struct round *r)
 {
     struct exchange *x = r->x;
     const struct gateway *g = r->g;
-    struct upstream_set set;
     struct address_error why;
-    TRY(gateway_gather(r, &set));
     uint64_t now = loop_now_ns(loop_self());
-    r->upstream = NULL;
-    if (g->overload.queue != NULL)
-        TRY(admission_choose(r, &set));
-    else if (set.count > 0)
-        r->upstream = g->policy->select(g->policy_cfg, x, set, now);
-    if (r->upstream == NULL)
-        return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
-    bool found = set.items != g->upstreams;
+    bool found = r->set.items != g->upstreams;
     const struct dial_target *t = found ? NULL : &g->targets[r->upstream - g->upstreams];
     r->upstream_requests = endpoint_requests(r->upstream->endpoint) - r->reserved;
     r->upstream_fails = g->passive.fail_ns > 0 ? endpoint_fails(r->upstream->endpoint, now) : 0;
@@ -178,7 +170,7 @@ static enum err choose(struct round *r)
     if (constant ||
         dial_address_read(&r->address, text, g->transport, x->arena, &why) == OK) {
         LOG(LOG_DEBUG, LOGGER, "selected upstream", LOG_STR("dial", r->address.text),
-            LOG_NUM("total_upstreams", set.count));
+            LOG_NUM("total_upstreams", r->set.count));
         transport_tls_name(r);
         transport_header_key(r);
         return transport_proxy_ask(r);
@@ -187,6 +179,62 @@ static enum err choose(struct round *r)
                                "address " SLICE_FMT ": %s", SLICE_ARG(found ? text : t->text.text),
                                SLICE_ARG(text), why.text);
     return gateway_round_error(r, FAILURE_HANDLED, 0, "no dial address");
+}
+
+static enum err choose(struct round *r)
+{
+    const struct gateway *g = r->g;
+    TRY(gateway_gather(r, &r->set));
+    r->upstream = NULL;
+    if (g->overload.queue != NULL)
+        TRY(admission_choose(r, &r->set));
+    else if (r->set.count > 0)
+        r->upstream = g->policy->select(g->policy_cfg, r->x, r->set, loop_now_ns(loop_self()));
+    if (r->upstream == NULL)
+        return gateway_round_error(r, FAILURE_DIAL, 503, "no upstreams available");
+    return locate(r);
+}
+
+bool gateway_choose_other(struct round *r)
+{
+    const struct gateway *g = r->g;
+    balance_avoided = r->upstream->endpoint;
+    const struct upstream *u =
+        g->policy->select(g->policy_cfg, r->x, r->set, loop_now_ns(loop_self()));
+    balance_avoided = NULL;
+    if (u == NULL || u->endpoint == r->upstream->endpoint || !upstream_reserve(u))
+        return false;
+    r->upstream = u;
+    r->reserved = true;
+    if (locate(r) == OK)
+        return true;
+    endpoint_done(u->endpoint);
+    return false;
+}
+
+void gateway_learn(struct round *r, enum err e)
+{
+    gateway_log_round(r, e);
+    if (e != OK)
+        return;
+    measure(r);
+    judge_answer(r);
+}
+
+void gateway_learn_failure(struct round *r)
+{
+    gateway_log_round(r, ERR_FAILED);
+    if (r->failure == FAILURE_DIAL || r->failure == FAILURE_UPSTREAM)
+        count_failure(r);
+}
+
+void gateway_learn_beaten(struct round *r)
+{
+    r->status = 0;
+    r->why = "another upstream was quicker";
+    gateway_log_round(r, ERR_FAILED);
+    measure(r);
+    judge_answer(r);
 }
 
 /* From a link to the head of the answer. */
@@ -202,7 +250,7 @@ static enum err ask(struct round *r, bool fresh)
     return gateway_await_answer(r);
 }
 
-static bool is_idempotent(const struct round *r)
+bool gateway_idempotent(const struct round *r)
 {
     static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", NULL};
     for (const char *const *m = methods; *m != NULL; m++) {
@@ -224,7 +272,7 @@ enum err gateway_round_trip(struct round *r)
     if (r->failure != FAILURE_STALE)
         return e;
     bool unsent = r->answer == NULL; /* not a byte of the request was taken */
-    bool again = body_replayable(r) && (unsent || is_idempotent(r));
+    bool again = body_replayable(r) && (unsent || gateway_idempotent(r));
     gateway_drop_link(r);
     if (again)
         e = ask(r, true);
@@ -245,16 +293,15 @@ static enum err attempt(struct round *r, const struct chain *next)
     r->attempt_ns = loop_now_ns(loop_self()); /* a turn's time: exact enough, and free */
     if (!r->reserved)
         endpoint_count(r->upstream->endpoint, 1);
-    e = gateway_round_trip(r);
+    e = r->g->hedge != NULL && hedge_fits(r) ? hedge_round_trip(r) : gateway_round_trip(r);
     r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
-    gateway_log_round(r, e);
-    if (e == OK) {
-        measure(r);
-        judge_answer(r);
+    gateway_learn(r, e);
+    if (e == OK)
         e = gateway_finish(r, next);
-    }
     gateway_drop_link(r);
     endpoint_done(r->upstream->endpoint);
+    if (r->race != NULL)
+        hedge_join(r);
     return e;
 }
 
@@ -267,7 +314,7 @@ static bool try_another(struct round *r)
     enum { TRIES_MAX = 64 };
     const struct gateway *g = r->g;
     uint64_t now = clock_mono_ns();
-    bool safe = r->failure == FAILURE_DIAL || (is_idempotent(r) && body_replayable(r));
+    bool safe = r->failure == FAILURE_DIAL || (gateway_idempotent(r) && body_replayable(r));
     if (g->repeat_ns == 0 || !safe || r->body_touched || r->upstream == NULL ||
         r->tries >= TRIES_MAX || now - r->start_ns >= g->repeat_ns)
         return false;

@@ -243,7 +243,6 @@ static void on_turn(struct task *t)
 static struct fields make_fields(const struct round *r, const struct mirror *m)
 {
     struct exchange *x = r->x;
-    struct gateway_view *view = x->gateway;
     struct gateway *as_upstream = ARENA_NEW(x->arena, struct gateway);
     struct round *copy = ARENA_NEW(x->arena, struct round);
     *copy = *r;
@@ -253,14 +252,12 @@ static struct fields make_fields(const struct round *r, const struct mirror *m)
         as_upstream->request_ops = *m->upstreams_ops;
     copy->g = as_upstream;
     copy->address = m->address;
-    x->gateway = &copy->view; /* {upstream_hostport} */
     copy->fields = gateway_fields(copy);
     if (m->gateway.has_request_ops) {
         as_upstream->has_request_ops = true;
         as_upstream->request_ops = m->gateway.request_ops;
         copy->fields = gateway_fields(copy);
     }
-    x->gateway = view;
     return copy->fields;
 }
 

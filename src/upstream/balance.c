@@ -19,6 +19,7 @@
 enum { TRIES = 32, MOST = 64, POINTS = 64 };
 
 _Thread_local uint64_t balance_looks;
+_Thread_local const struct endpoint *balance_avoided;
 
 static uint32_t random_below(uint32_t n)
 {
@@ -42,6 +43,8 @@ bool upstream_well(const struct upstream *u, uint64_t now_ns)
 bool upstream_available(const struct upstream *u, uint64_t now_ns)
 {
     balance_looks++;
+    if (u->endpoint == balance_avoided)
+        return false;
     if (u->max_requests > 0 && endpoint_requests(u->endpoint) >= (int)u->max_requests)
         return false;
     return upstream_well(u, now_ns);

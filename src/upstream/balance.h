@@ -60,5 +60,8 @@ const struct upstream *balance_ring(const struct hash_ring *, struct slice key, 
 /* True for that share (0 … 1) of all calls, at random. */
 bool balance_chance(double share);
 
+/* Taken for not available by this thread, while it is set: a second choice is another one. */
+extern _Thread_local const struct endpoint *balance_avoided;
+
 /* How many upstreams this thread has looked at, for tests. */
 extern _Thread_local uint64_t balance_looks;

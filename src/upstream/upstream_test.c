@@ -13,6 +13,7 @@
 #include "upstream/balance.h"
 #include "upstream/iobuf.h"
 #include "upstream/link.h"
+#include "upstream/quantile.h"
 
 TEST("a name has one record for as long as somebody holds it")
 {
@@ -31,6 +32,64 @@ TEST("a name has one record for as long as somebody holds it")
     CHECK_INT(endpoint_requests(a), 0);
     endpoint_unref(a);
     endpoint_unref(c);
+}
+
+static bool near(uint64_t got, uint64_t want)
+{
+    return got >= want && got <= want + want / QUANTILE_STEPS;
+}
+
+TEST("a quantile is known to an eighth, and moves with what is noted")
+{
+    struct quantile q;
+    quantile_init(&q, 0.95);
+    for (unsigned i = 1; i < QUANTILE_FEWEST; i++)
+        quantile_note(&q, 1000000);
+    CHECK_INT(quantile_ns(&q), 0);
+    quantile_note(&q, 1000000);
+    CHECK(near(quantile_ns(&q), 1000000));
+    for (unsigned i = 0; i < 100 * QUANTILE_FEWEST; i++) /* 1 … 100 ms, evenly */
+        quantile_note(&q, (i % 100 + 1) * 1000000);
+    CHECK(near(quantile_ns(&q), 95000000));
+    for (unsigned i = 0; i < 2 * QUANTILE_FADES; i++) /* slower ones */
+        quantile_note(&q, i % 10 == 0 ? 900000000 : 300000000);
+    CHECK(near(quantile_ns(&q), 900000000));
+    for (unsigned i = 0; i < 8 * QUANTILE_FADES; i++) /* and quick ones again */
+        quantile_note(&q, 2000000);
+    CHECK(near(quantile_ns(&q), 2000000));
+}
+
+TEST("durations beyond a quantile's buckets are the first and the last of them")
+{
+    struct quantile q;
+    quantile_init(&q, 0.5);
+    for (unsigned i = 0; i < QUANTILE_FEWEST; i++)
+        quantile_note(&q, i % 2);
+    CHECK(quantile_ns(&q) > 0 && quantile_ns(&q) <= (2u << QUANTILE_LOWEST));
+    quantile_init(&q, 0.99);
+    for (unsigned i = 0; i < QUANTILE_FEWEST; i++)
+        quantile_note(&q, i % 2 == 0 ? UINT64_MAX : UINT64_C(1) << QUANTILE_HIGHEST);
+    CHECK(quantile_ns(&q) >= UINT64_C(1) << QUANTILE_HIGHEST);
+}
+
+TEST("an upstream that is avoided is not chosen, by any policy")
+{
+    struct upstream u[3] = {{0}};
+    struct upstream_set set = {u, 3};
+    for (unsigned i = 0; i < 3; i++)
+        u[i].endpoint = endpoint_ref(slice_of(&"xyz"[i], 1));
+    atomic_uint turn = 0;
+    balance_avoided = u[0].endpoint;
+    for (unsigned i = 0; i < 50; i++) {
+        CHECK(balance_random(set, 1) != &u[0] && balance_least(set, 1) != &u[0]);
+        CHECK(balance_round_robin(set, &turn, 1) != &u[0] && balance_first(set, 1) == &u[1]);
+        CHECK(balance_hash(set, slice_of((char *)&i, sizeof i), 1) != &u[0]);
+    }
+    CHECK(balance_random((struct upstream_set){u, 1}, 1) == NULL);
+    balance_avoided = NULL;
+    CHECK(balance_first(set, 1) == &u[0]);
+    for (unsigned i = 0; i < 3; i++)
+        endpoint_unref(u[i].endpoint);
 }
 
 TEST("failures are forgotten one by one, whatever their order")
