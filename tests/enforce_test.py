@@ -15,7 +15,7 @@ PORTICO = os.path.abspath(sys.argv[1])
 # The tracer by which leaks are looked for at the end is refused in the sandbox, as it should be.
 NO_LEAKS = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
 PORTS = {"declarations": [{"ports": ["80"], "reach": "world"}, {"ports": ["3000"], "reach": "device"}],
-         "others": "device", "enforce": "nftables"}
+         "others": "device", "enforce": "nftables", "@id": "ports"}
 
 
 def need_nft():

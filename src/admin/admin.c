@@ -486,11 +486,10 @@ static enum err serve_config(struct exchange *x)
                             SLICE_ARG(slice_take(x->req.method, 50)))));
     if (sends && take_value(x, &value, error, sizeof error) != OK)
         return answer_error(x, 400, error);
-    /* Looked at after the last wait: another client may have changed it meanwhile. A copy is
-     * changed, and becomes the running one only when it provisions. */
+    /* Looked at after the last wait: another client may have changed it meanwhile. The tree is ours,
+     * and becomes the running one only when it provisions. */
     json_t *root = json_object();
-    const json_t *running = face->document();
-    json_object_set_new(root, "config", running == NULL ? json_null() : json_deep_copy(running));
+    json_object_set_new(root, "config", face->document());
     enum err e = reads ? read_config(x, root) : change_config(x, root, value);
     json_decref(value);
     json_decref(root);
@@ -504,7 +503,9 @@ static enum err serve_id(struct exchange *x)
     bool more = slice_cut(rest, '/', &id, &behind);
     if (id.len == 0)
         return answer_error(x, 400, "request path is missing object ID");
-    char *path = face->document() != NULL ? document_find_id(face->document(), id) : NULL;
+    json_t *running = face->document();
+    char *path = document_find_id(running, id);
+    json_decref(running);
     if (path == NULL)
         return answer_error(x, 404, (const char *)arena_str(x->arena, arena_printf(x->arena,
                             "unknown object ID '" SLICE_FMT "'", SLICE_ARG(slice_take(id, 200)))));

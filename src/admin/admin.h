@@ -14,7 +14,7 @@ struct admin_face {
     /* A Caddyfile, or what the adapter's name says, to a document. `warnings`: a JSON array. */
     enum err (*adapt)(struct slice adapter, struct slice body, json_t **out, json_t **warnings,
                       char *error, size_t cap);
-    const json_t *(*document)(void); /* the running one; borrowed until the next wait */
+    json_t *(*document)(void); /* the running one, as a tree that is the caller's */
     void (*stop)(void);              /* soon, behind the answer */
     /* The file and the adapter of what was just applied; both empty when it came from no file. */
     void (*source)(struct slice file, struct slice adapter);

@@ -5,13 +5,10 @@
  */
 #include "app/autosave.h"
 
-#include <string.h>
-
 #include "app/folders.h"
 #include "base/log.h"
-#include "base/mem.h"
 
-void autosave(const json_t *document)
+void autosave(struct slice document)
 {
     char folder[FOLDER_MAX], path[FOLDER_MAX], error[FOLDER_MAX + 256];
     folder_config(folder);
@@ -22,9 +19,7 @@ void autosave(const json_t *document)
             LOG_CSTR("error", err_text(e)));
         return;
     }
-    char *text = json_dumps(document, JSON_COMPACT);
-    e = folder_write(path, text, strlen(text), error, sizeof error);
-    mem_free(text);
+    e = folder_write(path, document.ptr, document.len, error, sizeof error);
     if (e != OK)
         LOG(LOG_ERROR, "", "unable to autosave config", LOG_CSTR("file", path),
             LOG_CSTR("error", error));

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include <jansson.h>
+#include "base/slice.h"
 
 /* Writes it to folder_autosave(); what fails is logged, and nothing else. */
-void autosave(const json_t *document);
+void autosave(struct slice document);

@@ -11,15 +11,14 @@
 #include "base/mem.h"
 #include "config/jsonx.h"
 
-struct known {
-    json_t *document; /* NULL: nothing is kept */
+static struct {
+    struct kept_json document;
     struct origins origins;
-};
-
-static struct known newest;
+} newest;
 
 static struct {
-    struct known known; /* its document is always the running one */
+    const struct kept_json *document;
+    struct origins origins; /* empty, unless they are known */
     bool is_known;
     bool asked; /* the source file was read in vain */
 } running;
@@ -28,49 +27,49 @@ static struct {
     char *file, *adapter;
 } said;
 
-static void forget(struct known *k)
+static void forget(struct origins *origins)
 {
-    json_decref(k->document);
-    origins_deinit(&k->origins);
-    k->document = NULL;
-    origins_init(&k->origins);
+    origins_deinit(origins);
+    origins_init(origins);
 }
 
-static void keep(struct known *k, const struct origins *origins)
+void config_origins_keep(const json_t *document, const struct origins *origins)
 {
+    forget(&newest.origins);
+    kept_json_clear(&newest.document);
+    if (origins->count == 0) /* as of JSON: as good as not known */
+        return;
+    if (kept_json_set(&newest.document, document) != OK)
+        return; /* such a document is refused */
     for (size_t i = 0; i < origins->count; i++) {
         const struct origin *o = &origins->items[i];
-        origins_add(&k->origins, o->path, o->name, o->file, o->line);
+        origins_add(&newest.origins, o->path, o->name, o->file, o->line);
     }
-    origins_sort(&k->origins);
+    origins_sort(&newest.origins);
 }
 
-void config_origins_keep(json_t *document, const struct origins *origins)
+/* What was just adapted is told from what runs only as long as it does not run. */
+static bool take_newest(void)
 {
-    forget(&newest);
-    newest.document = json_incref(document);
-    keep(&newest, origins);
+    if (!kept_json_same(&newest.document, running.document))
+        return false;
+    origins_deinit(&running.origins);
+    running.origins = newest.origins;
+    running.is_known = true;
+    origins_init(&newest.origins);
+    kept_json_clear(&newest.document);
+    return true;
 }
 
-static bool is_newest(const json_t *document)
+void config_origins_run(const struct kept_json *document)
 {
-    return newest.document != NULL && json_equal(newest.document, document);
-}
-
-static void take_newest(void)
-{
-    running.is_known = is_newest(running.known.document);
-    if (running.is_known)
-        keep(&running.known, &newest.origins);
-}
-
-void config_origins_run(json_t *document)
-{
-    json_incref(document); /* it may be the same one */
-    forget(&running.known);
-    running.known.document = document;
+    bool as_before = running.document != NULL && kept_json_same(running.document, document);
+    running.document = document;
     running.asked = false;
-    take_newest();
+    if (take_newest() || as_before)
+        return;
+    forget(&running.origins);
+    running.is_known = false;
 }
 
 void config_origins_source(struct slice file, struct slice adapter)
@@ -93,16 +92,21 @@ static void adapt_source(void)
     config_unload(&c);
 }
 
-const struct origins *config_origins_of(const json_t *document, bool adapt_again)
+const struct origins *config_origins_of(const struct kept_json *document)
 {
-    if (document != running.known.document)
-        return is_newest(document) ? &newest.origins : NULL;
-    if (!running.is_known && adapt_again && !running.asked) {
+    if (kept_json_same(&newest.document, document))
+        return &newest.origins;
+    return running.is_known && kept_json_same(running.document, document) ? &running.origins : NULL;
+}
+
+const struct origins *config_origins_running(void)
+{
+    if (!running.is_known && !running.asked && running.document != NULL) {
         running.asked = true;
         adapt_source();
-        take_newest();
+        (void)take_newest();
     }
-    return running.is_known ? &running.known.origins : NULL;
+    return running.is_known ? &running.origins : NULL;
 }
 
 json_t *config_origins_json(const struct origins *origins)

@@ -6,18 +6,21 @@
  */
 #pragma once
 
-#include <jansson.h>
-
+#include "config/kept_json.h"
 #include "config/origin.h"
 
 /* Copies; what was kept before goes. */
-void config_origins_keep(json_t *document, const struct origins *);
+void config_origins_keep(const json_t *document, const struct origins *);
 
-/* From now on this document runs: what is known of it stays, whatever is adapted meanwhile. */
-void config_origins_run(json_t *document);
+/* From now on this document runs: what is known of it stays, whatever is adapted meanwhile. The text
+ * is borrowed until the next one runs. */
+void config_origins_run(const struct kept_json *document);
 
-/* NULL: not known. Valid until the next keep or run. `adapt_again`: the source file may be read. */
-const struct origins *config_origins_of(const json_t *document, bool adapt_again);
+/* NULL: not known. Valid until the next call of another function here. */
+const struct origins *config_origins_of(const struct kept_json *document);
+
+/* Of the document that runs, for which the source file may be read; likewise. */
+const struct origins *config_origins_running(void);
 
 /* The file and the adapter that the document now running is said to come from; "" for none. */
 void config_origins_source(struct slice file, struct slice adapter);

@@ -56,11 +56,12 @@ static struct {
     struct generation *generation; /* the newest */
     struct h1_worker admin_worker;
     struct timer stop_timer, delay_timer, grace_timer, watch_timer;
-    json_t *watched; /* what --watch has seen last */
+    struct kept_json watched; /* what --watch has seen last */
     bool watch_failed;
     bool stopping, applying, drained, https_stopped, services_stopped, checks_stopped;
     bool reload_asked, stop_asked; /* orders that came while a configuration is applied */
-    struct task orders;
+    struct task orders, give_back;
+    bool gives_back; /* soon */
     int status;
     uint64_t reloads, failed_reloads;
     _Atomic int64_t loaded_wall_ns; /* of the last configuration that was taken over */
@@ -138,9 +139,9 @@ static void hold_newest(struct generation *g)
 /* The firewall is the keeper's; what shall hold, and that nothing shall any more, is told to it. */
 static void keep_ports(const struct generation *g)
 {
-    bool before = control.generation != NULL && ports_enforced(control.generation->plain);
-    if (before || ports_enforced(g->plain))
-        ports_ask_keeper(g->plain);
+    bool before = control.generation != NULL && control.generation->ports.nftables;
+    if (before || g->ports.nftables)
+        ports_ask_keeper(kept_json_text(&g->document));
 }
 
 static enum err apply(json_t *document, char *error, size_t cap)
@@ -176,18 +177,33 @@ static enum err apply(json_t *document, char *error, size_t cap)
     crew_adopt(g, opening.per_worker, opening.count);
     listening_keep(&opening);
     keep_ports(g);
+    config_origins_run(&g->document);
     hold_newest(g);
-    config_origins_run(document);
     tell_running(g);
     admin_site_commit(g, admin);
     return OK;
+}
+
+static void on_give_back(struct task *t)
+{
+    (void)t;
+    control.gives_back = false;
+    mem_give_back();
+}
+
+/* Behind the callback in hand, which frees its trees. */
+static void give_back_soon(void)
+{
+    if (!control.gives_back)
+        loop_defer(control.loop, &control.give_back);
+    control.gives_back = true;
 }
 
 /* Behind the word to the keeper: it shall not wait for the disk. */
 static void save(void)
 {
     if (control.generation->persist)
-        autosave(control.generation->document);
+        autosave(kept_json_text(&control.generation->document));
 }
 
 static enum err apply_counted(json_t *document, char *error, size_t cap)
@@ -203,7 +219,7 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
         keeper_link_tell(KEEPER_READY, 0, e == OK ? "" : error);
     if (!first && e == OK)
         save();
-    mem_give_back(); /* what adapting took */
+    give_back_soon(); /* what adapting took, and the tree */
     if (control.reload_asked || control.stop_asked)
         loop_defer(control.loop, &control.orders);
     if (e == ERR_CANCELLED)
@@ -222,7 +238,7 @@ static enum err apply_counted(json_t *document, char *error, size_t cap)
 
 static enum err load(json_t *document, bool force, char *error, size_t cap)
 {
-    if (!force && json_equal(document, control.generation->document)) {
+    if (!force && kept_json_is(&control.generation->document, document)) {
         LOG(LOG_INFO, "", "config is unchanged");
         return OK;
     }
@@ -239,9 +255,12 @@ static enum err face_adapt(struct slice adapter, struct slice body, json_t **out
     return e;
 }
 
-static const json_t *face_document(void)
+static json_t *face_document(void)
 {
-    return control.generation->document;
+    const struct kept_json *document = &control.generation->document;
+    if (document->len >= KEPT_JSON_LARGE)
+        give_back_soon();
+    return kept_json_tree(document);
 }
 
 static void begin_stop(void);
@@ -311,21 +330,26 @@ static enum err put_metrics(struct buffer *b, struct exchange *x)
     return process_metrics_put(b);
 }
 
+static struct ports_document judged_by(void)
+{
+    return (struct ports_document){&control.generation->document, control.reloads};
+}
+
 static enum err face_await_ports(struct arena *arena, struct slice *json, char *error, size_t cap)
 {
-    return await_ports_json(control.generation->document, arena, json, error, cap);
+    return await_ports_json(judged_by(), arena, json, error, cap);
 }
 
 /* Only who has the app pays for it. */
 static bool tells_ports(void)
 {
-    return json_object_get(json_object_get(control.generation->document, "apps"), "ports") != NULL;
+    return control.generation->has_ports;
 }
 
 static void face_await_metrics(void)
 {
     if (tells_ports())
-        (void)!await_ports_metrics(control.generation->document);
+        (void)!await_ports_metrics(judged_by());
 }
 
 static void face_source(struct slice file, struct slice adapter)
@@ -336,7 +360,7 @@ static void face_source(struct slice file, struct slice adapter)
 
 static json_t *face_origins(void)
 {
-    return config_origins_json(config_origins_of(control.generation->document, true));
+    return config_origins_json(config_origins_running());
 }
 
 static const struct admin_face face = {load, face_adapt, face_document, face_stop,
@@ -448,10 +472,9 @@ static void watch_file(void)
     char error[2048];
     json_t *document = NULL;
     enum err e = control.start->watch(&document, error, sizeof error);
-    if (e == OK && !json_equal(document, control.watched)) {
+    if (e == OK && !kept_json_is(&control.watched, document)) {
         LOG(LOG_INFO, "watcher", "config file changed; reloading");
-        json_decref(control.watched);
-        control.watched = json_incref(document);
+        (void)!kept_json_set(&control.watched, document); /* too deep: refused below */
         e = load(document, false, error, sizeof error);
         control.watch_failed = false;
     }
@@ -572,6 +595,7 @@ static enum err prepare(char *error, size_t cap)
     TRY(loop_create(LOOP_EPOLL, &control.loop));
     timer_init(&control.stop_timer, on_stop_timer);
     control.orders.run = on_orders;
+    control.give_back.run = on_give_back;
     timer_init(&control.delay_timer, on_delay_end);
     timer_init(&control.grace_timer, on_grace_end);
     timer_init(&control.watch_timer, on_watch);
@@ -595,7 +619,7 @@ static void tear_down(void)
     timer_stop(&control.grace_timer);
     timer_stop(&control.stop_timer);
     timer_stop(&control.watch_timer);
-    json_decref(control.watched);
+    kept_json_clear(&control.watched);
     crew_end();
     services_deinit();
     ports_server_deinit();
@@ -615,7 +639,8 @@ int control_run(const struct control_start *start)
     char error[2048] = "";
     control.start = start;
     config_source_set(start->file, start->adapter);
-    control.watched = json_incref(start->document);
+    if (start->watch != NULL)
+        (void)!kept_json_set(&control.watched, start->document);
     enum err e = prepare(error, sizeof error);
     if (e == OK)
         e = apply_counted(start->document, error, sizeof error);

@@ -13,6 +13,7 @@
 #include "app/modules.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/jsonx.h"
 #include "http/events.h"
 #include "http/http_metrics.h"
 #include "net/address.h"
@@ -185,8 +186,8 @@ static enum err read_services(struct generation *g, const json_t *app)
 {
     struct provision *p = &g->provision;
     p->services = app;
-    return services_read(app, config_origins_of(g->document, false), &g->arena, &g->services,
-                         &g->services_count, p->error, sizeof p->error);
+    return services_read(app, g->origins, &g->arena, &g->services, &g->services_count, p->error,
+                         sizeof p->error);
 }
 
 /* What only this server knows. */
@@ -205,10 +206,10 @@ static enum err read_portico(struct generation *g, const json_t *portico)
 static enum err read_declared(struct generation *g, const json_t *app)
 {
     struct provision *p = &g->provision;
-    const struct origins *o = config_origins_of(g->document, false);
-    TRY(ports_policy_read(app, o, &g->arena, &g->ports, p->error, sizeof p->error));
-    return ports_declared(g->plain, o, &g->arena, &g->declared, &g->declared_count, p->error,
-                          sizeof p->error);
+    g->has_ports = app != NULL;
+    TRY(ports_policy_read(app, g->origins, &g->arena, &g->ports, p->error, sizeof p->error));
+    return ports_declared(g->plain, g->origins, &g->arena, &g->declared, &g->declared_count,
+                          p->error, sizeof p->error);
 }
 
 static enum err read_document(struct generation *g)
@@ -237,13 +238,34 @@ static enum err read_document(struct generation *g)
     return https_want_names(g);
 }
 
+static enum err keep_document(struct generation *g, json_t *document)
+{
+    struct provision *p = &g->provision;
+    p->path = SLICE("config");
+    if (kept_json_set(&g->document, document) != OK)
+        return provision_fail(p, "nested deeper than %d levels", JSONX_MAX_DEPTH);
+    g->origins = config_origins_of(&g->document);
+    bool ids = slice_find_slice(kept_json_text(&g->document), SLICE("\"@id\":")) != SIZE_MAX;
+    g->plain = ids ? document_without_ids(document) : json_incref(document);
+    return ids ? document_check_ids(document, p->error, sizeof p->error) : OK;
+}
+
+/* What was made of the tree has no pointer into it. */
+static void drop_tree(struct generation *g)
+{
+    struct provision *p = &g->provision;
+    p->server = p->services = p->tls = NULL;
+    auto_https_drop_apps(&g->https);
+    json_decref(g->plain);
+    g->plain = NULL;
+    g->origins = NULL;
+}
+
 enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,
                            size_t cap)
 {
     struct generation *g = NEW(struct generation);
     arena_init(&g->arena, ARENA_CHUNK);
-    g->document = json_incref(document);
-    g->plain = document_without_ids(document);
     g->persist = !json_is_null(document);
     g->provision = (struct provision){.arena = &g->arena, .modules = all_modules};
     size_t slots = (size_t)workers * sizeof(struct generation_slot);
@@ -252,7 +274,7 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
     atomic_init(&g->holders, workers);
     g->workers = workers > 0 ? workers : 1;
     *out = NULL;
-    enum err e = document_check_ids(document, g->provision.error, sizeof g->provision.error);
+    enum err e = keep_document(g, document);
     if (e == OK)
         e = read_document(g);
     if (e != OK) {
@@ -260,6 +282,7 @@ enum err generation_create(json_t *document, unsigned workers, struct generation
         generation_free(g);
         return e;
     }
+    drop_tree(g);
     *out = g;
     return OK;
 }
@@ -270,7 +293,7 @@ void generation_free(struct generation *g)
     for (struct provision_release *r = g->provision.releases; r != NULL; r = r->next)
         r->release(r->cfg);
     auto_https_free(&g->https);
-    json_decref(g->document);
+    kept_json_clear(&g->document);
     json_decref(g->plain);
     arena_deinit(&g->arena);
     mem_free(g);

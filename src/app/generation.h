@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 
 #include "certs/shared_tickets.h"
+#include "config/kept_json.h"
+#include "config/origin.h"
 #include "http/auto_https.h"
 #include "http/server.h"
 #include "logs/logging.h"
@@ -47,8 +49,9 @@ struct generation {
     size_t bounds_count;
     struct logging logging;
     struct http_metrics *metrics; /* NULL: not wanted */
-    json_t *document; /* as it came; json_null for none */
-    json_t *plain;    /* the same without "@id" members */
+    struct kept_json document; /* as it came; "null" for none */
+    json_t *plain; /* the same without "@id" members; NULL once it is provisioned, like the next one */
+    const struct origins *origins; /* where its values came from; NULL: not known */
     struct auto_https https; /* what is provisioned in its place */
     struct service *services; /* services/service.h */
     size_t services_count;
@@ -61,6 +64,7 @@ struct generation {
     struct slice user;         /* whose the server process shall be; empty: as it was started */
     struct slice admin_listen; /* empty: the default */
     struct ports_policy ports; /* the app of that name */
+    bool has_ports;            /* it is there */
     const struct port_declaration *declared; /* all ports that the document names */
     size_t declared_count;
     bool admin_disabled, admin_enforce_origin;
@@ -75,7 +79,7 @@ struct generation {
     struct generation_slot *slots; /* one per worker */
 };
 
-/* Provisions a whole document (a reference is kept). On failure *out is NULL and `error` holds the
+/* Provisions a whole document, of which only the text is kept. On failure *out is NULL and `error` holds the
  * sentence. */
 enum err generation_create(json_t *document, unsigned workers, struct generation **out, char *error,
                            size_t cap);

@@ -223,6 +223,7 @@ static void tell_managed(const struct generation *g)
 void https_commit(struct generation *g)
 {
     tell_managed(g);
+    auto_https_free(&g->https);
     pki_start(g->provision.pki);
     if (g->automation != NULL)
         generation_keep(g);

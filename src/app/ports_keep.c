@@ -25,17 +25,21 @@
 
 enum { SCRIPT_MAX = 256 << 20 };
 
-bool ports_enforced(const json_t *document)
+static bool write_all(int fd, struct slice text)
 {
-    const json_t *app = json_object_get(json_object_get(document, "apps"), "ports");
-    const json_t *enforce = json_object_get(app, "enforce");
-    return slice_is(slice_of(json_string_value(enforce), json_string_length(enforce)), "nftables");
+    while (text.len > 0) {
+        ssize_t n = write(fd, text.ptr, text.len);
+        if (n < 0 && errno != EINTR)
+            return false;
+        text = slice_skip(text, n > 0 ? (size_t)n : 0);
+    }
+    return true;
 }
 
-void ports_ask_keeper(const json_t *document)
+void ports_ask_keeper(struct slice document)
 {
     int fd = memfd_create("portico-ports", MFD_CLOEXEC);
-    bool sent = fd >= 0 && json_dumpfd(document, fd, JSON_COMPACT) == 0 &&
+    bool sent = fd >= 0 && write_all(fd, document) &&
                 keeper_link_pass(KEEPER_ENFORCE, fd) == OK;
     if (!sent)
         LOG(LOG_ERROR, "ports", "the keeper could not be told which ports to keep shut");

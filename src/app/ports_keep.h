@@ -5,15 +5,10 @@
  */
 #pragma once
 
-#include <jansson.h>
-
 #include "base/slice.h"
 
-/* "ports": {"enforce": "nftables"} */
-bool ports_enforced(const json_t *document);
-
 /* In the server: the keeper shall make it so. Without "enforce": shall take the table away. */
-void ports_ask_keeper(const json_t *document);
+void ports_ask_keeper(struct slice document);
 
 /* The helper process; returns its exit status. */
 int ports_keep(void);

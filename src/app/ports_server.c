@@ -2,7 +2,7 @@
 /*
  * Asking the keeper is quick and is done on the control thread; waiting for the reader and judging
  * what it saw is a job of the pool. Only one look is under way at a time: who asks meanwhile waits for
- * that one. The document is held by a reference until the job is done, since it may be replaced.
+ * that one. The document is copied for the job, since it may be replaced, and read there.
  */
 #include "app/ports_server.h"
 
@@ -27,7 +27,9 @@ enum { WHOLE_MAX = 128 << 20, READER_MS = 20000 };
 
 struct look {
     int fd; /* of the reader's pipe; -1: this process looks itself */
-    json_t *document, *origins, *services;
+    struct kept_json document; /* while it is judged by */
+    uint64_t number;           /* of that document */
+    json_t *origins, *services;
     struct buffer json;
     char error[512];
     enum err result;
@@ -129,7 +131,8 @@ static void work(void *arg)
     l->error[0] = '\0';
     arena_init(&arena, 1 << 20);
     read_origins(l->origins, &origins);
-    struct ledger_request r = {.document = l->document, .origins = &origins,
+    json_t *document = kept_json_tree(&l->document);
+    struct ledger_request r = {.document = document, .origins = &origins,
                                .services = l->services};
     l->result = look_at(l, &arena, &table);
     if (l->result == OK)
@@ -141,6 +144,7 @@ static void work(void *arg)
         (void)BUFFER_PUT(&l->json, "\n");
         json_decref(json);
     }
+    json_decref(document);
     origins_deinit(&origins);
     arena_deinit(&arena);
     l->seconds = (double)(clock_mono_ns() - begun) / 1e9;
@@ -163,7 +167,7 @@ static void free_look(struct look *l)
     if (l == NULL)
         return;
     buffer_deinit(&l->json);
-    json_decref(l->document);
+    kept_json_clear(&l->document);
     json_decref(l->origins);
     json_decref(l->services);
     mem_free(l);
@@ -172,7 +176,7 @@ static void free_look(struct look *l)
 static void begin(void *arg)
 {
     struct look *l = arg;
-    l->origins = config_origins_json(config_origins_of(l->document, true));
+    l->origins = config_origins_json(config_origins_running());
     l->services = services_list();
     l->fd = ask_keeper();
 }
@@ -185,11 +189,21 @@ static void wake_others(void)
         waiter_wake(ports.waiting[i], OK);
 }
 
-static void look_now(const json_t *document)
+/* What a large document took while it was read. */
+static void forget_document(struct look *l)
+{
+    bool large = l->document.len >= KEPT_JSON_LARGE;
+    kept_json_clear(&l->document);
+    if (large)
+        mem_give_back();
+}
+
+static void look_now(struct ports_document document)
 {
     struct look *l = NEW(struct look);
     ports.looking = true;
-    l->document = json_incref((json_t *)document);
+    kept_json_copy(&l->document, document.text);
+    l->number = document.number;
     buffer_init(&l->json, WHOLE_MAX);
     await_on_loop(begin, l);
     l->result = ERR_LIMIT; /* until the work has begun; a look whose asker has gone meanwhile is one */
@@ -197,6 +211,7 @@ static void look_now(const json_t *document)
     (void)await_offload(work, l);
     if (l->fd >= 0)
         close(l->fd);
+    forget_document(l);
     free_look(ports.newest);
     ports.newest = l;
     ports.at_ns = clock_mono_ns();
@@ -221,9 +236,9 @@ static enum err await_others_look(void)
 }
 
 /* Sees to it that there is a look which is not older. */
-static enum err await_look(const json_t *document, uint64_t fresh_ns)
+static enum err await_look(struct ports_document document, uint64_t fresh_ns)
 {
-    bool same = ports.newest != NULL && ports.newest->document == document;
+    bool same = ports.newest != NULL && ports.newest->number == document.number;
     if (same && clock_mono_ns() - ports.at_ns < fresh_ns)
         return OK;
     if (!ports.looking) {
@@ -233,8 +248,8 @@ static enum err await_look(const json_t *document, uint64_t fresh_ns)
     return await_others_look();
 }
 
-enum err await_ports_json(const json_t *document, struct arena *arena, struct slice *out, char *error,
-                          size_t cap)
+enum err await_ports_json(struct ports_document document, struct arena *arena, struct slice *out,
+                          char *error, size_t cap)
 {
     enum err e = await_look(document, FRESH_NS);
     if (e == OK)
@@ -248,7 +263,7 @@ enum err await_ports_json(const json_t *document, struct arena *arena, struct sl
     return e;
 }
 
-enum err await_ports_metrics(const json_t *document)
+enum err await_ports_metrics(struct ports_document document)
 {
     return await_look(document, FRESH_METRICS_NS);
 }

@@ -6,17 +6,22 @@
  */
 #pragma once
 
-#include <jansson.h>
-
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "config/kept_json.h"
+
+/* What is judged by. */
+struct ports_document {
+    const struct kept_json *text; /* the running one */
+    uint64_t number;              /* another one whenever it is replaced */
+};
 
 /* The ledger's JSON as it is answered; on a fiber of the control thread. */
-enum err await_ports_json(const json_t *document, struct arena *, struct slice *out, char *error,
+enum err await_ports_json(struct ports_document, struct arena *, struct slice *out, char *error,
                           size_t cap);
 
 /* For who scrapes: Prometheus text of a look that is not older than some seconds. */
-enum err await_ports_metrics(const json_t *document);
+enum err await_ports_metrics(struct ports_document);
 enum err ports_metrics_put(struct buffer *);
 
 void ports_server_deinit(void);

@@ -377,7 +377,6 @@ static enum err read_app(struct provision *p, struct automation *a, const json_t
     TRY(provision_bool(p, tls, "disable_ocsp_stapling", false, &a->manual_no_stapling));
     TRY(provision_bool(p, tls, "disable_storage_check", false, &a->no_storage_check));
     TRY(provision_bool(p, tls, "disable_storage_clean", false, &a->no_storage_clean));
-    a->session_tickets = member(tls, "session_tickets");
     TRY(read_cache(p, a, member(tls, "cache")));
     const json_t *certificates = member(tls, "certificates");
     TRY(read_loaders(p, a, certificates));

@@ -40,7 +40,6 @@ struct ocsp_override {
 };
 
 struct automation_policy {
-    const json_t *json;     /* as it was given; NULL: a default one */
     struct slice *subjects; /* ASCII forms; none: every name */
     size_t subjects_count;
     struct issuer *issuers; /* tried in turn */
@@ -78,7 +77,6 @@ struct automation {
     uint64_t ocsp_interval_ns, renew_interval_ns, clean_interval_ns;
     size_t capacity;                     /* of certificates on demand that stay in memory */
     bool manual_no_stapling, no_storage_check, no_storage_clean;
-    const json_t *session_tickets;       /* for tls/; NULL: nothing said */
 };
 
 struct automation_origin {

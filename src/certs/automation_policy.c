@@ -187,7 +187,8 @@ static enum err read_overrides(struct provision *p, const json_t *json, struct a
         if (!json_is_string(v))
             return provision_fail(p, "\"ocsp_overrides\" must be an object of strings");
         policy->overrides[policy->overrides_count++] =
-            (struct ocsp_override){slice_from(key), text_of(v)};
+            (struct ocsp_override){arena_copy(p->arena, slice_from(key)),
+                                   arena_copy(p->arena, text_of(v))};
     }
     return OK;
 }
@@ -220,9 +221,10 @@ static enum err check_demand(struct provision *p, const struct automation *a,
 }
 
 /* What it says, where it is kept and on which ports challenges are answered. */
-static uint64_t print_of(const struct provision *p, const struct automation_policy *policy)
+static uint64_t print_of(const struct provision *p, const struct automation_policy *policy,
+                         const json_t *json)
 {
-    char *dump = json_dumps(policy->json, JSON_COMPACT | JSON_SORT_KEYS);
+    char *dump = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     const uint64_t key[2] = {p->http_port, p->https_port};
     uint64_t print = hash_keyed(slice_from(dump), key) ^ hash_keyed(policy->storage->root, key);
     for (size_t i = 0; i < policy->issuers_count; i++)
@@ -236,7 +238,6 @@ enum err policy_provision(struct provision *p, struct automation *a, const json_
 {
     struct slice path = p->path;
     struct automation_policy *policy = ARENA_NEW(p->arena, struct automation_policy);
-    policy->json = json;
     policy->storage = a->storage;
     if (json != NULL)
         TRY(provision_members(p, json, policy_members));
@@ -258,7 +259,7 @@ enum err policy_provision(struct provision *p, struct automation *a, const json_
     TRY(read_key_type(p, json, &policy->key_type));
     TRY(read_overrides(p, json, policy));
     TRY(check_demand(p, a, policy));
-    policy->print = print_of(p, policy);
+    policy->print = print_of(p, policy, json);
     *out = policy;
     return OK;
 }

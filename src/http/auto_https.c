@@ -543,10 +543,17 @@ void auto_https_begin(struct auto_https *a, const json_t *http, const json_t *tl
     a->policies = json_array();
 }
 
-void auto_https_free(struct auto_https *a)
+void auto_https_drop_apps(struct auto_https *a)
 {
     json_decref(a->http);
     json_decref(a->tls);
-    json_decref(a->names);
     json_decref(a->policies);
+    a->http = a->tls = a->policies = NULL;
+}
+
+void auto_https_free(struct auto_https *a)
+{
+    auto_https_drop_apps(a);
+    json_decref(a->names);
+    a->names = NULL;
 }

@@ -26,4 +26,7 @@ void auto_https_begin(struct auto_https *, const json_t *http, const json_t *tls
  * ERR_INVALID with provision's sentence. */
 enum err auto_https_apply(struct auto_https *, struct provision *);
 
+/* When all is provisioned: of the four only the names stay. */
+void auto_https_drop_apps(struct auto_https *);
+
 void auto_https_free(struct auto_https *);

@@ -47,7 +47,7 @@ static enum err check_members(struct reader *r, const json_t *o, const char *con
         size_t i = 0;
         while (known[i] != NULL && strcmp(key, known[i]) != 0)
             i++;
-        if (known[i] == NULL)
+        if (known[i] == NULL && strcmp(key, "@id") != 0) /* by which the admin API finds it */
             return refuse(r, "unknown member \"%.100s\"", key);
     }
     return OK;
