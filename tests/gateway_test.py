@@ -852,6 +852,11 @@ def policies(s):
     assert len(set(chosen(30, {"policy": "header", "field": "X-Id"}))) > 1
     same(set(chosen(5, {"policy": "header", "field": "X-Id", "fallback": {"policy": "first"}})), {names[0]})
     same(len(set(chosen(5, {"policy": "query", "key": "q"}, "/?q=1"))), 1)
+    rewritten = {"handler": "headers", "request": {"set": {"Host": ["{http.request.header.X-To}"]}}}
+    s.use(*ups, before=[seen, rewritten], load_balancing={"selection_policy": {"policy": "header", "field": "Host"}})
+    hosts = [{s.get("/", X_To=f"{n}.example")[1]["x-up"] for _ in range(3)} for n in range(12)]
+    same({len(h) for h in hosts}, {1})
+    assert len(set().union(*hosts)) > 1, hosts
     s.use(*ups, before=[seen], load_balancing={"selection_policy": {
         "policy": "cookie", "name": "lb", "secret": "s", "max_age": "1h"}})
     status, fields, _ = s.get()
@@ -1554,6 +1559,8 @@ def addresses(s):
     s.use("127.0.0.1:{http.request.header.X-Port}")
     same(s.get("/p", X_Port=str(up.port))[2], b"/p ")
     same(s.get("/p", X_Port="nonsense")[0], 502)
+    s.use(up, transport={"protocol": "http", "local_address": "localhost"})
+    same(s.get("/x")[2], b"/x ")
     s.use(up, transport={"protocol": "http", "local_address": "127.0.0.77"})
     same(s.get("/a")[2], b"/a ")
     same(up.peers[-1].sock.getpeername()[0], "127.0.0.77")

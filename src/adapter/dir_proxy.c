@@ -172,6 +172,18 @@ static enum err read_transport(struct proxy *p)
     return transport_read(p->h->a, d, &p->protocol, &p->transport);
 }
 
+static void warn_needless_host(const struct proxy *p)
+{
+    const json_t *set = json_object_get(json_object_get(json_object_get(p->o, "headers"), "request"),
+                                        "set");
+    const char *host = json_string_value(json_array_get(json_object_get(set, "Host"), 0));
+    if (host != NULL && (strcmp(host, "{http.reverse_proxy.upstream.hostport}") == 0 ||
+                         strcmp(host, "{upstream_hostport}") == 0))
+        LOG(LOG_WARN, "caddyfile",
+            "Unnecessary header_up Host: the reverse proxy's default behavior is to pass the "
+            "configured upstream address to the upstream when proxying to HTTPS");
+}
+
 /* What the scheme of the upstreams says about the transport. */
 static enum err finish_transport(struct proxy *p)
 {
@@ -191,6 +203,8 @@ static enum err finish_transport(struct proxy *p)
     }
     if (slice_is(p->scheme, "https"))
         j_at(a, p->transport, "tls");
+    if (json_object_get(p->transport, "tls") != NULL)
+        warn_needless_host(p);
     if (slice_is(p->scheme, "http") && json_object_get(p->transport, "tls") != NULL)
         return dispenser_err_f(&p->h->d, "upstream address scheme is HTTP but transport is "
                                          "configured for HTTP+TLS (HTTPS)");

@@ -5,6 +5,13 @@
 #include "adapter/proxy_parts.h"
 #include "adapter/service_option.h"
 
+/* Of other options the last one counts. */
+static bool is_once(struct slice option)
+{
+    return slice_is(option, "name") || slice_is(option, "port") || slice_is(option, "service") ||
+           slice_is(option, "proto");
+}
+
 static enum err dynamic_options(struct adapt *a, struct dispenser *d, struct slice name, json_t *o)
 {
     static const struct option srv[] = {
@@ -24,8 +31,9 @@ static enum err dynamic_options(struct adapt *a, struct dispenser *d, struct sli
     bool is_a = slice_is(name, "a"), known;
     while (dispenser_next_block(d, 0)) {
         struct slice option = dispenser_val(d);
-        if (j_get(o, option) != NULL && !slice_is(option, "refresh"))
-            return dispenser_err_f(d, SLICE_FMT " has already been specified", SLICE_ARG(option));
+        if (j_get(o, option) != NULL && is_once(option))
+            return dispenser_err_f(d, SLICE_FMT " " SLICE_FMT " has already been specified",
+                                   SLICE_ARG(name), SLICE_ARG(option));
         TRY(option_read(a, d, both, o, &known));
         if (!known && !is_a)
             TRY(option_read(a, d, srv, o, &known));

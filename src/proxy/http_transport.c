@@ -6,6 +6,7 @@
  *     {"protocol": "http", "dial_timeout": "3s", "keep_alive": {"max_idle_conns_per_host": 32}, …}
  */
 #include <errno.h>
+#include <netdb.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -102,6 +103,28 @@ static enum err read_versions(const json_t *json, struct provision *p)
     return OK;
 }
 
+/* A name is looked up once, at load: IPv4 first, as in Go. */
+static bool look_up(const char *host, struct ip_address *ip)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *list = NULL, *best = NULL;
+    if (getaddrinfo(host, NULL, &hints, &list) != 0)
+        return false;
+    for (struct addrinfo *i = list; i != NULL; i = i->ai_next)
+        if ((i->ai_family == AF_INET || i->ai_family == AF_INET6) &&
+            (best == NULL || (best->ai_family == AF_INET6 && i->ai_family == AF_INET)))
+            best = i;
+    if (best != NULL) {
+        *ip = (struct ip_address){.is_six = best->ai_family == AF_INET6};
+        if (ip->is_six)
+            memcpy(ip->bytes, &((struct sockaddr_in6 *)best->ai_addr)->sin6_addr, 16);
+        else
+            memcpy(ip->bytes, &((struct sockaddr_in *)best->ai_addr)->sin_addr, 4);
+    }
+    freeaddrinfo(list);
+    return best != NULL;
+}
+
 static enum err read_local(struct http_transport *t, const json_t *json, struct provision *p)
 {
     struct network_address a;
@@ -116,9 +139,9 @@ static enum err read_local(struct http_transport *t, const json_t *json, struct 
     if (a.first_port != a.last_port)
         return provision_fail(p, "local_address must be a single address, not a port range");
     struct ip_address ip;
-    if (!ip_parse(a.host, &ip))
-        return provision_fail(p, "\"local_address\" must be an IP address, not '" SLICE_FMT "'",
-                              SLICE_ARG(a.host));
+    if (!ip_parse(a.host.len > 0 ? a.host : SLICE("0.0.0.0"), &ip) &&
+        !look_up(arena_str(p->arena, a.host), &ip))
+        return provision_fail(p, "lookup " SLICE_FMT ": no such host", SLICE_ARG(a.host));
     struct sockaddr_in *four = (struct sockaddr_in *)&t->local;
     struct sockaddr_in6 *six = (struct sockaddr_in6 *)&t->local;
     if (ip.is_six) {

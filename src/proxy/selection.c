@@ -293,6 +293,8 @@ static const struct upstream *select_by_header(const void *cfg, struct exchange 
     const struct by_name *b = cfg;
     struct slice value;
     fields_get(&x->req.fields, b->name, &value);
+    if (slice_eq_nocase(b->name, SLICE("Host")) && x->req.host.len > 0)
+        value = x->req.host; /* which may stand elsewhere, or have been rewritten */
     return value.len > 0 ? by_hash(&b->hashing, set, value, now_ns) : select_fallback(b, x, set, now_ns);
 }
 
