@@ -55,7 +55,7 @@ class Request:
     """One connection to the server that is played."""
 
     def __init__(self, sock):
-        self.sock, self.env, self.body = sock, {}, b""
+        self.sock, self.env, self.body, self.keep = sock, {}, b"", False
         sock.settimeout(10)
 
     def take(self, n):
@@ -75,7 +75,7 @@ class Request:
         return kind, content
 
     def read_head(self):
-        same(self.record(), (BEGIN, b"\0\1\0\0\0\0\0\0"))
+        same(self.record(), (BEGIN, b"\0\1" + bytes([self.keep]) + b"\0\0\0\0\0"))
         while True:
             kind, content = self.record()
             same(kind, PARAMS)
@@ -483,6 +483,58 @@ def checked(io):
         has(s.text(), '"HTTP request failed"')
 
 
+def kept(io):
+    """keepalive: a connection serves one request after another, where nothing is amiss with it."""
+    mode, alive = {}, []
+
+    def play(request):
+        request.keep = True
+        alive.append(request)
+        for n in range(1, 1000):
+            request.env, request.body = {}, b""
+            request.read()
+            name = request.env["SCRIPT_NAME"]
+            body = b"%d %s" % (n, request.body[:4])
+            if name == "/close.php" or (mode.get("stale") and n > 1):
+                if name == "/close.php":
+                    request.sock.sendall(answer(b"\r\n" + body))
+                return
+            if name == "/more.php":
+                request.sock.sendall(answer(b"\r\n" + body) + record(STDOUT, b"surplus"))
+            elif name == "/padded.php":
+                request.sock.sendall(record(STDOUT, b"\r\n" + body) + record(END, END_BODY, padding=5))
+            elif name == "/long.php":
+                request.sock.sendall(answer(b"Content-Length: %d\r\n\r\n" % len(body) + body + b"ignored"))
+            elif name == "/busy.php":
+                request.sock.sendall(answer(b"\r\n" + body, b"\0\0\0\0\2\0\0\0"))
+            else:
+                request.sock.sendall(answer(b"\r\n" + body))
+
+    with served(io, play, {"keepalive": 3}) as (s, up):
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)  # one worker, so one set of connections
+
+        def get(path="/index.php", method="GET", body=None):
+            c.request(method, path, body)
+            return c.getresponse().read()
+
+        first = [get(), get(method="POST", body=b"some"), get(method="POST", body=b"x" * 100000), get(method="HEAD"),
+                 get("/long.php"), get("/padded.php")]
+        same(first, [b"1 ", b"2 some", b"3 xxxx", b"", b"5 ", b"6 "])
+        for path in ("/more.php", "/busy.php", "/close.php"):
+            begun = len(alive)
+            assert get().endswith(b" ") and get(path).endswith(b" ")
+            same(get(), b"1 ")  # another connection
+            assert len(alive) > begun
+        mode["stale"] = True
+        same(get(), b"1 ")  # the kept one ends when it is used; what is safe goes out again
+        same(get(), b"1 ")
+        mode.clear()
+        c.close()
+    with served(io, hello) as (s, up):
+        ask(s), ask(s)
+        same(len(up.requests), 2 + 0)
+
+
 def check_of_a_silent_one(io):
     """A check ends by its timeout, and with its configuration."""
     def play(request):
@@ -511,6 +563,7 @@ CASES = [
     ("a client that leaves ends its request", leaving),
     ("an answer may come before the body was read", early_answer),
     ("a server that is not there is 502", refused),
+    ("with keepalive a connection serves many requests", kept),
     ("active health checks ask for the script", checked),
     ("a check of one that says nothing ends", check_of_a_silent_one),
 ]

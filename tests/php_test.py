@@ -70,6 +70,7 @@ for ($i = 0; $i < 3; $i++) { echo "part $i\\n"; flush(); usleep(300000); }
     "public/up/photo.php.jpg": "<?php echo 'it was', ' run';\n",
     "public/up/photo.PHP": "<?php echo 'it was', ' run';\n",
     "public/up/folder.php/photo.jpg": "<?php echo 'it was', ' run';\n",
+    "public/pid.php": "<?php echo getmypid();\n",
     "public/dies.php": "<?php echo 'half'; flush(); posix_kill(getmypid(), 9);\n",
 }
 
@@ -82,6 +83,7 @@ listen = {folder}/fpm.sock
 listen.mode = 0666
 pm = static
 pm.max_children = 3
+ping.path = /fpm-ping
 catch_workers_output = yes
 php_admin_value[upload_max_filesize] = 16M
 php_admin_value[post_max_size] = 17M
@@ -322,6 +324,37 @@ def resolved(io):
         s.end()
 
 
+def kept(io):
+    """keepalive: requests go over connections that are kept, one for each worker here, and each ties a
+    process to itself; what breaks one costs no other request."""
+    with site(io, options="keepalive 1") as s:
+        pids = {s.ask("/pid.php")[1] for _ in range(30)}
+        assert len(pids) <= 2, pids
+        data = os.urandom(300001)
+        for _ in range(5):
+            same(s.ask("/hello?name=x"), (200, "hello x"))
+            same(s.ask("/raw", "PUT", data), (200, hashlib.md5(data).hexdigest()))
+            same(s.ask("/hello", "HEAD"), (200, ""))
+            same(len(s.ask("/large.php")[1]), 64 << 16)
+            same(s.ask("/fails.php"), (500, "oops"))
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+            raise AssertionError(f"whole: {s.ask('/dies.php')}")
+        same({s.ask("/hello") for _ in range(10)}, {(200, "hello you")})
+
+
+def checked(io):
+    """Active health checks by php-fpm's own ping; they notice when it goes, and when it is back."""
+    options = "health_uri /fpm-ping\n\t\thealth_body pong\n\t\thealth_interval 50ms\n\t\thealth_timeout 20s"
+    with site(io, options=options) as s:
+        same(s.ask("/"), (200, "home"))
+        s.fpm.send_signal(signal.SIGTERM)
+        s.fpm.wait(20)
+        s.wait(lambda: s.ask("/")[0] == 503)
+        s.fpm = subprocess.Popen(s.fpm.args, stdout=subprocess.DEVNULL, stderr=s.log)
+        s.wait(lambda: s.ask("/") == (200, "home"))
+        assert "host is up" in s.text()
+
+
 CASES = [
     ("an application of several files, with its paths, redirects and missing pages", application),
     ("an uploaded file is no script, however it is asked for", uploads_stay_files),
@@ -331,6 +364,8 @@ CASES = [
     ("slow and dying scripts, and a server that is gone, are errors that a site can handle", failures),
     ("handle_response sends a file that a script names", handled),
     ("a root that is a link is resolved when that is wanted", resolved),
+    ("connections are kept when that is wanted", kept),
+    ("health checks ask php-fpm itself", checked),
 ]
 
 if __name__ == "__main__":

@@ -40,6 +40,18 @@ static enum err take_timeout(struct adapt *a, struct dispenser *d, json_t *o)
     return OK;
 }
 
+/* Ours: how many idle connections a worker keeps. */
+static enum err take_keepalive(struct adapt *a, struct dispenser *d, json_t *o)
+{
+    int64_t n;
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    TRY(read_int(d, dispenser_val(d), "bad number of connections", &n));
+    j_put_int(a, o, "keepalive", n);
+    dispenser_delete_n(d, 2);
+    return OK;
+}
+
 static enum err php_lists(struct adapt *a, struct dispenser *d, struct php *p)
 {
     struct slice name = dispenser_val(d), *args;
@@ -88,6 +100,10 @@ static enum err php_options(struct adapt *a, struct dispenser *d, struct php *p)
                     TRY(take_timeout(a, d, p->transport));
                     done = true;
                 }
+            if (!done && dispenser_val_is(d, "keepalive")) {
+                TRY(take_keepalive(a, d, p->transport));
+                done = true;
+            }
             if (done || !dispenser_val_is(d, "root"))
                 continue;
             if (!dispenser_next_arg(d))

@@ -173,6 +173,7 @@ static enum err fastcgi_option(struct adapt *a, struct dispenser *d, json_t *o)
         {"read_timeout", OPTION_DURATION, "read_timeout", "bad timeout value"},
         {"write_timeout", OPTION_DURATION, "write_timeout", "bad timeout value"},
         {"capture_stderr", OPTION_FLAG, "capture_stderr", NULL},
+        {"keepalive", OPTION_INT, "keepalive", "bad number of connections"}, /* ours */
         {0},
     };
     struct slice *args;

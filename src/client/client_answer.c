@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "client/fastcgi_answer.h"
 #include "upstream/iobuf.h"
 
 enum {
@@ -321,6 +322,8 @@ enum err client_read_body(struct client_answer *a, uint64_t deadline_ns, struct 
 
 bool client_answer_reusable(const struct client_answer *a)
 {
+    if (a->fastcgi != NULL)
+        return fastcgi_answer_reusable(a);
     return a->done && a->in.len == 0 && a->head.keep_alive && a->head.body != H1_BODY_CLOSE &&
            a->head.status >= 200 && !link_has_news(a->link);
 }

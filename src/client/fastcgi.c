@@ -15,7 +15,7 @@
 
 enum {
     VERSION = 1,
-    ROLE_RESPONDER = 1,
+    ROLE_RESPONDER = 1, KEEP_CONN = 1,
     FIRST_MANAGEMENT = 9, /* GET_VALUES and what follows it */
     PAIR_MORE = 8,        /* two lengths */
 };
@@ -32,9 +32,9 @@ char *fastcgi_record(char *at, enum fastcgi_type type, size_t len)
     return at + sizeof head;
 }
 
-char *fastcgi_begin(char *at)
+char *fastcgi_begin(char *at, bool keep)
 {
-    static const unsigned char body[8] = {0, ROLE_RESPONDER};
+    const unsigned char body[8] = {0, ROLE_RESPONDER, keep ? KEEP_CONN : 0};
     at = fastcgi_record(at, FASTCGI_BEGIN_REQUEST, sizeof body);
     memcpy(at, body, sizeof body);
     return at + sizeof body;

@@ -31,8 +31,9 @@ enum {
 /* A record's head; `len` (at most FASTCGI_CONTENT_MAX) bytes must follow, no padding. */
 char *fastcgi_record(char *at, enum fastcgi_type, size_t len);
 
-/* The record that begins a request to a responder, which closes the connection at its end. */
-char *fastcgi_begin(char *at);
+/* The record that begins a request to a responder, which closes the connection at its end unless that
+ * shall be kept. */
+char *fastcgi_begin(char *at, bool keep);
 
 /* The bytes that the pairs take at most, with their records; ERR_LIMIT: one is larger than a record,
  * and servers want each whole in one. */

@@ -28,6 +28,13 @@ struct client_answer *fastcgi_answer_begin(struct link *link, struct arena *aren
     return a;
 }
 
+bool fastcgi_answer_reusable(const struct client_answer *a)
+{
+    const struct fastcgi_answer *f = a->fastcgi;
+    return a->done && a->in.len == 0 && f->clean && f->records.protocol_status == 0 &&
+           !link_has_news(a->link);
+}
+
 void fastcgi_answer_end(struct client_answer *a)
 {
     buffer_deinit(&a->fastcgi->errors);
@@ -67,6 +74,7 @@ static enum err unwrap(struct client_answer *a, struct slice in, struct slice *o
             return refuse(a, ERR_INVALID, f->records.why);
         case FASTCGI_END:
             f->ended = true;
+            f->clean = in.len == 0 && f->records.left == 0 && f->records.padding == 0;
             /* fall through */
         case FASTCGI_MORE:
             *out = slice_of(a->piece, (size_t)(to - a->piece));

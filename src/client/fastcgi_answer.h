@@ -15,6 +15,7 @@ struct fastcgi_answer {
     struct fastcgi_reader records;
     bool capture;          /* keep what comes for the log, or else drop it */
     bool ended, chunks_done;
+    bool clean;            /* nothing has come behind the request's end */
     struct buffer errors;  /* at most FASTCGI_STDERR_MAX; what is beyond is dropped */
     uint64_t aside;        /* bytes that came since any of them was of use to the answer */
 };
@@ -29,3 +30,6 @@ void fastcgi_answer_end(struct client_answer *);
  * comes to an end. */
 enum err fastcgi_read_head(struct client_answer *, bool to_head, uint64_t deadline_ns);
 enum err fastcgi_read_body(struct client_answer *, uint64_t deadline_ns, struct slice *piece);
+
+/* As client_answer_reusable, which asks it. */
+bool fastcgi_answer_reusable(const struct client_answer *);

@@ -170,7 +170,9 @@ static void play_text(const char *text)
 TEST("a request is begun by the bytes of the specification")
 {
     char out[64];
-    CHECK_INT(fastcgi_begin(out) - out, FASTCGI_BEGIN_SIZE);
+    CHECK_INT(fastcgi_begin(out, true) - out, FASTCGI_BEGIN_SIZE);
+    CHECK_INT(out[FASTCGI_HEAD + 2], 1);
+    CHECK_INT(fastcgi_begin(out, false) - out, FASTCGI_BEGIN_SIZE);
     CHECK_SLICE(slice_of(out, 16), slice_of("\1\1\0\1\0\10\0\0\0\1\0\0\0\0\0\0", 16));
     CHECK_INT(fastcgi_record(out, FASTCGI_STDIN, 0x1234) - out, FASTCGI_HEAD);
     CHECK_SLICE(slice_of(out, 8), slice_of("\1\5\0\1\x12\x34\0\0", 8));

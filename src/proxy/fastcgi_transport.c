@@ -4,11 +4,11 @@
  *
  *     {"protocol": "fastcgi", "root": "/srv/app", "split_path": [".php"], "env": {"NAME": "value"},
  *      "resolve_root_symlink": true, "capture_stderr": true,
- *      "dial_timeout": "3s", "read_timeout": "60s", "write_timeout": "60s"}
+ *      "dial_timeout": "3s", "read_timeout": "60s", "write_timeout": "60s", "keepalive": 2}
  *
  * A connection serves one request, as in Caddy: php-fpm binds a whole process to each connection for
- * as long as that lasts, so that idle ones would be processes which nobody else can have. Closing it
- * is how a request is given up.
+ * as long as that lasts, so that idle ones are processes which nobody else can have. Who has enough of
+ * them may say how many of each thread are kept. Closing one is how a request is given up.
  *
  * The environment leaves in one piece with the body, where that is in memory; else the upload's fiber
  * sends it while the answer may come already. The two timeouts are of the request as a whole.
@@ -25,11 +25,13 @@
 #include "wire/h1_head.h"
 
 #define LOGGER "http.reverse_proxy.transport.fastcgi"
+#define KEPT_NS (60 * NS_PER_S)
 
 enum {
     BODY_COPIED = 16384,  /* behind the environment */
     RECORDS_AT_ONCE = 16, /* of a larger body that is in memory */
     HEAD_MAX = 10 << 20,  /* of an answer */
+    KEPT_MAX = 1024,
 };
 
 static const struct fastcgi_transport *transport_of(const struct round *r)
@@ -87,8 +89,9 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
     static const char *const members[] = {"protocol", "root", "split_path", "resolve_root_symlink",
                                           "env", "dial_timeout", "read_timeout", "write_timeout",
-                                          "capture_stderr", NULL};
+                                          "capture_stderr", "keepalive", NULL};
     struct fastcgi_transport *t = cfg;
+    int64_t n;
     TRY(provision_members(p, json, members));
     t->link.protocol = &protocol_fastcgi;
     t->link.no_proxy = true;
@@ -103,6 +106,9 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     TRY(transport_duration(p, json, "dial_timeout", 3 * (int64_t)NS_PER_S, &t->link.dial_ns));
     TRY(transport_duration(p, json, "read_timeout", 0, &t->read_ns));
     TRY(transport_duration(p, json, "write_timeout", 0, &t->write_ns));
+    TRY(provision_int(p, json, "keepalive", 0, 0, KEPT_MAX, &n));
+    t->link.keep_alive = n > 0;
+    t->link.limits = (struct link_limits){.idle_per_group = (uint32_t)n, .idle_timeout_ns = KEPT_NS};
     return find_folder(t, p);
 }
 
@@ -155,7 +161,7 @@ static enum err write_head(struct round *r, bool with_body, struct slice *out)
         return gateway_round_error(r, FAILURE_HANDLED, 0, "no environment");
     }
     char *start = arena_alloc(r->x->arena, FASTCGI_BEGIN_SIZE + size + body + 2 * FASTCGI_HEAD);
-    char *at = fastcgi_params(fastcgi_begin(start), pairs, count);
+    char *at = fastcgi_params(fastcgi_begin(start, r->g->transport->keep_alive), pairs, count);
     if (body > 0) {
         at = fastcgi_record(at, FASTCGI_STDIN, body);
         memcpy(at, r->body.ptr, body);
