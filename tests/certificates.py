@@ -23,8 +23,8 @@ class Authority:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def leaf(self, name, *alternatives, days=10, self_signed=False, expired=False):
-        """Chain and key of a certificate for names like "DNS:a.example"."""
+    def leaf(self, name, *alternatives, days=10, self_signed=False, expired=False, dates=None):
+        """Chain and key of a certificate for names like "DNS:a.example"; `dates`: "20200101000000Z", twice."""
         pem, key, csr, extensions = (self.path(f"{name}{e}") for e in (".pem", ".key", ".csr", ".ext"))
         names = f"subjectAltName={','.join(alternatives)}\n" if alternatives else ""
         with open(extensions, "w", encoding="ascii") as f:
@@ -34,13 +34,15 @@ class Authority:
         self.serial += 1
         signer = ["-signkey", key] if self_signed else ["-CA", self.root, "-CAkey",
                                                         self.path("root.key")]
-        if expired:  # x509 knows no start date: ca does
-            return self.expired(pem, key, csr, extensions)
+        if expired:
+            dates = ("20200101000000Z", "20200201000000Z")
+        if dates:  # x509 knows no start date: ca does
+            return self.dated(dates, pem, key, csr, extensions)
         openssl("x509", "-req", "-in", csr, *signer, "-set_serial", str(self.serial), "-days",
                 str(days), "-extfile", extensions, "-out", pem)
         return pem, key
 
-    def expired(self, pem, key, csr, extensions):
+    def dated(self, dates, pem, key, csr, extensions):
         config = self.path("ca.cnf")
         with open(self.path("index"), "w", encoding="ascii"), \
                 open(config, "w", encoding="ascii") as f:
@@ -48,6 +50,6 @@ class Authority:
                     f"new_certs_dir={self.folder}\ndefault_md=sha256\npolicy=p\n"
                     "[p]\ncommonName=supplied\n")
         openssl("ca", "-batch", "-config", config, "-cert", self.root, "-keyfile",
-                self.path("root.key"), "-in", csr, "-out", pem, "-startdate", "20200101000000Z",
-                "-enddate", "20200201000000Z", "-extfile", extensions, "-notext")
+                self.path("root.key"), "-in", csr, "-out", pem, "-startdate", dates[0], "-enddate", dates[1],
+                "-extfile", extensions, "-notext")
         return pem, key

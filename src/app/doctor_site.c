@@ -9,8 +9,10 @@
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +31,7 @@ struct visit {
     struct arena *arena;
     json_t *chain;
     bool public;   /* the name is one of the internet's */
+    bool foreign;  /* another program has the port */
     bool listening;
 };
 
@@ -137,13 +140,19 @@ static bool from_sockaddr(const struct sockaddr *sa, struct ip_address *out)
     return true;
 }
 
+static bool is_loopback(const struct ip_address *ip)
+{
+    static const uint8_t one[16] = {[15] = 1};
+    return ip->is_six ? memcmp(ip->bytes, one, 16) == 0 : ip->bytes[0] == 127;
+}
+
 static bool is_ours(const struct ip_address *ip)
 {
     struct ifaddrs *list, *at;
     struct ip_address own;
-    bool found = false;
-    if (getifaddrs(&list) != 0)
-        return false;
+    bool found = is_loopback(ip);
+    if (found || getifaddrs(&list) != 0)
+        return found;
     for (at = list; at != NULL; at = at->ifa_next)
         found = found || (from_sockaddr(at->ifa_addr, &own) && memcmp(&own, ip, sizeof own) == 0);
     freeifaddrs(list);
@@ -174,7 +183,7 @@ static bool has_public_address(void)
 static void judge_addresses(struct visit *v, const struct addrinfo *found)
 {
     struct slice all = SLICE_NONE;
-    unsigned ours = 0, others = 0;
+    unsigned ours = 0, others = 0, inner = 0;
     for (const struct addrinfo *a = found; a != NULL && ours + others < ADDRESSES_MAX; a = a->ai_next) {
         struct ip_address ip;
         char text[IP_TEXT_MAX];
@@ -183,11 +192,16 @@ static void judge_addresses(struct visit *v, const struct addrinfo *found)
         bool own = is_ours(&ip);
         ours += own;
         others += !own;
+        inner += is_loopback(&ip);
         size_t len = ip_text(&ip, text);
         all = arena_printf(v->arena, SLICE_FMT "%s%.*s", SLICE_ARG(all), all.len > 0 ? ", " : "",
                            (int)len, text);
     }
-    if (others == 0)
+    if (v->public && inner > 0 && inner == ours && others == 0)
+        chain_add(v->chain, "DNS", LINK_NOTE, "See on another machine which address it gets: getent ahosts "
+                  "NAME.", "here the name is this device itself (" SLICE_FMT ", of /etc/hosts?), so what "
+                  "others get is not seen", SLICE_ARG(all));
+    else if (others == 0)
         chain_add(v->chain, "DNS", LINK_OK, NULL, "the name has this machine's address (" SLICE_FMT ")",
                   SLICE_ARG(all));
     else if (ours > 0)
@@ -217,6 +231,10 @@ static void check_name(struct visit *v)
     if (code == 0) {
         judge_addresses(v, found);
         freeaddrinfo(found);
+    } else if (code == EAI_AGAIN || code == EAI_SYSTEM) {
+        chain_add(v->chain, "DNS", v->public ? LINK_BROKEN : LINK_NOTE,
+                  "See that the name servers of /etc/resolv.conf can be reached from here.",
+                  "the name could not be asked for: %s", gai_strerror(code));
     } else {
         chain_add(v->chain, "DNS", v->public ? LINK_BROKEN : LINK_NOTE,
                   "Add an A or AAAA record with this machine's address to the zone, and wait until it "
@@ -240,8 +258,19 @@ static const struct port_entry *find_entry(const struct visit *v)
     return best;
 }
 
+/* Meant for this device alone: nobody misses others. */
+static bool is_own_name(struct slice host)
+{
+    struct ip_address ip;
+    return slice_is(host, "localhost") || slice_ends(host, SLICE(".localhost")) ||
+           (ip_parse(host, &ip) && is_loopback(&ip));
+}
+
 static void check_firewall(struct visit *v, const struct port_entry *e)
 {
+    static const char open_it[] = "Let the site listen on every address, and open the port in the firewall "
+                                  "(portico ports explain tells the rule).";
+    enum link_state shut = v->public ? LINK_BROKEN : is_own_name(v->site->host) ? LINK_OK : LINK_NOTE;
     switch (e->reach) {
     case REACH_WORLD:
         chain_add(v->chain, "firewall", LINK_OK, NULL, "everybody can reach port %u", e->port);
@@ -252,14 +281,18 @@ static void check_firewall(struct visit *v, const struct port_entry *e)
                   e->port);
         break;
     case REACH_UNKNOWN:
-        chain_add(v->chain, "firewall", LINK_NOTE, "Run this as root to have the rules followed.",
+        chain_add(v->chain, "firewall", LINK_NOTE, geteuid() != 0
+                  ? "Run this as root to have the rules followed."
+                  : "portico ports explain tells which rule was not followed: try it from another machine.",
                   "who can reach port %u could not be worked out%s" SLICE_FMT, e->port,
                   e->reach_why.len > 0 ? ": " : "", SLICE_ARG(e->reach_why));
         break;
+    case REACH_NOBODY:
+        chain_add(v->chain, "firewall", LINK_BROKEN, "Open the port in the firewall (portico ports explain "
+                  "tells the rule).", "nobody can reach port %u", e->port);
+        break;
     default:
-        chain_add(v->chain, "firewall", v->public ? LINK_BROKEN : LINK_OK,
-                  "Let the site listen on every address, and open the port in the firewall (portico "
-                  "ports explain tells the rule).", "only this device can reach port %u", e->port);
+        chain_add(v->chain, "firewall", shut, open_it, "only this device can reach port %u", e->port);
     }
 }
 
@@ -277,6 +310,7 @@ static void check_port(struct visit *v, const struct port_entry *e)
         chain_add(v->chain, "port", LINK_NOTE, "Run this as root to see whose it is.",
                   "a program that cannot be seen listens on port %u", e->port);
     } else if (!program_is_own(&facts, o->program)) {
+        v->foreign = true;
         chain_add(v->chain, "port", LINK_BROKEN, "Stop that program, or let the site listen elsewhere.",
                   SLICE_FMT " (pid %d%s" SLICE_FMT ") listens on port %u", SLICE_ARG(o->program),
                   (int)o->pid, o->unit.len > 0 ? ", unit " : "", SLICE_ARG(o->unit), e->port);
@@ -359,32 +393,85 @@ static struct slice plain_head(int fd, struct slice request, uint64_t deadline_n
 
 /* --- the certificate and the route --- */
 
+static struct slice names_of(const struct certificate_facts *facts, struct arena *arena)
+{
+    struct slice all = SLICE_NONE;
+    for (size_t i = 0; i < facts->names_count && i < 8; i++)
+        all = arena_printf(arena, SLICE_FMT "%s" SLICE_FMT, SLICE_ARG(all), i > 0 ? ", " : "",
+                           SLICE_ARG(facts->names[i]));
+    return all.len > 0 ? all : SLICE("no name");
+}
+
+static const char *day_of(int64_t seconds, char text[16])
+{
+    struct tm tm;
+    time_t at = (time_t)seconds;
+    text[0] = '\0';
+    if (gmtime_r(&at, &tm) != NULL)
+        strftime(text, 16, "%Y-%m-%d", &tm);
+    return text;
+}
+
+/* In days, or hours of the last two. */
+static struct slice span_text(int64_t seconds, struct arena *arena)
+{
+    int64_t days = seconds / 86400, hours = seconds / 3600;
+    return days >= 2 ? arena_printf(arena, "%lld days", (long long)days)
+                     : arena_printf(arena, "%lld hour%s", (long long)hours, hours == 1 ? "" : "s");
+}
+
+/* By its dates; false: there is nothing to be said of them. */
+static bool tell_dates(struct visit *v, const struct certificate_facts *facts)
+{
+    char from[16], to[16];
+    int64_t now = clock_wall_ns() / (int64_t)NS_PER_S, left = facts->not_after_s - now;
+    struct slice issuer = facts->issuer_common_name;
+    if (now < facts->not_before_s)
+        chain_add(v->chain, "TLS", LINK_BROKEN, "Set this machine's clock (timedatectl), if it is that which "
+                  "is wrong; else take a certificate that is valid already.", "the certificate of " SLICE_FMT
+                  " is valid from %s on, and it is %s here", SLICE_ARG(issuer),
+                  day_of(facts->not_before_s, from), day_of(now, to));
+    else if (left < 0)
+        chain_add(v->chain, "TLS", LINK_BROKEN, "See the log for why it was not renewed: DNS and port 80 "
+                  "or 443 must be reachable for its authority. One of files (tls CERT KEY) is yours to "
+                  "renew.", "the certificate of " SLICE_FMT " is over since %s", SLICE_ARG(issuer),
+                  day_of(facts->not_after_s, to));
+    else if (left < (facts->not_after_s - facts->not_before_s) / 6)
+        chain_add(v->chain, "TLS", LINK_NOTE, "See the log for why it is not renewed yet. One of files (tls "
+                  "CERT KEY) is yours to renew.", "the certificate of " SLICE_FMT " is over in " SLICE_FMT
+                  " (%s)", SLICE_ARG(issuer), SLICE_ARG(span_text(left, v->arena)),
+                  day_of(facts->not_after_s, to));
+    else
+        return false;
+    return true;
+}
+
 static void tell_certificate(struct visit *v, const struct tls_probe *p)
 {
     struct certificate_facts facts;
     char why[256], day[16];
-    struct tm tm;
     if (certificate_read(p->certificate, v->arena, &facts, why, sizeof why) != OK) {
         chain_add(v->chain, "TLS", LINK_BROKEN, "See the log for what went wrong with the certificate.",
                   "no certificate was shown");
         return;
     }
-    int64_t left = facts.not_after_s - clock_wall_ns() / (int64_t)NS_PER_S;
-    time_t end = (time_t)facts.not_after_s;
-    gmtime_r(&end, &tm);
-    strftime(day, sizeof day, "%Y-%m-%d", &tm);
     struct slice issuer = facts.issuer_common_name;
-    if (left < 0)
-        chain_add(v->chain, "TLS", LINK_BROKEN, "See the log for why it was not renewed; DNS and port 80 "
-                  "or 443 must be reachable for its authority.", "the certificate of " SLICE_FMT
-                  " is over since %s", SLICE_ARG(issuer), day);
+    day_of(facts.not_after_s, day);
+    if (!p->named)
+        chain_add(v->chain, "TLS", LINK_BROKEN, "Give the site a certificate for its name, or leave `tls` "
+                  "out to have one obtained.", "the certificate of " SLICE_FMT " is for " SLICE_FMT
+                  ", not for " SLICE_FMT, SLICE_ARG(issuer), SLICE_ARG(names_of(&facts, v->arena)),
+                  SLICE_ARG(v->site->host));
+    else if (tell_dates(v, &facts))
+        return;
     else if (!p->trusted)
         chain_add(v->chain, "TLS", LINK_NOTE, "For a local authority: portico trust. Else see why the "
                   "public one gave none.", "the certificate of " SLICE_FMT " (until %s) is not trusted "
                   "here: " SLICE_FMT, SLICE_ARG(issuer), day, SLICE_ARG(p->why));
     else
-        chain_add(v->chain, "TLS", LINK_OK, NULL, "%s, certificate of " SLICE_FMT " until %s (%lld days)",
-                  p->version, SLICE_ARG(issuer), day, (long long)(left / 86400));
+        chain_add(v->chain, "TLS", LINK_OK, NULL, "%s, certificate of " SLICE_FMT " until %s (" SLICE_FMT
+                  ")", p->version, SLICE_ARG(issuer), day,
+                  SLICE_ARG(span_text(facts.not_after_s - clock_wall_ns() / (int64_t)NS_PER_S, v->arena)));
 }
 
 static void tell_route(struct visit *v, struct slice head)
@@ -444,6 +531,28 @@ static void check_answer(struct visit *v)
 
 /* --- upstreams --- */
 
+static int dial_unix(struct slice path, const char **why)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = -1;
+    *why = "its path is too long";
+    if (path.len < sizeof a.sun_path)
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    memcpy(a.sun_path, path.ptr, path.len);
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path.len + 1);
+    if (path.ptr[0] == '@') { /* an abstract one has no NUL at its end */
+        a.sun_path[0] = '\0';
+        len--;
+    }
+    if (connect(fd, (struct sockaddr *)&a, len) == 0 || errno == EAGAIN) /* its queue is full: it is there */
+        return fd;
+    *why = strerror(errno);
+    close(fd);
+    return -1;
+}
+
 static void check_upstream(struct visit *v, struct slice dial_text)
 {
     struct network_address a;
@@ -451,12 +560,14 @@ static void check_upstream(struct visit *v, struct slice dial_text)
     const char *why;
     if (slice_find(dial_text, '{') != SIZE_MAX ||
         address_parse(dial_text, SLICE("tcp"), 0, &a, v->arena, &ignored) != OK ||
-        network_is_unix(a.network) || a.first_port == 0) {
+        (a.first_port == 0 && !(network_is_unix(a.network) && a.host.len > 0))) {
         chain_add(v->chain, "upstream", LINK_SKIPPED, NULL, SLICE_FMT " is not asked",
                   SLICE_ARG(dial_text));
         return;
     }
-    int fd = dial(v->arena, a.host.len > 0 ? a.host : SLICE("localhost"), a.first_port, &why);
+    int fd = network_is_unix(a.network)
+                 ? dial_unix(a.host, &why)
+                 : dial(v->arena, a.host.len > 0 ? a.host : SLICE("localhost"), a.first_port, &why);
     if (fd < 0) {
         chain_add(v->chain, "upstream", LINK_BROKEN, "Start the program that shall answer there, or "
                   "correct the address.", SLICE_FMT ": %s", SLICE_ARG(dial_text), why);
@@ -568,10 +679,11 @@ json_t *doctor_site(const struct doctor_site *site, struct ports_view *view)
     else
         chain_add(v.chain, "firewall", LINK_SKIPPED, NULL, "nobody listens, so nobody is let in");
     check_port(&v, e);
-    if (v.listening)
+    if (v.listening && !v.foreign)
         check_answer(&v);
     else
-        chain_add(v.chain, site->tls ? "TLS" : "route", LINK_SKIPPED, NULL, "nobody answers");
+        chain_add(v.chain, site->tls ? "TLS" : "route", LINK_SKIPPED, NULL,
+                  v.foreign ? "another program answers" : "nobody answers");
     check_upstreams(&v);
     return v.chain;
 }

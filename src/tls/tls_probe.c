@@ -64,6 +64,15 @@ static struct slice leaf_pem(SSL *ssl, struct arena *arena)
     return pem;
 }
 
+static bool is_named(SSL *ssl, const char *name)
+{
+    X509 *leaf = SSL_get1_peer_certificate(ssl);
+    bool named = leaf != NULL && (X509_check_ip_asc(leaf, name, 0) == 1 ||
+                                  X509_check_host(leaf, name, 0, 0, NULL) == 1);
+    X509_free(leaf);
+    return named;
+}
+
 static bool check_name(SSL *ssl, const char *name)
 {
     X509_VERIFY_PARAM *p = SSL_get0_param(ssl);
@@ -112,6 +121,7 @@ static enum err shake(SSL_CTX *ctx, int fd, struct slice name, struct slice requ
     out->shaken = n == 1;
     if (out->shaken) {
         out->certificate = leaf_pem(ssl, arena);
+        out->named = is_named(ssl, arena_str(arena, name));
         out->version = SSL_get_version(ssl);
         out->trusted = first == X509_V_OK;
         if (!out->trusted)

@@ -10,6 +10,7 @@
 struct tls_probe {
     bool shaken;              /* the handshake succeeded (nothing was checked by it) */
     struct slice certificate; /* the leaf's PEM; empty: none was shown */
+    bool named;               /* the leaf is for the name */
     bool trusted;             /* by this machine's trust store, for the name */
     struct slice why;         /* why not, or why there was no handshake: a clause */
     const char *version;      /* "TLSv1.3" */
