@@ -123,7 +123,7 @@ async def play(name, make, options, rate, seconds, limit, tell=None):
     await portico.ready()
     results = await offer(portico.port, rate, seconds, limit)
     extra = tell(upstreams, results) if tell else ""
-    print(f"  {name:8} {told(results)}{extra}", flush=True)
+    print(f"  {name:10} {told(results)}{extra}", flush=True)
     portico.end()
     for u in upstreams:
         u.server.close()
@@ -168,7 +168,40 @@ async def hedge():
         await play(name, lambda: [quick, quick, quick, pausing], more, 300, 5, 5, tell)
 
 
-SCENES = {f.__name__: f for f in (queue, hedge)}
+def takes(seconds):
+    async def answer(_):
+        await asyncio.sleep(seconds)
+        return 200
+    return answer
+
+
+async def p2c():
+    """Of eight upstreams that take 5 ms one takes 100 ms, and another pauses for 200 ms each second."""
+    async def pausing(_):
+        now = time.monotonic() % 1
+        await asyncio.sleep(0.005 + (0.2 - now if now < 0.2 else 0))
+        return 200
+
+    for policy in ("random", "least_conn", "p2c_ewma"):
+        await play(policy, lambda: [takes(0.1), pausing] + 6 * [takes(0.005)],
+                   {"load_balancing": {"selection_policy": {"policy": policy}}}, 300, 4, 2)
+
+
+async def budget():
+    """Both upstreams fail for two seconds of four, with three retries each: what reaches them."""
+    for name, more in (("without", {}), ("with", {"overload": {"retry_budget": {"share": 0.2}}})):
+        begin = time.monotonic()
+
+        async def failing(_):
+            await asyncio.sleep(0.005)
+            return 200 if time.monotonic() - begin > 2.2 else 0  # noqa: B023
+
+        await play(name, lambda: [failing, failing], {  # noqa: B023
+            "load_balancing": {"retries": 3, "try_interval": "20ms"}, **more}, 200, 4, 2,
+            lambda us, _: f"; {sum(u.requests for u in us)} at the upstreams")
+
+
+SCENES = {f.__name__: f for f in (queue, hedge, p2c, budget)}
 
 
 async def main():

@@ -247,12 +247,72 @@ def queue_words(io):
         has(refused(s, ["a:1"], overload={"max_requests": -1}), "max_requests")
 
 
+# --- least latency of two ---
+
+def p2c_avoids(io):
+    """The slow one and the one that fails at once get few requests; words."""
+    fast, slow, failing = Upstream(), Upstream(delay=0.05), Upstream(status=500)
+    with running(io, fast, slow, failing) as s:
+        for other in slow, failing:
+            load(s, [fast.dial, other.dial],
+                 load_balancing={"selection_policy": {"policy": "p2c_ewma", "decay": "30s"}})
+            for _ in range(60):
+                s.get()
+            assert 1 <= other.requests < 10, (fast.requests, slow.requests, failing.requests)
+        load(s, [fast.dial, slow.dial], load_balancing={"selection_policy": {
+            "policy": "header", "field": "X", "fallback": {"policy": "p2c_ewma"}}})
+        before = slow.requests
+        for _ in range(50):
+            same(s.get()[0], 200)
+        assert slow.requests - before < 10, slow.requests
+        has(refused(s, ["a:1"], load_balancing={"selection_policy": {"policy": "p2c_ewma", "decay": 5}}),
+            "a millisecond at least")
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tlb_policy p2c_ewma 5s\n\t}\n}\n")
+    same(handler["load_balancing"], {"selection_policy": {"policy": "p2c_ewma", "decay": 5000000000}})
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tlb_policy p2c_ewma\n\t}\n}\n")
+    same(handler["load_balancing"], {"selection_policy": {"policy": "p2c_ewma"}})
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tlb_policy p2c_ewma x\n\t}\n}\n"), "bad duration value", "FILE:3")
+
+
+# --- a budget for retries ---
+
+def budget_holds(io):
+    """An upstream that breaks everything off sees 1.2 requests for each that comes, not four."""
+    broken = Upstream(status=0)
+    retries = {"retries": 3, "try_interval": "1ms"}
+    with running(io, broken) as s:
+        load(s, [broken.dial], load_balancing=retries)
+        for _ in range(20):
+            same(s.get()[0], 502)
+        same(broken.requests, 80)
+        load(s, [broken.dial], load_balancing=retries,
+             overload={"retry_budget": {"share": 0.2, "each_second": 0}})
+        broken.requests = 0
+        for _ in range(100):
+            same(s.get()[0], 502)
+        same(broken.requests, 120)
+        assert metric(s, "retries_refused_total") >= 80
+        load(s, [broken.dial], load_balancing=retries,
+             overload={"retry_budget": {"share": 0, "each_second": 1000}})
+        broken.requests = 0
+        same(s.get()[0], 502)
+        same(broken.requests, 4)
+        has(refused(s, ["a:1"], overload={"retry_budget": {"share": 2}}), "from 0 to 1")
+        has(refused(s, ["a:1"], overload={"retry_budget": {"each_second": -1}}), "each_second")
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tretry_budget 20% 5\n\t}\n}\n")
+    same(handler["overload"], {"retry_budget": {"share": 0.2, "each_second": 5}})
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tretry_budget 20\n\t}\n}\n"), "bad share '20'", "FILE:3")
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tretry_budget 20% x\n\t}\n}\n"), "each second", "FILE:3")
+
+
 CASES = [
     ("the limits of upstreams hold, and the rest waits", queue_limits),
     ("a full queue, and one that takes too long, refuse with Retry-After", queue_refuses),
     ("who leaves frees its place", queue_left),
     ("waiting goes on over a reload, and ends where nothing is to be had", queue_reload),
     ("words for the queue", queue_words, ("epoll",)),
+    ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
+    ("a retry budget holds", budget_holds),
 ]
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
  *     max_requests 10          at once, at each upstream
  *     queue 100                so many wait while all are at that limit
  *     queue_timeout 2s         for that long
+ *     retry_budget 20% [3]     of the requests may be repeated, and 3 each second
  */
 #include "adapter/proxy_parts.h"
 
@@ -39,6 +40,25 @@ static const struct {
     {"queue_timeout", "bad duration value", true},
 };
 
+static enum err read_retry_budget(struct adapt *a, struct dispenser *d, json_t *handler)
+{
+    double share;
+    int64_t few;
+    json_t *budget = j_at(a, handler, "overload.retry_budget");
+    if (!dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    TRY(read_share(d, "retry_budget", &share));
+    j_set(a, budget, "share", keep(a, json_real(share)));
+    if (!dispenser_next_arg(d))
+        return OK;
+    TRY(read_int(d, dispenser_val(d), "invalid number of retries each second", &few));
+    if (few < 0 || few > 1000000)
+        return dispenser_err_f(d, "invalid number of retries each second: '" SLICE_FMT "'",
+                               SLICE_ARG(dispenser_val(d)));
+    j_put_int(a, budget, "each_second", few);
+    return dispenser_next_arg(d) ? dispenser_arg_err(d) : OK;
+}
+
 enum err overload_option(struct adapt *a, struct dispenser *d, json_t *handler, bool *known)
 {
     struct slice name = dispenser_val(d);
@@ -52,5 +72,6 @@ enum err overload_option(struct adapt *a, struct dispenser *d, json_t *handler, 
         j_put_int(a, j_at(a, handler, "overload"), numbers[i].name, n);
         return OK;
     }
-    return OK;
+    *known = slice_is(name, "retry_budget");
+    return *known ? read_retry_budget(a, d, handler) : OK;
 }

@@ -10,6 +10,9 @@
 MUST_USE enum err dynamic_read(struct adapt *, struct dispenser *, json_t **source);
 MUST_USE enum err policy_read(struct adapt *, struct dispenser *, json_t **policy);
 
+/* The word at the cursor, "10%", as 0.1. */
+MUST_USE enum err read_share(struct dispenser *, const char *option, double *share);
+
 /* Whether the word at the cursor is one of portico's own options about overload, which was read then. */
 MUST_USE enum err overload_option(struct adapt *, struct dispenser *, json_t *handler, bool *known);
 

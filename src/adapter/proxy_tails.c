@@ -18,7 +18,7 @@
 #include "adapter/upstream_address.h"
 
 /* "10%" as 0.1 */
-static enum err read_share(struct dispenser *d, const char *option, double *share)
+enum err read_share(struct dispenser *d, const char *option, double *share)
 {
     char text[32], *end;
     struct slice s = dispenser_val(d);

@@ -148,6 +148,20 @@ static enum err policy_weights(struct adapt *a, struct dispenser *d, json_t *o)
     return OK;
 }
 
+/* Ours. */
+static enum err policy_decay(struct adapt *a, struct dispenser *d, json_t *o)
+{
+    int64_t ns;
+    if (!dispenser_next_arg(d))
+        return OK;
+    TRY(read_duration(d, dispenser_val(d), "bad duration value", &ns));
+    if (ns < 1000000)
+        return dispenser_err_f(d, "bad duration value: '" SLICE_FMT "' is less than a millisecond",
+                               SLICE_ARG(dispenser_val(d)));
+    j_put_int(a, o, "decay", ns);
+    return dispenser_next_arg(d) ? dispenser_arg_err(d) : OK;
+}
+
 static enum err policy_options(struct adapt *a, struct dispenser *d, struct slice name, json_t *o)
 {
     static const char *const plain[] = {"random", "least_conn", "round_robin", "first", "ip_hash",
@@ -166,6 +180,8 @@ static enum err policy_options(struct adapt *a, struct dispenser *d, struct slic
         j_put_int(a, o, "choose", choose);
         return OK;
     }
+    if (slice_is(name, "p2c_ewma"))
+        return policy_decay(a, d, o);
     if (slice_is(name, "query") || slice_is(name, "header")) {
         if (!dispenser_next_arg(d))
             return dispenser_arg_err(d);

@@ -105,6 +105,7 @@ const struct module *const all_modules[] = {
     &policy_header,
     &policy_ip_hash,
     &policy_least_conn,
+    &policy_p2c_ewma,
     &policy_query,
     &policy_random,
     &policy_random_choose,

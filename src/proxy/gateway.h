@@ -32,6 +32,9 @@ struct selection_policy {
                                      uint64_t now_ns);
     /* What is made beforehand of upstreams that stay as they are; may be NULL. */
     void (*prepare)(void *cfg, struct upstream_set, struct provision *);
+    /* How a request at that upstream went; may be NULL. */
+    void (*note)(const void *cfg, struct endpoint *, uint64_t latency_ns, bool failed,
+                 uint64_t now_ns);
     bool whole; /* it makes no sense of a part of them */
 };
 

@@ -55,6 +55,15 @@ static void judge_answer(struct round *r)
         count_failure(r);
 }
 
+/* An attempt has ended: what a policy and the like want to know of it. */
+static void note(const struct round *r, bool failed)
+{
+    const struct gateway *g = r->g;
+    uint64_t now = loop_now_ns(loop_self());
+    if (g->policy->note != NULL)
+        g->policy->note(g->policy_cfg, r->upstream->endpoint, r->latency_ns, failed, now);
+}
+
 static void measure(const struct round *r)
 {
     struct endpoint *e = r->upstream->endpoint;
@@ -215,6 +224,8 @@ bool gateway_choose_other(struct round *r)
 void gateway_learn(struct round *r, enum err e)
 {
     gateway_log_round(r, e);
+    if (r->failure != FAILURE_CLIENT && r->failure != FAILURE_HANDLED)
+        note(r, e != OK || r->status >= 500);
     if (e != OK)
         return;
     measure(r);
@@ -224,8 +235,10 @@ void gateway_learn(struct round *r, enum err e)
 void gateway_learn_failure(struct round *r)
 {
     gateway_log_round(r, ERR_FAILED);
-    if (r->failure == FAILURE_DIAL || r->failure == FAILURE_UPSTREAM)
-        count_failure(r);
+    if (r->failure != FAILURE_DIAL && r->failure != FAILURE_UPSTREAM)
+        return;
+    note(r, true);
+    count_failure(r);
 }
 
 void gateway_learn_beaten(struct round *r)
@@ -233,6 +246,7 @@ void gateway_learn_beaten(struct round *r)
     r->status = 0;
     r->why = "another upstream was quicker";
     gateway_log_round(r, ERR_FAILED);
+    note(r, false);
     measure(r);
     judge_answer(r);
 }
@@ -307,6 +321,16 @@ static enum err attempt(struct round *r, const struct chain *next)
 
 /* --- again? --- */
 
+/* What reached no upstream costs nothing. */
+static bool within_budget(const struct round *r)
+{
+    struct retry_budget *b = r->g->overload.budget;
+    if (b == NULL || r->upstream == NULL || retry_budget_take(b, clock_mono_ns()))
+        return true;
+    overload_count(BUDGET_SPENT);
+    return false;
+}
+
 /* Upstreams of a source that stand for one another: what is safe goes to the next one, at once as
  * long as there is one that has not failed. */
 static bool try_another(struct round *r)
@@ -316,7 +340,7 @@ static bool try_another(struct round *r)
     uint64_t now = clock_mono_ns();
     bool safe = r->failure == FAILURE_DIAL || (gateway_idempotent(r) && body_replayable(r));
     if (g->repeat_ns == 0 || !safe || r->body_touched || r->upstream == NULL ||
-        r->tries >= TRIES_MAX || now - r->start_ns >= g->repeat_ns)
+        r->tries >= TRIES_MAX || now - r->start_ns >= g->repeat_ns || !within_budget(r))
         return false;
     r->tried[r->tries % TRIED_MAX] = r->upstream->endpoint->serial;
     gateway_watch(r);
@@ -337,7 +361,7 @@ static bool try_again(struct round *r)
         return false;
     if (r->failure == FAILURE_UPSTREAM && retry_match_request(r, &matches) != OK)
         return false;
-    if (!matches)
+    if (!matches || !within_budget(r))
         return false;
     gateway_watch(r);
     return g->try_interval_ns == 0 ||
@@ -367,6 +391,8 @@ static enum err run(struct round *r, const struct chain *next)
     TRY(gateway_prepare(r));
     if (r->g->mirror != NULL)
         mirror_request(r);
+    if (r->g->overload.budget != NULL)
+        retry_budget_add(r->g->overload.budget);
     for (;; r->tries++) {
         enum err e = attempt(r, next);
         if (e == OK)

@@ -206,7 +206,7 @@ static void free_copy(struct copy *c)
 {
     timer_stop(&c->limit);
     list_remove(&c->node);
-    endpoint_count(c->mirror->upstream.endpoint, -1);
+    endpoint_done(c->mirror->upstream.endpoint);
     holding.let_go(c->generation);
     arena_deinit(&c->arena);
     mem_free(c);

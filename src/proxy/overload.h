@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "http/module.h"
 #include "upstream/queue.h"
+#include "upstream/retry_budget.h"
 
 struct gateway;
 struct round;
@@ -17,6 +18,7 @@ struct overload {
     struct request_queue *queue; /* requests that find all upstreams at their limit */
     unsigned queue_max;
     uint64_t queue_ns;
+    struct retry_budget *budget; /* for attempts but the first of a request */
 };
 
 /* --- overload_config.c --- */
@@ -32,6 +34,6 @@ enum err overload_begin(struct gateway *, struct provision *);
 enum err admission_choose(struct round *, struct upstream_set *);
 
 /* --- overload_metrics.c --- */
-enum overload_event { QUEUE_WAITED, QUEUE_FULL, QUEUE_TIME_OVER, OVERLOAD_EVENTS };
+enum overload_event { QUEUE_WAITED, QUEUE_FULL, QUEUE_TIME_OVER, BUDGET_SPENT, OVERLOAD_EVENTS };
 void overload_count(enum overload_event);
 enum err overload_metrics_put(struct buffer *, const struct gateway *gateways);

@@ -2,12 +2,14 @@
 /*
  * From the member "overload" of reverse_proxy to struct overload:
  *
- *     {"max_requests": 10, "queue": 100, "queue_timeout": "2s"}
+ *     {"max_requests": 10, "queue": 100, "queue_timeout": "2s",
+ *      "retry_budget": {"share": 0.2, "each_second": 3}}
  */
 #include "base/clock.h"
 #include "proxy/gateway.h"
 
-static const char *const members[] = {"max_requests", "queue", "queue_timeout", NULL};
+static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget",
+                                      NULL};
 
 #define QUEUE_NS (5 * NS_PER_S)
 
@@ -25,6 +27,23 @@ static enum err read_queue(struct overload *o, const json_t *json, struct provis
     return OK;
 }
 
+static enum err read_budget(struct overload *o, const json_t *json, struct provision *p)
+{
+    static const char *const budget_members[] = {"share", "each_second", NULL};
+    int64_t few;
+    if (json == NULL || json_is_null(json))
+        return OK;
+    TRY(provision_members(p, json, budget_members));
+    const json_t *share = json_object_get(json, "share");
+    double value = share != NULL ? json_number_value(share) : 0.2;
+    if ((share != NULL && !json_is_number(share)) || !(value >= 0 && value <= 1))
+        return provision_fail(p, "\"share\" of the retry budget must be a number from 0 to 1");
+    TRY(provision_int(p, json, "each_second", 3, 0, 1000000, &few));
+    o->budget = ARENA_NEW(p->arena, struct retry_budget);
+    retry_budget_init(o->budget, value, (uint32_t)few);
+    return OK;
+}
+
 enum err overload_read(struct gateway *g, const json_t *json, unsigned *request_limit,
                        struct provision *p)
 {
@@ -35,6 +54,7 @@ enum err overload_read(struct gateway *g, const json_t *json, unsigned *request_
     TRY(provision_int(p, json, "max_requests", 0, 0, INT32_MAX, &n));
     if (n > 0)
         *request_limit = (unsigned)n;
+    TRY(read_budget(&g->overload, json_object_get(json, "retry_budget"), p));
     return read_queue(&g->overload, json, p);
 }
 

@@ -36,12 +36,26 @@ static enum err put_queue(struct buffer *b)
         total(QUEUE_TIME_OVER));
 }
 
+#define SPENT "portico_reverse_proxy_retries_refused_total"
+
+static enum err put_budget(struct buffer *b)
+{
+    return buffer_append_f(b,
+                           "# HELP " SPENT " Requests not tried again since the budget was spent.\n"
+                           "# TYPE " SPENT " counter\n" SPENT " %llu\n",
+                           total(BUDGET_SPENT));
+}
+
 enum err overload_metrics_put(struct buffer *b, const struct gateway *gateways)
 {
-    bool queue = false;
-    for (const struct gateway *g = gateways; g != NULL; g = g->next)
+    bool queue = false, budget = false;
+    for (const struct gateway *g = gateways; g != NULL; g = g->next) {
         queue |= g->overload.queue != NULL;
+        budget |= g->overload.budget != NULL;
+    }
     if (queue)
         TRY(put_queue(b));
+    if (budget)
+        TRY(put_budget(b));
     return OK;
 }

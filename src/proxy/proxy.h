@@ -13,7 +13,8 @@ extern const struct module transport_http, transport_fastcgi;
 extern const struct module upstreams_service, upstreams_multi, upstreams_a, upstreams_srv;
 extern const struct module policy_random, policy_random_choose, policy_least_conn,
     policy_round_robin, policy_weighted_round_robin, policy_first, policy_ip_hash,
-    policy_client_ip_hash, policy_uri_hash, policy_query, policy_header, policy_cookie;
+    policy_client_ip_hash, policy_uri_hash, policy_query, policy_header, policy_cookie,
+    policy_p2c_ewma;
 
 /* Before there are workers: how a generation is kept while something of it goes on without a request,
  * and let go of again. */

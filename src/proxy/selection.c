@@ -106,6 +106,40 @@ static const struct upstream *select_choose(const void *cfg, struct exchange *x,
 
 POLICY(random_choose, "random_choose", struct random_choose, provision_choose, select_choose);
 
+/* Ours: {"policy": "p2c_ewma", "decay": "10s"} */
+struct p2c {
+    uint64_t decay_ns;
+};
+
+static enum err provision_p2c(void *cfg, const json_t *json, struct provision *p)
+{
+    static const char *const members[] = {"policy", "decay", NULL};
+    struct p2c *c = cfg;
+    int64_t ns;
+    TRY(provision_members(p, json, members));
+    TRY(provision_duration(p, json, "decay", 0, &ns));
+    if (ns < 0 || (ns > 0 && ns < (int64_t)NS_PER_MS))
+        return provision_fail(p, "\"decay\" must be a millisecond at least");
+    c->decay_ns = ns > 0 ? (uint64_t)ns : 10 * NS_PER_S;
+    return OK;
+}
+
+static const struct upstream *select_p2c(const void *cfg, struct exchange *x,
+                                         struct upstream_set set, uint64_t now_ns)
+{
+    (void)x;
+    return balance_p2c(set, ((const struct p2c *)cfg)->decay_ns, now_ns);
+}
+
+static void note_p2c(const void *cfg, struct endpoint *e, uint64_t latency_ns, bool failed,
+                     uint64_t now_ns)
+{
+    ewma_note(&e->ewma, latency_ns, failed, ((const struct p2c *)cfg)->decay_ns, now_ns);
+}
+
+FACED_POLICY(p2c_ewma, "p2c_ewma", struct p2c, provision_p2c,
+             (.select = select_p2c, .note = note_p2c));
+
 struct weighted {
     atomic_uint turn;
     uint64_t *sums;
@@ -205,6 +239,10 @@ PREPARED_POLICY(client_ip_hash, "client_ip_hash", struct hashing, provision_plai
                 prepare_ring);
 PREPARED_POLICY(uri_hash, "uri_hash", struct hashing, provision_plain, select_by_uri, prepare_ring);
 
+#define NAMED_POLICY(variable, name, read, choose, make)                                            \
+    FACED_POLICY(variable, name, struct by_name, read,                                             \
+                 (.select = choose, .prepare = make, .note = note_named))
+
 /* --- by a named value, with another policy where it is missing --- */
 
 struct by_name {
@@ -247,6 +285,14 @@ static const struct upstream *select_fallback(const struct by_name *b, struct ex
                                               struct upstream_set set, uint64_t now_ns)
 {
     return b->fallback->select(b->fallback_cfg, x, set, now_ns);
+}
+
+static void note_named(const void *cfg, struct endpoint *e, uint64_t latency_ns, bool failed,
+                       uint64_t now_ns)
+{
+    const struct by_name *b = cfg;
+    if (b->fallback->note != NULL)
+        b->fallback->note(b->fallback_cfg, e, latency_ns, failed, now_ns);
 }
 
 static enum err provision_query(void *cfg, const json_t *json, struct provision *p)
@@ -298,8 +344,8 @@ static const struct upstream *select_by_header(const void *cfg, struct exchange 
     return value.len > 0 ? by_hash(&b->hashing, set, value, now_ns) : select_fallback(b, x, set, now_ns);
 }
 
-PREPARED_POLICY(query, "query", struct by_name, provision_query, select_by_query, prepare_named);
-PREPARED_POLICY(header, "header", struct by_name, provision_header, select_by_header, prepare_named);
+NAMED_POLICY(query, "query", provision_query, select_by_query, prepare_named);
+NAMED_POLICY(header, "header", provision_header, select_by_header, prepare_named);
 
 /* --- a cookie that names the upstream --- */
 
@@ -407,4 +453,4 @@ static const struct upstream *select_by_cookie(const void *cfg, struct exchange 
     return u;
 }
 
-PREPARED_POLICY(cookie, "cookie", struct by_name, provision_cookie, select_by_cookie, prepare_cookies);
+NAMED_POLICY(cookie, "cookie", provision_cookie, select_by_cookie, prepare_cookies);

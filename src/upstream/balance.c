@@ -20,10 +20,15 @@ enum { TRIES = 32, MOST = 64, POINTS = 64 };
 
 _Thread_local uint64_t balance_looks;
 _Thread_local const struct endpoint *balance_avoided;
+static _Thread_local uint64_t state;
+
+void balance_seed(uint64_t seed)
+{
+    state = seed;
+}
 
 static uint32_t random_below(uint32_t n)
 {
-    static _Thread_local uint64_t state;
     if (state == 0 && getrandom(&state, sizeof state, 0) != (ssize_t)sizeof state)
         state = clock_mono_ns();
     state |= state == 0;
@@ -148,14 +153,13 @@ const struct upstream *balance_least(struct upstream_set s, uint64_t now_ns)
     return best;
 }
 
-const struct upstream *balance_choose(struct upstream_set s, uint32_t choose, uint64_t now_ns)
+/* `choose` of those that are available, or all of these. */
+static uint32_t choose_some(struct upstream_set s, uint32_t choose, const struct upstream **chosen,
+                            uint64_t now_ns)
 {
-    const struct upstream *chosen[MOST];
     uint32_t count = 0, seen = 0;
-    if (choose > MOST)
-        choose = MOST;
     if (choose < s.count / 4 && draw(s, choose, chosen, now_ns) == choose)
-        return least_of(chosen, choose);
+        return choose;
     for (uint32_t i = 0; i < s.count; i++) {
         if (!upstream_available(&s.items[i], now_ns))
             continue;
@@ -164,7 +168,34 @@ const struct upstream *balance_choose(struct upstream_set s, uint32_t choose, ui
         if (place < choose)
             chosen[place] = &s.items[i];
     }
-    return least_of(chosen, count);
+    return count;
+}
+
+const struct upstream *balance_choose(struct upstream_set s, uint32_t choose, uint64_t now_ns)
+{
+    const struct upstream *chosen[MOST];
+    if (choose > MOST)
+        choose = MOST;
+    return least_of(chosen, choose_some(s, choose, chosen, now_ns));
+}
+
+/* What a request more would wait, about. Of one that is not known a first answer is awaited before it
+ * gets a second request. */
+static float cost(const struct upstream *u, uint64_t decay_ns, uint64_t now_ns)
+{
+    float latency = ewma_read(&u->endpoint->ewma, decay_ns, now_ns);
+    float requests = (float)endpoint_requests(u->endpoint);
+    return latency == 0 ? requests * 1e15F : latency * (requests + 1);
+}
+
+const struct upstream *balance_p2c(struct upstream_set s, uint64_t decay_ns, uint64_t now_ns)
+{
+    const struct upstream *two[2];
+    uint32_t count = choose_some(s, 2, two, now_ns);
+    if (count < 2)
+        return count == 0 ? NULL : two[0];
+    float a = cost(two[0], decay_ns, now_ns), b = cost(two[1], decay_ns, now_ns);
+    return a < b || (a == b && random_below(2) == 0) ? two[0] : two[1];
 }
 
 const struct upstream *balance_round_robin(struct upstream_set s, atomic_uint *turn,

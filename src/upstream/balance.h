@@ -41,6 +41,9 @@ const struct upstream *balance_least(struct upstream_set, uint64_t now_ns);
 /* `choose` at random, of them the one with the fewest requests. */
 const struct upstream *balance_choose(struct upstream_set, uint32_t choose, uint64_t now_ns);
 
+/* Of two at random the one with the lower latency of late times requests under way. */
+const struct upstream *balance_p2c(struct upstream_set, uint64_t decay_ns, uint64_t now_ns);
+
 const struct upstream *balance_round_robin(struct upstream_set, atomic_uint *turn, uint64_t now_ns);
 
 /* `sums`: for each upstream its weight and those of all before it. */
@@ -63,5 +66,6 @@ bool balance_chance(double share);
 /* Taken for not available by this thread, while it is set: a second choice is another one. */
 extern _Thread_local const struct endpoint *balance_avoided;
 
-/* How many upstreams this thread has looked at, for tests. */
+/* For tests: this thread's random numbers from here on; how many upstreams it has looked at. */
+void balance_seed(uint64_t);
 extern _Thread_local uint64_t balance_looks;

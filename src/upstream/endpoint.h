@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/slice.h"
+#include "upstream/ewma.h"
 #include "upstream/latency.h"
 
 enum {
@@ -34,6 +35,7 @@ struct endpoint {
     _Atomic(struct latency *) latency; /* NULL: it is not measured */
     atomic_uint watched;   /* how many of … */
     struct list watches;   /* … upstream/queue.h's there are, behind the lock */
+    struct ewma ewma;      /* where a policy wants to know */
     pthread_mutex_t lock; /* of the ring, and of the watches */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
     unsigned first;
