@@ -201,7 +201,27 @@ async def budget():
             lambda us, _: f"; {sum(u.requests for u in us)} at the upstreams")
 
 
-SCENES = {f.__name__: f for f in (queue, hedge, p2c, budget)}
+async def slow_start():
+    """Of three upstreams one is out for a second, and comes back with empty caches: at first what it has at
+    once takes 15 ms for each, until it has answered 150 requests."""
+    for name, more in (("without", {}), ("with", {"overload": {"slow_start": "4s"}})):
+        begin, back = time.monotonic(), []
+
+        async def cold(u):
+            if time.monotonic() - begin < 1:  # noqa: B023
+                return 503
+            back.append(0)  # noqa: B023
+            await asyncio.sleep(0.005 + max(0, 1 - len(back) / 150) * 0.015 * u.under_way)  # noqa: B023
+            return 200
+
+        await play(name, lambda: [takes(0.005), takes(0.005), cold], {  # noqa: B023
+            "load_balancing": {"selection_policy": {"policy": "round_robin"}},
+            "health_checks": {"passive": {"fail_duration": "1s", "unhealthy_status": [503]}}, **more},
+            400, 6, 3)
+
+
+SCENES = {f.__name__: f for f in (
+    queue, hedge, p2c, budget, slow_start)}
 
 
 async def main():

@@ -30,7 +30,7 @@ class Upstream:
         self.sock = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port = self.sock.getsockname()[1]
         self.dial = f"127.0.0.1:{self.port}"
-        self.peers = []
+        self.peers, self.paths = [], []
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -54,7 +54,8 @@ class Upstream:
             while piece := peer.recv(65536):
                 seen += piece
                 while b"\r\n\r\n" in seen:
-                    seen = seen.split(b"\r\n\r\n", 1)[1]
+                    head, seen = seen.split(b"\r\n\r\n", 1)
+                    self.paths.append(head.split()[1])
                     self.count(1)
                     self.gate.wait(30)
                     time.sleep(self.delay)
@@ -274,6 +275,49 @@ def p2c_avoids(io):
     has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tlb_policy p2c_ewma x\n\t}\n}\n"), "bad duration value", "FILE:3")
 
 
+# --- slow start ---
+
+def slow_start(io):
+    """An upstream that came back gets few requests at first: after failures, after a check, and as a new one of
+    a configuration; then all of its share."""
+    old, back = Upstream(), Upstream()
+    turns = {"selection_policy": {"policy": "round_robin"}}
+
+    def asked(s, n):
+        before = back.paths.count(b"/")
+        for _ in range(n):
+            same(s.get()[0], 200)
+        return back.paths.count(b"/") - before
+
+    slow = {"slow_start": "3s"}
+    check = {"active": {"uri": "/health", "interval": "20ms"}}
+    with running(io, old, back) as s:
+        load(s, [old.dial], overload=slow)
+        time.sleep(3)
+        load(s, [old.dial, back.dial], overload=slow, load_balancing=turns)
+        assert asked(s, 30) < 12  # about two
+        time.sleep(3)
+        same(asked(s, 30), 15)
+        load(s, [old.dial, back.dial], overload=slow, load_balancing=turns, health_checks={"passive": {
+            "fail_duration": "200ms", "max_fails": 1, "unhealthy_status": [503]}})
+        back.status = 503
+        s.wait(lambda: s.get()[0] == 503)
+        back.status = 200
+        time.sleep(0.2)
+        assert asked(s, 30) < 12
+        load(s, [old.dial, back.dial], overload=slow, load_balancing=turns, health_checks=check)
+        back.status = 503
+        s.wait(lambda: f'upstreams_healthy{{upstream="{back.dial}"}} 0' in s.api("GET", "/metrics")[1])
+        time.sleep(3)
+        back.status = 200
+        s.wait(lambda: f'upstreams_healthy{{upstream="{back.dial}"}} 1' in s.api("GET", "/metrics")[1])
+        assert asked(s, 30) < 12
+        has(refused(s, ["a:1"], overload={"slow_start": "-1s"}), '"slow_start" is negative')
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tslow_start 30s\n\t}\n}\n")
+    same(handler["overload"], {"slow_start": 30000000000})
+    has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tslow_start -1s\n\t}\n}\n"), "not above zero", "FILE:3")
+
+
 # --- a budget for retries ---
 
 def budget_holds(io):
@@ -313,6 +357,7 @@ CASES = [
     ("words for the queue", queue_words, ("epoll",)),
     ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
     ("a retry budget holds", budget_holds),
+    ("an upstream that came back starts slowly", slow_start),
 ]
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
  *     max_requests 10          at once, at each upstream
  *     queue 100                so many wait while all are at that limit
  *     queue_timeout 2s         for that long
+ *     slow_start 30s           until an upstream that came back has its full share
  *     retry_budget 20% [3]     of the requests may be repeated, and 3 each second
  */
 #include "adapter/proxy_parts.h"
@@ -38,6 +39,7 @@ static const struct {
     {"max_requests", "invalid maximum request count", false},
     {"queue", "invalid length of the queue", false},
     {"queue_timeout", "bad duration value", true},
+    {"slow_start", "bad duration value", true},
 };
 
 static enum err read_retry_budget(struct adapt *a, struct dispenser *d, json_t *handler)

@@ -30,9 +30,15 @@ enum err gateway_round_error(struct round *r, enum failure kind, int status, con
 
 static void count_failure(struct round *r)
 {
+    struct endpoint *e = r->upstream->endpoint;
     uint64_t now = loop_now_ns(loop_self());
-    if (r->g->passive.fail_ns > 0)
-        endpoint_fail(r->upstream->endpoint, now, now + r->g->passive.fail_ns);
+    if (r->g->passive.fail_ns == 0)
+        return;
+    endpoint_fail(e, now, now + r->g->passive.fail_ns);
+    uint64_t until = r->upstream->slow_ns > 0
+                         ? endpoint_marked_until(e, r->upstream->max_fails, now) : 0;
+    if (until > 0)
+        endpoint_came_back(e, until);
 }
 
 static bool status_counts(const struct passive_health *h, int status)
@@ -96,7 +102,8 @@ static struct upstream_set untried(struct round *r, const struct found_upstreams
         if (!was_tried(r, found->endpoints[i]))
             items[count++] = (struct upstream){.endpoint = found->endpoints[i],
                                                .max_requests = r->g->max_requests,
-                                               .max_fails = r->g->max_fails};
+                                               .max_fails = r->g->max_fails,
+                                               .slow_ns = r->g->overload.slow_ns};
     if (count < found->count && count == 0) {
         memset(r->tried, 0, sizeof r->tried);
         return untried(r, found);

@@ -86,9 +86,10 @@ void health_state_unref(struct health_state *s)
 
 /* --- the verdict --- */
 
-static void judge(struct health_state *s, const struct active_health *h, bool passed,
+static void judge(struct health_state *s, const struct active_target *t, bool passed,
                   struct slice host)
 {
+    const struct active_health *h = t->health;
     bool unhealthy = atomic_load(&s->unhealthy);
     s->passes = passed ? s->passes + 1 : 0;
     s->fails = passed ? 0 : s->fails + 1;
@@ -98,6 +99,7 @@ static void judge(struct health_state *s, const struct active_health *h, bool pa
         LOG(LOG_WARN, LOGGER, "host is down", LOG_STR("host", host));
         events_emit("unhealthy", ORIGIN, &LOG_STR("host", host), 1);
     } else if (unhealthy && s->passes >= h->passes) {
+        endpoint_came_back(h->gateway->upstreams[t->index].endpoint, clock_mono_ns());
         atomic_store(&s->unhealthy, false);
         s->passes = s->fails = 0;
         LOG(LOG_INFO, LOGGER, "host is up", LOG_STR("host", host));
@@ -308,7 +310,6 @@ static void run(void *arg)
 {
     struct arena arena;
     struct health_state *s = arg;
-    const struct active_health *h = s->target->health;
     struct generation *mine = checks.generation;
     void (*let_go)(struct generation *) = checks.let_go;
     checks.keep(mine);
@@ -322,7 +323,7 @@ static void run(void *arg)
     if (s->endpoint != NULL && find_out_where(q)) {
         bool passed = ask(q);
         if (s->fiber->cancelled != ERR_CANCELLED)
-            judge(s, h, passed, q->host);
+            judge(s, q->target, passed, q->host);
     }
     if (s->endpoint != NULL)
         endpoint_unref(s->endpoint);

@@ -18,6 +18,7 @@ struct overload {
     struct request_queue *queue; /* requests that find all upstreams at their limit */
     unsigned queue_max;
     uint64_t queue_ns;
+    uint64_t slow_ns;            /* of an upstream that came back */
     struct retry_budget *budget; /* for attempts but the first of a request */
 };
 

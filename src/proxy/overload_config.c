@@ -3,12 +3,12 @@
  * From the member "overload" of reverse_proxy to struct overload:
  *
  *     {"max_requests": 10, "queue": 100, "queue_timeout": "2s",
- *      "retry_budget": {"share": 0.2, "each_second": 3}}
+ *      "retry_budget": {"share": 0.2, "each_second": 3}, "slow_start": "30s"}
  */
 #include "base/clock.h"
 #include "proxy/gateway.h"
 
-static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget",
+static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget", "slow_start",
                                       NULL};
 
 #define QUEUE_NS (5 * NS_PER_S)
@@ -47,10 +47,14 @@ static enum err read_budget(struct overload *o, const json_t *json, struct provi
 enum err overload_read(struct gateway *g, const json_t *json, unsigned *request_limit,
                        struct provision *p)
 {
-    int64_t n;
+    int64_t n, ns;
     if (json == NULL || json_is_null(json))
         return OK;
     TRY(provision_members(p, json, members));
+    TRY(provision_duration(p, json, "slow_start", 0, &ns));
+    if (ns < 0)
+        return provision_fail(p, "\"slow_start\" is negative");
+    g->overload.slow_ns = (uint64_t)ns;
     TRY(provision_int(p, json, "max_requests", 0, 0, INT32_MAX, &n));
     if (n > 0)
         *request_limit = (unsigned)n;
@@ -82,5 +86,7 @@ static enum err begin_queue(struct gateway *g, struct provision *p)
 
 enum err overload_begin(struct gateway *g, struct provision *p)
 {
+    for (uint32_t i = 0; i < g->upstreams_count; i++)
+        g->upstreams[i].slow_ns = g->overload.slow_ns;
     return begin_queue(g, p);
 }

@@ -247,6 +247,8 @@ static bool is_on_trial(const struct slot *slot, const struct program *p)
 void slot_ready(struct slot *slot, struct program *p)
 {
     struct managed *m = slot->owner;
+    if (p->endpoint != NULL)
+        endpoint_came_back(p->endpoint, clock_mono_ns());
     p->trial = is_on_trial(slot, p);
     if (!p->trial)
         slot_proven(slot, p);

@@ -68,6 +68,41 @@ bool upstream_reserve(const struct upstream *u)
     return false;
 }
 
+/* --- slow start --- */
+
+#define LEAST_SHARE 0.05F
+
+static float share_of(const struct upstream *u, uint64_t now_ns)
+{
+    uint64_t back = atomic_load_explicit(&u->endpoint->back_ns, memory_order_relaxed);
+    if (now_ns <= back)
+        return LEAST_SHARE;
+    float share = (float)(now_ns - back) / (float)u->slow_ns;
+    return share < LEAST_SHARE ? LEAST_SHARE : share > 1 ? 1 : share;
+}
+
+static bool hits(float share)
+{
+    return share == 1 || (float)random_below(1 << 20) < share * (1 << 20);
+}
+
+/* Whether its turn counts. */
+static bool has_turn(const struct upstream *u, uint64_t now_ns)
+{
+    return u->slow_ns == 0 || hits(share_of(u, now_ns));
+}
+
+/* Requests as if it had its full share. One that has none yet would have as few as the others when these
+ * idle: then it depends on chance. */
+static float load_of(const struct upstream *u, uint64_t now_ns)
+{
+    float n = (float)endpoint_requests(u->endpoint);
+    if (u->slow_ns == 0)
+        return n;
+    float share = share_of(u, now_ns);
+    return hits(share) ? n / share : (n + 1) / share;
+}
+
 const struct upstream *balance_first(struct upstream_set s, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < s.count; i++) {
@@ -84,9 +119,14 @@ const struct upstream *balance_random(struct upstream_set s, uint64_t now_ns)
         return balance_first(s, now_ns);
     for (unsigned i = 0; i < TRIES; i++) {
         const struct upstream *u = &s.items[random_below(s.count)];
-        if (upstream_available(u, now_ns))
+        if (!upstream_available(u, now_ns))
+            continue;
+        if (has_turn(u, now_ns))
             return u;
+        best = u;
     }
+    if (best != NULL)
+        return best;
     for (uint32_t i = 0, seen = 0; i < s.count; i++) {
         if (upstream_available(&s.items[i], now_ns) && random_below(++seen) == 0)
             best = &s.items[i];
@@ -94,12 +134,13 @@ const struct upstream *balance_random(struct upstream_set s, uint64_t now_ns)
     return best;
 }
 
-static const struct upstream *least_of(const struct upstream *const *list, uint32_t count)
+static const struct upstream *least_of(const struct upstream *const *list, uint32_t count,
+                                       uint64_t now_ns)
 {
     const struct upstream *best = NULL;
-    int least = 0;
+    float least = 0;
     for (uint32_t i = 0, equal = 0; i < count; i++) {
-        int n = endpoint_requests(list[i]->endpoint);
+        float n = load_of(list[i], now_ns);
         if (best == NULL || n < least) {
             best = list[i];
             least = n;
@@ -134,14 +175,14 @@ static uint32_t draw(struct upstream_set s, uint32_t wanted, const struct upstre
 const struct upstream *balance_least(struct upstream_set s, uint64_t now_ns)
 {
     const struct upstream *best = NULL, *drawn[BALANCE_DRAWN];
-    int least = 0;
+    float least = 0;
     if (s.count > BALANCE_MANY && draw(s, BALANCE_DRAWN, drawn, now_ns) == BALANCE_DRAWN)
-        return least_of(drawn, BALANCE_DRAWN);
+        return least_of(drawn, BALANCE_DRAWN, now_ns);
     for (uint32_t i = 0, equal = 0; i < s.count; i++) {
         const struct upstream *u = &s.items[i];
         if (!upstream_available(u, now_ns))
             continue;
-        int n = endpoint_requests(u->endpoint);
+        float n = load_of(u, now_ns);
         if (best == NULL || n < least) {
             best = u;
             least = n;
@@ -176,7 +217,7 @@ const struct upstream *balance_choose(struct upstream_set s, uint32_t choose, ui
     const struct upstream *chosen[MOST];
     if (choose > MOST)
         choose = MOST;
-    return least_of(chosen, choose_some(s, choose, chosen, now_ns));
+    return least_of(chosen, choose_some(s, choose, chosen, now_ns), now_ns);
 }
 
 /* What a request more would wait, about. Of one that is not known a first answer is awaited before it
@@ -185,6 +226,8 @@ static float cost(const struct upstream *u, uint64_t decay_ns, uint64_t now_ns)
 {
     float latency = ewma_read(&u->endpoint->ewma, decay_ns, now_ns);
     float requests = (float)endpoint_requests(u->endpoint);
+    if (!has_turn(u, now_ns))
+        return 1e20F;
     return latency == 0 ? requests * 1e15F : latency * (requests + 1);
 }
 
@@ -201,18 +244,24 @@ const struct upstream *balance_p2c(struct upstream_set s, uint64_t decay_ns, uin
 const struct upstream *balance_round_robin(struct upstream_set s, atomic_uint *turn,
                                            uint64_t now_ns)
 {
+    const struct upstream *spare = NULL;
     for (uint32_t i = 0; i < s.count; i++) {
         unsigned n = atomic_fetch_add_explicit(turn, 1, memory_order_relaxed) + 1;
-        if (upstream_available(&s.items[n % s.count], now_ns))
-            return &s.items[n % s.count];
+        const struct upstream *u = &s.items[n % s.count];
+        if (!upstream_available(u, now_ns))
+            continue;
+        if (has_turn(u, now_ns))
+            return u;
+        spare = u;
     }
-    return NULL;
+    return spare;
 }
 
 /* Whose turn it is by weight; when that one is not available, the next that is and has a weight. */
 const struct upstream *balance_weighted(struct upstream_set s, const uint64_t *sums,
                                         atomic_uint *turn, uint64_t now_ns)
 {
+    const struct upstream *spare = NULL;
     uint64_t total = s.count > 0 ? sums[s.count - 1] : 0;
     uint32_t pick = 0, end = s.count;
     if (total == 0)
@@ -228,10 +277,13 @@ const struct upstream *balance_weighted(struct upstream_set s, const uint64_t *s
     for (uint32_t i = 0; i < s.count; i++) {
         uint32_t n = (pick + i) % s.count;
         bool weighs = sums[n] > (n > 0 ? sums[n - 1] : 0);
-        if (weighs && upstream_available(&s.items[n], now_ns))
+        if (!weighs || !upstream_available(&s.items[n], now_ns))
+            continue;
+        if (has_turn(&s.items[n], now_ns))
             return &s.items[n];
+        spare = &s.items[n];
     }
-    return NULL;
+    return spare;
 }
 
 /* --- hashing --- */

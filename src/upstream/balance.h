@@ -3,6 +3,9 @@
  * Choosing one of several upstreams. Pure but for the shared counters and a random number: the
  * caller says what is hashed, what the weights are, and what time it is. All give NULL when none is
  * available.
+ *
+ * An upstream that came back a moment ago (slow_ns) is passed over now and then by those that choose at
+ * random, by turns and by weights, and counts as having more requests than it has for those that compare.
  */
 #pragma once
 
@@ -12,6 +15,7 @@ struct upstream {
     struct endpoint *endpoint;
     unsigned max_requests; /* 0: no limit */
     unsigned max_fails;    /* 0: failures do not count */
+    uint64_t slow_ns;      /* its share rises for so long after it came back; 0: it has all at once */
     const atomic_bool *unhealthy; /* what a check of it found last; NULL: it is not checked */
 };
 

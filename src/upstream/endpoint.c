@@ -7,6 +7,7 @@
  */
 #include "upstream/endpoint.h"
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -52,6 +53,7 @@ static struct endpoint *make(struct slice name)
     e->hash = hash_keyed(name, fixed_key);
     e->serial = ++registry.serial;
     e->index = index;
+    atomic_init(&e->back_ns, clock_mono_ns());
     list_init(&e->watches);
     pthread_mutex_init(&e->lock, NULL);
     registry.slots[index] = e;
@@ -173,6 +175,17 @@ void endpoint_fail(struct endpoint *e, uint64_t now_ns, uint64_t until_ns)
     e->expiries[(e->first + count) % ENDPOINT_FAILS_MAX] = until_ns;
     atomic_store_explicit(&e->fails, count + 1, memory_order_relaxed);
     pthread_mutex_unlock(&e->lock);
+}
+
+uint64_t endpoint_marked_until(struct endpoint *e, unsigned fails, uint64_t now_ns)
+{
+    uint64_t until = 0;
+    pthread_mutex_lock(&e->lock);
+    unsigned count = e->expiries != NULL ? drop_expired(e, now_ns) : 0;
+    if (fails > 0 && count >= fails)
+        until = e->expiries[(e->first + count - fails) % ENDPOINT_FAILS_MAX];
+    pthread_mutex_unlock(&e->lock);
+    return until;
 }
 
 unsigned endpoint_fails(struct endpoint *e, uint64_t now_ns)

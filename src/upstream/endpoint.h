@@ -35,6 +35,7 @@ struct endpoint {
     _Atomic(struct latency *) latency; /* NULL: it is not measured */
     atomic_uint watched;   /* how many of … */
     struct list watches;   /* … upstream/queue.h's there are, behind the lock */
+    _Atomic uint64_t back_ns; /* since when it can be used: its first, or after it was left out */
     struct ewma ewma;      /* where a policy wants to know */
     pthread_mutex_t lock; /* of the ring, and of the watches */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
@@ -64,6 +65,15 @@ void endpoint_fail(struct endpoint *, uint64_t now_ns, uint64_t until_ns);
 
 /* Failures that are not forgotten yet. Costs one load when there are none; never waits. */
 unsigned endpoint_fails(struct endpoint *, uint64_t now_ns);
+
+/* When the last of `fails` failures that mark it now is forgotten; 0: they do not mark it. */
+uint64_t endpoint_marked_until(struct endpoint *, unsigned fails, uint64_t now_ns);
+
+/* It can be used again from then on. */
+static inline void endpoint_came_back(struct endpoint *e, uint64_t at_ns)
+{
+    atomic_store_explicit(&e->back_ns, at_ns, memory_order_relaxed);
+}
 
 static inline int endpoint_requests(const struct endpoint *e)
 {

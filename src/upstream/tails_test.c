@@ -165,3 +165,115 @@ TEST("retries are a share of the requests and a few each second, whatever fails"
     CHECK_INT(taken, 3);
     CHECK(!retry_budget_take(&b, now + NS_PER_S / 2) && retry_budget_take(&b, now + NS_PER_S));
 }
+
+/* --- slow start --- */
+
+enum slow_policy { SLOW_RANDOM, SLOW_CHOOSE, SLOW_LEAST, SLOW_TURNS, SLOW_WEIGHTS, SLOW_P2C, SLOW_POLICIES };
+
+static uint64_t slow_sums[MANY];
+
+static const struct upstream *choose_slowly(enum slow_policy policy, uint64_t decay_ns)
+{
+    static atomic_uint turn;
+    switch (policy) {
+    case SLOW_RANDOM:
+        return balance_random(sim_set(), sim.now_ns);
+    case SLOW_CHOOSE:
+        return balance_choose(sim_set(), 2, sim.now_ns);
+    case SLOW_LEAST:
+        return balance_least(sim_set(), sim.now_ns);
+    case SLOW_TURNS:
+        return balance_round_robin(sim_set(), &turn, sim.now_ns);
+    case SLOW_WEIGHTS:
+        return balance_weighted(sim_set(), slow_sums, &turn, sim.now_ns);
+    default:
+        return balance_p2c(sim_set(), decay_ns, sim.now_ns);
+    }
+}
+
+/* Each thirty-seventh came back just now. Their part of what is fair, second by second, of ten. */
+static void play_return(enum slow_policy policy, uint32_t count, uint64_t gap_ns, float parts[10])
+{
+    enum { STEP = 37 };
+    static const uint64_t decay = 2 * NS_PER_S;
+    sim_begin(count, "slow");
+    for (uint32_t i = 0; i < count; i++) {
+        slow_sums[i] = i + 1;
+        sim.items[i].slow_ns = 10 * NS_PER_S;
+        endpoint_came_back(sim.items[i].endpoint,
+                           i % STEP == 5 ? sim.now_ns : sim.now_ns - 20 * NS_PER_S);
+        ewma_note(&sim.items[i].endpoint->ewma, sim.latency_ns[i], false, decay, sim.now_ns);
+    }
+    for (int second = 0; second < 10; second++) {
+        unsigned before = asked_of(5, STEP), all = 0;
+        for (uint64_t end = sim.now_ns + NS_PER_S; sim.now_ns < end; all++) {
+            sim_pass(gap_ns, decay);
+            sim_ask(choose_slowly(policy, decay));
+        }
+        uint32_t back = (count - 6) / STEP + 1;
+        parts[second] = (float)(asked_of(5, STEP) - before) / ((float)all * (float)back / (float)count);
+    }
+    sim_end();
+}
+
+static void check_rise(enum slow_policy policy, const float parts[10])
+{
+    float sum = 0;
+    for (int i = 0; i < 10; i++) {
+        sum += parts[i];
+        if (parts[i] < (float)i / 10 - 0.3F || parts[i] > (float)(i + 1) / 10 + 0.3F)
+            test_fail(__FILE__, __LINE__, "policy %d, second %d: %.2f of what is fair", policy, i,
+                      (double)parts[i]);
+    }
+    if (parts[0] > 0.25F || parts[9] < 0.75F || sum < 3.5F || sum > 6.5F)
+        test_fail(__FILE__, __LINE__, "policy %d: from %.2f to %.2f, %.2f in all", policy,
+                  (double)parts[0], (double)parts[9], (double)sum);
+}
+
+TEST("the share of upstreams that came back rises from little to full, by each policy, busy or not")
+{
+    float parts[10];
+    for (int policy = 0; policy < SLOW_POLICIES; policy++) {
+        play_return((enum slow_policy)policy, 200, NS_PER_S / 8000, parts); /* half a request each */
+        check_rise((enum slow_policy)policy, parts);
+        if (policy != SLOW_LEAST && policy != SLOW_CHOOSE) /* these know no half request: see below */
+            continue;
+        play_return((enum slow_policy)policy, 40, NS_PER_S / 24000, parts); /* six each */
+        check_rise((enum slow_policy)policy, parts);
+    }
+}
+
+TEST("a start of all at once, and of one alone, is served as any other, at the same cost for many")
+{
+    uint64_t looks[2];
+    for (int size = 0; size < 2; size++) {
+        sim_begin(size == 0 ? 1000 : MANY, "all");
+        for (uint32_t i = 0; i < sim.count; i++) {
+            slow_sums[i] = i + 1;
+            sim.items[i].slow_ns = 10 * NS_PER_S;
+            endpoint_came_back(sim.items[i].endpoint, sim.now_ns);
+        }
+        balance_looks = 0;
+        for (int i = 0; i < 6000; i++)
+            CHECK(choose_slowly((enum slow_policy)(i % SLOW_POLICIES), NS_PER_S) != NULL);
+        looks[size] = balance_looks;
+        sim.count = 1;
+        for (int i = 0; i < SLOW_POLICIES; i++)
+            CHECK(choose_slowly((enum slow_policy)i, NS_PER_S) == &sim.items[0]);
+        sim.count = size == 0 ? 1000 : MANY;
+        sim_end();
+    }
+    CHECK(looks[1] < looks[0] * 5 / 4);
+}
+
+TEST("failures mark an upstream until as many of them are forgotten as make it usable")
+{
+    struct endpoint *e = endpoint_ref(SLICE("marked"));
+    CHECK_INT(endpoint_marked_until(e, 1, 5), 0);
+    endpoint_fail(e, 1, 100);
+    endpoint_fail(e, 1, 200);
+    CHECK_INT(endpoint_marked_until(e, 3, 5), 0);
+    CHECK_INT(endpoint_marked_until(e, 2, 5), 100);
+    CHECK_INT(endpoint_marked_until(e, 1, 5), 200);
+    endpoint_unref(e);
+}
