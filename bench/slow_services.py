@@ -109,11 +109,11 @@ async def offer(port, rate, seconds, limit):
 
 
 def told(results):
-    times = sorted(t for status, t in results if status == 200)
+    times = sorted(t for status, t in results if status in (200, 203))
     at = lambda q: f"{1000 * times[int(q * (len(times) - 1))]:.0f} ms" if times else "-"  # noqa: E731
     count = lambda *s: sum(status in s for status, _ in results)  # noqa: E731
-    return (f"{len(results)} requests: {count(200)} served, {count(503)} refused (503), "
-            f"{len(results) - count(200, 503)} failed; median {at(0.5)}, 99th {at(0.99)}")
+    return (f"{len(results)} requests: {count(200, 203)} served, {count(503)} refused (503), "
+            f"{len(results) - count(200, 203, 503)} failed; median {at(0.5)}, 99th {at(0.99)}")
 
 
 async def play(name, make, options, rate, seconds, limit, tell=None):
@@ -151,9 +151,10 @@ async def quick(u):
 
 
 async def pausing(u):
-    """100 ms of each second it does nothing, as a collector of garbage."""
-    await asyncio.sleep(max(0.002, 0.1 - time.monotonic() % 1))
-    return 200
+    """100 ms of each second it does nothing, as a collector of garbage; tells who waited for half of that."""
+    left = 0.1 - time.monotonic() % 1
+    await asyncio.sleep(max(0.002, left))
+    return 200 if left < 0.05 else 203
 
 
 async def hedge():
@@ -161,6 +162,7 @@ async def hedge():
     def tell(upstreams, results):
         times = sorted(t for _, t in results)
         return (f", 99.9th {1000 * times[int(0.999 * (len(times) - 1))]:.0f} ms; "
+                f"{sum(status == 203 for status, _ in results)} waited for half of a pause; "
                 f"{sum(u.requests for u in upstreams) - len(results)} requests more than came")
     for name, more in (("without", {}), ("20ms", {"hedge": {"after": "20ms"}}),
                        ("p95", {"hedge": {"after": "p95"}}),

@@ -61,6 +61,7 @@ class Upstream:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.dial = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.play, self.requests, self.connections = play, [], 0
+        self.ended = []  # for what notes that connections end
         self.gate = threading.Event()  # for what is to wait
         threading.Thread(target=self.serve, daemon=True).start()
 
