@@ -1575,7 +1575,7 @@ def addresses(s):
 def refused(s):
     """What is for later is refused by name; what is wrong, with a sentence."""
     for options, text in (({"transport": {"protocol": "http", "proxy_protocol": "v3"}}, "proxy protocol version"),
-                          ({"transport": {"protocol": "http", "versions": ["h2c"]}}, "h2c"),
+                          ({"transport": {"protocol": "http", "versions": ["3"]}}, "HTTP version"),
                           ({"transport": {"protocol": "http", "versions": ["9"]}}, "unsupported HTTP version"),
                           ({"transport": {"protocol": "fastcgi", "nonsense": 1}}, "nonsense"),
                           ({"transport": {"protocol": "fastcgi", "split_path": ["\u00e9"]}}, "non-ASCII"),

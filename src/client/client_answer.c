@@ -46,6 +46,7 @@ struct client_answer *client_answer_begin(struct link *link, struct arena *arena
     a->stable = a->done = a->began = false;
     a->why = NULL;
     a->fastcgi = NULL;
+    a->h2 = NULL;
     return a;
 }
 

@@ -17,6 +17,7 @@ enum {
 };
 
 struct fastcgi_answer;
+struct h2_call;
 
 struct client_answer {
     struct client_answer *next; /* free ones of this thread */
@@ -33,7 +34,8 @@ struct client_answer {
     bool done;              /* the body has come to its end */
     bool began;             /* a byte of the answer has come */
     const char *why;        /* a constant phrase behind an error, or NULL */
-    struct fastcgi_answer *fastcgi; /* NULL: HTTP/1; fastcgi_answer.h */
+    struct fastcgi_answer *fastcgi; /* fastcgi_answer.h; with `h2` NULL as well: HTTP/1 */
+    struct h2_call *h2;             /* h2_link.h */
     struct h1_head head;
 };
 

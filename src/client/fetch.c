@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "client/client_answer.h"
 #include "client/forward_proxy.h"
+#include "client/h2_link.h"
 #include "client/relay.h"
 #include "client/url.h"
 #include "loop/await.h"
@@ -522,7 +523,9 @@ enum err fetch(const struct fetch_request *q, struct arena *arena, struct fetch_
 
 void fetch_thread_deinit(void)
 {
+    h2_links_close();
     links_thread_deinit();
+    h2_links_thread_deinit();
     relays_thread_deinit();
     client_thread_deinit();
     iobuf_thread_deinit();

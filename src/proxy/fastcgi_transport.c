@@ -267,4 +267,6 @@ const struct protocol protocol_fastcgi = {
     .end = end,
     .read_head = fastcgi_read_head,
     .read_body = fastcgi_read_body,
+    .cut = gateway_cut_link,
+    .interrupt = gateway_interrupt_link,
 };

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "client/client_answer.h"
 #include "client/forward_proxy.h"
+#include "client/h2_link.h"
 #include "http/field_ops.h"
 #include "http/response_match.h"
 #include "http/route.h"
@@ -80,6 +81,10 @@ struct protocol {
     void (*end)(struct round *);
     enum err (*read_head)(struct client_answer *, bool to_head, uint64_t deadline_ns);
     enum err (*read_body)(struct client_answer *, uint64_t deadline_ns, struct slice *piece);
+    /* The body could not be sent to its end: the answer's reader comes to an end. */
+    void (*cut)(struct round *);
+    /* … or nothing is left to wait for: a wait for the answer ends. */
+    void (*interrupt)(struct round *);
 };
 
 enum { BODY_FRONT = CHUNKED_HEAD_MAX, BODY_BACK = 2, BODY_PIECE = 32768 - BODY_FRONT - BODY_BACK };
@@ -89,6 +94,8 @@ struct http_transport {
     uint64_t dial_ns, header_ns, continue_ns, read_ns, write_ns; /* 0: no limit */
     uint64_t head_max;    /* of an answer */
     uint32_t fallback_ms; /* as of dial_options */
+    bool h2_offered;      /* to upstreams with TLS, by ALPN */
+    bool h2c;             /* spoken to those without TLS */
     bool keep_alive;
     bool probes;
     unsigned probe_s;
@@ -98,6 +105,7 @@ struct http_transport {
     struct slice local_text;
     struct slice resolver;    /* DNS servers of its own, or empty */
     struct tls_client *tls;   /* NULL: none */
+    struct tls_client *tls_one; /* the same for HTTP/1.1 alone; NULL: `tls` is that */
     struct template tls_name; /* instead of the upstream's host; empty: that */
     uint16_t *tls_except;     /* ports of upstreams without TLS */
     size_t tls_except_count;
@@ -226,7 +234,12 @@ struct round {
     char *copy;            /* a small one that is still to come is copied here as it goes up */
     bool body_touched;     /* some of it was taken and is not in memory */
 
-    struct link *link;
+    const struct protocol *protocol; /* what is spoken on the link, or by the call */
+    struct link *link;         /* NULL: over HTTP/2 */
+    struct h2_call *call;      /* NULL: over a link */
+    uint64_t call_after;       /* connections that are as old failed this request */
+    uint64_t call_sent;        /* bytes of the body */
+    bool unacted;              /* what failed was not looked at by the upstream */
     struct client_answer *answer;
     struct upload *upload_room; /* on the frame of the attempt … */
     struct upload *upload;      /* … for the fiber that sends the body; NULL: there is none */
@@ -313,8 +326,29 @@ struct slice round_text(const struct round *, const struct template *);
 
 const struct http_transport *http_transport_default(struct provision *);
 
-/* A link to the round's address: an idle one unless `fresh`, else a new one. */
+/* A link to the round's address, an idle one unless `fresh`, else a new one; or a call over HTTP/2. */
 enum err gateway_connect(struct round *, bool fresh);
+
+/* A new link, in the place that link_reserve gave, of which it lets go when it fails. */
+enum err gateway_open_link(struct round *);
+
+/* Room for one more link within max_conns_per_host; an idle one may come up meanwhile. */
+enum err gateway_await_room(struct round *);
+
+/* No connection came about. */
+enum err gateway_dial_failed(struct round *, enum err, const char *why);
+
+/* --- h2_transport.c --- */
+extern const struct protocol protocol_h2;
+
+/* Whether HTTP/2 is, or may be, spoken for this request. */
+bool gateway_may_speak_h2(const struct round *);
+
+/* As gateway_connect, where that is so. */
+enum err gateway_connect_h2(struct round *, bool fresh);
+
+/* As gateway_round_error, for a round with a call whose answer did not come. */
+enum err gateway_h2_failed(struct round *, enum err);
 
 /* --- transport_resolver.c --- */
 enum err transport_resolver_provision(struct http_transport *, const json_t *, struct provision *);
@@ -373,6 +407,10 @@ enum err gateway_prepare(struct round *);
 enum err gateway_send_parts(struct round *, struct iovec *parts, size_t count, bool *any);
 enum err gateway_send_failed(struct round *, enum err, bool any);
 
+/* Of protocols on links. */
+void gateway_cut_link(struct round *);
+void gateway_interrupt_link(struct round *);
+
 /* The same for pieces of a body, on the fiber of the upload. */
 enum err gateway_send_more(struct round *, struct slice bytes);
 
@@ -429,7 +467,7 @@ enum err gateway_await_answer(struct round *);
 /* What becomes of the answer: handle_response, a tunnel, or the copy to the client. */
 enum err gateway_finish(struct round *, const struct chain *next);
 
-/* Gives the link back or closes it. */
+/* Gives the link back or closes it, or ends the call. */
 void gateway_drop_link(struct round *);
 
 /* Notes why the round failed; returns ERR_FAILED. `why` is constant or in the arena. */

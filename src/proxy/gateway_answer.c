@@ -54,7 +54,7 @@ static bool client_failed(const struct round *r)
 /* One read of head or body. A wait that lasts turns the watch on. */
 static enum err read_patiently(struct round *r, uint64_t deadline, bool head, struct slice *piece)
 {
-    const struct protocol *protocol = r->g->transport->protocol;
+    const struct protocol *protocol = r->protocol;
     uint64_t look = r->watching ? 0 : loop_now_ns(loop_self()) + PATIENCE_NS;
     for (;;) {
         uint64_t until = sooner(deadline, look);
@@ -89,6 +89,8 @@ static enum err fail_answer(struct round *r, enum err e)
         r->error = fiber_self()->cancelled;
         return gateway_round_error(r, FAILURE_CLIENT, 499, "context canceled");
     }
+    if (r->call != NULL)
+        return gateway_h2_failed(r, e);
     if (e == ERR_TIMEOUT)
         return gateway_round_error(r, FAILURE_UPSTREAM, 504,
                                    "timeout awaiting response headers");
@@ -228,9 +230,10 @@ enum err gateway_go_on(struct round *r)
 void gateway_drop_link(struct round *r)
 {
     struct link *l = r->link;
-    bool keep = r->g->transport->keep_alive && r->answer != NULL &&
+    struct h2_call *k = r->call;
+    bool keep = l != NULL && r->g->transport->keep_alive && r->answer != NULL &&
                 client_answer_reusable(r->answer);
-    if (l == NULL)
+    if (l == NULL && k == NULL)
         return;
     if (r->upload != NULL) {
         keep = keep && r->upload->ended && r->upload->result == OK;
@@ -239,10 +242,13 @@ void gateway_drop_link(struct round *r)
         keep = keep && (!r->has_body || r->body_whole);
     }
     if (r->answer != NULL)
-        r->g->transport->protocol->end(r);
+        r->protocol->end(r);
     r->answer = NULL;
     r->link = NULL;
-    if (keep)
+    r->call = NULL;
+    if (k != NULL)
+        h2_call_end(k);
+    else if (keep)
         link_give(l, &r->g->transport->limits);
     else
         link_close(l);
@@ -441,11 +447,11 @@ static enum err copy_body(struct round *r)
     }
     if (r->g->response_buffers > 0) {
         TRY(copy_held(r));
-        if (r->link == NULL)
+        if (r->answer == NULL)
             return OK;
     } else if (a->in.len > 0) { /* costs no wait */
         bool stable = a->stable;
-        enum err e = r->g->transport->protocol->read_body(a, 1, &piece);
+        enum err e = r->protocol->read_body(a, 1, &piece);
         if (e != OK && e != ERR_TIMEOUT)
             return break_off(r, e);
         if (a->done && stable) {
@@ -475,6 +481,7 @@ static void set_head(struct round *r)
     strip(&r->answer_fields);
     fields_remove(to, SLICE("Server")); /* the upstream's, if any: this one stands in Via */
     fields_add(to, SLICE("Via"), r->answer->fastcgi != NULL ? SLICE("0.0 portico")
+                                 : r->answer->h2 != NULL    ? SLICE("2.0 portico")
                                  : h->minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico"));
     if (r->g->has_response_ops &&
         (!r->g->has_require || response_match(&r->g->require, r->status, &r->answer_fields)))

@@ -585,7 +585,7 @@ static enum err send_held(struct round *r, char *buf)
     for (struct slice left = r->body; left.len > 0;) {
         struct slice piece = slice_take(left, BODY_PIECE);
         memcpy(buf + BODY_FRONT, piece.ptr, piece.len);
-        TRY(r->g->transport->protocol->send_piece(r, buf, piece.len));
+        TRY(r->protocol->send_piece(r, buf, piece.len));
         left = slice_skip(left, piece.len);
     }
     return OK;
@@ -603,7 +603,7 @@ static void keep_copy(struct round *r, size_t len)
 static enum err send_body(struct upload *u, char *buf)
 {
     struct round *r = u->round;
-    const struct protocol *protocol = r->g->transport->protocol;
+    const struct protocol *protocol = r->protocol;
     size_t total = 0;
     TRY(send_held(r, buf));
     for (;;) {
@@ -642,13 +642,13 @@ static void upload_main(void *arg)
     u->round->x->body_reader = NULL;
     iobuf_give(buf);
     if (u->result != OK && !u->client_failed && u->reader.fiber->cancelled == OK)
-        shutdown(u->round->link->stream.fd, SHUT_RDWR); /* an answer to half a request may never come; one
-                                                    that came already is read all the same */
+        u->round->protocol->cut(u->round); /* an answer to half a request may never come; one that
+                                              came already is read all the same */
     u->ended = true;
     if (u->waiter != NULL)
         waiter_wake(u->waiter, OK);
-    else if (u->client_failed && u->round->link->wait != NULL)
-        op_cancel(loop_self(), &u->round->link->op); /* nothing is left to wait for */
+    else if (u->client_failed)
+        u->round->protocol->interrupt(u->round);
 }
 
 static void start_upload(void *arg)
@@ -683,6 +683,19 @@ void upload_end(struct round *r)
     fiber_suspend(); /* it uses this frame: nothing may end the wait before it has ended */
 }
 
+/* --- links --- */
+
+void gateway_cut_link(struct round *r)
+{
+    shutdown(r->link->stream.fd, SHUT_RDWR);
+}
+
+void gateway_interrupt_link(struct round *r)
+{
+    if (r->link->wait != NULL)
+        op_cancel(loop_self(), &r->link->op);
+}
+
 static struct client_answer *begin_http(struct round *r)
 {
     return client_answer_begin(r->link, r->x->arena, r->g->transport->head_max);
@@ -701,4 +714,6 @@ const struct protocol protocol_http = {
     .end = end_http,
     .read_head = client_read_head,
     .read_body = client_read_body,
+    .cut = gateway_cut_link,
+    .interrupt = gateway_interrupt_link,
 };

@@ -263,11 +263,12 @@ static enum err ask(struct round *r, bool fresh)
 {
     uint64_t begin_ns = loop_now_ns(loop_self());
     r->failure = FAILURE_NONE;
+    r->unacted = false;
     enum err e = gateway_connect(r, fresh);
     r->connect_ns = loop_now_ns(loop_self()) - begin_ns;
     TRY(e);
-    TRY(r->g->transport->protocol->send(r));
-    r->answer = r->g->transport->protocol->begin(r);
+    TRY(r->protocol->send(r));
+    r->answer = r->protocol->begin(r);
     return gateway_await_answer(r);
 }
 
@@ -292,13 +293,13 @@ enum err gateway_round_trip(struct round *r)
     enum err e = ask(r, false);
     if (r->failure != FAILURE_STALE)
         return e;
-    bool unsent = r->answer == NULL; /* not a byte of the request was taken */
+    bool unsent = r->answer == NULL || r->unacted; /* not a byte of the request was taken */
     bool again = body_replayable(r) && (unsent || gateway_idempotent(r));
     gateway_drop_link(r);
     if (again)
         e = ask(r, true);
     if (r->failure == FAILURE_STALE) /* not again */
-        r->failure = FAILURE_UPSTREAM;
+        r->failure = r->unacted ? FAILURE_DIAL : FAILURE_UPSTREAM;
     return e;
 }
 
@@ -451,6 +452,7 @@ void proxy_drain(void)
 {
     mirrors_drain();
     links_drain();
+    h2_links_drain();
 }
 
 void proxy_thread_deinit(void)
@@ -459,7 +461,9 @@ void proxy_thread_deinit(void)
     dns_sources_thread_deinit();
     mirrors_thread_deinit();
     transport_resolvers_deinit();
+    h2_links_close();
     links_thread_deinit();
+    h2_links_thread_deinit();
     relays_thread_deinit();
     client_thread_deinit();
     iobuf_thread_deinit();

@@ -241,6 +241,8 @@ static enum err open_link(void *arg, struct fetch_opening *o)
     enum err e = gateway_connect(r, o->fresh);
     o->link = r->link;
     r->link = NULL;
+    if (e == OK && o->link == NULL)
+        e = ERR_UNSUPPORTED; /* it is a call of HTTP/2 */
     o->proxy = gateway_by_url(r) ? r->address.proxy : NULL;
     o->why = fiber_self()->cancelled == ERR_TIMEOUT ? "timed out while connecting" : r->why;
     return e;
@@ -257,6 +259,12 @@ static void begin_round(struct question *q)
     r->probe = true;
     r->watching = true; /* there is no client who could leave */
     r->why = "";
+}
+
+static bool speaks_http1(const struct round *r)
+{
+    const struct http_transport *t = r->g->transport;
+    return t->protocol == &protocol_http && (r->address.tls || !t->h2c);
 }
 
 static bool ask(struct question *q)
@@ -284,9 +292,10 @@ static bool ask(struct question *q)
                  SLICE_ARG(slice_take(q->exchange.error.message, 500)));
     put_fields(q, &request);
     if (e == OK)
-        e = h->gateway->transport->protocol == &protocol_fastcgi
-                ? fastcgi_probe(r, &request, answer)
-                : fetch(&request, q->arena, answer);
+        e = speaks_http1(r) ? fetch(&request, q->arena, answer)
+                            : health_probe(r, &request, answer);
+    if (r->call != NULL) /* the handshake found HTTP/2 */
+        e = health_probe(r, &request, answer);
     return answer_fits(h, e, answer, q->host);
 }
 

@@ -62,10 +62,10 @@ struct active_target {
     struct health_state *state;
 };
 
-/* --- fastcgi_probe.c --- */
+/* --- health_probe.c --- */
 
 /* As fetch, over the round of a check whose transport speaks FastCGI. */
-enum err fastcgi_probe(struct round *, const struct fetch_request *, struct fetch_answer *);
+enum err health_probe(struct round *, const struct fetch_request *, struct fetch_answer *);
 
 /* --- on the control thread, or before there are others --- */
 

@@ -82,24 +82,24 @@ static enum err read_sizes(struct http_transport *t, const json_t *json, struct 
     return provision_bool(p, json, "compression", true, &ignored);
 }
 
-/* HTTP/2 is spoken over TLS only, so that naming it changes nothing here; h2c would. */
-static enum err read_versions(const json_t *json, struct provision *p)
+/* As in Caddy: "h2c" alone decides what is spoken without TLS, and HTTP/1.1 is offered with it always. */
+static enum err read_versions(struct http_transport *t, const json_t *json, struct provision *p)
 {
     struct slice *names;
     size_t count;
-    bool one = false;
     TRY(provision_texts(p, json, "versions", &names, &count));
+    t->h2_offered = count == 0;
     for (size_t i = 0; i < count; i++) {
-        if (slice_is(names[i], "h2c") || slice_is(names[i], "3"))
-            return provision_fail(p, "HTTP version \"" SLICE_FMT "\" to upstreams is not supported "
-                                  "yet; use \"1.1\"", SLICE_ARG(names[i]));
-        if (!slice_is(names[i], "1.1") && !slice_is(names[i], "2"))
+        bool two = slice_is(names[i], "2"), clear = slice_is(names[i], "h2c");
+        if (slice_is(names[i], "3"))
+            return provision_fail(p, "HTTP version \"3\" to upstreams is not supported yet; use "
+                                  "\"2\" or \"1.1\"");
+        if (!slice_is(names[i], "1.1") && !two && !clear)
             return provision_fail(p, "unsupported HTTP version: " SLICE_FMT ", supported version: "
-                                  "1.1, 2", SLICE_ARG(names[i]));
-        one |= slice_is(names[i], "1.1");
+                                  "1.1, 2, h2c", SLICE_ARG(names[i]));
+        t->h2_offered |= two || clear;
+        t->h2c |= clear;
     }
-    if (count > 0 && !one)
-        return provision_fail(p, "HTTP/2 alone to upstreams is not supported yet; add \"1.1\"");
     return OK;
 }
 
@@ -163,7 +163,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
         TRY(provision_members(p, json, members));
     TRY(read_timeouts(t, json, p));
     TRY(read_sizes(t, json, p));
-    TRY(read_versions(json, p));
+    TRY(read_versions(t, json, p));
     TRY(read_local(t, json, p));
     TRY(transport_resolver_provision(t, json_object_get(json, "resolver"), p));
     TRY(transport_tls_provision(t, json_object_get(json, "tls"), p));
@@ -180,7 +180,9 @@ const struct http_transport *http_transport_default(struct provision *p)
 
 static void release(void *cfg)
 {
-    tls_client_unref(((struct http_transport *)cfg)->tls);
+    struct http_transport *t = cfg;
+    tls_client_unref(t->tls);
+    tls_client_unref(t->tls_one);
 }
 
 const struct module transport_http = {
@@ -197,7 +199,7 @@ struct slice round_text(const struct round *r, const struct template *t)
     return r->probe ? template_expand_now(t->text, r->x->arena) : template_expand(t, r->x);
 }
 
-static enum err fail_dial(struct round *r, enum err e, const char *why)
+enum err gateway_dial_failed(struct round *r, enum err e, const char *why)
 {
     struct slice network = r->address.is_unix ? r->address.at.network : SLICE("tcp");
     if (fiber_self()->cancelled != OK) {
@@ -219,22 +221,21 @@ static enum err fail_connect(struct round *r, enum err e, const struct dialed *d
 {
     char text[160];
     if (d->error == 0)
-        return fail_dial(r, e, e == ERR_INVALID ? "no suitable address" : err_text(e));
+        return gateway_dial_failed(r, e, e == ERR_INVALID ? "no suitable address" : err_text(e));
     snprintf(text, sizeof text, "connect: %s", strerrordesc_np(d->error));
     for (char *c = text; *c != '\0'; c++)
         *c = ascii_lower(*c);
-    return fail_dial(r, e, text);
+    return gateway_dial_failed(r, e, text);
 }
 
-/* Room for one more connection within max_conns_per_host; an idle one may come up meanwhile. */
-static enum err await_room(struct round *r)
+enum err gateway_await_room(struct round *r)
 {
     const struct http_transport *t = r->g->transport;
     if (link_reserve(r->upstream->endpoint, &t->limits))
         return OK;
     gateway_watch(r); /* this may take as long as the upstream does */
     enum err e = await_link_room(r->address.key, r->upstream->endpoint, &t->limits, &r->link);
-    return e == OK ? OK : fail_dial(r, e, err_text(e));
+    return e == OK ? OK : gateway_dial_failed(r, e, err_text(e));
 }
 
 static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
@@ -249,7 +250,7 @@ static enum err resolve(struct round *r, uint64_t deadline, struct resolved *to)
         return OK;
     snprintf(text, sizeof text, "lookup " SLICE_FMT ": %s", SLICE_ARG(host),
              to->why != NULL ? to->why : err_text(e));
-    return fail_dial(r, e, text);
+    return gateway_dial_failed(r, e, text);
 }
 
 static enum err dial(struct round *r, uint64_t deadline)
@@ -279,7 +280,7 @@ static enum err drop_fresh(struct round *r, enum err e, const char *why)
 {
     link_close(r->link);
     r->link = NULL;
-    return fail_dial(r, e, why);
+    return gateway_dial_failed(r, e, why);
 }
 
 /* Proxy and TLS. Nothing of the request has been sent when they fail: as a failure of the dial. */
@@ -304,19 +305,25 @@ static enum err prepare_link(struct round *r, uint64_t deadline)
     return OK;
 }
 
-enum err gateway_connect(struct round *r, bool fresh)
+enum err gateway_open_link(struct round *r)
 {
-    bool kept = r->g->transport->keep_alive && !fresh; /* others may have left some of that key */
-    r->link = kept ? link_take(r->address.key) : NULL;
-    if (r->link != NULL)
-        return OK;
-    TRY(await_room(r));
-    if (r->link != NULL)
-        return OK;
     uint64_t limit = r->g->transport->dial_ns;
     uint64_t deadline = limit > 0 ? loop_now_ns(loop_self()) + limit : 0;
     enum err e = dial(r, deadline);
     if (e != OK)
         link_unreserve(r->upstream->endpoint);
     return e == OK ? prepare_link(r, deadline) : e;
+}
+
+enum err gateway_connect(struct round *r, bool fresh)
+{
+    r->protocol = r->g->transport->protocol;
+    if (gateway_may_speak_h2(r))
+        return gateway_connect_h2(r, fresh);
+    bool kept = r->g->transport->keep_alive && !fresh; /* others may have left some of that key */
+    r->link = kept ? link_take(r->address.key) : NULL;
+    if (r->link != NULL)
+        return OK;
+    TRY(gateway_await_room(r));
+    return r->link != NULL ? OK : gateway_open_link(r);
 }

@@ -178,7 +178,7 @@ static enum err drop_answer(struct round *r)
     struct slice piece;
     size_t dropped = 0;
     while (!r->answer->done && dropped < ANSWER_MAX) {
-        TRY(r->g->transport->protocol->read_body(r->answer, 0, &piece)); /* the limit ends it */
+        TRY(r->protocol->read_body(r->answer, 0, &piece)); /* the limit ends it */
         dropped += piece.len;
     }
     return OK;

@@ -151,8 +151,8 @@ static enum err read_except(struct http_transport *t, const json_t *json, struct
 
 enum err transport_tls_provision(struct http_transport *t, const json_t *json, struct provision *p)
 {
-    static const char *const alpn[] = {"http/1.1", NULL};
-    struct tls_client_options o = {.alpn = alpn};
+    static const char *const one[] = {"http/1.1", NULL}, *const both[] = {"h2", "http/1.1", NULL};
+    struct tls_client_options o = {.alpn = t->h2_offered ? both : one};
     char why[256];
     int64_t ns;
     if (json == NULL || json_is_null(json))
@@ -168,6 +168,11 @@ enum err transport_tls_provision(struct http_transport *t, const json_t *json, s
     TRY(provision_duration(p, json, "handshake_timeout", 0, &ns));
     t->handshake_ns = ns > 0 ? (uint64_t)ns : ns == 0 ? HANDSHAKE_NS : 0;
     if (tls_client_create(&o, &t->tls, why, sizeof why) != OK)
+        return provision_fail(p, "making TLS client config: %s", why);
+    if (!t->h2_offered)
+        return OK;
+    o.alpn = one;
+    if (tls_client_create(&o, &t->tls_one, why, sizeof why) != OK)
         return provision_fail(p, "making TLS client config: %s", why);
     return OK;
 }
@@ -206,7 +211,8 @@ enum err transport_tls_handshake(struct round *r, char *why, size_t cap)
 {
     const struct http_transport *t = r->g->transport;
     uint64_t now = loop_now_ns(loop_self());
+    bool one = t->tls_one != NULL && !gateway_may_speak_h2(r); /* such as for an upgrade */
     gateway_watch(r); /* many round trips, and the other side's arithmetic */
-    return await_link_tls(r->link, t->tls, server_name(r),
+    return await_link_tls(r->link, one ? t->tls_one : t->tls, server_name(r),
                           t->handshake_ns > 0 ? now + t->handshake_ns : 0, why, cap);
 }

@@ -238,7 +238,8 @@ static enum err join(struct round *r, struct bound *b, struct slice early)
 
 static enum err stay(struct round *r, struct slice early)
 {
-    struct bound b = {.t = {.upstream = &r->link->stream, .cut = cut}, .down_fiber = fiber_self()};
+    struct bound b = {.t = {.cut = cut}, .down_fiber = fiber_self()};
+    b.t.upstream = r->call != NULL ? h2_call_pipe(r->call) : &r->link->stream;
     tunnel_begin(&b.t, r);
     enum err e = join(r, &b, early);
     if (e == OK)
@@ -278,6 +279,8 @@ enum err gateway_upgrade(struct round *r)
     struct exchange *x = r->x;
     struct slice upgrade;
     fields_get(&r->answer_fields, SLICE("Upgrade"), &upgrade);
+    if (r->call != NULL) /* RFC 8441: agreed to by its status */
+        upgrade = x->req.upgrade;
     if (!r->upgrade || !slice_eq_nocase(upgrade, x->req.upgrade)) {
         r->error = exchange_fail(x, 502, "backend tried to switch to unexpected protocol");
         return gateway_round_error(r, FAILURE_HANDLED, 0, "unexpected protocol");
@@ -292,7 +295,7 @@ enum err gateway_upgrade(struct round *r)
     TRY(set_head(r, upgrade));
     LOG(LOG_DEBUG, LOGGER, "upgrading connection", LOG_STR("upstream", r->address.text));
     struct slice early = client_answer_rest(r->answer);
-    enum err e = x->carrier->keep != NULL ? tunnel_keep(r, early) : stay(r, early);
+    enum err e = x->carrier->keep != NULL && r->call == NULL ? tunnel_keep(r, early) : stay(r, early);
     r->error = e;
     return e == OK ? OK : gateway_round_error(r, FAILURE_HANDLED, 0, "the tunnel was not joined");
 }

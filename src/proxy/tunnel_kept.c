@@ -296,7 +296,7 @@ enum err tunnel_keep(struct round *r, struct slice early)
     }
     if (r->upload != NULL)
         upload_end(r);
-    r->g->transport->protocol->end(r);
+    r->protocol->end(r);
     r->answer = NULL;
     k->link = r->link;
     r->link = NULL;

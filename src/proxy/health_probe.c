@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An active health check of an upstream that speaks FastCGI: a request that nobody has sent. Its path is
- * the script, below the transport's `root`; php-fpm answers to its own `ping.path` without any script.
- * There is no client, so that placeholders of a request are empty, and a site's `root` is not known.
+ * An active health check of an upstream that does not speak HTTP/1: a request that nobody has sent, by
+ * the transport's own protocol. With FastCGI its path is the script, below the transport's `root`;
+ * php-fpm answers to its own `ping.path` without any script. There is no client, so that placeholders of
+ * a request are empty, and a site's `root` is not known.
  */
 #include "client/url.h"
 #include "http/uri.h"
@@ -34,7 +35,7 @@ static void prepare(struct round *r, const struct fetch_request *q, const struct
 
 static enum err read_body(struct round *r, const struct fetch_request *q, struct fetch_answer *out)
 {
-    const struct protocol *protocol = r->g->transport->protocol;
+    const struct protocol *protocol = r->protocol;
     struct buffer b;
     enum err e = OK;
     buffer_init(&b, q->answer_max);
@@ -58,14 +59,26 @@ static void take_head(struct round *r, struct fetch_answer *out)
         fields_add(&out->fields, h->fields[i].name, h->fields[i].value);
 }
 
+static enum err read_head(struct round *r)
+{
+    enum { INTERIM_MAX = 16 };
+    for (unsigned n = 0; n <= INTERIM_MAX; n++) {
+        TRY(r->protocol->read_head(r->answer, r->to_head, 0)); /* the check's limit cancels */
+        if (r->answer->head.status >= 200)
+            return OK;
+    }
+    r->answer->why = "too many interim answers";
+    return ERR_LIMIT;
+}
+
 static enum err converse(struct round *r, const struct fetch_request *q, struct fetch_answer *out)
 {
-    const struct protocol *protocol = r->g->transport->protocol;
+    const struct protocol *protocol = r->protocol;
     if (protocol->prepare != NULL)
         TRY(protocol->prepare(r));
     TRY(protocol->send(r));
     r->answer = protocol->begin(r);
-    enum err e = protocol->read_head(r->answer, r->to_head, 0); /* the check's limit cancels */
+    enum err e = read_head(r);
     if (e == OK) {
         take_head(r, out);
         if (!q->head_only)
@@ -82,12 +95,15 @@ static enum err ask_once(struct round *r, const struct fetch_request *q, const s
                          struct fetch_answer *out)
 {
     prepare(r, q, url);
-    enum err e = gateway_connect(r, true);
+    enum err e = r->call != NULL ? OK : gateway_connect(r, r->g->transport->protocol != &protocol_http);
     if (e == OK)
         e = converse(r, q, out);
     if (r->link != NULL)
         link_close(r->link);
+    if (r->call != NULL)
+        h2_call_end(r->call);
     r->link = NULL;
+    r->call = NULL;
     if (e != OK)
         snprintf(out->why, sizeof out->why, "%s",
                  fiber_self()->cancelled == ERR_TIMEOUT ? "timed out"
@@ -110,7 +126,7 @@ static bool find_next(const struct fetch_answer *a, struct url *url, struct aren
     return true;
 }
 
-enum err fastcgi_probe(struct round *r, const struct fetch_request *q, struct fetch_answer *out)
+enum err health_probe(struct round *r, const struct fetch_request *q, struct fetch_answer *out)
 {
     struct url url;
     const char *why;

@@ -1,0 +1,513 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP/2 to upstreams, frame by frame, as TAP: an upstream made by hand that answers, splits, stops, refuses,
+says GOAWAY, or lies. Usage: h2_upstream_test.py PORTICO [TEXT]."""
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+import types
+
+sys.dont_write_bytecode = True
+import h2_client  # noqa: E402 (beside this file)
+from h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PUSH_PROMISE,  # noqa: E402
+                       SETTINGS, WINDOW_UPDATE, block, frame, literal, text)
+from h2_upstream import Upstream, always  # noqa: E402
+from played import Peer  # noqa: E402
+from server import Server, free_port, has, run_cases, same  # noqa: E402
+
+PORTICO = sys.argv[1]
+MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME, CONNECT = 3, 4, 5, 8
+
+
+@contextlib.contextmanager
+def gateway(io, *upstreams, workers=1, members=None, transport=None, **more):
+    route = {"handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": u.dial} for u in upstreams],
+                         "transport": {"protocol": "http", "versions": ["h2c", "2"], **(transport or {})}, **more}]}
+    s = Server(PORTICO, io, workers=workers, awaited=False, routes=[route],
+               members={"protocols": ["h1", "h2", "h2c"], **(members or {})},
+               top={"logging": {"logs": {"default": {"level": "DEBUG"}}}})
+    try:
+        s.wait(lambda: socket.create_connection(("127.0.0.1", s.port), 5).close() is None)
+        yield s
+        s.wait(lambda: s.live()["fibers"] == 0)
+    except AssertionError as e:
+        for u in upstreams:
+            if u.errors:
+                raise AssertionError(f"{e}; the upstream: {u.errors[0]!r}; {s.text()[-2000:]}") from e
+        raise
+    finally:
+        for u in upstreams:
+            u.gate.set()
+        status = s.end()
+    same(status, 0)
+    for u in upstreams:
+        u.close()
+
+
+def played(port):
+    """An upstream that is none of ours."""
+    return types.SimpleNamespace(dial=f"127.0.0.1:{port}", errors=[], gate=threading.Event(), close=lambda: None)
+
+
+def ask(s, method="GET", path="/", body=None, **fields):
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    try:
+        c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
+        a = c.getresponse()
+        return a.status, a.read()
+    finally:
+        c.close()
+
+
+def raw(s, request):
+    """All that an HTTP/1.1 connection gives for these bytes, until it ends."""
+    with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        c.sendall(request)
+        out = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := c.recv(65536):
+                out += piece
+        return out
+
+
+def plain(io):
+    """A request and its answer: what the fields become both ways, and one connection for all."""
+    up = Upstream(always(b"hello", fields=[("x-request-id", "7"), ("content-type", "text/x"), ("set-cookie", "a=1"),
+                                          ("set-cookie", "b=2")]))
+    with gateway(io, up) as s:
+        out = raw(s, b"GET /a?b=%20 HTTP/1.1\r\nHost: site.example\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
+                  b"Cookie: k=1; l=2\r\nTE: trailers\r\nProxy-Connection: x\r\nX-Name: Value\r\n\r\n")
+        r = up.requests[0]
+        same(r.fields[:4], [(":method", "GET"), (":scheme", "http"), (":path", "/a?b=%20"),
+                            (":authority", "site.example")])
+        same(sorted(r.fields[4:]), [("cookie", "k=1; l=2"), ("te", "trailers"), ("via", "1.1 portico"),
+                                    ("x-forwarded-for", "127.0.0.1"), ("x-forwarded-host", "site.example"),
+                                    ("x-forwarded-proto", "http"), ("x-name", "Value")])
+        head, body = out.split(b"\r\n\r\n", 1)
+        has(head, b"HTTP/1.1 200 OK", b"Via: 2.0 portico", b"X-Request-Id: 7", b"Content-Type: text/x",
+            b"Set-Cookie: a=1\r\nSet-Cookie: b=2")
+        assert b"hello" in body
+        for _ in range(20):
+            same(ask(s), (200, b"hello"))
+        same(len(up.conns), 1)
+        same([r.stream for r in up.requests], list(range(1, 42, 2)))
+        c = up.conns[0]
+        same((c.settings[2], c.settings[4]), (0, 262144))
+        s.wait(lambda: c.acknowledged == 1)
+
+
+def clients(io):
+    """Clients of HTTP/2: many streams on one connection, HEAD, 204, 103, statuses."""
+    def play(c):
+        while True:
+            r = c.request()
+            path = r.field(":path")
+            if path == "/hints":
+                c.head(r.stream, 103, [("link", "</x>")])
+                c.answer(r.stream)
+            elif path == "/204":
+                c.answer(r.stream, b"", 204)
+            elif path == "/head":
+                c.head(r.stream, 200, [("content-length", "77")], True)
+            else:
+                c.answer(r.stream, path.encode() * 50, 404)
+    up = Upstream(play)
+    with gateway(io, up) as s, h2_client.Client(s.port, grants=True) as c:
+        streams = [c.ask(h2_client.request("GET", f"/{i}")) for i in range(90)]
+        for i, stream in enumerate(streams):
+            same((c.answer(stream).status, c.answer(stream).body), (404, f"/{i}".encode() * 50))
+        a = c.answer(c.ask(h2_client.request("GET", "/hints")))
+        same((a.informs, a.status, a.body), ([[(":status", "103"), ("link", "</x>")]], 200, b"ok"))
+        a = c.answer(c.ask(h2_client.request("GET", "/204")))
+        same((a.status, a.body, a.field("content-length")), (204, b"", None))
+        a = c.answer(c.ask(h2_client.request("HEAD", "/head")))
+        same((a.status, a.body, a.field("content-length"), a.field("via")), (200, b"", "77", "2.0 portico"))
+        same(len(up.conns), 1)
+
+
+def bodies(io):
+    """Bodies of all sizes, both ways at once, with lengths and without, whole at once or late."""
+    def echo(c):
+        while True:
+            r = c.request()
+            c.grants = True
+            c.answer(r.stream, r.body, fields=[("content-length", str(len(r.body)))] if r.body else [])
+    up = Upstream(echo)
+    with gateway(io, up) as s:
+        for n in (0, 1, 100, 4096, 4097, 16384, 16385, 70000, 250000):
+            body = bytes(i % 251 for i in range(n))
+            same(ask(s, "POST", body=body), (200, body))
+            same(up.requests[-1].field("content-length"), str(n))
+            same(ask(s, "PUT", body=iter([body[:n // 2], body[n // 2:]])) if n else (200, body),
+                 (200, body))
+        same(up.requests[-1].field("content-length"), None)
+    with gateway(io, Upstream(echo), request_buffers=1 << 20) as s:
+        body = b"x" * 300000
+        same(ask(s, "POST", body=body), (200, body))
+
+
+def upload_windows(io):
+    """Nothing is sent beyond the windows of stream and connection; both open again; END_STREAM is on the last
+    frame of a body whose length was known."""
+    def play(c):
+        c.grants = False
+        r = c.request(False)
+        c.ping(b"11111111")  # which the client waits for before it sends the body
+        c.until(lambda: len(r.body) == 1000)
+        c.ping(b"33333333")
+        c.until(lambda: sum(f.kind == PING for f in c.frames) == 2)
+        same(len(r.body), 1000)
+        c.window(r.stream, 70000)
+        c.until(lambda: len(r.body) == 65535)  # what the connection lets through
+        c.ping(b"22222222")
+        c.until(lambda: sum(f.kind == PING for f in c.frames) == 3)
+        same(len(r.body), 65535)
+        c.window(0, 1 << 20)
+        c.until(lambda: len(r.body) == 71000)
+        c.say_settings((INITIAL_WINDOW, 3000))  # the windows that are there grow by the difference
+        c.until(lambda: len(r.body) == 73000)
+        c.window(r.stream, 200000)
+        c.until(lambda: r.ended)
+        c.until(lambda: len(r.body) == 100000)
+        same([f.flags & 1 for f in c.frames if f.kind == DATA][-1], 1)
+        assert all(len(f.payload) <= 16384 for f in c.frames)
+        c.answer(r.stream, b"done")
+        c.ended()
+    up = Upstream(play, settings=[(INITIAL_WINDOW, 1000)])
+    with gateway(io, up) as s:
+        # the first window is 65535 until SETTINGS have come: the request comes behind them
+        same(ask_late(s, up, b"y" * 100000), (200, b"done"))
+
+
+def ask_late(s, up, body):
+    """A request whose body comes when the upstream's SETTINGS have been heard."""
+    with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+        s.wait(lambda: up.requests)
+        s.wait(lambda: up.conns[0].acknowledged or poke(up))
+        c.sendall(body)
+        a = http.client.HTTPResponse(c)
+        a.begin()
+        return a.status, a.read()
+
+
+def poke(up):
+    return any(f.kind == SETTINGS and f.flags & 1 for f in up.conns[0].frames)
+
+
+def slow_client(io):
+    """A client that takes nothing holds its window and no more, and no other stream."""
+    sent = {}
+
+    def play(c):
+        while True:
+            r = c.request()
+            if r.field(":path") != "/big":
+                c.answer(r.stream, b"small")
+                continue
+            c.head(r.stream)
+            n = 0
+            while n < c.settings[INITIAL_WINDOW]:
+                c.data(r.stream, b"z" * 16384)
+                n += 16384
+            sent[r.stream] = n
+    up = Upstream(play)
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        big = [c.ask(h2_client.request("GET", "/big")) for _ in range(3)]
+        for stream in big:
+            c.until(lambda: c.answers[stream].status is not None)
+        s.wait(lambda: len(sent) == 3)
+        same(ask(s), (200, b"small"))
+        windows = [f for f in up.conns[0].frames if f.kind == WINDOW_UPDATE and f.stream]
+        assert sum(struct.unpack("!I", f.payload)[0] for f in windows) <= 3 * 131072, windows
+        same(len(up.conns), 1)
+        # what is taken is granted anew: a stream of megabytes
+    def much(c):
+        c.grants = False
+        while True:
+            r = c.request()
+            c.head(r.stream)
+            left, window, link = 3 << 20, c.settings[INITIAL_WINDOW], 1 << 20
+            seen = len(c.frames)
+            while left:
+                for f in c.frames[seen:]:
+                    if f.kind == WINDOW_UPDATE:
+                        n = struct.unpack("!I", f.payload)[0]
+                        window, link = window + n * (f.stream == r.stream), link + n * (f.stream == 0)
+                seen = len(c.frames)
+                n = min(left, window, link, 16384)
+                if n == 0:
+                    c.read()
+                    continue
+                left -= n
+                window, link = window - n, link - n
+                c.data(r.stream, b"m" * n, left == 0)
+    with gateway(io, Upstream(much)) as s:
+        for _ in range(3):
+            same(ask(s), (200, b"m" * (3 << 20)))
+
+
+def trailers(io):
+    """Of answers and of requests, both kinds of clients; an answer of two heads and nothing else."""
+    def play(c):
+        while True:
+            r = c.request()
+            if r.field(":path") == "/none":
+                c.head(r.stream, 200, [("content-type", "application/grpc")])
+                c.frame(HEADERS, END_HEADERS | END_STREAM, r.stream, block([("grpc-status", "5")]))
+            else:
+                c.answer(r.stream, b"body", trailers=[("grpc-status", "0"), ("x-seen", str(r.trailers))])
+    up = Upstream(play)
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        stream = c.ask(h2_client.request("POST", "/", ("te", "trailers")), end=False)
+        c.data(stream, b"abc")
+        c.frame(HEADERS, END_HEADERS | END_STREAM, stream, block([("x-sum", "9")]))
+        a = c.answer(stream)
+        same((a.body, a.trailers), (b"body", [("grpc-status", "0"), ("x-seen", "[('x-sum', '9')]")]))
+        same(up.requests[0].body, b"abc")
+        a = c.answer(c.ask(h2_client.request("POST", "/none")))
+        same((a.status, a.body, a.trailers), (200, b"", [("grpc-status", "5")]))
+        out = raw(s, b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
+        has(out, b"4\r\nbody\r\n0\r\nGrpc-Status: 0\r\nX-Seen: None\r\n\r\n")
+
+
+def goaway(io):
+    """What a GOAWAY leaves out is asked again elsewhere, whatever it is; the rest is answered; no new stream."""
+    def play(c):
+        first = len(c.upstream.conns) == 1
+        r = c.request()
+        if not first:
+            c.answer(r.stream, b"second")
+            while True:
+                c.answer(c.request().stream, b"second")
+        two = c.request()
+        c.say_goaway(r.stream)
+        c.upstream.gate.wait(20)
+        c.answer(r.stream, b"first")
+        assert two.reset is None
+        c.ended()
+    up = Upstream(play)
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        one = c.ask(h2_client.request("GET", "/1"))
+        s.wait(lambda: len(up.requests) == 1)
+        two = c.ask(h2_client.request("POST", "/2"))
+        same(c.answer(two).body, b"second")
+        same(c.answer(c.ask(h2_client.request("GET", "/3"))).body, b"second")
+        up.gate.set()
+        same(c.answer(one).body, b"first")
+        same([r.field(":path") for r in up.requests], ["/1", "/2", "/2", "/3"])
+        same(len(up.conns), 2)
+
+
+def refused_stream(io):
+    """REFUSED_STREAM: once again, at once, whatever it is; not a third time."""
+    def play(c):
+        while True:
+            r = c.request()
+            if len(c.upstream.requests) <= c.upstream.refuse:
+                c.rst(r.stream, "REFUSED_STREAM")
+            else:
+                c.answer(r.stream, b"done")
+    up = Upstream(play)
+    with gateway(io, up) as s:
+        for method, body in (("GET", None), ("POST", b"abc")):
+            up.refuse = len(up.requests) + 1
+            same(ask(s, method, body=body), (200, b"done"))
+        up.refuse = 100
+        n = len(up.requests)
+        same(ask(s, "POST", body=b"abc")[0], 502)
+        same(len(up.requests), n + 2)
+        s.wait(lambda: "REFUSED_STREAM" in s.text())
+
+
+def dies(io):
+    """An upstream that ends: before an answer what may be repeated goes on a fresh connection, once; within one the
+    client is cut."""
+    def play(c):
+        while True:
+            r = c.request()
+            path = r.field(":path")
+            if path == "/die" and len(c.upstream.conns) == c.upstream.mortal:
+                return
+            if path == "/cut":
+                c.head(r.stream, 200, [("content-length", "10")])
+                c.data(r.stream, b"abc")
+                c.sock.shutdown(socket.SHUT_RDWR)
+                return
+            c.answer(r.stream, b"lives")
+    up = Upstream(play)
+    with gateway(io, up) as s:
+        up.mortal = 1
+        same(ask(s), (200, b"lives"))
+        same(ask(s, path="/die"), (200, b"lives"))
+        up.mortal = len(up.conns)
+        same(ask(s, "POST", "/die", b"abc")[0], 502)
+        same(ask(s), (200, b"lives"))
+        out = raw(s, b"GET /cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert out.endswith(b"abc") and b"Content-Length: 10" in out, out
+        same(ask(s), (200, b"lives"))
+
+
+def client_leaves(io):
+    """A client that leaves cancels its stream, and the connection goes on."""
+    up = Upstream(lambda c: [c.request(), c.request(), c.upstream.gate.wait(20),
+                             c.until(lambda: c.requests[0].reset is not None),
+                             c.answer(c.requests[1].stream, b"stays"), c.ended()])
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        one = c.ask(h2_client.request("GET", "/1"))
+        s.wait(lambda: len(up.requests) == 1)
+        two = c.ask(h2_client.request("GET", "/2"))
+        s.wait(lambda: len(up.requests) == 2)
+        time.sleep(0.02)  # until the gateway looks
+        c.rst(one)
+        up.gate.set()
+        same(c.answer(two).body, b"stays")
+        same(up.conns[0].requests[0].reset, "CANCEL")
+
+
+def early_answer(io):
+    """An answer before the request's end: it counts, the rest of the body is not wanted (NO_ERROR)."""
+    def play(c):
+        c.grants = False
+        r = c.request(False)
+        c.answer(r.stream, b"enough", 413)
+        c.rst(r.stream, "NO_ERROR")
+        c.ended()
+    up = Upstream(play)
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        stream = c.ask(h2_client.request("POST", "/"), end=False)
+        c.data(stream, b"a" * 1000)
+        a = c.answer(stream)
+        same((a.status, a.body), (413, b"enough"))
+
+
+def many_streams(io):
+    """The upstream's limit of streams is kept; beyond it another connection is opened, up to the limit of those,
+    then it is waited for."""
+    def play(c):
+        most = 0
+        while True:
+            c.request()
+            open_ones = [r for r in c.requests if not hasattr(r, "answered")]
+            most = max(most, len(open_ones))
+            c.upstream.most = max(c.upstream.most, most)
+            if len(open_ones) == 3 or c.upstream.gate.is_set():
+                for r in open_ones:
+                    r.answered = True
+                    c.answer(r.stream, r.field(":path").encode())
+    up = Upstream(play, settings=[(MAX_STREAMS, 3)])
+    up.most = 0
+    with gateway(io, up, transport={"max_conns_per_host": 2}) as s, h2_client.Client(s.port) as c:
+        up.gate.set()
+        same(ask(s), (200, b"/"))  # so that SETTINGS are known
+        up.gate.clear()
+        streams = [c.ask(h2_client.request("GET", f"/{i}")) for i in range(30)]
+        for i, stream in enumerate(streams):
+            same(c.answer(stream).body, f"/{i}".encode())
+        same((up.most, len(up.conns)), (3, 2))
+
+
+def no_streams(io):
+    """An upstream that allows none: an answer in time, not a hang."""
+    up = Upstream(lambda c: [c.request(), c.answer(1), c.ended()], settings=[(MAX_STREAMS, 0)])
+    with gateway(io, up, transport={"max_conns_per_host": 1, "dial_timeout": "300ms"}) as s:
+        same(ask(s), (200, b"ok"))
+        same(ask(s)[0], 504)
+
+
+def keep_alive(io):
+    """Idle connections end in time, with GOAWAY; without keep-alive each serves one request."""
+    up = Upstream(always())
+    with gateway(io, up, transport={"keep_alive": {"idle_timeout": "1s"}}) as s:
+        same(ask(s), (200, b"ok"))
+        s.wait(lambda: up.conns[0].goaway is not None)
+        same(up.conns[0].goaway.code, "NO_ERROR")
+        same(ask(s), (200, b"ok"))
+        same(len(up.conns), 2)
+    up = Upstream(always())
+    with gateway(io, up, transport={"keep_alive": {"enabled": False}}) as s:
+        same([ask(s) for _ in range(3)], [(200, b"ok")] * 3)
+        same([[r.stream for r in c.requests] for c in up.conns], [[1]] * 3)
+
+
+def waits_for_one(io):
+    """A burst at the start dials once; what that dial fails with is everybody's answer."""
+    up = Upstream(always())
+    with gateway(io, up) as s, h2_client.Client(s.port) as c:
+        streams = [c.ask() for _ in range(60)]
+        same([c.answer(x).status for x in streams], [200] * 60)
+        same(len(up.conns), 1)
+    dead = played(free_port())
+    with gateway(io, dead) as s, h2_client.Client(s.port) as c:
+        streams = [c.ask() for _ in range(30)]
+        same([c.answer(x).status for x in streams], [502] * 30)
+        s.wait(lambda: "connection refused" in s.text())
+
+
+def wrong_protocol(io):
+    """An upstream that speaks HTTP/1, or nothing."""
+    def one(sock):
+        sock.recv(100)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        sock.recv(1000)
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=lambda: one(server.accept()[0]), daemon=True).start()
+    with gateway(io, played(server.getsockname()[1])) as s:
+        same(ask(s)[0], 502)
+        s.wait(lambda: "the server speaks HTTP/1, not HTTP/2" in s.text())
+
+
+def unix_sockets(io):
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        up = Upstream(always(), place=f"{folder}/up")
+        with gateway(io, up) as s:
+            same(ask(s), (200, b"ok"))
+            same(up.requests[0].field(":authority"), f"127.0.0.1:{s.port}")
+
+
+def health(io):
+    """Active checks speak it as well."""
+    def play(c):
+        while True:
+            r = c.request()
+            c.answer(r.stream, b"well", 200 if c.upstream.well else 500)
+    up = Upstream(play)
+    up.well = True
+    with gateway(io, up, health_checks={"active": {"uri": "/health", "interval": "50ms", "expect_body": "we"}}) as s:
+        s.wait(lambda: len(up.requests) >= 2)
+        same(ask(s), (200, b"well"))
+        up.well = False
+        s.wait(lambda: ask(s)[0] == 503)
+        up.well = True
+        s.wait(lambda: ask(s) == (200, b"well"))
+        assert len(up.conns) <= 3, len(up.conns)
+        same(up.requests[0].field(":path"), "/health")
+
+
+run_cases([
+    ("a request and its answer, on one connection", plain),
+    ("clients of HTTP/2: streams, HEAD, 204, 103", clients),
+    ("bodies of all sizes, with lengths and without", bodies),
+    ("requests' bodies keep to the windows", upload_windows),
+    ("a slow client holds its window, a quick one gets more", slow_client),
+    ("trailers both ways", trailers),
+    ("GOAWAY: asked again elsewhere, or answered", goaway),
+    ("REFUSED_STREAM: asked again, once", refused_stream),
+    ("an upstream that dies", dies),
+    ("a client that leaves cancels its stream", client_leaves),
+    ("an answer before the request's end", early_answer),
+    ("limits of streams and of connections", many_streams),
+    ("an upstream that allows no streams", no_streams),
+    ("idle connections, and none kept", keep_alive),
+    ("one dials and the others wait", waits_for_one),
+    ("an upstream that speaks HTTP/1", wrong_protocol),
+    ("over a Unix socket", unix_sockets),
+    ("active health checks", health),
+], at_once=2)
