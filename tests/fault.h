@@ -105,7 +105,7 @@ struct plan {
     int status;
     uint8_t interim, lie, idle; /* idle: what happens to the connection when it rests */
     bool trailers, closes, bodiless;
-    size_t size, piece, at;
+    size_t size, piece, at, split; /* split: behind the head; SIZE_MAX: nowhere */
     uint32_t pause_ms, wait_ms;
     /* once rendered */
     size_t head_end, needed; /* bytes until the answer is complete */
@@ -124,7 +124,7 @@ struct round {
     bool leaves_asking, deaf;
     uint32_t pause_ms;
     uint64_t begun_ns, left_ns;
-    unsigned conn_faults; /* of the group, when it began */
+    struct round *before; /* on the same connection over HTTP/1 */
     unsigned attempts, faults;
     struct plan plans[ATTEMPTS_MAX];
 };
@@ -140,7 +140,7 @@ struct seen {
 
 extern uint64_t fault_seed;
 extern uint64_t loop_time; /* of this turn, monotonic ns */
-extern unsigned conn_faults[16]; /* by group: connections that were ended or spoilt outside of any answer */
+extern uint64_t conn_faults_ns[16]; /* by group: when a connection was last ended or spoilt outside of any answer */
 extern uint64_t spoilt_ns[16]; /* by group: when a resting connection last said what nobody asked for */
 extern struct round *rounds;
 extern uint32_t rounds_count;
@@ -166,6 +166,7 @@ struct conn {
     struct bytes in, out;
     size_t sent;        /* of all that was ever put into out */
     size_t stop_at;     /* of `sent`; SIZE_MAX: nowhere */
+    size_t split_at;    /* of `sent`: two calls where that is passed, one right behind the other */
     size_t piece;       /* at once; 0: all */
     uint64_t pause_ns, next_ns, deaf_until_ns;
     uint64_t wake_ns;   /* on_wake; NEVER */

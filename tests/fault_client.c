@@ -206,6 +206,7 @@ static struct round *current(struct client *u)
 static void ask(struct client *u)
 {
     struct round *r = u->rounds[u->asked++];
+    r->before = u->asked > 1 ? u->rounds[u->asked - 2] : NULL;
     struct bytes b = {0};
     render(&b, r);
     round_begin(r);
@@ -225,6 +226,7 @@ static void expect_next(struct client *u)
     u->seen = (struct seen){0};
     u->headed = false;
     u->down = 0;
+    u->c.wake_ns = loop_time + 30000 * MS;
     if (r != NULL)
         u->seen.tally = (struct tally){.token = r->token, .way = 'D'};
 }
@@ -396,7 +398,6 @@ static void begin(uint16_t port, struct round **own, unsigned count, bool pipeli
     memcpy(u->rounds, own, count * sizeof *own);
     open_clients++;
     conn_start(&u->c, fd);
-    u->c.wake_ns = loop_time + 30000 * MS;
     expect_next(u);
     ask(u);
     while (pipelined && u->asked < u->count)

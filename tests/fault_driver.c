@@ -28,8 +28,7 @@
 enum { EVENTS = 256, READ_MAX = 65536, VIOLATIONS_SHOWN = 20 };
 
 uint64_t fault_seed, loop_time;
-unsigned conn_faults[16];
-uint64_t spoilt_ns[16];
+uint64_t conn_faults_ns[16], spoilt_ns[16];
 static unsigned violations;
 
 static struct {
@@ -129,6 +128,8 @@ static size_t sendable(const struct conn *c)
 {
     size_t n = c->out.len, room = c->stop_at - c->sent;
     n = n < room ? n : room;
+    if (c->sent < c->split_at && n > c->split_at - c->sent)
+        return c->split_at - c->sent;
     return c->piece > 0 && n > c->piece ? c->piece : n;
 }
 
@@ -211,6 +212,10 @@ static void write_some(struct conn *c)
     }
     bytes_drop(&c->out, (size_t)done);
     c->sent += (size_t)done;
+    if (c->sent == c->split_at && sendable(c) > 0) { /* in the next moment */
+        write_some(c);
+        return;
+    }
     c->next_ns = c->pause_ns > 0 ? loop_time + c->pause_ns : 0;
     if ((c->out.len == 0 || c->sent == c->stop_at) && c->on_sent != NULL)
         c->on_sent(c);

@@ -132,8 +132,9 @@ void round_plan(struct round *r, uint32_t token)
     if (dice_percent(&d, 20)) {
         r->piece = 1 + dice_size(&d, 20000);
         r->pause_ms = dice_below(&d, 3);
-        if (r->upload / r->piece > 100)
-            r->piece = r->upload / 100;
+        size_t pieces = r->tunnel ? 20 : 100; /* a tunnel has some seconds once one side has ended */
+        if (r->upload / r->piece > pieces)
+            r->piece = r->upload / pieces;
     }
     r->deaf = dice_percent(&d, 5);
     if (dice_percent(&d, 8)) {
@@ -146,7 +147,6 @@ void round_plan(struct round *r, uint32_t token)
 void round_begin(struct round *r)
 {
     r->begun_ns = loop_time;
-    r->conn_faults = conn_faults[r->route->group];
 }
 
 void round_leave(struct round *r)
@@ -202,6 +202,7 @@ void plan_make(struct plan *p, const struct round *r, unsigned attempt)
         p->piece = 1 + dice_size(&d, 30000);
         p->pause_ms = dice_below(&d, 4);
     }
+    p->split = dice_percent(&d, 30) ? dice_below(&d, 12) : SIZE_MAX;
     p->wait_ms = dice_percent(&d, 20) ? dice_below(&d, 30) : 0;
     if (r->route->faulty) {
         choose_fault(p, r, &d);
@@ -406,7 +407,11 @@ void round_print(const struct round *r)
         printf(" [%d, %zu of framing %d, fault %s %d at %zu of %zu]", p->status, p->size, p->framing,
                faults[p->fault], p->lie, p->at, p->needed);
     }
-    printf(" ");
+    printf(" %llu ms ", (unsigned long long)((loop_time - r->begun_ns) / MS));
+    if (r->attempts == 0 && r->before != NULL) {
+        printf("behind ");
+        round_print(r->before);
+    }
 }
 
 /* What a client may take for the whole body, at least and at most; false: nothing. */
@@ -417,8 +422,9 @@ static bool may_be_whole(const struct plan *p, const struct round *r, size_t *le
         *least = 0;
         return true;
     }
-    if (r->route->kind == FASTCGI && (p->bodiless || p->framing == BY_LENGTH) && p->fault != FAULT_FLIP)
-        return true; /* whether the request's end came as well does not matter */
+    bool counted = p->bodiless || p->framing == BY_LENGTH; /* then the request's end says nothing more */
+    if (r->route->kind == FASTCGI && p->fault != FAULT_FLIP && (counted || p->at >= p->needed))
+        return true;
     switch (p->fault) {
     case FAULT_RESET:
     case FAULT_HANG:
@@ -440,15 +446,24 @@ static bool may_be_whole(const struct plan *p, const struct round *r, size_t *le
     }
 }
 
+/* An answer that was whole for its client may end by a timeout of its request's end, and the connection with it. */
+static bool connection_broke(const struct round *r)
+{
+    const struct round *b = r->before;
+    return r->attempts == 0 && b != NULL && b->route->kind == FASTCGI && b->faults > 0;
+}
+
 static bool excused(const struct round *r)
 {
+    if (connection_broke(r))
+        return true;
     return r->faults > 0 || r->route->refuses || (r->route->faulty &&
-           conn_faults[r->route->group] != r->conn_faults);
+           conn_faults_ns[r->route->group] + 600 * MS > r->begun_ns);
 }
 
 static void judge_answer(struct round *r, const struct seen *s)
 {
-    if (s->token == 0xffffffff && loop_time - spoilt_ns[r->route->group] < 100 * MS)
+    if (s->token == 0xffffffff && loop_time - spoilt_ns[r->route->group] < 600 * MS)
         return; /* came on a connection at rest as the request went out: nobody could know */
     if (s->token != r->token) {
         violation(r, "was given the answer of %08x", s->token);

@@ -5,6 +5,8 @@ thousands of rounds of the fault driver (tests/fault.h) through a portico, reloa
 Each client gets one well-formed answer that is its own, or a clean failure; afterwards nothing is left.
 Usage: fault_test.py PORTICO DRIVER [TEXT]. FAULT_ROUNDS: rounds for each case (700); FAULT_SEED: the
 seed of the random case, which prints the one that it took."""
+import contextlib
+import http.client
 import json
 import os
 import random
@@ -28,7 +30,7 @@ TIMES = {"dial_timeout": "5s", "response_header_timeout": "2s", "read_timeout": 
 PATIENT = {name: "25s" for name in TIMES}  # of upstreams that behave, however slow the machine is
 
 
-def http(**more):
+def by_http(**more):
     return {"transport": {"protocol": "http", **TIMES, **more}}
 
 
@@ -46,16 +48,16 @@ def again(n):
 
 # Letters as the driver knows them: the group, the gateway's options.
 GATEWAYS = {
-    "c": (0, http(**PATIENT)),
-    "C": (0, {**http(**PATIENT), **BUFFERS}),
-    "f": (1, http()),
-    "n": (1, {**http(keep_alive={"enabled": False}), "flush_interval": -1}),
-    "r": (2, {**http(), **again(3)}),
-    "b": (2, {**http(), **again(2), **BUFFERS}),
+    "c": (0, by_http(**PATIENT)),
+    "C": (0, {**by_http(**PATIENT), **BUFFERS}),
+    "f": (1, by_http()),
+    "n": (1, {**by_http(keep_alive={"enabled": False}), "flush_interval": -1}),
+    "r": (2, {**by_http(), **again(3)}),
+    "b": (2, {**by_http(), **again(2), **BUFFERS}),
     "p": (3, fastcgi(25)),
     "P": (4, {**fastcgi(4), **again(1)}),
-    "w": (0, {**http(**PATIENT), "stream_close_delay": "100s"}),
-    "W": (1, {**http(), "stream_close_delay": "100s"}),
+    "w": (0, {**by_http(**PATIENT), "stream_close_delay": "100s"}),
+    "W": (1, {**by_http(), "stream_close_delay": "100s"}),
 }
 
 
@@ -114,9 +116,10 @@ def rounds(letters, seed, reloads):
 
         def storm():
             n = 0
-            while not over.wait(0.15):
+            while not over.wait(0.15) and s.process.poll() is None:
                 n += 1
-                field.reload(n)
+                with contextlib.suppress(OSError, http.client.HTTPException):  # the driver tells of a crash
+                    field.reload(n)
         thread = threading.Thread(target=storm)
         try:
             s.get()

@@ -78,7 +78,7 @@ void upstreams_check(void)
 
 static void spoil(struct up *u, bool cut)
 {
-    conn_faults[u->group]++;
+    conn_faults_ns[u->group] = loop_time;
     cut ? conn_reset(&u->c) : conn_close(&u->c);
 }
 
@@ -112,8 +112,11 @@ static void send_answer(struct conn *c)
         p->at = place(p->at, p);
         c->stop_at = c->sent + p->at;
     }
-    c->piece = p->piece > 0 && b.len / p->piece > 100 ? b.len / 100 : p->piece;
+    size_t pieces = u->r->tunnel ? 20 : 100;
+    c->piece = p->piece > 0 && b.len / p->piece > pieces ? b.len / pieces : p->piece;
     c->pause_ns = p->pause_ms * MS;
+    if (p->split != SIZE_MAX)
+        c->split_at = c->sent + p->head_end + p->split;
     bytes_add(&c->out, b.at, b.len);
     free(b.at);
     if (c->stop_at == c->sent)
@@ -174,7 +177,7 @@ static void on_wake(struct conn *c)
     if (u->idle == 3) {
         static const char word[] = "HTTP/1.1 200 OK\r\nX-Token: ffffffff\r\nX-Attempt: 0\r\n"
                                    "Content-Length: 7\r\n\r\n" ALIEN;
-        conn_faults[u->group]++;
+        conn_faults_ns[u->group] = loop_time;
         u->spoilt_ns = spoilt_ns[u->group] = loop_time;
         conn_send(c, word, sizeof word - 1);
     } else {
@@ -200,8 +203,9 @@ static void attempt_begin(struct up *u, uint32_t token)
         conn_close(&u->c);
         return;
     }
-    if (u->spoilt_ns != 0 && (u->at_once || loop_time - u->spoilt_ns > 50 * MS))
-        violation(r, "comes on a connection that said what nobody asked for");
+    if (u->spoilt_ns != 0 && (u->at_once || loop_time - u->spoilt_ns > 500 * MS))
+        violation(r, "comes on a connection that said %s what nobody asked for",
+                  u->at_once ? "behind its answer" : "long ago");
     if (u->spoilt_ns != 0) { /* it could not know yet; the answers would be those of others from now on */
         r->weak = true;
         r->attempts++;
@@ -211,6 +215,7 @@ static void attempt_begin(struct up *u, uint32_t token)
     }
     if (r->over && r->left_ns == 0)
         violation(r, "is asked for once more after its end");
+    u->c.wake_ns = NEVER; /* it does not rest any more */
     u->r = r;
     u->attempt = r->attempts++;
     u->p = &r->plans[u->attempt];

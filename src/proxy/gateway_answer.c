@@ -450,11 +450,10 @@ static enum err copy_body(struct round *r)
         if (r->answer == NULL)
             return OK;
     } else if (a->in.len > 0) { /* costs no wait */
-        bool stable = a->stable;
         enum err e = r->protocol->read_body(a, 1, &piece);
         if (e != OK && e != ERR_TIMEOUT)
             return break_off(r, e);
-        if (a->done && stable) {
+        if (a->done && a->stable) { /* not if more was read, into the link's buffer */
             keep_trailers(r);
             gateway_drop_link(r);
             return to_client(r, piece, LEND_STABLE);
