@@ -222,8 +222,21 @@ async def slow_start():
             400, 6, 3)
 
 
+async def eject():
+    """Of six upstreams one answers half of its requests with 500, and one takes ten times as long; 300 requests a
+    second for six seconds."""
+    async def flaky(_):
+        await asyncio.sleep(0.005)
+        return random.choice((200, 500))
+
+    for name, more in (("without", {}), ("with", {"overload": {"eject": {
+            "failure_rate": 0.3, "latency_factor": 3, "interval": "1s", "min_requests": 10}}})):
+        await play(name, lambda: 4 * [takes(0.005)] + [flaky, takes(0.05)], more, 300, 6, 2,
+                   lambda us, _: f"; {us[4].requests} at the failing one, {us[5].requests} at the slow one")
+
+
 SCENES = {f.__name__: f for f in (
-    queue, hedge, p2c, budget, slow_start)}
+    queue, hedge, p2c, budget, slow_start, eject)}
 
 
 async def main():

@@ -57,12 +57,13 @@ class Upstream:
                     head, seen = seen.split(b"\r\n\r\n", 1)
                     self.paths.append(head.split()[1])
                     self.count(1)
+                    status = self.status
                     self.gate.wait(30)
                     time.sleep(self.delay)
                     self.count(-1)
-                    if self.status == 0:
+                    if status == 0:
                         peer.close()
-                    peer.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % self.status)
+                    peer.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % status)
         self.open -= 1
         peer.close()
 
@@ -318,6 +319,66 @@ def slow_start(io):
     has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\tslow_start -1s\n\t}\n}\n"), "not above zero", "FILE:3")
 
 
+# --- ejection ---
+
+def ejects(io):
+    """Who fails in a row, or is far slower than the others, is left out for a while; never more than half; a
+    reload keeps it."""
+    a, b, bad = Upstream(), Upstream(), Upstream(status=500)
+    turns = {"selection_policy": {"policy": "round_robin"}}
+    rules = {"consecutive_failures": 3, "base_time": "1500ms", "max_time": "1m"}
+    with running(io, a, b, bad) as s:
+        load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules})
+        same(sorted(s.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
+        same((bad.requests, metric(s, "ejected"), metric(s, "ejections_total")), (3, 1, 1))
+        has(s.text(), '"upstream is left out for a while"', f'"upstream":"{bad.dial}"',
+            '"reason":"failures in a row"')
+        load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules},
+             flush_interval=-1)
+        same((s.get()[0], s.get()[0], s.get()[0], bad.requests), (200, 200, 200, 3))
+        s.wait(lambda: metric(s, "ejected") == 0)
+        bad.status = 200
+        for _ in range(6):
+            same(s.get()[0], 200)
+        same(bad.requests, 5)
+        for u in a, b, bad:
+            u.status = 500
+        for _ in range(40):
+            s.get()
+        same((metric(s, "ejected"), metric(s, "ejections_total")), (1, 2))
+        for u in a, b, bad:
+            u.status = 200
+        bad.delay, before = 0.08, bad.requests
+        load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": {
+            "consecutive_failures": 0, "latency_factor": 5, "min_requests": 3, "interval": "300ms",
+            "base_time": "1h", "max_time": "1h"}})
+        s.wait(lambda: s.get()[0] == 200 and metric(s, "ejected") == 1)
+        before = bad.requests
+        for _ in range(20):
+            same(s.get()[0], 200)
+        same(bad.requests, before)
+        has(s.text(), '"reason":"latency"')
+        eject = [{"latency_factor": 1}, {"failure_rate": 2}, {"base_time": "2m", "max_time": "1m"},
+                 {"interval": -1}, {"consecutive_failures": 0}, {"more": 1}]
+        texts = ["from 1.1 to 1000", "from 0.01 to 1", "shorter than", "a millisecond at least",
+                 "nothing that would eject", "more"]
+        for json_, text in zip(eject, texts):
+            has(refused(s, ["a:1"], overload={"eject": json_}), text)
+        has(refused(s, [], overload={"eject": {}}, dynamic_upstreams={"source": "a", "name": "x"}),
+            "not supported with")
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject {\n\t\t\tconsecutive_failures 4\n"
+                    "\t\t\tfailure_rate 50%\n\t\t\tlatency 2.5\n\t\t\tmin_requests 9\n\t\t\tinterval 5s\n"
+                    "\t\t\tbase_time 10s\n\t\t\tmax_time 1m\n\t\t}\n\t}\n}\n")
+    same(handler["overload"], {"eject": {
+        "consecutive_failures": 4, "failure_rate": 0.5, "latency_factor": 2.5, "min_requests": 9,
+        "interval": 5000000000, "base_time": 10000000000, "max_time": 60000000000}})
+    same(adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject\n\t}\n}\n")["overload"], {"eject": {}})
+    for line, text in (("latency 1", "bad latency '1'"), ("failure_rate 5", "bad share '5'"),
+                       ("interval x", "bad duration value"), ("other 1", "other")):
+        has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject {\n\t\t\t%s\n\t\t}\n\t}\n}\n" % line),
+            text, "FILE:4")
+
+
 # --- a budget for retries ---
 
 def budget_holds(io):
@@ -358,6 +419,7 @@ CASES = [
     ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
     ("a retry budget holds", budget_holds),
     ("an upstream that came back starts slowly", slow_start),
+    ("who does worse than the others is ejected, of half at most", ejects),
 ]
 
 if __name__ == "__main__":

@@ -6,8 +6,13 @@
  *     queue 100                so many wait while all are at that limit
  *     queue_timeout 2s         for that long
  *     slow_start 30s           until an upstream that came back has its full share
+ *     eject {                  who does worse than the others: see eject_options
+ *         latency 3
+ *     }
  *     retry_budget 20% [3]     of the requests may be repeated, and 3 each second
  */
+#include <stdlib.h>
+
 #include "adapter/proxy_parts.h"
 
 static enum err read_above_zero(struct dispenser *d, const char *what, int64_t *n)
@@ -42,6 +47,62 @@ static const struct {
     {"slow_start", "bad duration value", true},
 };
 
+/* --- eject --- */
+
+static const struct option eject_options[] = {
+    {"consecutive_failures", OPTION_INT, "consecutive_failures", "invalid number of failures"},
+    {"min_requests", OPTION_INT, "min_requests", "invalid number of requests"},
+    {"interval", OPTION_DURATION, "interval", "bad duration value"},
+    {"base_time", OPTION_DURATION, "base_time", "bad duration value"},
+    {"max_time", OPTION_DURATION, "max_time", "bad duration value"},
+    {0},
+};
+
+/* "3", or "2.5": times the median. */
+static enum err read_factor(struct dispenser *d, double *factor)
+{
+    char text[32], *end;
+    struct slice s = dispenser_val(d);
+    if (s.len > 0 && s.len < sizeof text && s.ptr[0] >= '0' && s.ptr[0] <= '9') {
+        memcpy(text, s.ptr, s.len);
+        text[s.len] = '\0';
+        *factor = strtod(text, &end);
+        if (*end == '\0' && *factor >= 1.1 && *factor <= 1000)
+            return OK;
+    }
+    return dispenser_err_f(d, "eject: bad latency '" SLICE_FMT "': how many times the median it may "
+                           "be is wanted, from 1.1 to 1000", SLICE_ARG(s));
+}
+
+static enum err read_eject(struct adapt *a, struct dispenser *d, json_t *handler)
+{
+    double value;
+    bool known;
+    json_t *eject = j_object(a);
+    int nesting = dispenser_nesting(d);
+    if (json_object_get(j_at(a, handler, "overload"), "eject") != NULL)
+        return dispenser_err_f(d, "eject already specified");
+    if (dispenser_next_arg(d))
+        return dispenser_arg_err(d);
+    while (dispenser_next_block(d, nesting)) {
+        bool rate = dispenser_val_is(d, "failure_rate");
+        if (rate || dispenser_val_is(d, "latency")) {
+            if (!dispenser_next_arg(d))
+                return dispenser_arg_err(d);
+            TRY(rate ? read_share(d, "failure_rate", &value) : read_factor(d, &value));
+            j_set(a, eject, rate ? "failure_rate" : "latency_factor", keep(a, json_real(value)));
+            if (dispenser_next_arg(d))
+                return dispenser_arg_err(d);
+            continue;
+        }
+        TRY(option_read(a, d, eject_options, eject, &known));
+        if (!known)
+            return dispenser_unrecognized(d);
+    }
+    j_set(a, j_at(a, handler, "overload"), "eject", eject);
+    return OK;
+}
+
 static enum err read_retry_budget(struct adapt *a, struct dispenser *d, json_t *handler)
 {
     double share;
@@ -74,6 +135,9 @@ enum err overload_option(struct adapt *a, struct dispenser *d, json_t *handler, 
         j_put_int(a, j_at(a, handler, "overload"), numbers[i].name, n);
         return OK;
     }
+    *known = slice_is(name, "eject");
+    if (*known)
+        return read_eject(a, d, handler);
     *known = slice_is(name, "retry_budget");
     return *known ? read_retry_budget(a, d, handler) : OK;
 }

@@ -68,6 +68,9 @@ static void note(const struct round *r, bool failed)
     uint64_t now = loop_now_ns(loop_self());
     if (g->policy->note != NULL)
         g->policy->note(g->policy_cfg, r->upstream->endpoint, r->latency_ns, failed, now);
+    if (g->overload.outliers != NULL)
+        outliers_note(g->overload.outliers, (uint32_t)(r->upstream - g->upstreams), r->latency_ns,
+                      failed, now);
 }
 
 static void measure(const struct round *r)

@@ -7,6 +7,7 @@
 
 #include "base/buffer.h"
 #include "http/module.h"
+#include "upstream/outlier.h"
 #include "upstream/queue.h"
 #include "upstream/retry_budget.h"
 
@@ -18,6 +19,7 @@ struct overload {
     struct request_queue *queue; /* requests that find all upstreams at their limit */
     unsigned queue_max;
     uint64_t queue_ns;
+    struct outliers *outliers;   /* who is left out for doing worse than the others */
     uint64_t slow_ns;            /* of an upstream that came back */
     struct retry_budget *budget; /* for attempts but the first of a request */
 };
@@ -27,7 +29,7 @@ struct overload {
 /* Before the upstreams are read; *request_limit is that of each. Then once they are there. */
 enum err overload_read(struct gateway *, const json_t *overload, unsigned *request_limit,
                        struct provision *);
-enum err overload_begin(struct gateway *, struct provision *);
+enum err overload_begin(struct gateway *, const json_t *overload, struct provision *);
 
 /* --- admission.c --- */
 

@@ -3,13 +3,18 @@
  * From the member "overload" of reverse_proxy to struct overload:
  *
  *     {"max_requests": 10, "queue": 100, "queue_timeout": "2s",
- *      "retry_budget": {"share": 0.2, "each_second": 3}, "slow_start": "30s"}
+ *      "retry_budget": {"share": 0.2, "each_second": 3}, "slow_start": "30s",
+ *      "eject": {"consecutive_failures": 5, "failure_rate": 0.5, "latency_factor": 3,
+ *                "min_requests": 20, "interval": "10s", "base_time": "30s", "max_time": "5m"}}
  */
+#include <stdlib.h>
+
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "proxy/gateway.h"
 
-static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget", "slow_start",
-                                      NULL};
+static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget",
+                                      "slow_start", "eject", NULL};
 
 #define QUEUE_NS (5 * NS_PER_S)
 
@@ -84,9 +89,99 @@ static enum err begin_queue(struct gateway *g, struct provision *p)
     return OK;
 }
 
-enum err overload_begin(struct gateway *g, struct provision *p)
+/* --- ejection --- */
+
+static enum err read_percent(const json_t *json, const char *key, double min, double max,
+                             unsigned *percent, struct provision *p)
+{
+    const json_t *v = json_object_get(json, key);
+    if (v == NULL || json_is_null(v))
+        return OK;
+    double value = json_number_value(v);
+    if (!json_is_number(v) || (value != 0 && !(value >= min && value <= max)))
+        return provision_fail(p, "\"%s\" of \"eject\" must be a number from %g to %g, or 0", key,
+                              min, max);
+    *percent = (unsigned)(value * 100 + 0.5);
+    return OK;
+}
+
+static enum err read_time(const json_t *json, const char *key, uint64_t fallback, uint64_t *ns,
+                          struct provision *p)
+{
+    int64_t n;
+    TRY(provision_duration(p, json, key, (int64_t)fallback, &n));
+    if (n < (int64_t)NS_PER_MS)
+        return provision_fail(p, "\"%s\" of \"eject\" must be a millisecond at least", key);
+    *ns = (uint64_t)n;
+    return OK;
+}
+
+static enum err read_rules(struct eject_rules *r, const json_t *json, struct provision *p)
+{
+    static const char *const eject_members[] = {
+        "consecutive_failures", "failure_rate", "latency_factor", "min_requests", "interval",
+        "base_time", "max_time", NULL};
+    int64_t n;
+    TRY(provision_members(p, json, eject_members));
+    TRY(provision_int(p, json, "consecutive_failures", 5, 0, 1000000, &n));
+    r->in_a_row = (unsigned)n;
+    TRY(read_percent(json, "failure_rate", 0.01, 1, &r->rate_percent, p));
+    TRY(read_percent(json, "latency_factor", 1.1, 1000, &r->slow_percent, p));
+    TRY(provision_int(p, json, "min_requests", 20, 1, 1000000, &n));
+    r->min_requests = (unsigned)n;
+    TRY(read_time(json, "interval", 10 * NS_PER_S, &r->interval_ns, p));
+    TRY(read_time(json, "base_time", 30 * NS_PER_S, &r->base_ns, p));
+    TRY(read_time(json, "max_time", 300 * NS_PER_S, &r->max_ns, p));
+    if (r->max_ns < r->base_ns)
+        return provision_fail(p, "\"max_time\" of \"eject\" is shorter than \"base_time\"");
+    if (r->in_a_row == 0 && r->rate_percent == 0 && r->slow_percent == 0)
+        return provision_fail(p, "\"eject\" names nothing that would eject an upstream");
+    return OK;
+}
+
+static void free_outliers(void *arg)
+{
+    outliers_unref(arg);
+}
+
+/* Equal upstreams under equal rules are one, and go on over a reload. */
+static struct slice outliers_key(const struct gateway *g, const json_t *json, struct provision *p)
+{
+    struct buffer b;
+    buffer_init(&b, 16 << 20);
+    char *rules = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+    (void)!buffer_append(&b, slice_from(rules != NULL ? rules : ""));
+    for (uint32_t i = 0; i < g->upstreams_count; i++) {
+        (void)!buffer_append_byte(&b, '\n');
+        (void)!buffer_append(&b, g->upstreams[i].endpoint->name);
+    }
+    struct slice key = arena_copy(p->arena, buffer_slice(&b));
+    free(rules); /* NOLINT: jansson's */
+    buffer_deinit(&b);
+    return key;
+}
+
+static enum err begin_outliers(struct gateway *g, const json_t *json, struct provision *p)
+{
+    struct eject_rules rules = {0};
+    if (json == NULL || json_is_null(json))
+        return OK;
+    if (g->source != NULL)
+        return provision_fail(p, "\"eject\" is not supported with \"dynamic_upstreams\"");
+    TRY(read_rules(&rules, json, p));
+    struct slice key = outliers_key(g, json, p);
+    g->overload.outliers = outliers_ref(key, (struct upstream_set){g->upstreams, g->upstreams_count},
+                                        &rules);
+    provision_on_release(p, free_outliers, g->overload.outliers);
+    for (uint32_t i = 0; i < g->upstreams_count; i++)
+        g->upstreams[i].outlier = outlier_at(g->overload.outliers, i);
+    return OK;
+}
+
+enum err overload_begin(struct gateway *g, const json_t *json, struct provision *p)
 {
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         g->upstreams[i].slow_ns = g->overload.slow_ns;
+    TRY(begin_outliers(g, json_object_get(json, "eject"), p));
     return begin_queue(g, p);
 }

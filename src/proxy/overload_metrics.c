@@ -46,16 +46,36 @@ static enum err put_budget(struct buffer *b)
                            total(BUDGET_SPENT));
 }
 
+#define EJECTED "portico_reverse_proxy_ejected"
+#define EJECTIONS "portico_reverse_proxy_ejections_total"
+
+static enum err put_outliers(struct buffer *b, const struct gateway *gateways)
+{
+    unsigned now = 0;
+    for (const struct gateway *g = gateways; g != NULL; g = g->next)
+        if (g->overload.outliers != NULL)
+            now += outliers_ejected(g->overload.outliers, clock_mono_ns());
+    return buffer_append_f(b,
+                           "# HELP " EJECTED " Upstreams left out for doing worse than others.\n"
+                           "# TYPE " EJECTED " gauge\n" EJECTED " %u\n"
+                           "# HELP " EJECTIONS " How often upstreams were left out so.\n"
+                           "# TYPE " EJECTIONS " counter\n" EJECTIONS " %llu\n",
+                           now, outliers_total());
+}
+
 enum err overload_metrics_put(struct buffer *b, const struct gateway *gateways)
 {
-    bool queue = false, budget = false;
+    bool queue = false, budget = false, outliers = false;
     for (const struct gateway *g = gateways; g != NULL; g = g->next) {
         queue |= g->overload.queue != NULL;
         budget |= g->overload.budget != NULL;
+        outliers |= g->overload.outliers != NULL;
     }
     if (queue)
         TRY(put_queue(b));
     if (budget)
         TRY(put_budget(b));
+    if (outliers)
+        TRY(put_outliers(b, gateways));
     return OK;
 }

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "upstream/outlier.h"
 
 enum { TRIES = 32, MOST = 64, POINTS = 64 };
 
@@ -41,6 +42,9 @@ static uint32_t random_below(uint32_t n)
 bool upstream_well(const struct upstream *u, uint64_t now_ns)
 {
     if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
+        return false;
+    if (u->outlier != NULL &&
+        atomic_load_explicit(&u->outlier->until_ns, memory_order_relaxed) > now_ns)
         return false;
     return u->max_fails == 0 || endpoint_fails(u->endpoint, now_ns) < u->max_fails;
 }

@@ -11,8 +11,11 @@
 
 #include "upstream/endpoint.h"
 
+struct outlier;
+
 struct upstream {
     struct endpoint *endpoint;
+    const struct outlier *outlier; /* upstream/outlier.h; NULL: it is never ejected */
     unsigned max_requests; /* 0: no limit */
     unsigned max_fails;    /* 0: failures do not count */
     uint64_t slow_ns;      /* its share rises for so long after it came back; 0: it has all at once */
@@ -26,7 +29,7 @@ struct upstream_set {
     uint32_t count;
 };
 
-/* Neither found unhealthy by a check, nor marked as failed. */
+/* Neither found unhealthy by a check, nor ejected, nor marked as failed. */
 bool upstream_well(const struct upstream *, uint64_t now_ns);
 
 /* Neither full, nor found unhealthy by a check, nor marked as failed. */

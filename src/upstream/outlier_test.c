@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ejection: its reasons, its times, its half; and a seeded simulation of ten thousand upstreams.
+ */
+#include "upstream/outlier.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/test.h"
+
+enum { MANY = 10000 };
+
+static struct upstream items[MANY];
+static struct outliers *outliers;
+static uint64_t now;
+
+static const struct eject_rules usual = {
+    .in_a_row = 5, .rate_percent = 50, .slow_percent = 300, .min_requests = 20,
+    .interval_ns = 10 * NS_PER_S, .base_ns = 30 * NS_PER_S, .max_ns = 300 * NS_PER_S};
+
+static void begin(uint32_t count, const struct eject_rules *rules)
+{
+    now = 5000 * NS_PER_S;
+    balance_seed(7);
+    log_set_threshold(LOG_ERROR);
+    for (uint32_t i = 0; i < count; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "o-%u", i);
+        items[i] = (struct upstream){.endpoint = endpoint_ref(slice_from(text))};
+    }
+    outliers = outliers_ref(SLICE("k"), (struct upstream_set){items, count}, rules);
+    for (uint32_t i = 0; i < count; i++)
+        items[i].outlier = outlier_at(outliers, i);
+}
+
+static void end(uint32_t count)
+{
+    outliers_unref(outliers);
+    for (uint32_t i = 0; i < count; i++) {
+        CHECK_INT(items[i].endpoint->refs, 1);
+        endpoint_unref(items[i].endpoint);
+    }
+}
+
+static void note(uint32_t index, unsigned times, bool failed, unsigned ms)
+{
+    while (times-- > 0)
+        outliers_note(outliers, index, ms * NS_PER_MS, failed, now);
+}
+
+TEST("failures in a row eject, a success between them does not; the time doubles up to its limit")
+{
+    begin(4, &usual);
+    note(0, 4, true, 1);
+    note(0, 1, false, 1);
+    note(0, 4, true, 1);
+    CHECK(upstream_well(&items[0], now));
+    note(0, 1, true, 1);
+    CHECK(!upstream_well(&items[0], now) && !upstream_available(&items[0], now));
+    for (unsigned want = 30, i = 0; i < 6; i++) {
+        CHECK(!upstream_well(&items[0], now + want * NS_PER_S - 1));
+        CHECK_INT(atomic_load(&items[0].endpoint->back_ns), now + want * NS_PER_S);
+        now += want * NS_PER_S;
+        CHECK(upstream_well(&items[0], now));
+        CHECK_INT(outliers_ejected(outliers, now), 0);
+        note(0, 5, true, 1);
+        want = want * 2 < 300 ? want * 2 : 300;
+    }
+    now += 601 * NS_PER_S; /* it was well for long enough */
+    note(0, 5, true, 1);
+    CHECK(upstream_well(&items[0], now + 30 * NS_PER_S));
+    end(4);
+}
+
+TEST("never more than half are ejected: of one none, of two one, of five two")
+{
+    static const uint32_t sizes[] = {1, 2, 3, 5, 100};
+    for (int s = 0; s < 5; s++) {
+        begin(sizes[s], &usual);
+        for (uint32_t i = 0; i < sizes[s]; i++)
+            note(i, 50, true, 1);
+        CHECK_INT(outliers_ejected(outliers, now), sizes[s] / 2);
+        for (int round = 0; round < 20; round++) {
+            now += 15 * NS_PER_S;
+            for (uint32_t i = 0; i < sizes[s]; i++)
+                note(i, 50, true, 1);
+            CHECK(outliers_ejected(outliers, now) <= sizes[s] / 2);
+        }
+        end(sizes[s]);
+    }
+}
+
+TEST("a rate of failures, or a latency far above the median, ejects at the end of an interval")
+{
+    begin(5, &usual);
+    note(0, 1, false, 1); /* an interval begins */
+    for (int i = 0; i < 30; i++) {
+        for (uint32_t u = 0; u < 5; u++)
+            note(u, 1, u == 1 && i % 2 == 0, u == 2 ? 100 : u == 3 ? 28 : 10);
+        note(4, 1, false, 10);
+    }
+    CHECK_INT(outliers_ejected(outliers, now), 0);
+    now += 10 * NS_PER_S;
+    note(0, 1, false, 10);
+    CHECK(!upstream_well(&items[1], now) && !upstream_well(&items[2], now));
+    CHECK(upstream_well(&items[0], now) && upstream_well(&items[3], now));
+    now += 40 * NS_PER_S; /* too few to judge, then nothing bad */
+    note(1, 10, true, 1);
+    note(1, 1, false, 1);
+    end(5);
+}
+
+TEST("equal sets under equal rules are one")
+{
+    begin(2, &usual);
+    struct outliers *again = outliers_ref(SLICE("k"), (struct upstream_set){items, 2}, &usual);
+    CHECK(again == outliers);
+    struct outliers *other = outliers_ref(SLICE("other"), (struct upstream_set){items, 2}, &usual);
+    CHECK(other != outliers);
+    outliers_unref(other);
+    outliers_unref(again);
+    end(2);
+}
+
+/* Every tenth fails six of ten requests, every tenth is ten times as slow. */
+TEST("of ten thousand upstreams those that do worse are ejected and the others are not")
+{
+    static unsigned bad, good, ejected_bad, ejected_good;
+    begin(MANY, &usual);
+    struct upstream_set set = {items, MANY};
+    uint64_t random = 99;
+    balance_looks = 0;
+    for (int i = 0; i < 100 * MANY; i++) {
+        now += 25 * NS_PER_S / (100 * MANY);
+        const struct upstream *u = balance_random(set, now);
+        uint32_t index = (uint32_t)(u - items);
+        random = random * 6364136223846793005 + 1442695040888963407;
+        outliers_note(outliers, index, (index % 10 == 4 ? 100 : 8 + (random >> 60) / 3) * NS_PER_MS,
+                      index % 10 == 3 ? (random >> 33 & 63) > 25 : (random >> 33 & 127) == 0,
+                      now);
+    }
+    CHECK(balance_looks < 130 * MANY);
+    for (uint32_t i = 0; i < MANY; i++) {
+        bool is_bad = i % 10 == 3 || i % 10 == 4, out = !upstream_well(&items[i], now);
+        bad += is_bad;
+        good += !is_bad;
+        ejected_bad += is_bad && out;
+        ejected_good += !is_bad && out;
+    }
+    CHECK(ejected_bad > bad * 70 / 100);
+    CHECK(ejected_good < good / 1000);
+    for (int round = 0; round < 3; round++) { /* and when all fail, half stay */
+        for (uint32_t i = 0; i < MANY; i++)
+            note(i, 5, true, 1);
+        CHECK_INT(outliers_ejected(outliers, now), MANY / 2);
+        CHECK(balance_random(set, now) != NULL);
+    }
+    end(MANY);
+}
