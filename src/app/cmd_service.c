@@ -41,6 +41,10 @@ static enum err call(const struct command_line *l, const char *method, const cha
     struct admin_call request = {.address = admin_address(address, c.document), .method = method,
                                  .path = path, .fields = SLICE(""), .answer = answer};
     enum err e = admin_request(&request, error, cap);
+    size_t len = strlen(error);
+    if (e == ERR_IO)
+        snprintf(error + len, cap - len, " (services are a running portico's, by its admin API: does "
+                 "it run?)");
     config_unload(&c);
     return e;
 }
@@ -79,9 +83,10 @@ static void print_replica(const char *name, const json_t *r)
         snprintf(port_text, sizeof port_text, "%lld", (long long)port);
     if (pid > 0)
         snprintf(pid_text, sizeof pid_text, "%lld", (long long)pid);
-    printf("%-20s %7lld  %-10s %6s %8s  %-20s %s\n", name,
+    printf("%-20s %7lld  %-10s %6s %8s  %-*s%s%s\n", name,
            (long long)json_integer_value(json_object_get(r, "replica")), text_of(r, "state"),
-           port_text, pid_text, text_of(r, "since"), note);
+           port_text, pid_text, note[0] != '\0' ? 20 : 0, text_of(r, "since"),
+           note[0] != '\0' ? " " : "", note);
 }
 
 static void print_service(const json_t *s)
@@ -110,8 +115,7 @@ static int run_list(const struct command_line *l)
         printf("%s\n", text);
         free(text);
     } else {
-        printf("%-20s %7s  %-10s %6s %8s  %-20s\n", "SERVICE", "REPLICA", "STATE", "PORT", "PID",
-               "SINCE");
+        printf("%-20s %7s  %-10s %6s %8s  SINCE\n", "SERVICE", "REPLICA", "STATE", "PORT", "PID");
         json_array_foreach(v, i, s)
             print_service(s);
         if (json_is_object(v))

@@ -66,6 +66,8 @@ __attribute__((format(printf, 5, 6))) static void tell(struct finder *f, const c
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    if (strncmp(text, "the ", 4) == 0) /* a name that stands in the middle elsewhere */
+        text[0] = 'T';
     finding_add(f->t, f->e, name, severity, arena_copy(f->t->arena, slice_from(text)),
                 slice_from(advice));
 }

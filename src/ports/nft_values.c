@@ -210,6 +210,8 @@ struct nft_keys *nft_elements_read(struct nft_names *n, const struct nft_table *
     json_t *element;
     k->fields = fields;
     k->items = ARENA_ARRAY(n->arena, struct nft_key, json_array_size(list) + 1);
+    if (json_array_size(list) == 0 && (list == NULL || json_is_array(list)))
+        return k; /* empty, or all of it has run out: nothing is in it */
     if (fields == 1 && !verdicts) {
         k->strange = !key_read(n, list, 1, &k->items[0]);
         k->count = 1;

@@ -149,6 +149,21 @@ TEST("what is dropped first is gone, what returns meets the policy")
     check(v, "0.0.0.0", 10, "world");
 }
 
+TEST("what is in an empty set is nothing: a trial that is over, a list of banned addresses")
+{
+    struct net_view *v = view(WORLD, OPEN
+        "{'set':{'family':'inet','name':'trial','table':'filter','type':'nf_proto','flags':['timeout']}},"
+        "{'set':{'family':'inet','name':'banned','table':'filter','type':'ipv4_addr','elem':[]}},"
+        "{'map':{'family':'inet','name':'where','table':'filter','type':'inet_service','map':'verdict'}},"
+        RULE("input", MATCH(META("nfproto"), "'@trial'"), TO("drop")) ","
+        RULE("input", MATCH(FIELD("ip", "saddr"), "'@banned'"), TO("drop")) ","
+        RULE("input", "{'vmap':{'key':" FIELD("tcp", "dport") ",'data':'@where'}}") ","
+        RULE("input", MATCH(FIELD("tcp", "dport"), "22"), NOT(FIELD("ip", "saddr"), "'@banned'"),
+             TO("drop")));
+    check(v, "0.0.0.0", 80, "world");
+    check(v, "0.0.0.0", 22, "nobody");
+}
+
 TEST("what is not followed matters only where it could change the outcome")
 {
     struct net_view *v = view(WORLD, SHUT
