@@ -35,7 +35,7 @@ enum err retry_match_provision(struct gateway *g, const json_t *json, struct pro
 enum err retry_match_request(struct round *r, bool *matches)
 {
     const struct gateway *g = r->g;
-    *matches = r->x->req.method_id == METHOD_GET;
+    *matches = r->x->req.method_id == METHOD_GET && slice_is(r->method, "GET"); /* as sent, too */
     if (g->retry_match_count == 0)
         return OK;
     return matcher_sets_match(g->retry_match, g->retry_match_count, r->x, matches);
