@@ -1393,7 +1393,7 @@ def tunnel_storm(s):
     seed = int(os.environ.get("PORTICO_SEED", random.randrange(1 << 32)))
     dice = random.Random(seed)
     up = Upstream()
-    s.use(up, stream_close_delay="2s")
+    s.use(up, stream_close_delay="60s")
     live = []
 
     def both(number):
@@ -1432,7 +1432,7 @@ def tunnel_storm(s):
                         one.sock.send(b"z" * 65536)
                 dice.choice((one, other)).reset()
             if step % 300 == 299:
-                s.use(up, stream_close_delay=f"{2 + step}s")
+                s.use(up, stream_close_delay=f"{60 + step}s")
     except (AssertionError, OSError) as e:
         raise AssertionError(f"PORTICO_SEED={seed}: {e}") from e
     for c, u in live:

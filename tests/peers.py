@@ -132,7 +132,7 @@ class Haproxy(Process):
                     with open(name, encoding="ascii") as f:
                         out.write(f.read())
         return ("global\n  nbthread 2\n  maxconn 500\ndefaults\n  mode http\n  timeout client 30s\n"
-                "  timeout server 30s\n  timeout connect 5s\n  timeout tunnel 30s\n  option http-no-delay\n  option abortonclose\n" +
+                "  timeout server 30s\n  timeout connect 5s\n  timeout tunnel 30s\n  option http-no-delay\n  option abortonclose\n  http-reuse always\n" +
                 "".join(self.server(i, p, both) for i, p in enumerate(self.places)))
 
     @staticmethod
@@ -165,7 +165,7 @@ class Caddy(Process):
             "https": "\t\t\ttransport http {\n\t\t\t\ttls_insecure_skip_verify\n\t\t\t}\n"}[place.next_kind]
         return (f"{scheme}://:{place.port} {{\n\tbind 127.0.0.1\n{tls}{ws}\thandle {{\n"
                 f"\t\treverse_proxy {'https://' if place.next_kind == 'https' else ''}"
-                f"127.0.0.1:{place.next_port} {{\n\t\t\tflush_interval -1\n\t\t\theader_up Host {{host}}\n{transport}\t\t}}\n\t}}\n}}\n")
+                f"127.0.0.1:{place.next_port} {{\n\t\t\tflush_interval 1ms\n\t\t\theader_up Host {{host}}\n{transport}\t\t}}\n\t}}\n}}\n")
 
 
 class Portico(Caddy):

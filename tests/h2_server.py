@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server of HTTP/2 made by hand, for tests: it sends what it is told, and keeps what comes. It stands behind the
+gateway, whose requests are decoded by a library (Debian's python3-hpack)."""
+import contextlib
+import socket
+
+import hpack
+
+import h2_client as h2
+from h2_client import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+                       WINDOW_UPDATE, frame)
+from server import same
+
+
+STATUS = (":status", "200")
+
+
+class Ended(Exception):
+    """portico has closed the connection."""
+
+
+class Conn:
+    """One connection of portico's, as frames."""
+
+    def __init__(self, sock, behind=None, patience=15):
+        self.sock, self.behind, self.received = sock, behind, b""
+        sock.settimeout(patience)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.decoder, self.gathering = hpack.Decoder(), None
+        self.requests, self.held, self.bodies = [], [], {}
+        self.whole = {}  # all fields of a stream's request, then those of its trailers
+        self.resets, self.goaway, self.ended_streams = {}, None, set()
+        self.windows, self.acknowledged, self.pongs, self.closed = {}, 0, [], False
+
+    def exactly(self, n):
+        while len(self.received) < n:
+            try:
+                part = self.sock.recv(65536)
+            except (ConnectionResetError, BrokenPipeError):
+                part = b""
+            if not part:
+                self.closed = True
+                raise Ended
+            self.received += part
+        out, self.received = self.received[:n], self.received[n:]
+        return out
+
+    def send(self, *parts):
+        try:
+            self.sock.sendall(b"".join(parts))
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # reading will tell
+
+    def begin(self, *settings):
+        same(self.exactly(24), h2.PREFACE)
+        self.send(h2.Client.settings_frame(settings))
+
+    def read(self):
+        head = self.exactly(9)
+        f = h2.Frame(head[3], head[4], int.from_bytes(head[5:], "big") & 0x7fffffff,
+                     self.exactly(int.from_bytes(head[:3], "big")))
+        if f.kind == SETTINGS and not f.flags & ACK:
+            self.send(frame(SETTINGS, ACK))
+        elif f.kind == SETTINGS:
+            self.acknowledged += 1
+        elif f.kind == PING and not f.flags & ACK:
+            self.send(frame(PING, ACK, 0, f.payload))
+        elif f.kind == PING:
+            self.pongs.append(f.payload)
+        elif f.kind == RST_STREAM:
+            self.resets[f.stream] = f.code
+        elif f.kind == GOAWAY:
+            self.goaway = f.code
+        elif f.kind == WINDOW_UPDATE:
+            self.windows[f.stream] = self.windows.get(f.stream, 0) + int.from_bytes(f.payload, "big")
+        elif f.kind == DATA:
+            self.bodies[f.stream] = self.bodies.get(f.stream, b"") + f.payload
+            self.ended_streams |= {f.stream} if f.flags & END_STREAM else set()
+        elif f.kind in (HEADERS, CONTINUATION):
+            self.gather(f)
+        return f
+
+    def gather(self, f):
+        if f.kind == HEADERS:
+            self.gathering = [f.stream, f.flags & END_STREAM, b""]
+        self.gathering[2] += f.payload
+        if f.flags & END_HEADERS:
+            stream, ends, whole = self.gathering
+            fields = self.decoder.decode(whole)
+            self.ended_streams |= {stream} if ends else set()
+            self.whole.setdefault(stream, []).append(fields)
+            if len(self.whole[stream]) == 1:
+                self.requests.append((stream, dict(fields)))
+
+    def until(self, condition):
+        while not condition():
+            self.read()
+
+    def heard(self, stream):
+        """The code by which the stream or all of the connection was ended, or None: a PING came back first."""
+        self.send(frame(PING, 0, 0, b"are you?"))
+        with contextlib.suppress(Ended):
+            self.until(lambda: b"are you?" in self.pongs or self.goaway)
+        return self.resets.get(stream)
+
+    # --- what is said ---
+
+    def headers(self, stream, *fields, end=False, flags=END_HEADERS):
+        self.send(frame(HEADERS, flags | (END_STREAM if end else 0), stream, h2.block(fields)))
+
+    def data(self, stream, body=b"", end=False):
+        self.send(frame(DATA, END_STREAM if end else 0, stream, body))
+
+    def answer(self, stream, body, *fields):
+        self.headers(stream, STATUS, ("content-length", str(len(body))), *fields)
+        self.data(stream, body, end=True)
