@@ -15,6 +15,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
+import h2_upstream  # noqa: E402 (beside this file)
 from h2_client import Client, request  # noqa: E402 (beside this file)
 from played import Peer, Upstream, always, answer  # noqa: E402
 from server import Server, free_port, has, run_cases, same  # noqa: E402
@@ -465,6 +466,50 @@ def over_h2(io):
         s.wait(lambda: s.live()["fibers"] == 0)
 
 
+H2C = {"protocol": "http", "versions": ["h2c"]}
+
+
+def to_h2(io):
+    """Upstreams of HTTP/2: the loser's stream is cancelled, and its connection goes on."""
+    def silent(c):
+        while True:
+            c.read()
+
+    a, b = h2_upstream.Upstream(silent), h2_upstream.Upstream(h2_upstream.always(b"b" * 40000))
+    with running(io, a, b, workers=1) as s:
+        same(load(s, [a.dial, b.dial], {"after": "20ms", **MAX}, transport=H2C), (200, ""))
+        for n in range(1, 6):
+            same(ask(s), (200, b"b" * 40000))
+            s.wait(lambda: [r.reset for r in a.requests] == ["CANCEL"] * n)
+        same((len(a.conns), len(b.conns)), (1, 1))
+        same(told(s), (5, 5, 0, 0))
+        # many at once, all lost by the first
+        threads = [threading.Thread(target=ask, args=(s,)) for _ in range(20)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        s.wait(lambda: [r.reset for r in a.requests] == ["CANCEL"] * 25)
+        same(len(a.conns), 1)
+
+        def late(c):  # the first answers behind the begin of the second, whose stream is cancelled
+            while True:
+                r = c.request()
+                while not b.requests or b.requests[-1].field("x") != r.field("x"):
+                    time.sleep(0.005)
+                c.answer(r.stream, b"a")
+        first, b2 = h2_upstream.Upstream(late), h2_upstream.Upstream(silent)
+        b = b2
+        same(load(s, [first.dial, b2.dial], {"after": "20ms", **MAX}, transport=H2C), (200, ""))
+        for n in range(1, 4):
+            same(ask(s, x=str(n)), (200, b"a"))
+            s.wait(lambda: [r.reset for r in b2.requests] == ["CANCEL"] * n)
+        s.wait(lambda: set(listed(s).values()) == {(0, 0)})
+        s.wait(lambda: s.live()["fibers"] == 0)
+        first.close()
+        b2.close()
+
+
 def many(io):
     """Random delays, errors and cuts: each client gets one whole answer that is its own, or an error."""
     def play(peer):
@@ -577,6 +622,7 @@ CASES = [("a second upstream that is quicker wins, and the first is given up", s
          ("fields tell of each attempt's upstream", fields),
          ("the winner's connection is kept", reused),
          ("over HTTP/2", over_h2),
+         ("before upstreams of HTTP/2", to_h2),
          ("each client gets its own whole answer or an error", many),
          ("a race is waited for at the end", ends),
          ("mistakes are refused", refused, ("epoll",))]

@@ -14,6 +14,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
+import h2_upstream  # noqa: E402 (beside this file)
 from played import Peer, Upstream, always  # noqa: E402 (beside this file)
 from server import Server, free_port, has, run_cases, same  # noqa: E402
 
@@ -130,7 +131,6 @@ def unnoticed(io):
             failed = before["mirror_failed"] + (3 if i < 4 else 0)
             s.wait(lambda: counts(s)["mirror_failed"] == failed)
             same(counts(s)["mirrored"], before["mirrored"] + 3)
-            plays[0].gate.set()
         same(len(up.requests), 3 * len(dials))  # no retry anywhere
         same([len(u.requests) for u in plays[:3]], [3, 3, 3])
         s.wait(lambda: s.live()["fibers"] == 0)
@@ -222,6 +222,28 @@ def transports(io):
         assert up.requests[0].startswith(b"GET / "), up.requests
 
 
+def to_h2(io):
+    """A mirror of HTTP/2, by the gateway's transport or one of its own; its connection is shared by copies."""
+    up, other = Upstream(always(b"real")), h2_upstream.Upstream(h2_upstream.always(b"copy" * 5000))
+    silent = h2_upstream.Upstream(lambda c: c.ended())
+    with running(io, up, other, silent, workers=1) as s:
+        same(load(s, up, {"dial": other.dial, "transport": {"protocol": "http", "versions": ["h2c"]}}), (200, ""))
+        for i in range(10):
+            same(ask(s, "POST", f"/{i}", b"x" * i), (200, b"real"))
+        s.wait(lambda: len(other.requests) == 10 and all(r.ended for r in other.requests))
+        same(sorted((r.field(":path"), r.body) for r in other.requests), [(f"/{i}", b"x" * i) for i in range(10)])
+        same(len(other.conns), 1)
+        same(counts(s), counted(sent=10))
+        same(load(s, up, {"dial": silent.dial, "timeout": "50ms",
+                          "transport": {"protocol": "http", "versions": ["h2c"]}}), (200, ""))
+        for i in range(3):
+            same(ask(s), (200, b"real"))
+            s.wait(lambda: [r.reset for r in silent.requests] == ["CANCEL"] * (i + 1))
+        same(len(silent.conns), 1)
+        s.wait(lambda: counts(s) == counted(sent=13, failed=3))
+        s.wait(lambda: s.live()["fibers"] == 0)
+
+
 def refused(io):
     """What is wrong with it is said by name, and by line of a Caddyfile."""
     up = Upstream(always())
@@ -283,6 +305,7 @@ CASES = [("a copy has the bytes of the request to the upstream, and the mirror's
          ("bodies are copied from memory only, within a limit", bodies),
          ("a share of requests is copied", share),
          ("a mirror may have a transport of its own", transports),
+         ("before a mirror of HTTP/2", to_h2),
          ("mistakes are refused", refused, ("epoll",)),
          ("many copies and reloads at once", many)]
 

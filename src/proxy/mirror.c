@@ -56,6 +56,7 @@ struct copy {
     struct round round;
     const struct mirror *mirror;
     struct generation *generation;
+    bool late; /* its timeout has passed */
 };
 
 static struct {
@@ -196,10 +197,9 @@ static enum err ask(struct round *r)
 
 static void tell_failure(const struct copy *c)
 {
-    bool late = c->fiber->cancelled == ERR_TIMEOUT;
     count(&counts.failed);
     LOG(LOG_DEBUG, LOGGER, "mirroring failed", LOG_STR("upstream", c->round.address.text),
-        LOG_CSTR("error", late ? "timeout" : c->round.why));
+        LOG_CSTR("error", c->late ? "timeout" : c->round.why));
 }
 
 static void free_copy(struct copy *c)
@@ -214,7 +214,9 @@ static void free_copy(struct copy *c)
 
 static void on_limit(struct timer *t)
 {
-    fiber_cancel(CONTAINER_OF(t, struct copy, limit)->fiber, ERR_TIMEOUT);
+    struct copy *c = CONTAINER_OF(t, struct copy, limit);
+    c->late = true;
+    fiber_cancel(c->fiber, ERR_CANCELLED); /* a timeout would be taken for a wait's own, and waited on */
 }
 
 static void run(void *arg)
