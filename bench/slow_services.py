@@ -25,6 +25,7 @@ class Upstream:
     def __init__(self, answer):
         self.answer, self.requests, self.under_way, self.first = answer, 0, 0, None
         self.connections = 0
+        self.greeting = 0  # what a new connection takes before it is of use
 
     async def start(self, port=0):
         self.server = await asyncio.start_server(self.talk, "127.0.0.1", port, backlog=1024)
@@ -34,6 +35,7 @@ class Upstream:
     async def talk(self, reader, writer):
         self.connections += 1
         try:
+            await asyncio.sleep(self.greeting)
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
@@ -116,11 +118,15 @@ def told(results):
             f"{len(results) - count(200, 203, 503)} failed; median {at(0.5)}, 99th {at(0.99)}")
 
 
-async def play(name, make, options, rate, seconds, limit, tell=None):
+async def play(name, make, options, rate, seconds, limit, tell=None, greeting=0):
     random.seed(1)
     upstreams = [await Upstream(answer).start() for answer in make()]
+    for u in upstreams:
+        u.greeting = greeting
     portico = Portico(upstreams, options)
     await portico.ready()
+    if greeting:
+        await asyncio.sleep(1)
     results = await offer(portico.port, rate, seconds, limit)
     extra = tell(upstreams, results) if tell else ""
     print(f"  {name:10} {told(results)}{extra}", flush=True)
@@ -235,8 +241,15 @@ async def eject():
                    lambda us, _: f"; {us[4].requests} at the failing one, {us[5].requests} at the slow one")
 
 
+async def warm():
+    """Two upstreams need 60 ms for a new connection, as a far one with TLS does; the first 60 requests after a
+    start, within 0.2 seconds."""
+    for name, more in (("without", {}), ("with", {"overload": {"warm_connections": 10}})):
+        await play(name, lambda: 2 * [takes(0.005)], more, 300, 0.2, 2, greeting=0.06)
+
+
 SCENES = {f.__name__: f for f in (
-    queue, hedge, p2c, budget, slow_start, eject)}
+    queue, hedge, p2c, budget, slow_start, eject, warm)}
 
 
 async def main():

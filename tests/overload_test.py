@@ -379,6 +379,59 @@ def ejects(io):
             text, "FILE:4")
 
 
+# --- warm connections ---
+
+def warm(io):
+    """So many connections are open before the first request, and again after they were closed; gone with
+    the configuration's wish, and used by requests."""
+    up = Upstream()
+    with running(io, up, workers=2) as s:
+        load(s, [up.dial], overload={"warm_connections": 3})
+        s.wait(lambda: up.open == 6)
+        for _ in range(10):
+            same(s.get()[0], 200)
+        same((up.connections, up.requests), (6, 10))
+        for p in up.peers[:4]:
+            with contextlib.suppress(OSError):
+                p.shutdown(socket.SHUT_RDWR)
+        s.wait(lambda: up.connections == 10 and up.open == 6)
+        load(s, [up.dial], overload={"warm_connections": 4})
+        s.wait(lambda: up.open == 8)
+        dead = f"127.0.0.1:{free_port()}"
+        load(s, [dead], overload={"warm_connections": 1})
+        time.sleep(0.1)
+        back = Upstream(port=int(dead.split(":")[1]))
+        s.wait(lambda: back.open == 2)
+        back.close()
+        load(s, [up.dial])
+        for text, more in (("not supported with", {"dynamic_upstreams": {"source": "a", "name": "x"}}),
+                           ("that are kept", {"transport": {"protocol": "http", "keep_alive": {
+                               "enabled": False}}}),
+                           ("that are kept", {"transport": {"protocol": "http", "proxy_protocol": "v1"}}),
+                           ("keeps or allows", {"transport": {"protocol": "http",
+                                                              "max_conns_per_host": 1}})):
+            has(refused(s, ["a:1"], overload={"warm_connections": 2}, **more), text)
+        has(refused(s, ["{http.request.host}:1"], overload={"warm_connections": 2}), "without placeholders")
+    handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\twarm_connections 2\n\t}\n}\n")
+    same(handler["overload"], {"warm_connections": 2})
+
+
+def warm_h2(io):
+    """Over HTTP/2 each worker has one."""
+    up = Server(PORTICO, io, members={"protocols": ["h1", "h2c"]})
+    try:
+        with running(io, workers=2) as s:
+            load(s, [f"127.0.0.1:{up.port}"], overload={"warm_connections": 3},
+                 transport={"protocol": "http", "versions": ["h2c"]})
+            up.wait(lambda: up.metric("connections") == 2)
+            for _ in range(10):
+                same(s.get(), (200, b"one"))
+            time.sleep(0.6)
+            same(up.metric("connections"), 2)
+    finally:
+        same(up.end(), 0)
+
+
 # --- a budget for retries ---
 
 def budget_holds(io):
@@ -419,6 +472,8 @@ CASES = [
     ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
     ("a retry budget holds", budget_holds),
     ("an upstream that came back starts slowly", slow_start),
+    ("connections are open before they are needed", warm),
+    ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),
 ]
 

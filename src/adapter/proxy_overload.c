@@ -6,6 +6,7 @@
  *     queue 100                so many wait while all are at that limit
  *     queue_timeout 2s         for that long
  *     slow_start 30s           until an upstream that came back has its full share
+ *     warm_connections 2       to each upstream, of each worker, kept open
  *     eject {                  who does worse than the others: see eject_options
  *         latency 3
  *     }
@@ -45,6 +46,7 @@ static const struct {
     {"queue", "invalid length of the queue", false},
     {"queue_timeout", "bad duration value", true},
     {"slow_start", "bad duration value", true},
+    {"warm_connections", "invalid number of connections", false},
 };
 
 /* --- eject --- */

@@ -237,6 +237,7 @@ static void adopt(struct worker *w, const struct worker_order *o)
             op_accept(w->loop, &site->accept, site->fd);
     }
     proxy_retire_others(w->generation);
+    warm_begin(&w->generation->provision, w->generation, generation_keep, generation_let_go);
     if (old != NULL)
         generation_retire(old, w->index);
 }

@@ -453,6 +453,7 @@ void proxy_retire_others(const struct generation *newest)
 
 void proxy_drain(void)
 {
+    warm_drain();
     mirrors_drain();
     links_drain();
     h2_links_drain();
@@ -460,6 +461,7 @@ void proxy_drain(void)
 
 void proxy_thread_deinit(void)
 {
+    warm_thread_deinit();
     services_thread_deinit();
     dns_sources_thread_deinit();
     mirrors_thread_deinit();

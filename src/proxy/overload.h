@@ -20,6 +20,7 @@ struct overload {
     unsigned queue_max;
     uint64_t queue_ns;
     struct outliers *outliers;   /* who is left out for doing worse than the others */
+    unsigned warm;               /* connections to each upstream, of each worker */
     uint64_t slow_ns;            /* of an upstream that came back */
     struct retry_budget *budget; /* for attempts but the first of a request */
 };
@@ -30,6 +31,10 @@ struct overload {
 enum err overload_read(struct gateway *, const json_t *overload, unsigned *request_limit,
                        struct provision *);
 enum err overload_begin(struct gateway *, const json_t *overload, struct provision *);
+
+/* --- warm.c --- */
+void warm_drain(void);
+void warm_thread_deinit(void);
 
 /* --- admission.c --- */
 

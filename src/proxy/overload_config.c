@@ -5,7 +5,8 @@
  *     {"max_requests": 10, "queue": 100, "queue_timeout": "2s",
  *      "retry_budget": {"share": 0.2, "each_second": 3}, "slow_start": "30s",
  *      "eject": {"consecutive_failures": 5, "failure_rate": 0.5, "latency_factor": 3,
- *                "min_requests": 20, "interval": "10s", "base_time": "30s", "max_time": "5m"}}
+ *                "min_requests": 20, "interval": "10s", "base_time": "30s", "max_time": "5m"},
+ *      "warm_connections": 2}
  */
 #include <stdlib.h>
 
@@ -14,7 +15,7 @@
 #include "proxy/gateway.h"
 
 static const char *const members[] = {"max_requests", "queue", "queue_timeout", "retry_budget",
-                                      "slow_start", "eject", NULL};
+                                      "slow_start", "eject", "warm_connections", NULL};
 
 #define QUEUE_NS (5 * NS_PER_S)
 
@@ -65,6 +66,31 @@ enum err overload_read(struct gateway *g, const json_t *json, unsigned *request_
         *request_limit = (unsigned)n;
     TRY(read_budget(&g->overload, json_object_get(json, "retry_budget"), p));
     return read_queue(&g->overload, json, p);
+}
+
+/* --- warm connections --- */
+
+static enum err begin_warm(struct gateway *g, const json_t *json, struct provision *p)
+{
+    int64_t n;
+    const struct http_transport *t = g->transport;
+    TRY(provision_int(p, json, "warm_connections", 0, 0, 1000, &n));
+    if (n == 0)
+        return OK;
+    if (g->source != NULL)
+        return provision_fail(p, "\"warm_connections\" is not supported with "
+                              "\"dynamic_upstreams\"");
+    if (!t->keep_alive || t->proxy_header > 0)
+        return provision_fail(p, "\"warm_connections\" needs connections that are kept: not with "
+                              "\"keep_alive\" off, nor with \"proxy_protocol\"");
+    if ((t->limits.idle_per_group < (uint64_t)n) || (t->limits.links > 0 && t->limits.links < n) ||
+        (t->limits.idle_in_all > 0 && t->limits.idle_in_all < n))
+        return provision_fail(p, "\"warm_connections\" is more than the transport keeps or allows");
+    for (uint32_t i = 0; i < g->upstreams_count; i++)
+        if (!g->targets[i].constant)
+            return provision_fail(p, "\"warm_connections\" needs upstreams without placeholders");
+    g->overload.warm = (unsigned)n;
+    return OK;
 }
 
 static void free_queue(void *arg)
@@ -183,5 +209,6 @@ enum err overload_begin(struct gateway *g, const json_t *json, struct provision 
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         g->upstreams[i].slow_ns = g->overload.slow_ns;
     TRY(begin_outliers(g, json_object_get(json, "eject"), p));
+    TRY(begin_warm(g, json, p));
     return begin_queue(g, p);
 }

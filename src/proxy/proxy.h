@@ -27,6 +27,11 @@ enum err gateway_metrics_put(struct buffer *, const struct provision *);
  * end, at once or after their stream_close_delay; so do those that begin later. */
 void proxy_retire_others(const struct generation *newest);
 
+/* On a worker's thread, which takes over a configuration: connections that it shall have open. The
+ * generation is kept as long as its gateways are needed. */
+void warm_begin(const struct provision *, struct generation *, void (*keep)(struct generation *),
+                void (*let_go)(struct generation *));
+
 /* This thread gives up connections that nobody uses. */
 void proxy_drain(void);
 

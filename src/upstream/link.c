@@ -465,6 +465,12 @@ void links_thread_deinit(void)
     stream_thread_deinit();
 }
 
+unsigned links_of(struct slice key)
+{
+    const struct link_group *g = mine.ready ? map_get(&mine.groups, key) : NULL;
+    return g != NULL ? g->count : 0;
+}
+
 unsigned links_idle(void)
 {
     return mine.idle;

@@ -85,5 +85,8 @@ void links_drain(void);
 /* At a thread's end, before its loop settles; none may be in use. */
 void links_thread_deinit(void);
 
+/* Those of a key that this thread has, idle or in use. */
+unsigned links_of(struct slice key);
+
 /* For tests: idle links of this thread. */
 unsigned links_idle(void);

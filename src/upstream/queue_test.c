@@ -195,7 +195,7 @@ static void work(void *arg)
         endpoint_done(u->endpoint);
         atomic_fetch_add(&served, 1);
     }
-    if (atomic_fetch_add((atomic_int *)&done, 1) + 1 == THREADS * FIBERS)
+    if (atomic_fetch_add(&done, 1) + 1 == THREADS * FIBERS)
         atomic_store(&done, INT32_MAX / 2);
 }
 
