@@ -78,6 +78,11 @@ bool expected_is_publisher(struct slice program)
     return begins_one_of("docker-proxy rootlessport rootlesskit", program);
 }
 
+bool expected_may_publish(struct slice program)
+{
+    return slice_is(program, "dockerd") || slice_is(program, "conmon");
+}
+
 const char *expected_private(uint16_t port, enum port_protocol protocol)
 {
     static const struct {

@@ -12,6 +12,7 @@ bool expected_program(uint16_t port, enum port_protocol, struct slice program);
 
 bool expected_is_web(struct slice program);       /* a web server or gateway */
 bool expected_is_publisher(struct slice program); /* publishes ports of containers */
+bool expected_may_publish(struct slice program);  /* … and has others of its own */
 
 /* Why the port is not for the world: a clause; NULL: nothing is known. */
 const char *expected_private(uint16_t port, enum port_protocol);

@@ -435,7 +435,8 @@ static void find_published(struct finder *f)
 {
     const struct port_owner *o = seen_owner(f->e);
     if (o == NULL || f->e->reach == REACH_DEVICE ||
-        !(expected_is_publisher(o->program) || (slice_is(o->program, "dockerd") && o->container.len > 0)))
+        !(expected_is_publisher(o->program) ||
+          (expected_may_publish(o->program) && o->container.len > 0)))
         return;
     struct slice whose = o->container.len == 0
                              ? SLICE("a container's")

@@ -2,9 +2,9 @@
 /*
  * docker-proxy is told by its arguments to which address it hands on, and Docker's file of each
  * container says which addresses it has, and as which ports of the machine its own are published: the
- * latter is all that there is where dockerd holds the socket itself (without a userland proxy). The
- * files are read once per look, and only when a row is published; a file that does not look as
- * expected leaves its row as it was.
+ * latter is all that there is where dockerd holds the socket itself (without a userland proxy). Podman's
+ * conmon is told the container's name. Files are read once per look, and only when a row is published;
+ * one that does not look as expected leaves its row as it was.
  */
 #include "ports/published.h"
 
@@ -35,17 +35,20 @@ struct publishing {
     int proc;
 };
 
-bool proxy_arguments_read(struct slice text, struct ip_address *container)
+struct slice argument_behind(struct slice text, const char *options)
 {
-    struct slice word, rest = text;
+    struct slice word, one, rest = text, list;
     bool more = text.len > 0, value = false;
     while (more) {
         more = slice_cut(rest, '\0', &word, &rest);
         if (value)
-            return ip_parse(word, container);
-        value = slice_is(word, "-container-ip") || slice_is(word, "--container-ip");
+            return word;
+        for (list = slice_from(options); list.len > 0 && !value;) {
+            slice_cut(list, ' ', &one, &list);
+            value = slice_eq(one, word);
+        }
     }
-    return false;
+    return SLICE_NONE;
 }
 
 /* ---- Docker's files ---- */
@@ -162,11 +165,12 @@ static struct slice find_name(struct publishing *p, const struct port_entry *e, 
 {
     char name[PROC_NAME_MAX], text[ARGUMENTS_MAX];
     struct ip_address address;
-    const struct folder *f = folder_of(p, o->uid);
-    if (f->count == 0)
-        return SLICE_NONE;
     proc_name(name, (uint32_t)o->pid, "/cmdline");
-    bool known = proxy_arguments_read(read_at(p->proc, name, text, sizeof text), &address);
+    struct slice arguments = read_at(p->proc, name, text, sizeof text);
+    if (slice_is(o->program, "conmon"))
+        return arena_copy(p->table->arena, argument_behind(arguments, "-n --name"));
+    const struct folder *f = folder_of(p, o->uid);
+    bool known = ip_parse(argument_behind(arguments, "-container-ip --container-ip"), &address);
     const json_t *container = find_container(f, e, known ? &address : NULL);
     return container != NULL ? docker_file_name(container, p->table->arena) : SLICE_NONE;
 }
@@ -174,7 +178,7 @@ static struct slice find_name(struct publishing *p, const struct port_entry *e, 
 static bool is_publisher(const struct port_owner *o)
 {
     return o->container.len == 0 && o->pid > 0 &&
-           (expected_is_publisher(o->program) || slice_is(o->program, "dockerd"));
+           (expected_is_publisher(o->program) || expected_may_publish(o->program));
 }
 
 static void let_go(struct publishing *p)

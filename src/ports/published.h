@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whose a published port is: the socket on the machine's side belongs to the runtime (docker-proxy,
- * dockerd), and the container behind it is what a person knows.
+ * dockerd, Podman's conmon), and the container behind it is what a person knows.
  */
 #pragma once
 
@@ -11,5 +11,6 @@
  * "" but in tests. */
 void table_published(struct port_table *, const char *root);
 
-/* Of the text of /proc/PID/cmdline: docker-proxy's -container-ip. Pure. */
-bool proxy_arguments_read(struct slice text, struct ip_address *container);
+/* Of the text of /proc/PID/cmdline: the word behind the first of `options` (with spaces between them) that
+ * stands there; empty: none. Pure. */
+struct slice argument_behind(struct slice text, const char *options);

@@ -73,15 +73,19 @@ static struct slice named(const char *program, pid_t pid, const char *address, u
     return o->container;
 }
 
-TEST("docker-proxy's arguments say where it hands on")
+TEST("docker-proxy's arguments say where it hands on, conmon's what the container is called")
 {
-    struct ip_address a;
-    CHECK(proxy_arguments_read(SLICE("/usr/bin/docker-proxy\0-proto\0tcp\0-host-ip\0" "0.0.0.0\0-host-port\0"
-                                     "8080\0-container-ip\0" "172.17.0.2\0-container-port\0" "80\0"), &a));
-    CHECK(a.bytes[0] == 172 && a.bytes[3] == 2 && !a.is_six);
-    CHECK(!proxy_arguments_read(SLICE("docker-proxy\0-container-ip\0x\0"), &a));
-    CHECK(!proxy_arguments_read(SLICE("docker-proxy\0-container-ip"), &a));
-    CHECK(!proxy_arguments_read(SLICE(""), &a));
+    static const char proxy[] = "/usr/bin/docker-proxy\0-proto\0tcp\0-host-ip\0" "0.0.0.0\0-host-port\0"
+                                "8080\0-container-ip\0" "172.17.0.2\0-container-port\0" "80\0";
+    static const char conmon[] = "/usr/bin/conmon\0--api-version\0" "1\0-c\0" "0123\0-u\0" "0123\0-n\0"
+                                 "shop\0-s";
+    struct slice text = slice_of(proxy, sizeof proxy - 1);
+    CHECK_TEXT(argument_behind(text, "-container-ip --container-ip"), "172.17.0.2");
+    CHECK_TEXT(argument_behind(text, "--container-port -container-port"), "80");
+    CHECK_TEXT(argument_behind(text, "-container"), "");
+    CHECK_TEXT(argument_behind(slice_of(conmon, sizeof conmon - 1), "-n --name"), "shop");
+    CHECK_TEXT(argument_behind(slice_of(conmon, sizeof conmon - 1), "-s"), "");
+    CHECK_TEXT(argument_behind(SLICE(""), "-n"), "");
 }
 
 TEST("a published port's row names the container: by the address that it hands on to")
@@ -94,7 +98,8 @@ TEST("a published port's row names the container: by the address that it hands o
         dup2(hold[0], 0);
         close(hold[1]);
         execl("/bin/sh", "sh", "-c", "read x; :", "docker-proxy", "-proto", "tcp", "-host-port",
-              "8080", "-container-ip", "172.18.0.2", "-container-port", "80", (char *)NULL);
+              "8080", "-container-ip", "172.18.0.2", "-container-port", "80",
+              "-n", "pod-web", (char *)NULL);
         _exit(1);
     }
     struct slice name = SLICE_NONE; /* until it is that program */
@@ -103,6 +108,7 @@ TEST("a published port's row names the container: by the address that it hands o
         usleep(5000);
     }
     CHECK_TEXT(name, "mail");
+    CHECK_TEXT(named("conmon", pid, "0.0.0.0", 8080, PORT_TCP), "pod-web");
     close(hold[1]);
     CHECK(waitpid(pid, NULL, 0) == pid);
     close(hold[0]);
