@@ -125,7 +125,7 @@ struct round {
     uint32_t pause_ms;
     uint64_t begun_ns, left_ns;
     struct round *before; /* on the same connection over HTTP/1 */
-    unsigned attempts, faults;
+    unsigned attempts, faults, acted; /* acted: attempts that an upstream did not refuse unread */
     struct plan plans[ATTEMPTS_MAX];
 };
 
@@ -203,7 +203,22 @@ bool h1_take(struct h1 *, struct bytes *in, struct tally *);
 bool h1_field(const struct h1 *, const char *name, char *value, size_t cap);
 void h1_body(struct h1 *, bool none, bool to_end);
 
+/* --- HTTP/2 frames --- */
+
+enum { H2_DATA, H2_HEADERS, H2_PRIORITY, H2_RST_STREAM, H2_SETTINGS, H2_PUSH_PROMISE, H2_PING, H2_GOAWAY,
+       H2_WINDOW_UPDATE, H2_CONTINUATION };
+enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4, H2_FRAME_MAX = 16384, H2_WINDOW = 65535 };
+
+void h2_put_frame(struct conn *, int type, int flags, uint32_t stream, const void *payload, size_t n);
+void h2_put_number(struct conn *, int type, uint32_t stream, uint32_t value);
+void h2_put_field(struct bytes *, const char *name, const char *value);
+uint32_t h2_number(const unsigned char *);
+
 /* --- the two sides --- */
+void h2_upstream_begin(int fd, unsigned group);
+unsigned h2_upstreams_busy(void);
+void h2_upstreams_check(void);
+struct plan *attempt_make(struct round *, unsigned *attempt); /* NULL: a violation */
 void upstream_listen(enum kind, unsigned group, uint16_t port);
 void upstreams_check(void);  /* connections whose client has left long ago */
 unsigned upstreams_busy(void);

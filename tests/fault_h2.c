@@ -12,15 +12,13 @@
 #include "base/arena.h"
 #include "wire/hpack.h"
 
-enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION };
-enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, FRAME_MAX = 16384, WINDOW = 65535 };
 
 struct stream {
     struct round *r;
     uint32_t id;
     int64_t window;
     size_t up;     /* of the upload that was sent */
-    bool asked, judged, headed, bare; /* bare: no END_STREAM was sent yet */
+    bool asked, judged, headed, bare; /* bare: no H2_END_STREAM was sent yet */
     int64_t length;
     struct seen seen;
     size_t down;
@@ -40,7 +38,7 @@ struct client {
     bool gone;
 };
 
-static void put_frame(struct conn *c, int type, int flags, uint32_t stream, const void *payload, size_t n)
+void h2_put_frame(struct conn *c, int type, int flags, uint32_t stream, const void *payload, size_t n)
 {
     const unsigned char head[9] = {(unsigned char)(n >> 16), (unsigned char)(n >> 8), (unsigned char)n,
                                    (unsigned char)type, (unsigned char)flags, (unsigned char)(stream >> 24),
@@ -51,14 +49,14 @@ static void put_frame(struct conn *c, int type, int flags, uint32_t stream, cons
     conn_update(c);
 }
 
-static void put_number(struct conn *c, int type, uint32_t stream, uint32_t value)
+void h2_put_number(struct conn *c, int type, uint32_t stream, uint32_t value)
 {
     const unsigned char n[4] = {(unsigned char)(value >> 24), (unsigned char)(value >> 16),
                                 (unsigned char)(value >> 8), (unsigned char)value};
-    put_frame(c, type, 0, stream, n, sizeof n);
+    h2_put_frame(c, type, 0, stream, n, sizeof n);
 }
 
-static void put_field(struct bytes *b, const char *name, const char *value)
+void h2_put_field(struct bytes *b, const char *name, const char *value)
 {
     const char first[2] = {0, (char)strlen(name)}, second = (char)strlen(value);
     bytes_add(b, first, 2);
@@ -75,15 +73,15 @@ static void ask(struct client *u, struct stream *s)
     struct bytes b = {0};
     char text[64];
     snprintf(text, sizeof text, "/%c/%08x", r->route->name, r->token);
-    put_field(&b, ":method", r->method);
-    put_field(&b, ":scheme", "http");
-    put_field(&b, ":path", text);
-    put_field(&b, ":authority", "fault");
+    h2_put_field(&b, ":method", r->method);
+    h2_put_field(&b, ":scheme", "http");
+    h2_put_field(&b, ":path", text);
+    h2_put_field(&b, ":authority", "fault");
     snprintf(text, sizeof text, "%zu", r->upload);
     if (r->upload > 0 && !r->chunked_up)
-        put_field(&b, "content-length", text);
+        h2_put_field(&b, "content-length", text);
     s->bare = r->upload > 0;
-    put_frame(&u->c, HEADERS, END_HEADERS | (s->bare ? 0 : END_STREAM), s->id, b.at, b.len);
+    h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS | (s->bare ? 0 : H2_END_STREAM), s->id, b.at, b.len);
     free(b.at);
     s->asked = true;
     round_begin(s->r);
@@ -115,7 +113,7 @@ static void leave(struct client *u, struct stream *s)
 {
     if (s->r->leaving == LEAVES_BY_END) {
         round_leave(s->r);
-        put_number(&u->c, RST_STREAM, s->id, 8);
+        h2_put_number(&u->c, H2_RST_STREAM, s->id, 8);
         s->bare = false;
         judge(u, s);
         return;
@@ -129,9 +127,9 @@ static void leave(struct client *u, struct stream *s)
 static void upload(struct client *u, struct stream *s)
 {
     const struct round *r = s->r;
-    char piece[FRAME_MAX];
-    while (s->bare && !u->c.dead && u->c.out.len < 4 * FRAME_MAX && s->next_ns <= loop_time) {
-        size_t n = r->upload - s->up, most = r->piece > 0 && r->piece < FRAME_MAX ? r->piece : FRAME_MAX;
+    char piece[H2_FRAME_MAX];
+    while (s->bare && !u->c.dead && u->c.out.len < 4 * H2_FRAME_MAX && s->next_ns <= loop_time) {
+        size_t n = r->upload - s->up, most = r->piece > 0 && r->piece < H2_FRAME_MAX ? r->piece : H2_FRAME_MAX;
         n = n < most ? n : most;
         n = (int64_t)n < s->window ? n : s->window > 0 ? (size_t)s->window : 0;
         n = (int64_t)n < u->window ? n : u->window > 0 ? (size_t)u->window : 0;
@@ -147,7 +145,7 @@ static void upload(struct client *u, struct stream *s)
         u->window -= (int64_t)n;
         s->bare = s->up < r->upload;
         s->next_ns = loop_time + r->pause_ms * MS;
-        put_frame(&u->c, DATA, s->bare ? 0 : END_STREAM, s->id, piece, n);
+        h2_put_frame(&u->c, H2_DATA, s->bare ? 0 : H2_END_STREAM, s->id, piece, n);
     }
 }
 
@@ -208,7 +206,7 @@ static void on_block(struct client *u)
         return;
     s->headed = s->seen.status >= 200;
     s->seen.tally.weak = s->r->weak || !s->seen.has_token;
-    if (u->block_flags & END_STREAM) {
+    if (u->block_flags & H2_END_STREAM) {
         s->seen.complete = true;
         judge(u, s);
     }
@@ -217,7 +215,7 @@ static void on_block(struct client *u)
 static void on_data(struct client *u, struct stream *s, const char *bytes, size_t n, bool ends)
 {
     if (n > 0)
-        put_number(&u->c, WINDOW_UPDATE, 0, (uint32_t)n);
+        h2_put_number(&u->c, H2_WINDOW_UPDATE, 0, (uint32_t)n);
     if (s == NULL || s->judged)
         return;
     tally_add(&s->seen.tally, bytes, n);
@@ -227,60 +225,60 @@ static void on_data(struct client *u, struct stream *s, const char *bytes, size_
         return;
     }
     if (n > 0 && !ends)
-        put_number(&u->c, WINDOW_UPDATE, s->id, (uint32_t)n);
+        h2_put_number(&u->c, H2_WINDOW_UPDATE, s->id, (uint32_t)n);
     if (ends) {
         s->seen.complete = true;
         judge(u, s);
     }
 }
 
-static uint32_t number(const unsigned char *b)
+uint32_t h2_number(const unsigned char *b)
 {
     return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
 static void on_settings(struct client *u, int flags, const unsigned char *b, size_t n)
 {
-    if (flags & ACK)
+    if (flags & H2_ACK)
         return;
     for (size_t i = 0; i + 6 <= n; i += 6) {
         if ((b[i] << 8 | b[i + 1]) != 4)
             continue;
-        int64_t more = (int64_t)number(b + i + 2) - u->initial;
+        int64_t more = (int64_t)h2_number(b + i + 2) - u->initial;
         u->initial += more;
         for (unsigned k = 0; k < u->count; k++)
             u->streams[k].window += more;
     }
-    put_frame(&u->c, SETTINGS, ACK, 0, "", 0);
+    h2_put_frame(&u->c, H2_SETTINGS, H2_ACK, 0, "", 0);
 }
 
 static void on_frame(struct client *u, int type, int flags, uint32_t id, const unsigned char *b, size_t n)
 {
     struct stream *s = stream_of(u, id);
-    if (s != NULL && s->judged && s->seen.complete && (type == DATA || type == HEADERS))
+    if (s != NULL && s->judged && s->seen.complete && (type == H2_DATA || type == H2_HEADERS))
         violation(s->r, "has something behind its end");
-    if (type == DATA) {
-        on_data(u, s, (const char *)b, n, flags & END_STREAM);
-    } else if (type == HEADERS || type == CONTINUATION) {
-        if (type == HEADERS) {
+    if (type == H2_DATA) {
+        on_data(u, s, (const char *)b, n, flags & H2_END_STREAM);
+    } else if (type == H2_HEADERS || type == H2_CONTINUATION) {
+        if (type == H2_HEADERS) {
             u->block_stream = id;
             u->block_flags = (uint8_t)flags;
         }
         bytes_add(&u->block, b, n);
-        if (flags & END_HEADERS)
+        if (flags & H2_END_HEADERS)
             on_block(u);
-    } else if (type == SETTINGS) {
+    } else if (type == H2_SETTINGS) {
         on_settings(u, flags, b, n);
-    } else if (type == PING && !(flags & ACK)) {
-        put_frame(&u->c, PING, ACK, 0, b, n);
-    } else if (type == RST_STREAM && s != NULL) {
+    } else if (type == H2_PING && !(flags & H2_ACK)) {
+        h2_put_frame(&u->c, H2_PING, H2_ACK, 0, b, n);
+    } else if (type == H2_RST_STREAM && s != NULL) {
         s->bare = false;
         judge(u, s);
-    } else if (type == WINDOW_UPDATE && n == 4) {
-        *(id == 0 ? &u->window : s != NULL ? &s->window : &(int64_t){0}) += number(b);
-    } else if (type == GOAWAY) {
-        if (n >= 8 && number(b + 4) != 0)
-            violation(NULL, "GOAWAY with code %u: %.*s", number(b + 4), (int)(n - 8), b + 8);
+    } else if (type == H2_WINDOW_UPDATE && n == 4) {
+        *(id == 0 ? &u->window : s != NULL ? &s->window : &(int64_t){0}) += h2_number(b);
+    } else if (type == H2_GOAWAY) {
+        if (n >= 8 && h2_number(b + 4) != 0)
+            violation(NULL, "H2_GOAWAY with code %u: %.*s", h2_number(b + 4), (int)(n - 8), b + 8);
         u->gone = true;
     }
 }
@@ -294,7 +292,7 @@ static void on_input(struct conn *c)
         size_t n = (size_t)b[0] << 16 | (size_t)b[1] << 8 | b[2];
         if (c->in.len - at < 9 + n)
             break;
-        on_frame(u, b[3], b[4], number(b + 5) & 0x7fffffff, b + 9, n);
+        on_frame(u, b[3], b[4], h2_number(b + 5) & 0x7fffffff, b + 9, n);
         at += 9 + n;
     }
     bytes_drop(&c->in, at);
@@ -343,15 +341,15 @@ void h2_client_begin(uint16_t port, struct round **own, unsigned count, struct d
 {
     struct client *u = calloc(1, sizeof *u);
     *u = (struct client){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free},
-                         .count = count, .window = WINDOW, .initial = WINDOW};
+                         .count = count, .window = H2_WINDOW, .initial = H2_WINDOW};
     hpack_decoder_init(&u->decoder);
     clients_count(1);
     conn_start(&u->c, client_connect(port));
     conn_send(&u->c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-    put_frame(&u->c, SETTINGS, 0, 0, "", 0);
+    h2_put_frame(&u->c, H2_SETTINGS, 0, 0, "", 0);
     for (unsigned i = 0; i < count; i++) {
         struct stream *s = &u->streams[i];
-        *s = (struct stream){.r = own[i], .id = 1 + 2 * i, .window = WINDOW, .length = -1,
+        *s = (struct stream){.r = own[i], .id = 1 + 2 * i, .window = H2_WINDOW, .length = -1,
                              .seen.tally = {.token = own[i]->token, .way = 'D'}};
         ask(u, s);
     }

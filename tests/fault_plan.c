@@ -22,18 +22,18 @@ static unsigned count_complete, count_cut, count_refused, count_left, count_atte
 
 static const struct route routes[] = {
     {'c', HTTP1, 0, .faulty = false},                             /* plain */
-    {'C', HTTP1, 0, .faulty = false},                             /* with buffers both ways */
+    {'d', HTTP1, 0, .faulty = false},                             /* with buffers both ways */
     {'f', HTTP1, 1, .faulty = true},                              /* plain */
     {'n', HTTP1, 1, .faulty = true},                              /* no keep-alive, flush at once */
     {'r', HTTP1, 2, .faulty = true, .refuses = true, .retries = 3},
     {'b', HTTP1, 2, .faulty = true, .refuses = true, .retries = 2}, /* with buffers both ways */
     {'p', FASTCGI, 3, .faulty = false},
-    {'P', FASTCGI, 4, .faulty = true, .retries = 1},
+    {'q', FASTCGI, 4, .faulty = true, .retries = 1},
     {'w', HTTP1, 0, .faulty = false, .tunnels = true},
-    {'W', HTTP1, 1, .faulty = true, .tunnels = true},
+    {'v', HTTP1, 1, .faulty = true, .tunnels = true},
     {'h', HTTP2, 5, .faulty = false},
-    {'H', HTTP2, 6, .faulty = true},
-    {'R', HTTP2, 6, .faulty = true, .retries = 2},
+    {'i', HTTP2, 6, .faulty = true},
+    {'j', HTTP2, 6, .faulty = true, .retries = 2},
 };
 
 /* --- chance and bytes --- */
@@ -174,6 +174,8 @@ static void choose_fault(struct plan *p, const struct round *r, struct dice *d)
         at -= often[i];
     }
     bool of_http = p->fault == FAULT_LIE || p->fault == FAULT_SURPLUS || p->fault == FAULT_FLIP;
+    if (r->route->kind == HTTP2 && p->fault == FAULT_LIE)
+        of_http = false; /* has lies of its own */
     if (r->route->kind != HTTP1 && of_http && (r->route->kind == HTTP2 || p->fault != FAULT_FLIP))
         p->fault = FAULT_NONE;
     if (r->tunnel && p->fault >= FAULT_READ_RESET)
@@ -213,7 +215,7 @@ void plan_make(struct plan *p, const struct round *r, unsigned attempt)
         p->piece = 0;
     if (p->fault == FAULT_LIE && p->bodiless) /* what is wrong with a body is not seen there */
         p->fault = FAULT_NONE;
-    if (p->fault == FAULT_LIE)
+    if (p->fault == FAULT_LIE && r->route->kind == HTTP1)
         p->framing = p->lie >= 12 ? BY_CHUNKS : BY_LENGTH, p->closes = true, p->trailers = false;
     count_faults[p->fault]++;
 }
@@ -425,6 +427,8 @@ static bool may_be_whole(const struct plan *p, const struct round *r, size_t *le
     bool counted = p->bodiless || p->framing == BY_LENGTH; /* then the request's end says nothing more */
     if (r->route->kind == FASTCGI && p->fault != FAULT_FLIP && (counted || p->at >= p->needed))
         return true;
+    if (r->route->kind == HTTP2 && p->fault <= FAULT_HANG && p->fault != FAULT_NONE)
+        return p->bodiless || (p->framing == BY_LENGTH && p->at >= p->size);
     switch (p->fault) {
     case FAULT_RESET:
     case FAULT_HANG:
@@ -450,7 +454,7 @@ static bool may_be_whole(const struct plan *p, const struct round *r, size_t *le
 static bool connection_broke(const struct round *r)
 {
     const struct round *b = r->before;
-    return r->attempts == 0 && b != NULL && b->route->kind == FASTCGI && b->faults > 0;
+    return r->attempts == 0 && b != NULL && b->route->kind != HTTP1 && b->faults > 0;
 }
 
 static bool excused(const struct round *r)

@@ -62,12 +62,13 @@ unsigned upstreams_busy(void)
     unsigned n = 0;
     for (struct up *u = ups; u != NULL; u = u->next)
         n += !u->c.dead && (u->r != NULL || u->begun);
-    return n;
+    return n + h2_upstreams_busy();
 }
 
 /* Who has left long ago is asked for no more. */
 void upstreams_check(void)
 {
+    h2_upstreams_check();
     for (struct up *u = ups; u != NULL; u = u->next) {
         if (u->c.dead || u->r == NULL || u->r->left_ns == 0 || loop_time < u->r->left_ns + 8000 * MS)
             continue;
@@ -188,18 +189,30 @@ static void on_wake(struct conn *c)
 
 /* --- the request --- */
 
+struct plan *attempt_make(struct round *r, unsigned *attempt)
+{
+    if (r->over && r->left_ns == 0)
+        violation(r, "is asked for once more after its end");
+    if (r->acted > 0 && !r->idempotent)
+        violation(r, "what may have been acted on is sent again");
+    if (r->attempts >= ATTEMPTS_MAX || r->attempts >= 2u * (1u + r->route->retries)) {
+        violation(r, "is tried too often");
+        return NULL;
+    }
+    *attempt = r->attempts++;
+    struct plan *p = &r->plans[*attempt];
+    plan_make(p, r, *attempt);
+    r->faults += p->fault != FAULT_NONE;
+    r->weak |= p->fault == FAULT_FLIP;
+    r->acted += r->route->kind != HTTP2 || p->fault != FAULT_LIE || p->lie % 6 != 0;
+    return p;
+}
+
 static void attempt_begin(struct up *u, uint32_t token)
 {
     struct round *r = round_by_token(token);
     if (r == NULL) {
         violation(NULL, "an upstream is asked for %08x", token);
-        conn_close(&u->c);
-        return;
-    }
-    if (r->attempts > 0 && !r->idempotent)
-        violation(r, "what may have been acted on is sent again");
-    if (r->attempts >= ATTEMPTS_MAX || r->attempts >= 2u * (1u + r->route->retries)) {
-        violation(r, "is tried too often");
         conn_close(&u->c);
         return;
     }
@@ -213,15 +226,14 @@ static void attempt_begin(struct up *u, uint32_t token)
         spoil(u, false);
         return;
     }
-    if (r->over && r->left_ns == 0)
-        violation(r, "is asked for once more after its end");
     u->c.wake_ns = NEVER; /* it does not rest any more */
     u->r = r;
-    u->attempt = r->attempts++;
-    u->p = &r->plans[u->attempt];
-    plan_make(u->p, r, u->attempt);
-    r->faults += u->p->fault != FAULT_NONE;
-    r->weak |= u->p->fault == FAULT_FLIP;
+    u->p = attempt_make(r, &u->attempt);
+    if (u->p == NULL) {
+        u->r = NULL;
+        conn_close(&u->c);
+        return;
+    }
     if (u->p->fault >= FAULT_READ_RESET && u->p->fault <= FAULT_READ_HANG)
         u->p->at = dice_next(&(struct dice){u->p->at}) % 3 == 0 ? 0 : u->p->at % (r->upload + 1);
     u->tally = (struct tally){.token = token, .way = 'U'};
@@ -372,6 +384,10 @@ static void accept_one(struct conn *c)
     c->eof = c->broken = false; /* a listener has none */
     if (fd < 0)
         return;
+    if (l->kind == HTTP2) {
+        h2_upstream_begin(fd, l->group);
+        return;
+    }
     struct up *u = calloc(1, sizeof *u);
     *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free},
                      .kind = l->kind, .group = l->group, .next = ups, .link = &ups};

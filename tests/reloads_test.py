@@ -106,7 +106,7 @@ class Storm:
         done = subprocess.run([PORTICO, "adapt", "--config", file], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
                               env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
         out = json.loads(done.stdout)
-        gateways = {"c": {}, "C": {"request_buffers": 65536, "response_buffers": 65536},
+        gateways = {"c": {}, "d": {"request_buffers": 65536, "response_buffers": 65536},
                     "w": {"stream_close_delay": "100s"},
                     "p": {"transport": {"protocol": "fastcgi", "root": "/nowhere"}}}
         routes = [{"match": [{"path": [f"/{letter}/*"]}], "handle": [
@@ -126,7 +126,7 @@ class Storm:
 
     def drive(self, seed):
         p = self.ports
-        done = subprocess.run([DRIVER, str(seed), "600", "32", str(self.server.port), "cCpw", f"0:1:{p['UP']}",
+        done = subprocess.run([DRIVER, str(seed), "600", "32", str(self.server.port), "cdpw", f"0:1:{p['UP']}",
                                f"0:1:{p['UP2']}", f"3:f:{p['FAST']}"], stdout=subprocess.PIPE, text=True,
                               errors="replace", check=False)
         lines = done.stdout.splitlines()

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Upstreams over HTTP/2 (in clear text): many requests on one connection at once, each with the plan of
+ * its attempt. Faults are of a stream (RST_STREAM, an answer that stops or contradicts itself, a refusal)
+ * or of the whole connection, which its other requests are excused for.
+ */
+#include "fault.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "wire/hpack.h"
+
+enum { CALLS_MAX = 300, OUT_MAX = 65536, LIES = 6 };
+
+struct call {
+    uint32_t id; /* 0: free */
+    struct round *r;
+    struct plan *p;
+    unsigned attempt;
+    struct tally tally;
+    int64_t window;
+    size_t sent;
+    uint64_t next_ns;
+    bool asked, answering, over, silent; /* asked: its request is whole */
+};
+
+struct up {
+    struct conn c;
+    struct up *next, **link;
+    unsigned group;
+    struct call calls[CALLS_MAX];
+    int64_t window, initial;
+    struct hpack_decoder decoder;
+    struct bytes block;
+    uint32_t block_stream, last;
+    uint8_t block_flags;
+    bool greeted;
+};
+
+static struct up *ups;
+
+unsigned h2_upstreams_busy(void)
+{
+    unsigned n = 0;
+    for (struct up *u = ups; u != NULL; u = u->next)
+        for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++)
+            n += u->calls[i].id != 0 && !u->calls[i].silent;
+    return n;
+}
+
+void h2_upstreams_check(void)
+{
+    for (struct up *u = ups; u != NULL; u = u->next) {
+        for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++) {
+            struct call *k = &u->calls[i];
+            if (k->id == 0 || k->r->left_ns == 0 || loop_time < k->r->left_ns + 8000 * MS)
+                continue;
+            violation(k->r, "its client left eight seconds ago, its stream is still open");
+            k->id = 0;
+        }
+    }
+}
+
+static void on_free(struct conn *c)
+{
+    struct up *u = (struct up *)c;
+    *u->link = u->next;
+    if (u->next != NULL)
+        u->next->link = u->link;
+    hpack_decoder_deinit(&u->decoder);
+    free(u->block.at);
+    free(u);
+}
+
+static struct call *call_of(struct up *u, uint32_t id)
+{
+    for (unsigned i = 0; i < CALLS_MAX; i++)
+        if (u->calls[i].id == id)
+            return &u->calls[i];
+    return NULL;
+}
+
+static void reset_stream(struct up *u, struct call *k, uint32_t code)
+{
+    h2_put_number(&u->c, H2_RST_STREAM, k->id, code);
+    k->id = 0;
+}
+
+/* The connection with all that runs on it. */
+static void break_connection(struct up *u, bool by_reset)
+{
+    conn_faults_ns[u->group] = loop_time;
+    for (unsigned i = 0; i < CALLS_MAX; i++)
+        if (u->calls[i].id != 0)
+            u->calls[i].r->faults++;
+    by_reset ? conn_reset(&u->c) : conn_close(&u->c);
+}
+
+/* --- answers --- */
+
+static void put_head(struct up *u, struct call *k)
+{
+    struct plan *p = k->p;
+    struct bytes b = {0};
+    char text[32];
+    bool lies = p->fault == FAULT_LIE;
+    for (int i = 0; i < p->interim; i++) {
+        h2_put_field(&b, ":status", "103");
+        h2_put_field(&b, "link", "</a>");
+        h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS, k->id, b.at, b.len);
+        b.len = 0;
+    }
+    snprintf(text, sizeof text, "%d", p->status);
+    if (!lies || p->lie % LIES != 1)
+        h2_put_field(&b, ":status", text);
+    snprintf(text, sizeof text, "%08x", k->r->token);
+    h2_put_field(&b, lies && p->lie % LIES == 2 ? "X-Token" : "x-token", text);
+    snprintf(text, sizeof text, "%x", k->attempt);
+    h2_put_field(&b, "x-attempt", text);
+    if (lies && p->lie % LIES == 3)
+        h2_put_field(&b, "connection", "close");
+    if (lies && p->lie % LIES == 4)
+        h2_put_field(&b, "x-split", "a\r\nb: c");
+    snprintf(text, sizeof text, "%zu", p->size + (lies ? 1 : 0));
+    if (p->framing == BY_LENGTH || lies)
+        h2_put_field(&b, "content-length", text);
+    bool ends = (p->bodiless || p->size == 0) && (p->fault == FAULT_NONE || p->fault > FAULT_HANG);
+    h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS | (ends ? H2_END_STREAM : 0), k->id, b.at, b.len);
+    free(b.at);
+    k->over = ends;
+}
+
+static void end_call(struct up *u, struct call *k)
+{
+    if (!k->asked)
+        h2_put_number(&u->c, H2_RST_STREAM, k->id, 0); /* the rest is not needed */
+    k->id = 0;
+}
+
+static void begin_answer(struct up *u, struct call *k)
+{
+    struct plan *p = k->p;
+    if (p->fault == FAULT_LIE && p->lie % LIES == 0) {
+        reset_stream(u, k, 7); /* refused, unread */
+        return;
+    }
+    k->answering = true;
+    p->needed = p->bodiless ? 0 : p->size;
+    if (p->fault >= FAULT_RESET && p->fault <= FAULT_HANG)
+        p->at = p->at % 3 == 0 ? p->needed - (p->needed > 0 ? p->at / 3 % 2 : 0) : p->at / 3 % (p->needed + 1);
+    put_head(u, k);
+    if (k->over)
+        end_call(u, k);
+}
+
+/* At byte `at` of its body. */
+static void fault_of_call(struct up *u, struct call *k)
+{
+    if (k->p->fault == FAULT_HANG)
+        k->silent = true;
+    else if (k->p->fault == FAULT_RESET && k->p->lie % 3 != 0)
+        reset_stream(u, k, k->p->lie % 2 ? 2 : 8);
+    else if (k->p->fault == FAULT_END && k->p->lie % 2 && k->p->framing == BY_LENGTH && k->p->at < k->p->needed) {
+        h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, k->id, "", 0); /* less than announced */
+        end_call(u, k);
+    } else {
+        break_connection(u, k->p->fault == FAULT_RESET);
+    }
+}
+
+static void put_end(struct up *u, struct call *k)
+{
+    struct bytes b = {0};
+    if (k->p->trailers) {
+        h2_put_field(&b, "x-trail", "a");
+        h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, k->id, b.at, b.len);
+        free(b.at);
+    } else {
+        h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, k->id, "", 0);
+    }
+    end_call(u, k);
+}
+
+static void send_more(struct up *u, struct call *k)
+{
+    struct plan *p = k->p;
+    bool breaks = p->fault >= FAULT_RESET && p->fault <= FAULT_HANG;
+    size_t stop = breaks ? p->at : p->needed;
+    char piece[H2_FRAME_MAX];
+    while (!u->c.dead && k->id != 0 && !k->silent && u->c.out.len < OUT_MAX && k->next_ns <= loop_time) {
+        size_t n = stop - k->sent, most = p->piece > 0 ? p->piece + p->size / 100 : H2_FRAME_MAX;
+        most = most < H2_FRAME_MAX ? most : H2_FRAME_MAX;
+        n = n < most ? n : most;
+        if (k->sent == stop) {
+            breaks ? fault_of_call(u, k) : put_end(u, k);
+            return;
+        }
+        n = (int64_t)n < k->window ? n : k->window > 0 ? (size_t)k->window : 0;
+        n = (int64_t)n < u->window ? n : u->window > 0 ? (size_t)u->window : 0;
+        if (n == 0)
+            return;
+        body_fill(piece, n, k->r->token, 'D', k->attempt, k->sent);
+        k->sent += n;
+        k->window -= (int64_t)n;
+        u->window -= (int64_t)n;
+        k->next_ns = loop_time + p->pause_ms * MS;
+        h2_put_frame(&u->c, H2_DATA, 0, k->id, piece, n);
+    }
+}
+
+static void send_all(struct up *u)
+{
+    for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++) {
+        struct call *k = &u->calls[i];
+        if (k->id != 0 && k->asked && !k->answering && !k->silent && k->next_ns <= loop_time)
+            begin_answer(u, k);
+        if (k->id != 0 && k->answering)
+            send_more(u, k);
+    }
+}
+
+/* --- requests --- */
+
+static bool fault_of_reading(struct up *u, struct call *k)
+{
+    if (k->p->fault < FAULT_READ_RESET || k->p->fault > FAULT_READ_HANG || k->tally.got < k->p->at)
+        return false;
+    if (k->p->fault == FAULT_READ_HANG)
+        k->silent = true;
+    else if (k->p->fault == FAULT_READ_END && k->p->lie % 2)
+        break_connection(u, false);
+    else
+        reset_stream(u, k, 2);
+    return true;
+}
+
+static void request_whole(struct up *u, struct call *k)
+{
+    k->asked = true;
+    if (k->tally.wrong)
+        violation(k->r, "upload is not its own %s", k->tally.note);
+    else if (k->tally.got != k->r->upload)
+        violation(k->r, "%zu bytes look like its whole upload", k->tally.got);
+    if (k->answering || fault_of_reading(u, k))
+        return;
+    k->next_ns = loop_time + k->p->wait_ms * MS;
+}
+
+static void begin_call(struct up *u, uint32_t id, const char *path, bool ends)
+{
+    const char *token = strlen(path) > 3 ? path + 3 : "";
+    struct round *r = round_by_token((uint32_t)strtoul(token, NULL, 16));
+    struct call *k = call_of(u, 0);
+    if (r == NULL || k == NULL) {
+        violation(r, "an upstream is asked for \"%.40s\"", path);
+        conn_close(&u->c);
+        return;
+    }
+    *k = (struct call){.id = id, .r = r, .window = u->initial, .tally = {.token = r->token, .way = 'U'}};
+    k->p = attempt_make(r, &k->attempt);
+    if (k->p == NULL) {
+        k->id = 0;
+        conn_close(&u->c);
+        return;
+    }
+    if (k->p->fault >= FAULT_READ_RESET && k->p->fault <= FAULT_READ_HANG)
+        k->p->at = k->p->at % 3 == 0 ? 0 : k->p->at % (r->upload + 1);
+    if (k->p->fault == FAULT_EARLY)
+        begin_answer(u, k);
+    if (k->id != 0 && ends)
+        request_whole(u, k);
+}
+
+static void on_block(struct up *u)
+{
+    struct arena arena;
+    struct hpack_reader reader;
+    struct hpack_field f;
+    enum hpack_event e;
+    char path[64] = "";
+    arena_init(&arena, 4096);
+    hpack_read(&reader, &u->decoder, slice_of(u->block.at, u->block.len), &arena, 1 << 20);
+    while ((e = hpack_next(&reader, &f)) == HPACK_FIELD) {
+        if (slice_is(f.name, ":path"))
+            snprintf(path, sizeof path, "%.*s", (int)f.value.len, f.value.ptr);
+    }
+    arena_deinit(&arena);
+    u->block.len = 0;
+    if (e != HPACK_DONE)
+        violation(NULL, "a header block that goes up cannot be read");
+    struct call *k = call_of(u, u->block_stream);
+    if (u->block_stream > u->last) {
+        u->last = u->block_stream;
+        begin_call(u, u->block_stream, path, u->block_flags & H2_END_STREAM);
+    } else if (k != NULL && (u->block_flags & H2_END_STREAM)) {
+        request_whole(u, k); /* trailers */
+    }
+}
+
+static void on_data(struct up *u, struct call *k, const char *bytes, size_t n, bool ends)
+{
+    if (n > 0)
+        h2_put_number(&u->c, H2_WINDOW_UPDATE, 0, (uint32_t)n);
+    if (k == NULL)
+        return;
+    tally_add(&k->tally, bytes, n);
+    if (k->asked)
+        violation(k->r, "has something behind its upload's end");
+    if (k->silent)
+        return;
+    if (n > 0 && !ends)
+        h2_put_number(&u->c, H2_WINDOW_UPDATE, k->id, (uint32_t)n);
+    if (ends)
+        request_whole(u, k);
+    else if (!k->answering)
+        fault_of_reading(u, k);
+}
+
+static void on_settings(struct up *u, int flags, const unsigned char *b, size_t n)
+{
+    if (flags & H2_ACK)
+        return;
+    for (size_t i = 0; i + 6 <= n; i += 6) {
+        if ((b[i] << 8 | b[i + 1]) != 4)
+            continue;
+        int64_t more = (int64_t)h2_number(b + i + 2) - u->initial;
+        u->initial += more;
+        for (unsigned k = 0; k < CALLS_MAX; k++)
+            u->calls[k].window += more;
+    }
+    h2_put_frame(&u->c, H2_SETTINGS, H2_ACK, 0, "", 0);
+}
+
+static void on_frame(struct up *u, int type, int flags, uint32_t id, const unsigned char *b, size_t n)
+{
+    struct call *k = id > 0 ? call_of(u, id) : NULL;
+    if (type == H2_DATA) {
+        on_data(u, k, (const char *)b, n, flags & H2_END_STREAM);
+    } else if (type == H2_HEADERS || type == H2_CONTINUATION) {
+        if (type == H2_HEADERS) {
+            u->block_stream = id;
+            u->block_flags = (uint8_t)flags;
+        }
+        bytes_add(&u->block, b, n);
+        if (flags & H2_END_HEADERS)
+            on_block(u);
+    } else if (type == H2_SETTINGS) {
+        on_settings(u, flags, b, n);
+    } else if (type == H2_PING && !(flags & H2_ACK)) {
+        h2_put_frame(&u->c, H2_PING, H2_ACK, 0, b, n);
+    } else if (type == H2_RST_STREAM && k != NULL) {
+        k->id = 0;
+    } else if (type == H2_WINDOW_UPDATE && n == 4) {
+        *(id == 0 ? &u->window : k != NULL ? &k->window : &(int64_t){0}) += h2_number(b);
+    } else if (type == H2_GOAWAY && n >= 8 && h2_number(b + 4) != 0 && u->group == 5) {
+        violation(NULL, "an upstream that behaves is told GOAWAY %u: %.*s", h2_number(b + 4), (int)(n - 8), b + 8);
+    }
+}
+
+static void on_input(struct conn *c)
+{
+    struct up *u = (struct up *)c;
+    size_t at = 0;
+    if (!u->greeted && c->in.len >= 24) {
+        if (memcmp(c->in.at, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24) != 0)
+            violation(NULL, "no preface comes up");
+        u->greeted = true;
+        at = 24;
+    }
+    while (u->greeted && !c->dead && c->in.len - at >= 9) {
+        const unsigned char *b = (const unsigned char *)c->in.at + at;
+        size_t n = (size_t)b[0] << 16 | (size_t)b[1] << 8 | b[2];
+        if (c->in.len - at < 9 + n)
+            break;
+        on_frame(u, b[3], b[4], h2_number(b + 5) & 0x7fffffff, b + 9, n);
+        at += 9 + n;
+    }
+    if (c->dead)
+        return;
+    bytes_drop(&c->in, at);
+    send_all(u);
+    if (!c->dead && (c->eof || c->broken))
+        conn_close(c);
+}
+
+static void on_sent(struct conn *c)
+{
+    send_all((struct up *)c);
+}
+
+static void on_wake(struct conn *c)
+{
+    c->wake_ns = loop_time + 2 * MS;
+    send_all((struct up *)c);
+}
+
+void h2_upstream_begin(int fd, unsigned group)
+{
+    static struct dice luck = {2};
+    struct up *u = calloc(1, sizeof *u);
+    *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free},
+                     .group = group, .next = ups, .link = &ups, .window = H2_WINDOW, .initial = H2_WINDOW};
+    if (ups != NULL)
+        ups->link = &u->next;
+    ups = u;
+    hpack_decoder_init(&u->decoder);
+    conn_start(&u->c, fd);
+    if (group != 5 && dice_percent(&luck, 3)) {
+        break_connection(u, true);
+        return;
+    }
+    h2_put_frame(&u->c, H2_SETTINGS, 0, 0, "", 0);
+    u->c.wake_ns = loop_time + MS;
+}
