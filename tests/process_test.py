@@ -663,6 +663,27 @@ def queue_survives_removal(io):
         same(s.end(), 0)
 
 
+def reload_amid_a_body(io):
+    """The rest of a body that nobody wants is read away by the limits of the configuration that it came to."""
+    s = start(io)
+    try:
+        for framing in (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"Content-Length: 20\r\n\r\nabc"):
+            c = socket.create_connection(("127.0.0.1", s.port), 10)
+            c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
+            assert b"one" in c.recv(65536)
+            for n in range(3):
+                s.document["apps"]["http"]["servers"]["srv0"]["idle_timeout"] = f"{100 + n}s"
+                same(s.api("POST", "/load", s.document)[0], 200)
+            more = b"3\r\nabc\r\n0\r\nX-A: b\r\n\r\n" if b"chunked" in framing else b"x" * 17
+            for part in (more[:8], more[8:] + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+                c.sendall(part)
+                same(s.get()[1], b"one")  # a turn or two later
+            assert b"one" in c.recv(65536)
+            c.close()
+    finally:
+        same(s.end(), 0)
+
+
 def storm(io):
     """New connections all the while: over reloads none fails, over crashes none is refused."""
     s = start(io)
@@ -806,6 +827,7 @@ BOTH = [
     ("a queue outlives its address", queue_survives_removal),
     ("sockets that systemd hands over are served, kept and checked", handed_over),
     ("keep-alive options of a server are on its connections, and change with a reload", keepalive),
+    ("a reload while a body is read away", reload_amid_a_body),
     ("a storm of clients over reloads and crashes: none is refused", storm),
     ("a second SIGINT does not wait for the drain and ends with status 2", second_interrupt),
     ("a request that does not end is cut off after the grace period", grace_period),

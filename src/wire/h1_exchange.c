@@ -88,14 +88,19 @@ static void serve_one(struct h1_conn *c)
         s->wire_broken = true;
 }
 
-void h1_end_exchange(struct h1_conn *c)
+static void run_hooks(struct exchange *x)
 {
-    struct exchange *x = &c->scratch->x;
     for (struct exchange_hook *h = x->hooks; h != NULL; h = h->next)
         h->run(x, h->arg);
     if (x->taken != NULL)
         x->taken->generation = x->generation; /* until it is let go of */
-    else
+}
+
+void h1_end_exchange(struct h1_conn *c)
+{
+    struct exchange *x = &c->scratch->x;
+    run_hooks(x);
+    if (x->taken == NULL)
         c->site->done(c->site, x->generation);
 }
 
@@ -253,12 +258,13 @@ void h1_serve_all(void *arg)
             h1_defer_flush(c);
             return;
         }
-        h1_end_exchange(c);
+        run_hooks(&c->scratch->x);
         if (c->scratch->x.taken != NULL) {
             leave_to_holder(c);
             return;
         }
-        fate = finish_exchange(c);
+        fate = finish_exchange(c); /* reading its body away is by its server's limits */
+        c->site->done(c->site, c->scratch->x.generation);
         if (fate == FATE_KEEP) {
             r = find_next(c);
             status = h1_refusal_of(c, r);
