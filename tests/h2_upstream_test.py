@@ -17,11 +17,14 @@ sys.dont_write_bytecode = True
 import h2_client  # noqa: E402 (beside this file)
 from h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PUSH_PROMISE,  # noqa: E402
                        SETTINGS, WINDOW_UPDATE, block, frame, literal, text)
-from h2_upstream import Upstream, always  # noqa: E402
+from certificates import Authority  # noqa: E402
+from h2_upstream import Conn, Upstream, always  # noqa: E402
 from played import Peer  # noqa: E402
 from server import Server, free_port, has, run_cases, same  # noqa: E402
 
 PORTICO = sys.argv[1]
+CA = Authority()
+CERTIFICATE = CA.leaf("upstream", "DNS:localhost", "IP:127.0.0.1")
 MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME, CONNECT = 3, 4, 5, 8
 
 
@@ -306,7 +309,7 @@ def goaway(io):
 
 
 def refused_stream(io):
-    """REFUSED_STREAM: once again, at once, whatever it is; not a third time."""
+    """REFUSED_STREAM: again, at once, whatever it is; three times."""
     def play(c):
         while True:
             r = c.request()
@@ -322,7 +325,7 @@ def refused_stream(io):
         up.refuse = 100
         n = len(up.requests)
         same(ask(s, "POST", body=b"abc")[0], 502)
-        same(len(up.requests), n + 2)
+        same(len(up.requests), n + 4)
         s.wait(lambda: "REFUSED_STREAM" in s.text())
 
 
@@ -491,6 +494,134 @@ def health(io):
         same(up.requests[0].field(":path"), "/health")
 
 
+def server_context(*protocols):
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(*CERTIFICATE)
+    if protocols:
+        ctx.set_alpn_protocols(list(protocols))
+    return ctx
+
+
+def one(sock_peer):
+    """HTTP/1.1 for who was agreed to speak it."""
+    while True:
+        sock_peer.request()
+        sock_peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+
+
+class Both(Upstream):
+    """Speaks what its handshake agreed on."""
+
+    def run(self, sock):
+        sock.settimeout(20)
+        with contextlib.suppress(OSError, EOFError, ssl.SSLError):
+            sock = self.tls.wrap_socket(sock, server_side=True)
+            self.agreed.append(sock.selected_alpn_protocol())
+            if self.agreed[-1] == "h2":
+                c = Conn(sock, self)
+                self.conns.append(c)
+                c.preface()
+                c.say_settings()
+                self.play(c)
+            else:
+                one(Peer(sock))
+        sock.close()
+
+
+def agreed(io):
+    """What a handshake agrees on is spoken; an upgrade goes on a connection of HTTP/1.1; sessions are resumed."""
+    trust = {"tls": {"root_ca_pem_files": [CA.root], "server_name": "localhost"}}
+    for versions, offered, want in ((None, ("h2", "http/1.1"), "h2"), (["2"], ("h2",), "h2"), (["h2c", "2"], ("h2",), "h2"),
+                                    (["1.1"], ("h2", "http/1.1"), "http/1.1"), (None, ("http/1.1",), "http/1.1"),
+                                    (["2"], (), None), (None, ("http/1.1",), "http/1.1")):
+        up = Both(always(b"two", fields=[("content-length", "3")]), tls=server_context(*offered))
+        transport = {"versions": versions, **trust}
+        with gateway(io, up, transport=transport) as s, h2_client.Client(s.port) as c:
+            same(ask(s), (200, b"two" if want == "h2" else b"one"))
+            streams = [c.ask() for _ in range(20)]
+            same({c.answer(x).body for x in streams}, {b"two" if want == "h2" else b"one"})
+            same(set(up.agreed), {want})
+            if want == "h2":
+                same(len(up.agreed), 1)
+                same(dict(up.requests[0].fields)[":scheme"], "https")
+                same(up.requests[0].field(":authority"), up.dial)
+                out = raw(s, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                has(out, b"one")
+    # a server that ends its connections: each fresh one resumes a session
+    def once(c):
+        c.answer(c.request().stream)
+        c.say_goaway(1)
+        c.upstream.resumed.append(c.sock.session_reused)
+        c.ended()
+    up = Upstream(once, tls=server_context("h2"))
+    up.resumed = []
+    with gateway(io, up, transport={"versions": None, **trust}) as s:
+        for _ in range(4):
+            same(ask(s), (200, b"ok"))
+        s.wait(lambda: up.resumed == [False, True, True, True])
+
+
+def frames_of(client, n):
+    while len(client.seen) < n:
+        client.more()
+    out, client.seen = client.seen[:n], client.seen[n:]
+    return out
+
+
+def websockets(io):
+    """An upgrade becomes an extended CONNECT, if the upstream's SETTINGS allow it; 502 if not."""
+    def play(c):
+        while True:
+            r = c.request(False)
+            if r.field(":path") == "/no":
+                c.answer(r.stream, b"not here", 403)
+                continue
+            c.head(r.stream, 200, [("sec-websocket-protocol", "chat"), ("sec-websocket-accept", "nonsense")])
+            c.until(lambda: len(r.body) >= 5)
+            c.data(r.stream, b"re: " + r.body)
+            c.until(lambda: r.ended or r.reset is not None)
+            if r.ended:
+                c.data(r.stream, b"bye", True)
+    up = Upstream(play, settings=[(CONNECT, 1)])
+    head = (b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    with gateway(io, up) as s:
+        c = Peer(socket.create_connection(("127.0.0.1", s.port)))
+        c.send(head)
+        while b"\r\n\r\n" not in c.seen:
+            c.more()
+        answer, c.seen = c.seen.split(b"\r\n\r\n", 1)
+        has(answer, b"HTTP/1.1 101 ", b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", b"Upgrade: websocket",
+            b"Sec-WebSocket-Protocol: chat")
+        assert b"nonsense" not in answer
+        c.send(b"hello")
+        same(frames_of(c, 9), b"re: hello")
+        r = up.requests[0]
+        same(r.fields[:5], [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws"),
+                            (":authority", "a")])
+        assert "sec-websocket-key" not in r.names() and "upgrade" not in r.names() and "connection" not in r.names()
+        c.sock.shutdown(socket.SHUT_WR)
+        s.wait(lambda: r.ended or r.reset is not None)
+        c.sock.close()
+        same(raw(s, head.replace(b"/ws", b"/no").replace(b"Connection: ", b"Connection: close, ")).split(b" ")[1], b"403")
+        # a client of HTTP/2, by the same way both times
+        with h2_client.Client(s.port) as two:
+            stream = two.ask([(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws"),
+                              (":authority", "a"), ("sec-websocket-version", "13")], end=False)
+            two.until(lambda: two.answers[stream].status is not None)
+            same((two.answers[stream].status, two.answers[stream].field("sec-websocket-accept")), (200, None))
+            two.data(stream, b"again")
+            two.until(lambda: two.answers[stream].body == b"re: again")
+            two.data(stream, b"", True)
+            same(two.answer(stream).body, b"re: againbye")
+        same(len(up.conns), 1)
+    up = Upstream(play)
+    with gateway(io, up) as s:
+        has(raw(s, head.replace(b"Connection: ", b"Connection: close, ")), b"502 Bad Gateway")
+        s.wait(lambda: "takes no upgrades there (RFC 8441)" in s.text())
+        same(up.requests, [])
+
+
 run_cases([
     ("a request and its answer, on one connection", plain),
     ("clients of HTTP/2: streams, HEAD, 204, 103", clients),
@@ -499,7 +630,7 @@ run_cases([
     ("a slow client holds its window, a quick one gets more", slow_client),
     ("trailers both ways", trailers),
     ("GOAWAY: asked again elsewhere, or answered", goaway),
-    ("REFUSED_STREAM: asked again, once", refused_stream),
+    ("REFUSED_STREAM: asked again, three times", refused_stream),
     ("an upstream that dies", dies),
     ("a client that leaves cancels its stream", client_leaves),
     ("an answer before the request's end", early_answer),
@@ -510,4 +641,6 @@ run_cases([
     ("an upstream that speaks HTTP/1", wrong_protocol),
     ("over a Unix socket", unix_sockets),
     ("active health checks", health),
+    ("over TLS: what handshakes agree on", agreed),
+    ("WebSockets by extended CONNECT", websockets),
 ], at_once=2)

@@ -375,6 +375,10 @@ static bool has_body(const struct h2_call *k, int status)
 
 static void take_head(struct h2_call *k, struct h2_answer_head *h)
 {
+    if (h->ends && h->length > 0 && has_body(k, h->status)) {
+        h2_call_fail(k, H2_PROTOCOL_ERROR, "less DATA than Content-Length");
+        return;
+    }
     *k->heads_end = h;
     k->heads_end = &h->next;
     k->began = true;

@@ -159,11 +159,14 @@ static void take_length(struct reading *r, struct slice value)
     r->length = (int64_t)length;
 }
 
-/* "x-request-id" to "X-Request-Id". The name is a copy of this block's own. */
+/* "x-request-id" to "X-Request-Id", and as RFC 6455 writes its own. The name is a copy of this block's
+ * own. */
 static struct slice as_title(struct slice name)
 {
     char *at = (char *)(uintptr_t)name.ptr;
     bool first = true;
+    if (slice_starts(name, SLICE("sec-websocket-")))
+        at[7] = 'S';
     for (size_t i = 0; i < name.len; i++) {
         if (first && at[i] >= 'a' && at[i] <= 'z')
             at[i] = (char)(at[i] - 'a' + 'A');

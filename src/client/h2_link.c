@@ -4,8 +4,8 @@
  * TLS stream; the link's own read is never armed. The loop's lent reads feed it (h2_link_input.c),
  * what its calls send leaves at the end of the turn (h2_link_output.c).
  *
- * It says the preface, SETTINGS and a wider window at once, and the first requests behind them: what the
- * server allows is learnt while they are under way.
+ * It says the preface, SETTINGS and a wider window at once, and a request behind them; others wait for the
+ * server's SETTINGS, unless the connection before was told how many there may be.
  *
  * It ends in peace when it is idle for too long, or when either side has said GOAWAY and the last
  * call is over; at an error of the server's, with GOAWAY and a code; at once when the server is gone.
@@ -144,9 +144,10 @@ static uint32_t calls_allowed(const struct h2_link *c)
 {
     if (c->options.single)
         return c->next_id == 1;
-    if (!c->settled)
-        return H2_CALLS_UNTOLD;
-    return c->peer_calls < H2_CALLS_MAX ? c->peer_calls : H2_CALLS_MAX;
+    uint32_t told = c->settled ? c->peer_calls : c->group->told;
+    if (!c->settled && told == 0) /* its SETTINGS come at once, and some allow very few */
+        return 1;
+    return told < H2_CALLS_MAX ? told : H2_CALLS_MAX;
 }
 
 unsigned h2_link_room(const struct h2_link *c)

@@ -18,7 +18,6 @@ struct h2_call;
 
 enum {
     H2_CALLS_MAX = 250,             /* at a time and connection, whatever the server allows */
-    H2_CALLS_UNTOLD = 100,          /* … before it has said what it allows */
     H2_CALL_WINDOW = 256 << 10,     /* bytes of an answer that nobody has taken yet */
     H2_CALL_WINDOW_MAX = 1 << 20,   /* … of one that is taken as fast as it comes */
     H2_LINK_WINDOW = 1 << 20,       /* of all answers of a connection together */
@@ -62,7 +61,7 @@ struct h2_turn {
     char why[400];
 };
 
-/* True: nobody dials for that key, and the caller shall, or it is known that HTTP/2 is not spoken
+/* True: nobody dials for that key, nor has just done so, and the caller shall, or it is known that HTTP/2 is not spoken
  * there. After true, and only after a fresh turn, h2_dial_end must follow. */
 bool h2_dial_begin(struct slice key, bool *fresh);
 void h2_dial_end(struct slice key, enum h2_known, int status, const char *why); /* why: it failed */

@@ -346,6 +346,7 @@ static void on_settings(struct h2_link *c, const struct h2_frame_head *h, struct
     if (c->closing)
         return;
     c->settled = true;
+    c->group->told = c->peer_calls;
     h2_link_put(c, H2_SETTINGS, H2_ACK, 0, SLICE_NONE);
     for (int i = 0; i < H2_LINK_TABLE; i++) {
         for (struct h2_call *k = c->table[i]; k != NULL; k = k->next)

@@ -48,7 +48,7 @@ struct h2_group {
     unsigned holds;      /* links, turns, the dial under way */
     enum h2_known known;
     bool dialing;
-    struct link_limits limits;
+    uint32_t told;       /* how many calls a connection may have, as the last one was told; 0: not yet */
 };
 
 struct h2_call {

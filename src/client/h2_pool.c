@@ -139,11 +139,25 @@ void h2_group_wake(struct h2_group *g)
     wake(g, room > 0 ? room : 1);
 }
 
+/* A connection whose server has not said yet how many calls it allows: it will in a moment. */
+static bool awaits_settings(const struct h2_group *g)
+{
+    if (g->told > 0)
+        return false;
+    LIST_FOR(n, &g->links)
+    {
+        const struct h2_link *c = CONTAINER_OF(n, struct h2_link, node);
+        if (!c->settled && !c->going && !c->options.single)
+            return true;
+    }
+    return false;
+}
+
 bool h2_dial_begin(struct slice key, bool *fresh)
 {
     struct h2_group *g = h2_group_of(key);
     *fresh = false;
-    bool mine_now = !g->dialing || g->known == H2_NOT_SPOKEN;
+    bool mine_now = (!g->dialing && !awaits_settings(g)) || g->known == H2_NOT_SPOKEN;
     if (mine_now && g->known != H2_NOT_SPOKEN) {
         g->dialing = *fresh = true;
         g->holds++;

@@ -18,6 +18,8 @@
 
 #define LOGGER "http.handlers.reverse_proxy"
 
+enum { REFUSALS_MAX = 3 }; /* by an upstream of HTTP/2, that are answered by asking again at once */
+
 enum err gateway_round_error(struct round *r, enum failure kind, int status, const char *why)
 {
     r->failure = kind;
@@ -294,13 +296,15 @@ static bool body_replayable(const struct round *r)
 enum err gateway_round_trip(struct round *r)
 {
     enum err e = ask(r, false);
-    if (r->failure != FAILURE_STALE)
-        return e;
-    bool unsent = r->answer == NULL || r->unacted; /* not a byte of the request was taken */
-    bool again = body_replayable(r) && (unsent || gateway_idempotent(r));
-    gateway_drop_link(r);
-    if (again)
+    for (unsigned n = 0; r->failure == FAILURE_STALE; n++) {
+        bool unsent = r->answer == NULL || r->unacted; /* not a byte of the request was taken */
+        bool again = body_replayable(r) && (unsent || gateway_idempotent(r)) &&
+                     n < (r->unacted ? REFUSALS_MAX : 1);
+        gateway_drop_link(r);
+        if (!again)
+            break;
         e = ask(r, true);
+    }
     if (r->failure == FAILURE_STALE) /* not again */
         r->failure = r->unacted ? FAILURE_DIAL : FAILURE_UPSTREAM;
     return e;

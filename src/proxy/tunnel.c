@@ -15,8 +15,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "base/mem.h"
 #include "loop/await.h"
+#include "pki/sha1.h"
 #include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
@@ -252,6 +254,24 @@ static enum err stay(struct round *r, struct slice early)
 
 /* --- the upgrade --- */
 
+/* What a WebSocket's key is answered with (RFC 6455 §4.2.2). An upstream of HTTP/2 never saw it. */
+static void add_accept(struct round *r)
+{
+    struct slice key;
+    uint8_t digest[SHA1_LEN];
+    char text[32];
+    struct buffer b = {.ptr = text, .cap = sizeof text, .max = sizeof text};
+    struct arena *arena = r->x->arena;
+    if (!fields_get(&r->x->req.fields, SLICE("Sec-WebSocket-Key"), &key))
+        return;
+    struct slice salted = arena_join(
+        arena, (struct slice[]){key, SLICE("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")}, 2);
+    if (sha1(salted, digest) &&
+        base64_encode(&b, slice_of((const char *)digest, sizeof digest)) == OK)
+        fields_add(&r->x->res.fields, SLICE("Sec-WebSocket-Accept"),
+                   arena_copy(arena, buffer_slice(&b)));
+}
+
 static enum err set_head(struct round *r, struct slice upgrade)
 {
     struct exchange *x = r->x;
@@ -259,10 +279,13 @@ static enum err set_head(struct round *r, struct slice upgrade)
     fields_remove(to, SLICE("Server"));
     for (uint32_t i = 0; i < r->answer_fields.count; i++) {
         const struct field *f = &r->answer_fields.items[i];
-        if (!is_hop_by_hop(f->name))
+        bool accept = r->call != NULL && slice_eq_nocase(f->name, SLICE("Sec-WebSocket-Accept"));
+        if (!is_hop_by_hop(f->name) && !accept)
             fields_add(to, f->name, f->value);
     }
     fields_add(to, SLICE("Upgrade"), upgrade);
+    if (r->call != NULL && is_websocket(r))
+        add_accept(r);
     x->res.status = 101;
     return OK;
 }
