@@ -66,8 +66,8 @@ static void read_answer(struct client_answer *a, unsigned options)
 
 static void call_main(void *arg)
 {
-    static const struct link_limits limits = {.idle_per_group = 1};
-    static const struct h2_link_options options = {.limits = limits, .head_max = 8192};
+    const struct link_limits limits = {.idle_per_group = 1};
+    const struct h2_link_options options = {.limits = limits, .head_max = 8192};
     struct play *p = arg;
     unsigned n = p->started++;
     struct arena *arena = &p->arenas[n];
