@@ -61,8 +61,8 @@ struct h2_turn {
     char why[400];
 };
 
-/* True: nobody dials for that key, nor has just done so, and the caller shall, or it is known that HTTP/2 is not spoken
- * there. After true, and only after a fresh turn, h2_dial_end must follow. */
+/* True: nobody dials for that key, nor has just done so, and the caller shall, or it is known that
+ * HTTP/2 is not spoken there. After true, and only after a fresh turn, h2_dial_end must follow. */
 bool h2_dial_begin(struct slice key, bool *fresh);
 void h2_dial_end(struct slice key, enum h2_known, int status, const char *why); /* why: it failed */
 
