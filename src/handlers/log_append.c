@@ -17,10 +17,38 @@
 
 enum { BODY_MAX = 1 << 20 };
 
+enum form { AS_TEXT, AS_NUMBER, AS_DURATION, AS_TRUTH };
+
+/* Placeholders that are no texts: what reads logs shall be able to count with them, as with Caddy's. */
+static const struct {
+    const char *name;
+    enum form form;
+} typed[] = {
+    {"http.error.status_code", AS_NUMBER},
+    {"http.intercept.status_code", AS_NUMBER},
+    {"http.request.duration", AS_DURATION},
+    {"http.request.duration_ms", AS_NUMBER},
+    {"http.reverse_proxy.duration", AS_DURATION},
+    {"http.reverse_proxy.duration_ms", AS_NUMBER},
+    {"http.reverse_proxy.is_transport_error", AS_TRUTH},
+    {"http.reverse_proxy.retries", AS_NUMBER},
+    {"http.reverse_proxy.status_code", AS_NUMBER},
+    {"http.reverse_proxy.upstream.connect", AS_DURATION},
+    {"http.reverse_proxy.upstream.connect_ms", AS_NUMBER},
+    {"http.reverse_proxy.upstream.duration", AS_DURATION},
+    {"http.reverse_proxy.upstream.duration_ms", AS_NUMBER},
+    {"http.reverse_proxy.upstream.fails", AS_NUMBER},
+    {"http.reverse_proxy.upstream.latency", AS_DURATION},
+    {"http.reverse_proxy.upstream.latency_ms", AS_NUMBER},
+    {"http.reverse_proxy.upstream.max_requests", AS_NUMBER},
+    {"http.reverse_proxy.upstream.requests", AS_NUMBER},
+};
+
 struct log_append {
     struct slice key, value;
     struct slice placeholder; /* without braces; empty: none */
     struct slice variable;    /* "http.vars.VALUE" */
+    enum form form;           /* of the placeholder */
     bool early, body, base64;
 };
 
@@ -30,6 +58,14 @@ struct body_sink { /* sees the response go by */
 };
 
 static const char *const members[] = {"key", "value", "early", NULL};
+
+static enum form form_of(struct slice name)
+{
+    for (size_t i = 0; i < sizeof typed / sizeof *typed; i++)
+        if (slice_is(name, typed[i].name))
+            return typed[i].form;
+    return AS_TEXT;
+}
 
 static enum err provision(void *cfg, const json_t *json, struct provision *p)
 {
@@ -42,6 +78,7 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     if (v.len > 2 && v.ptr[0] == '{' && v.ptr[v.len - 1] == '}' &&
         slice_find(slice_skip(v, 1), '{') == SIZE_MAX)
         a->placeholder = slice_of(v.ptr + 1, v.len - 2);
+    a->form = form_of(a->placeholder);
     a->variable = arena_join(p->arena, (struct slice[]){SLICE("http.vars."), v}, 2);
     a->base64 = slice_is(v, "{http.response.body_base64}");
     a->body = a->base64 || slice_is(v, "{http.response.body}");
@@ -50,14 +87,43 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     return OK;
 }
 
+static bool is_number(struct slice s)
+{
+    size_t i = s.len > 0 && s.ptr[0] == '-';
+    if (i == s.len || s.ptr[i] < '0' || s.ptr[i] > '9')
+        return false;
+    for (; i < s.len; i++)
+        if ((s.ptr[i] < '0' || s.ptr[i] > '9') && memchr(".e+-", s.ptr[i], 4) == NULL)
+            return false;
+    return true;
+}
+
+/* A text that is none of these stays one. */
+static void give_form(struct log_field *f, enum form form)
+{
+    int64_t ns;
+    if (form == AS_DURATION && duration_parse(f->text, &ns) == OK) {
+        f->kind = LOG_DURATION;
+        f->number = ns;
+    } else if (form == AS_TRUTH) {
+        bool truth = slice_is(f->text, "true");
+        f->kind = LOG_BOOL;
+        f->truth = truth;
+    } else if (form == AS_NUMBER && is_number(f->text)) {
+        f->kind = LOG_JSON;
+    }
+}
+
 static void add(const struct log_append *a, struct exchange *x)
 {
     struct log_field f = {.key = a->key, .kind = LOG_STRING, .text = a->value};
     if (a->placeholder.len > 0) {
-        if (placeholder_get(x, a->placeholder, &f.text))
+        if (placeholder_get(x, a->placeholder, &f.text)) {
             f.text = arena_copy(x->arena, f.text);
-        else
+            give_form(&f, a->form);
+        } else {
             f = (struct log_field){.key = a->key, .kind = LOG_JSON, .text = SLICE("null")};
+        }
     } else if (exchange_get_var(x, a->variable, &f.text)) {
         f.text = arena_copy(x->arena, f.text);
     } else {
