@@ -136,6 +136,7 @@ def named(docker, world):
     inner = rows(INSIDE, "--json")
     same([(r["namespace"], r["owners"][0]["program"], r["owners"][0]["container"]) for r in inner],
          [(NAME, "serve", NAME)])
+    same(inner[0]["reach"], rows(OUTSIDE, "--json")[0]["reach"])
     outer = [r for r in rows(OUTSIDE, "--json") if r["family"] != "ip6"]
     same([(r["namespace"], r["owners"][0]["program"], r["owners"][0]["container"]) for r in outer],
          [(None, "docker-proxy", NAME)])

@@ -26,6 +26,7 @@ enum err ledger_look(const struct socket_options *options, struct arena *arena, 
     (void)owners_collect(t, options);
     table_published(t, "");
     table_reach(t);
+    table_reach_published(t);
     return OK;
 }
 

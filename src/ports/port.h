@@ -37,6 +37,7 @@ struct port_owner {
     struct slice unit;     /* systemd unit: "nginx.service"; or empty */
     struct slice container; /* name by its runtime's labels, else short id; or empty */
     struct slice service;  /* portico's service; or empty */
+    uint16_t inner_port;   /* of one that publishes a port: the container's own; 0: not known */
     struct port_owner *next;
 };
 

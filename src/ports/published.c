@@ -125,7 +125,7 @@ static bool is_binding(const json_t *binding, const struct port_entry *e)
 }
 
 /* {"80/tcp": [binding, …], "443/tcp": null} */
-static bool publishes(const json_t *container, const struct port_entry *e)
+static bool publishes(const json_t *container, const struct port_entry *e, uint16_t *inner)
 {
     const char *key;
     json_t *bindings, *binding;
@@ -133,9 +133,12 @@ static bool publishes(const json_t *container, const struct port_entry *e)
     json_t *all = json_object_get(json_object_get(container, "NetworkSettings"), "Ports");
     json_object_foreach(all, key, bindings) {
         struct slice port, protocol;
+        uint64_t number;
         slice_cut(slice_from(key), '/', &port, &protocol);
-        if (!slice_is(protocol, port_protocol_name(e->protocol)))
+        if (!slice_is(protocol, port_protocol_name(e->protocol)) ||
+            !slice_to_u64(port, UINT16_MAX, &number))
             continue;
+        *inner = (uint16_t)number;
         json_array_foreach(bindings, i, binding) {
             if (is_binding(binding, e))
                 return true;
@@ -148,31 +151,38 @@ static bool publishes(const json_t *container, const struct port_entry *e)
 
 /* By the address where one is known: it says more than a number, which two Dockers may have. */
 static const json_t *find_container(const struct folder *f, const struct port_entry *e,
-                                    const struct ip_address *address)
+                                    const struct ip_address *address, uint16_t *inner)
 {
     for (size_t i = 0; address != NULL && i < f->count; i++) {
         if (has_address(f->containers[i], address))
             return f->containers[i];
     }
     for (size_t i = 0; i < f->count; i++) {
-        if (publishes(f->containers[i], e))
+        if (publishes(f->containers[i], e, inner))
             return f->containers[i];
     }
     return NULL;
 }
 
-static struct slice find_name(struct publishing *p, const struct port_entry *e, const struct port_owner *o)
+static struct slice find_name(struct publishing *p, const struct port_entry *e, struct port_owner *o)
 {
     char name[PROC_NAME_MAX], text[ARGUMENTS_MAX];
     struct ip_address address;
+    uint64_t number = 0;
+    uint16_t inner = 0;
     proc_name(name, (uint32_t)o->pid, "/cmdline");
     struct slice arguments = read_at(p->proc, name, text, sizeof text);
     if (slice_is(o->program, "conmon"))
         return arena_copy(p->table->arena, argument_behind(arguments, "-n --name"));
     const struct folder *f = folder_of(p, o->uid);
     bool known = ip_parse(argument_behind(arguments, "-container-ip --container-ip"), &address);
-    const json_t *container = find_container(f, e, known ? &address : NULL);
-    return container != NULL ? docker_file_name(container, p->table->arena) : SLICE_NONE;
+    const json_t *container = find_container(f, e, known ? &address : NULL, &inner);
+    if (container == NULL)
+        return SLICE_NONE;
+    if (slice_to_u64(argument_behind(arguments, "-container-port --container-port"), UINT16_MAX, &number))
+        inner = (uint16_t)number;
+    o->inner_port = inner;
+    return docker_file_name(container, p->table->arena);
 }
 
 static bool is_publisher(const struct port_owner *o)
@@ -207,4 +217,33 @@ void table_published(struct port_table *t, const char *root)
         }
     }
     let_go(&p);
+}
+
+/* ---- who can reach the container's own port ---- */
+
+static void widen(struct port_entry *inner, const struct port_entry *outer)
+{
+    bool unknown = outer->reach == REACH_UNKNOWN && inner->reach < REACH_WORLD;
+    if (inner->reach == REACH_UNKNOWN || (!unknown && inner->reach >= outer->reach))
+        return;
+    inner->reach = outer->reach;
+    inner->reach_why = outer->reach_why;
+    inner->reach_from = outer->reach_from;
+    inner->reach_from_count = outer->reach_from_count;
+}
+
+void table_reach_published(struct port_table *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        const struct port_entry *e = &t->entries[i];
+        const struct port_owner *o = e->owners;
+        if (o == NULL || o->inner_port == 0 || e->netns != t->netns)
+            continue;
+        for (size_t k = 0; k < t->count; k++) {
+            struct port_entry *inner = &t->entries[k];
+            if (inner->port == o->inner_port && inner->protocol == e->protocol &&
+                inner->netns != t->netns && slice_eq(inner->namespace, o->container))
+                widen(inner, e);
+        }
+    }
 }

@@ -11,6 +11,9 @@
  * "" but in tests. */
 void table_published(struct port_table *, const char *root);
 
+/* Who can reach a published port can reach the container's own, behind it. Behind table_reach. */
+void table_reach_published(struct port_table *);
+
 /* Of the text of /proc/PID/cmdline: the word behind the first of `options` (with spaces between them) that
  * stands there; empty: none. Pure. */
 struct slice argument_behind(struct slice text, const char *options);

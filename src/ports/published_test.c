@@ -129,3 +129,32 @@ TEST("… or by the port as which its own is published")
     remove_root();
     CHECK_TEXT(named("docker-proxy", self, "0.0.0.0", 8080, PORT_TCP), "");
 }
+
+TEST("who can reach the published port can reach the container's own")
+{
+    struct port_table t = {.arena = &arena, .netns = 1};
+    struct port_owner proxy = {.program = SLICE("docker-proxy"), .container = SLICE("shop"),
+                               .inner_port = 80};
+    static const struct port_entry rows[] = {
+        {.port = 8080, .netns = 1, .reach = REACH_WORLD},
+        {.port = 80, .netns = 2, .namespace = {"shop", 4}, .reach = REACH_DEVICE},
+        {.port = 81, .netns = 2, .namespace = {"shop", 4}, .reach = REACH_DEVICE},
+        {.port = 80, .netns = 2, .namespace = {"shop", 4}, .protocol = PORT_UDP, .reach = REACH_DEVICE},
+        {.port = 80, .netns = 3, .namespace = {"mail", 4}, .reach = REACH_DEVICE},
+    };
+    for (size_t i = 0; i < 5; i++)
+        *table_add(&t) = rows[i];
+    t.entries[0].owners = &proxy;
+    table_reach_published(&t);
+    for (size_t i = 0; i < 5; i++)
+        CHECK_INT(t.entries[i].reach, i < 2 ? REACH_WORLD : REACH_DEVICE);
+    t.entries[1].reach = REACH_DEVICE;
+    t.entries[0].reach = REACH_UNKNOWN;
+    t.entries[0].reach_why = SLICE("table ip nat");
+    table_reach_published(&t);
+    CHECK_INT(t.entries[1].reach, REACH_UNKNOWN);
+    CHECK_TEXT(t.entries[1].reach_why, "table ip nat");
+    t.entries[0].reach = REACH_WORLD;
+    table_reach_published(&t);
+    CHECK_INT(t.entries[1].reach, REACH_UNKNOWN);
+}

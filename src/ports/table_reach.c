@@ -178,7 +178,7 @@ static const char *outside_text(const struct net_view *v, const struct port_entr
         return "  That is the device as it is seen from inside: nobody outside of the namespace.\n";
     return "  That is seen from inside of its namespace, whose only ways out lead to this machine (veth): "
            "others come there only where this machine hands their packets on, such as for a published "
-           "port. By itself: this device.\n";
+           "port (whose row says who). By itself: this device.\n";
 }
 
 struct slice table_explain(struct port_table *t, const struct port_entry *e)
