@@ -7,6 +7,8 @@ was at fault. Floods: memory stays, and the next request is answered.
 Usage: h2_hostile_test.py PORTICO [TEXT]."""
 import concurrent.futures
 import contextlib
+import os
+import random
 import re
 import socket
 import struct
@@ -253,6 +255,7 @@ ROWS = [
     Row("a length that is not reached", fields(STATUS, ("content-length", "50")), CUT, "PROTOCOL_ERROR"),
     Row("a length that is too small", fields(STATUS, ("content-length", "3")), CUT, "PROTOCOL_ERROR"),
     Row("a length of 0 and a body", fields(STATUS, ("content-length", "0")), None, "PROTOCOL_ERROR"),
+    Row("a length and no body", lambda c, s: c.headers(s, STATUS, ("content-length", "5"), end=True), 502, "PROTOCOL_ERROR"),
     Row("a length that is right", fields(STATUS, ("content-length", "5")), GOOD),
     Row("204 with a body", fields((":status", "204")), None, "any"), Row("304 with a body", fields((":status", "304")), None, "any"),
     Row("HEAD with a body", fields(STATUS), None, "any", method="HEAD"),
@@ -407,6 +410,76 @@ def judge(row, got):
         same(got, (*row.wanted, False))
 
 
+class Dice:
+    """An upstream that says anything, by a seed: frames of all kinds in any order, bytes of them changed, in pieces."""
+
+    def __init__(self, seed):
+        self.dice = random.Random(seed)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                sock = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(Conn(sock, None, 3),), daemon=True).start()
+
+    def serve(self, conn):
+        with contextlib.suppress(Exception):  # what it says itself makes no sense
+            conn.begin(*([(h2.MAX_CONCURRENT_STREAMS, self.dice.choice((1, 2, 100)))] if self.dice.random() < 0.5 else []))
+            while True:
+                while conn.requests:
+                    self.play(conn, conn.requests.pop(0)[0])
+                conn.read()
+        conn.sock.close()
+
+    def one(self, s):
+        d = self.dice
+        return d.choice((
+            lambda: OKAY(s), lambda: HEAD(s), lambda: frame(DATA, 0, s, b"x" * 100), lambda: frame(DATA, END_STREAM, s, b"y"),
+            lambda: frame(PING, 0, 0, b"12345678"), lambda: setting(d.randrange(1, 9), d.choice((0, 1, 100, 16384, 65535, 1 << 20, (1 << 31) - 1))),
+            lambda: frame(WINDOW_UPDATE, 0, d.choice((0, s)), number(d.choice((0, 1, 1000, (1 << 31) - 1)))),
+            lambda: frame(RST_STREAM, 0, d.choice((s, s + 2, 1)), number(d.randrange(14))),
+            lambda: frame(GOAWAY, 0, 0, number(d.choice((0, s, 1 << 30))) + number(d.randrange(14))),
+            lambda: frame(HEADERS, END_HEADERS, s, block([(":status", d.choice(("100", "103", "200", "204", "304"))), ("content-length", str(d.randrange(200)))])),
+            lambda: frame(HEADERS, TRAILERS, s, block([("x-t", "v")])), lambda: frame(HEADERS, 0, s, FIELD_BLOCK),
+            lambda: frame(CONTINUATION, END_HEADERS, s, block([("x", "y")])),
+            lambda: frame(d.randrange(256), d.randrange(256), d.choice((0, s, 2)), d.randbytes(d.randrange(40)))))()
+
+    def play(self, conn, s):
+        said = bytearray(b"".join(self.one(s) for _ in range(self.dice.randrange(1, 8))))
+        for _ in range(self.dice.choice((0, 0, 1, 3))):
+            said[self.dice.randrange(len(said))] = self.dice.randrange(256)
+        while said:
+            n = self.dice.choice((len(said), 1, 9, 20))
+            conn.send(bytes(said[:n]))
+            del said[:n]
+        if self.dice.random() < 0.3:
+            raise Ended
+
+
+def at_random(s, rounds):
+    """Every question has an answer of some kind, and nothing is left."""
+    seed = int(os.environ.get("PORTICO_SEED", random.randrange(1 << 32)))
+    dice = Dice(seed)
+
+    def client(_):
+        for i in range(rounds // 8):
+            ask_h1(s, dice.port, b"/row", ("GET", "POST", "HEAD")[i % 3])
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(client, range(8)))
+        s.wait(lambda: s.live()["fibers"] == 0)
+    except (AssertionError, OSError, ValueError) as e:
+        raise AssertionError(f"PORTICO_SEED={seed}: {e!r}") from e
+    finally:
+        dice.listener.shutdown(socket.SHUT_RDWR)
+        dice.listener.close()
+
+
 def check(ask, s, row):
     behind = Behind(row)
     try:
@@ -443,6 +516,11 @@ def run(io, number):
     s = Server(PORTICO, io, workers=1, members={"protocols": ["h1", "h2c"]}, routes=[{"handle": [{
         "handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:{http.request.header.X-Port}"}],
         "transport": {"protocol": "http", "versions": ["h2c", "2"], "max_response_header_size": 32768}}]}])
+    # One that waits for less long: what is said at random may leave a question open.
+    quick = Server(PORTICO, io, workers=1, routes=[{"handle": [{
+        "handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:{http.request.header.X-Port}"}],
+        "transport": {"protocol": "http", "versions": ["h2c", "2"], "response_header_timeout": "200ms", "read_timeout": "200ms",
+                      "dial_timeout": "1s"}}]}])
     jobs = [(f"to HTTP/{v}: {row.name}", ask, s, row) for v, ask in ((1, ask_h1), (2, ask_h2)) for row in ROWS]
     jobs = [j for j in jobs if ONLY in j[0]]
     failed, before = 0, memory(s)
@@ -462,8 +540,16 @@ def run(io, number):
         good = grown < 64 << 10
         failed += not good
         print(f"{'not ' * (not good)}ok {number} - all that took less than 64 MiB of memory ({io})\n# {grown} KiB", flush=True)
+        number += 1
+        try:
+            at_random(quick, int(os.environ.get("ROUNDS", "800")))
+            print(f"ok {number} - frames at random ({io})", flush=True)
+        except AssertionError as e:
+            failed += 1
+            print(f"not ok {number} - frames at random ({io})\n# {str(e)[:1500]!r}", flush=True)
     finally:
         s.end()
+        quick.end()
     return number, failed
 
 

@@ -270,6 +270,17 @@ def stalled(io):
         up.end()
 
 
+def narrow(io):
+    """A server that allows two streams on a connection."""
+    up = Upstream("nghttpd", "-m", "2")
+    try:
+        with Front(io, up) as front:
+            load = Load(front, up, "-n", "600", "-c", "5", "-m", "6")
+            load.well(600)
+    finally:
+        up.end()
+
+
 def goaways(io):
     """nginx says GOAWAY after each forty requests of a connection."""
     up = Upstream("nginx", "40")
@@ -367,6 +378,7 @@ CASES = [
     ("trailers come down", trailers),
     ("two hundred requests at a time take few connections", few),
     ("clients that do not read", stalled),
+    ("two streams a connection are respected", narrow),
     ("GOAWAY after each forty requests", goaways),
     ("nginx reloads during requests", reloaded("nginx")),
     ("caddy reloads during requests", reloaded("caddy")),
