@@ -950,7 +950,7 @@ class Echo:
         while b"\r\n\r\n" not in head:
             head += c.recv(1)
         self.heads.append(head.decode())
-        if b"/no" in head:
+        if head.startswith(b"GET /no "):
             c.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
             c.close()
             return

@@ -62,7 +62,8 @@ struct response {
 struct takeover {
     struct stream *stream;            /* the connection's, until let_go */
     void (*hurry)(struct takeover *); /* the holder's: it is to end now; it ends later */
-    void (*let_go)(struct takeover *); /* the carrier's: closes the connection; off it, none armed */
+    void (*let_go)(struct takeover *); /* the carrier's: closes the connection, or resets the stream of one
+                                        * that has several; off it, none armed */
     void *carrier;                 /* the carrier's, too, as is the next */
     struct generation *generation; /* held until let_go */
     struct access_later *log; /* http/access_log.h: a line that the holder ends; NULL: none */
@@ -80,7 +81,7 @@ struct carrier_type {
     enum err (*take_over)(struct exchange *, struct stream **, struct slice *already_read);
     /* The same for longer: once the exchange has ended, the stream is the holder's, who waits for it
      * without a fiber if it likes. Nothing may wait between the handler's return and the exchange's
-     * end hooks. NULL where the carrier cannot do that. */
+     * end hooks. Before the head, which is sent then. */
     enum err (*keep)(struct exchange *, struct takeover *, struct slice *already_read);
     /* Bytes of the body that have come already; a read of so many does not wait. */
     size_t (*body_ready)(struct exchange *);

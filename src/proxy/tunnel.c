@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Upgraded connections: after a 101 the two streams are joined. When one side says its end, the other
- * is told and has some seconds to finish what it is saying. HTTP/1's go on without their exchange
- * (tunnel_kept.c). Those in a stream of HTTP/2 have a fiber for each direction; while nothing comes it
- * owns no buffer.
+ * is told and has some seconds to finish what it is saying. They go on without their exchange
+ * (tunnel_kept.c), but for those to an upstream of HTTP/2, which have a fiber for each direction; while
+ * nothing comes it owns no buffer.
  *
  * A tunnel lives longer than the configuration that made it only for stream_close_delay. Then, as at
  * a drain, WebSockets are told 1001 (going away) on both sides (RFC 6455 §5.5.1) and all are cut.
@@ -318,7 +318,7 @@ enum err gateway_upgrade(struct round *r)
     TRY(set_head(r, upgrade));
     LOG(LOG_DEBUG, LOGGER, "upgrading connection", LOG_STR("upstream", r->address.text));
     struct slice early = client_answer_rest(r->answer);
-    enum err e = x->carrier->keep != NULL && r->call == NULL ? tunnel_keep(r, early) : stay(r, early);
+    enum err e = r->call == NULL ? tunnel_keep(r, early) : stay(r, early);
     r->error = e;
     return e == OK ? OK : gateway_round_error(r, FAILURE_HANDLED, 0, "the tunnel was not joined");
 }

@@ -3,8 +3,8 @@
  * A tunnel that goes on when its exchange has ended: two armed operations and some hundred bytes. Where
  * both sides are clear text, bytes go from the loop's buffer straight to the other side; what cannot be
  * taken at once waits in a buffer, without a fiber, however long a peer that reads nothing lets it. What
- * is encrypted gets a fiber and a buffer for as long as it takes. A direction reads only when what it
- * read last has been taken, so that a slow side slows the other.
+ * is encrypted, or a stream of HTTP/2, gets a fiber and a buffer for as long as it takes. A direction reads
+ * only when what it read last has been taken, so that a slow side slows the other.
  */
 #include <errno.h>
 #include <poll.h>
@@ -29,7 +29,7 @@ struct direction {
     struct slice held;   /* of an iobuf: bytes that were not taken at once */
     char *held_buf;
     uint64_t bytes;
-    bool starved, over;
+    bool starved, over; /* starved: it wants a fiber */
 };
 
 struct kept {
@@ -40,8 +40,10 @@ struct kept {
     struct timer again; /* for what is starved */
     struct task soon;   /* what must not be done at once */
     struct direction up, down;
+    struct stream_watcher watcher; /* of a client's stream that is no socket */
     unsigned holds;     /* it is not freed meanwhile */
     bool clear, cutting, deferred;
+    bool broken;        /* that stream is */
 };
 
 /* --- ends --- */
@@ -109,7 +111,6 @@ static void direction_failed(struct direction *d)
 
 static void direction_ended(struct direction *d)
 {
-    stream_shutdown(d->to);
     d->over = true;
     tunnel_end_within(&d->tunnel->t, TUNNEL_FAREWELL_NS);
     look_for_end(d->tunnel);
@@ -119,7 +120,9 @@ static void direction_ended(struct direction *d)
 
 static void wait_for_bytes(struct direction *d)
 {
-    if (d->tunnel->clear)
+    if (d->from->type != NULL)
+        d->from->type->watch(d->from, &d->tunnel->watcher);
+    else if (d->tunnel->clear)
         op_recv_lent(loop_self(), &d->op, d->from->fd);
     else
         op_poll(loop_self(), &d->op, d->from->fd, POLLIN | POLLRDHUP);
@@ -139,6 +142,8 @@ static void direction_main(void *arg)
     bool end = false;
     d->fiber = fiber_self();
     enum err e = move_all(d, &end);
+    if (e == OK && end && !d->tunnel->cutting)
+        stream_shutdown(d->to); /* may wait */
     d->fiber = NULL;
     if (e != OK || d->tunnel->cutting)
         direction_failed(d);
@@ -192,6 +197,7 @@ static void on_clear(struct direction *d, int result)
     } else if (d->held.len > 0) {
         pass_on(d, d->held);
     } else if (result == 0) {
+        stream_shutdown(d->to);
         direction_ended(d);
     } else {
         d->bytes += d->op.lent.len;
@@ -236,8 +242,26 @@ static void on_again(struct timer *timer)
 static void on_soon(struct task *task)
 {
     struct kept *k = CONTAINER_OF(task, struct kept, soon);
+    k->holds++;
     k->deferred = false;
+    if (k->broken)
+        cut(&k->t);
+    k->holds--;
     feed_both(k);
+}
+
+static void on_readable(struct stream_watcher *w)
+{
+    struct kept *k = CONTAINER_OF(w, struct kept, watcher);
+    k->up.starved = true;
+    look_soon(k);
+}
+
+static void on_broken(struct stream_watcher *w)
+{
+    struct kept *k = CONTAINER_OF(w, struct kept, watcher);
+    k->broken = true;
+    look_soon(k);
 }
 
 /* --- begin --- */
@@ -307,7 +331,8 @@ enum err tunnel_keep(struct round *r, struct slice early)
     k->soon.run = on_soon;
     set_direction(k, &k->up, k->taken.stream, &k->link->stream);
     set_direction(k, &k->down, &k->link->stream, k->taken.stream);
-    k->clear = k->taken.stream->tls == NULL && k->link->stream.tls == NULL &&
+    k->watcher = (struct stream_watcher){on_readable, on_broken};
+    k->clear = k->taken.stream->type == NULL && k->taken.stream->tls == NULL && k->link->stream.tls == NULL &&
                r->g->stream_buffer == 0; /* the loop's buffers have a size of their own */
     k->t.cut = cut;
     k->t.client = k->taken.stream;

@@ -13,6 +13,13 @@
 
 struct stream;
 
+/* Who waits for such a stream as the next without a fiber. Both are called from anywhere, also from
+ * within `watch`: they may neither wait nor start a fiber. */
+struct stream_watcher {
+    void (*readable)(struct stream_watcher *); /* bytes have come, or the end: once for each `watch` */
+    void (*broken)(struct stream_watcher *);   /* nothing can be sent or read any more: once */
+};
+
 /* A stream that is no socket of its own, such as one of HTTP/2: the waits below are its functions. */
 struct stream_type {
     enum err (*recv)(struct stream *, char *buf, size_t len, uint64_t deadline_ns, size_t *n);
@@ -21,6 +28,7 @@ struct stream_type {
     enum err (*send_some)(struct stream *, struct msghdr *, uint64_t deadline_ns, size_t *sent);
     void (*send_now)(struct stream *, struct slice);
     void (*shutdown)(struct stream *);
+    void (*watch)(struct stream *, struct stream_watcher *); /* from the first one on */
 };
 
 struct stream {

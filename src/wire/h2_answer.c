@@ -235,7 +235,7 @@ static enum err on_sink_end(struct sink *sink, const struct fields *trailers)
 {
     struct h2_stream *s = of_sink(sink);
     bool bodiless = exchange_bodiless(&s->x, s->x.res.status);
-    if (s->out_ended)
+    if (s->out_ended || s->x.taken != NULL) /* or it goes on as a tunnel */
         return OK;
     if (s->reset)
         return ERR_CLOSED;

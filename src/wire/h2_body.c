@@ -102,6 +102,7 @@ static void wake_reader(struct h2_stream *s)
 {
     if (s->in_waiting)
         waiter_wake(&s->in_waiter, OK);
+    h2_wake_watcher(s);
 }
 
 static void blame(struct h2_stream *s)
@@ -178,10 +179,15 @@ static enum err say_continue(struct h2_stream *s)
     return s->head_out ? OK : h2_sink.inform(&s->sink, 100, &none);
 }
 
-enum err h2_await_data(struct h2_stream *s, uint64_t deadline_ns)
+void h2_want_data(struct h2_stream *s)
 {
     widen(s);
     give_stream_back(s);
+}
+
+enum err h2_await_data(struct h2_stream *s, uint64_t deadline_ns)
+{
+    h2_want_data(s);
     waiter_init(&s->in_waiter);
     s->in_waiting = true;
     enum err e = await_wake(&s->in_waiter, deadline_ns);
@@ -274,6 +280,7 @@ const struct carrier_type h2_carrier = {
     .read_body = on_read_body,
     .trailers = on_trailers,
     .take_over = h2_take_over,
+    .keep = h2_keep,
     .body_ready = on_body_ready,
     .watch = on_watch,
     .addresses = on_addresses,

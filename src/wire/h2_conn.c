@@ -515,7 +515,10 @@ void h2_drain(struct h1_worker *w, const struct h1_site *site)
 
 static void cancel(struct h2_stream *s)
 {
-    fiber_cancel(s->fiber, ERR_CANCELLED);
+    if (s->fiber != NULL)
+        fiber_cancel(s->fiber, ERR_CANCELLED);
+    else
+        s->x.taken->hurry(s->x.taken); /* a tunnel */
 }
 
 void h2_abort(struct h1_worker *w)

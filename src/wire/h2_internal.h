@@ -112,6 +112,8 @@ struct h2_stream {
     bool watched;
     bool taken_over;        /* it is a tunnel: bytes, without deadlines of its own */
     struct stream pipe;
+    struct stream_watcher *watcher; /* of a tunnel that goes on without a fiber; NULL: none */
+    bool awaited;                   /* it wants to be told of bytes */
     char remote_text[ADDRESS_TEXT], local_text[ADDRESS_TEXT];
     char remote_port[8], local_port[8];
 };
@@ -257,6 +259,9 @@ void h2_free_streams(struct h2_worker *);
 /* Nothing is sent on it any more; who waits hears it. RST_STREAM is the caller's. */
 void h2_stream_reset(struct h2_stream *);
 
+/* Behind its last fiber: it is over for the client, too. */
+void h2_stream_end(struct h2_stream *);
+
 /* Resets it with a code. */
 void h2_stream_fail(struct h2_stream *, enum h2_error);
 
@@ -295,12 +300,19 @@ static inline bool h2_has_data(const struct h2_stream *s)
 /* Waits for DATA, or the end, or less: look again. */
 enum err h2_await_data(struct h2_stream *, uint64_t deadline_ns);
 
+/* What such a wait begins with: the client may send. */
+void h2_want_data(struct h2_stream *);
+
 /* Some of what is there. */
 size_t h2_take_data(struct h2_stream *, char *buf, size_t cap);
 
 /* --- h2_tunnel.c --- */
 
 enum err h2_take_over(struct exchange *, struct stream **, struct slice *already_read);
+enum err h2_keep(struct exchange *, struct takeover *, struct slice *already_read);
+
+/* Bytes or the end have come, for who waits without a fiber. */
+void h2_wake_watcher(struct h2_stream *);
 
 /* --- h2_answer.c --- */
 

@@ -5,7 +5,8 @@
  * A stream is the memory of one exchange, recycled by its worker. It lives from its header block
  * until its fiber has ended, be the stream closed long before (a client that resets it does not make
  * room for another one while its handler is still at work: that is what makes resets cheap for the
- * client and dear for the server). So the fiber alone frees it.
+ * client and dear for the server). So the fiber alone frees it; a tunnel that goes on behind its exchange
+ * has none, and is freed by who holds it.
  */
 #include "wire/h2_internal.h"
 
@@ -171,6 +172,9 @@ void h2_stream_reset(struct h2_stream *s)
         waiter_wake(&s->out_waiter, ERR_CLOSED);
     if (s->in_waiting)
         waiter_wake(&s->in_waiter, ERR_CLOSED);
+    s->awaited = false;
+    if (s->watcher != NULL)
+        s->watcher->broken(s->watcher);
     if (s->watched && s->fiber != fiber_self())
         fiber_cancel(s->fiber, ERR_CLOSED);
 }
@@ -217,7 +221,7 @@ static void begin_exchange(struct h2_stream *s, const struct http_server *server
 }
 
 /* What the client has not sent to its end is not wanted any more (RFC 9113 §8.1). */
-static void finish(struct h2_stream *s)
+void h2_stream_end(struct h2_stream *s)
 {
     struct h2_conn *c = s->conn;
     if (!s->reset && !c->dead && !s->out_ended)
@@ -235,6 +239,14 @@ static void finish(struct h2_stream *s)
     h2_schedule(c); /* it may be the last one */
 }
 
+/* A tunnel goes on: of the exchange nothing is needed any more. */
+static void leave_to_holder(struct h2_stream *s, struct generation *g)
+{
+    s->x.taken->generation = g; /* until it is let go of */
+    s->fiber = NULL;
+    arena_deinit(&s->arena);
+}
+
 static void serve(void *arg)
 {
     struct h2_stream *s = arg;
@@ -248,9 +260,13 @@ static void serve(void *arg)
         s->sink.type->abort(&s->sink, ERR_CLOSED);
     for (struct exchange_hook *h = s->x.hooks; h != NULL; h = h->next)
         h->run(&s->x, h->arg);
-    c->site->done(c->site, g);
     COUNT(c->worker->busy, -1u);
-    finish(s);
+    if (s->x.taken != NULL) {
+        leave_to_holder(s, g);
+        return;
+    }
+    c->site->done(c->site, g);
+    h2_stream_end(s);
 }
 
 /* --- header blocks --- */
@@ -275,7 +291,8 @@ static void prepare(struct h2_stream *s, bool ends)
     s->source = (struct h2_source){.left = 0};
     s->pending = SLICE_NONE;
     s->out_waiting = s->head_out = s->out_ended = s->reset = s->watched = false;
-    s->taken_over = false;
+    s->taken_over = s->awaited = false;
+    s->watcher = NULL;
     s->urgency = H2_URGENCY_DEFAULT;
     s->incremental = true; /* who says nothing gets of all streams alike */
     s->mark_epoch = 0;

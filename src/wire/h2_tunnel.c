@@ -2,7 +2,8 @@
 /*
  * A stream as a tunnel: what an extended CONNECT (RFC 8441) becomes when its handler takes it over,
  * such as a WebSocket. DATA of either side are bytes of it, END_STREAM is the end of one direction.
- * One fiber may read while another one writes.
+ * One fiber may read while another one writes; while nothing comes, there need be none: a watcher is told
+ * then. It lives on behind its exchange until its holder lets go of it.
  */
 #include "wire/h2_internal.h"
 
@@ -79,6 +80,27 @@ static void on_shutdown(struct stream *pipe)
         s->out_ended = true;
 }
 
+void h2_wake_watcher(struct h2_stream *s)
+{
+    if (!s->awaited)
+        return;
+    s->awaited = false;
+    s->watcher->readable(s->watcher);
+}
+
+static void on_watch(struct stream *pipe, struct stream_watcher *w)
+{
+    struct h2_stream *s = of_pipe(pipe);
+    s->watcher = w;
+    s->awaited = true;
+    if (h2_has_data(s) || s->in_ended || s->reset) {
+        h2_wake_watcher(s);
+        return;
+    }
+    h2_want_data(s);
+    buffer_deinit(&s->in);
+}
+
 static const struct stream_type pipe_type = {
     .recv = on_recv,
     .await_readable = on_await_readable,
@@ -86,16 +108,38 @@ static const struct stream_type pipe_type = {
     .send_some = on_send_some,
     .send_now = on_send_now,
     .shutdown = on_shutdown,
+    .watch = on_watch,
 };
 
 enum err h2_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
 {
     struct h2_stream *s = h2_of(x);
-    if (x->req.upgrade.len == 0 || !s->head_out || s->taken_over)
+    if (x->req.upgrade.len == 0 || s->reset || s->taken_over)
         return ERR_UNSUPPORTED;
     s->taken_over = true;
     s->pipe = (struct stream){.fd = -1, .type = &pipe_type};
     *stream = &s->pipe;
     *already_read = SLICE_NONE;
+    return OK;
+}
+
+/* What has not ended in peace is cut. */
+static void let_go(struct takeover *taken)
+{
+    struct h2_stream *s = taken->carrier;
+    struct h2_conn *c = s->conn;
+    s->watcher = NULL;
+    if (!s->out_ended)
+        h2_stream_fail(s, H2_CANCEL);
+    c->site->done(c->site, taken->generation);
+    h2_stream_end(s);
+}
+
+enum err h2_keep(struct exchange *x, struct takeover *taken, struct slice *already_read)
+{
+    TRY(h2_take_over(x, &taken->stream, already_read));
+    taken->carrier = h2_of(x);
+    taken->let_go = let_go;
+    x->taken = taken;
     return OK;
 }
