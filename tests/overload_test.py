@@ -14,7 +14,8 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from server import Server, free_port, has, run_cases, same  # noqa: E402 (beside this file)
+from dns_server import Names  # noqa: E402 (beside this file)
+from server import Server, free_port, has, run_cases, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 
@@ -22,14 +23,14 @@ PORTICO = sys.argv[1]
 class Upstream:
     """Answers `status` after `delay` and once `gate` is set; counts what it sees."""
 
-    def __init__(self, port=0, delay=0.0, status=200):
+    def __init__(self, port=0, delay=0.0, status=200, address="127.0.0.1"):
         self.delay, self.status = delay, status
         self.gate, self.lock = threading.Event(), threading.Lock()
         self.gate.set()
         self.requests = self.under_way = self.peak = self.connections = self.open = 0
-        self.sock = socket.create_server(("127.0.0.1", port), backlog=256)
+        self.sock = socket.create_server((address, port), backlog=256)
         self.port = self.sock.getsockname()[1]
-        self.dial = f"127.0.0.1:{self.port}"
+        self.dial = f"{address}:{self.port}"
         self.peers, self.paths = [], []
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -231,6 +232,28 @@ def queue_reload(io):
              health_checks={"passive": {"fail_duration": "1h", "max_fails": 1}})
         same([s.get()[0] for _ in range(2)], [502, 503])
         same(metric(s, "queued"), 0)
+
+
+def queue_dynamic(io):
+    """Upstreams that DNS gives have the limit, too: who waits for them is woken, and goes to those of that moment."""
+    a = Upstream(address="127.0.0.2", delay=0.01)
+    b = Upstream(port=a.port, address="127.0.0.3", delay=0.01)
+    with tempfile.TemporaryDirectory() as folder, running(io, a, b) as s:
+        names = Names(folder)
+        names.set("app.example", "127.0.0.2")
+        load(s, [], overload={"max_requests": 2, "queue": 50}, dynamic_upstreams={
+            "source": "a", "name": "app.example", "port": str(a.port), "refresh": "20ms",
+            "resolver": {"addresses": [f"127.0.0.1:{names.port}"]}})
+        same(Clients(s, 20).join(), [(200, None)] * 20)
+        same((a.peak, a.requests, b.requests, metric(s, "queued")), (2, 20, 0, 0))
+        a.gate.clear()
+        clients = Clients(s, 6)
+        s.wait(lambda: a.under_way == 2 and metric(s, "queued") == 4)
+        names.set("app.example", "127.0.0.2", "127.0.0.3")
+        time.sleep(0.05)
+        a.gate.set()
+        same(clients.join(), [(200, None)] * 6)
+        assert a.peak == 2 and 1 <= b.peak <= 2, (a.peak, b.peak)
 
 
 def queue_words(io):
@@ -468,6 +491,7 @@ CASES = [
     ("a full queue, and one that takes too long, refuse with Retry-After", queue_refuses),
     ("who leaves frees its place", queue_left),
     ("waiting goes on over a reload, and ends where nothing is to be had", queue_reload),
+    ("upstreams by DNS have the limit and the queue, too", queue_dynamic),
     ("words for the queue", queue_words, ("epoll",)),
     ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
     ("a retry budget holds", budget_holds),

@@ -157,3 +157,34 @@ TEST("of ten thousand upstreams those that do worse are ejected and the others a
     }
     end(MANY);
 }
+
+/* --- several threads --- */
+
+static atomic_int too_many;
+
+static void *fail_all(void *arg)
+{
+    uint64_t at = now;
+    for (int i = 0; i < 20000; i++) {
+        at += NS_PER_MS; /* twenty seconds: several intervals */
+        outliers_note(outliers, (uint32_t)(i * 7 + (int)(intptr_t)arg) % 20, NS_PER_MS, i % 9 != 0, at);
+        if (i % 100 == 0 && outliers_ejected(outliers, at) > 10)
+            atomic_fetch_add(&too_many, 1);
+    }
+    return NULL;
+}
+
+TEST("never more than half, whichever threads see the failures")
+{
+    pthread_t threads[4];
+    struct eject_rules quick = usual;
+    quick.interval_ns = NS_PER_S;
+    quick.base_ns = NS_PER_S / 2;
+    begin(20, &quick);
+    for (intptr_t i = 0; i < 4; i++)
+        CHECK_INT(pthread_create(&threads[i], NULL, fail_all, (void *)i), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_INT(atomic_load(&too_many), 0);
+    end(20);
+}

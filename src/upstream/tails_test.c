@@ -277,3 +277,27 @@ TEST("failures mark an upstream until as many of them are forgotten as make it u
     CHECK_INT(endpoint_marked_until(e, 1, 5), 200);
     endpoint_unref(e);
 }
+
+static struct retry_budget shared_budget;
+static atomic_int given;
+
+static void *spend(void *arg)
+{
+    for (int i = 0; i < 10000; i++) {
+        retry_budget_add(&shared_budget);
+        for (int n = 0; n < 3; n++)
+            atomic_fetch_add(&given, retry_budget_take(&shared_budget, NS_PER_S));
+    }
+    return arg;
+}
+
+TEST("a budget is kept over threads")
+{
+    pthread_t threads[4];
+    retry_budget_init(&shared_budget, 0.2, 5);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(pthread_create(&threads[i], NULL, spend, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(atomic_load(&given) <= 8005 && atomic_load(&given) >= 7500);
+}
