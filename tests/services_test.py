@@ -268,6 +268,8 @@ def missing_program(io):
         s.server.wait(lambda: s.server.api("GET", "/services/a")[0] == 200)
         s.server.wait(lambda: s.describe()["replicas"][0]["state"] == "gave up")
         assert "nothing-here" in s.describe()["replicas"][0]["reason"], s.describe()
+        assert '"program could not be started"' in s.server.text(), s.server.text()
+        assert '"program ended"' not in s.server.text(), s.server.text()
 
 
 def in_order(io):

@@ -299,7 +299,8 @@ static void tell_end(struct program *p, bool asked, const char *why)
     if (asked && log_wants(LOG_INFO))
         log_emit(LOG_INFO, "services", SLICE("program stopped"), f, 4);
     else if (!asked)
-        log_emit(LOG_ERROR, "services", SLICE("program ended"), f, 4);
+        log_emit(LOG_ERROR, "services",
+                 p->pid > 0 ? SLICE("program ended") : SLICE("program could not be started"), f, 4);
     if (!asked)
         lines_note(&p->owner->lines, p->replica, slice_of(line, (size_t)len));
 }
