@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "loop/await.h"
@@ -134,6 +135,7 @@ static void start(void *arg)
 enum err link_relay(struct link *l)
 {
     int pair[2];
+    ASSERT(!l->op.armed && l->early.len == 0); /* nothing of it is under way */
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
         return ERR_LIMIT;
     if (relays.next == NULL)
