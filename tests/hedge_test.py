@@ -57,8 +57,8 @@ def told(s):
     """(sent, won, without budget, without upstream)"""
     text = s.api("GET", "/metrics")[1]
     return tuple(int(re.search(rf"^portico_reverse_proxy_{name} (\d+)$", text, re.M).group(1)) for name in (
-        "hedged_total", "hedges_won_total", 'hedges_dropped_total{reason="budget"}',
-        'hedges_dropped_total{reason="upstream"}'))
+        "hedged_total", "hedges_won_total", 'hedges_put_off_total{reason="budget"}',
+        'hedges_put_off_total{reason="upstream"}'))
 
 
 def listed(s):
@@ -312,7 +312,7 @@ def budget(io):
         for t in threads:
             t.join()
         sent, _, without, _ = told(s)
-        assert 1 <= sent <= 16 and 16 < sent + without <= 80, (sent, without)
+        assert 1 <= sent <= 16 and 16 < without <= 80, (sent, without)
         assert 80 <= sum(len(u.requests) for u in ups) <= 80 + sent  # some are given up before they are sent
 
 
@@ -446,7 +446,7 @@ def reused(io):
         same(load(s, [a.dial, b.dial], {"after": "20ms", **MAX}), (200, ""))
         for _ in range(4):
             same(ask(s), (200, b"b"))
-        same((a.connections, b.connections), (4, 1))
+        same(b.connections, 1)
 
 
 def over_h2(io):
@@ -514,6 +514,23 @@ def to_h2(io):
         s.wait(lambda: s.live()["fibers"] == 0)
         first.close()
         b2.close()
+
+
+def queued(io):
+    """With a limit and a queue: the second takes a place as any request, and each end gives one back."""
+    a, b = Upstream(watched), Upstream(always(b"b"))
+    with running(io, a, b) as s:
+        same(load(s, [a.dial, b.dial], {"after": "10ms", **MAX},
+                  overload={"max_requests": 1, "queue": 100, "queue_timeout": "10s"}), (200, ""))
+        got = []
+        threads = [threading.Thread(target=lambda: got.append(ask(s))) for _ in range(30)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        same(got, [(200, b"b")] * 30)
+        s.wait(lambda: listed(s) == {a.dial: (0, 0), b.dial: (0, 0)})
+        s.wait(lambda: s.live()["fibers"] == 0)
 
 
 def many(io):
@@ -629,6 +646,7 @@ CASES = [("a second upstream that is quicker wins, and the first is given up", s
          ("the winner's connection is kept", reused),
          ("over HTTP/2", over_h2),
          ("before upstreams of HTTP/2", to_h2),
+         ("with a limit and a queue", queued),
          ("each client gets its own whole answer or an error", many),
          ("a race is waited for at the end", ends),
          ("mistakes are refused", refused, ("epoll",))]

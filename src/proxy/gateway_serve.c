@@ -323,7 +323,8 @@ static enum err attempt(struct round *r, const struct chain *next)
     if (!r->reserved)
         endpoint_count(r->upstream->endpoint, 1);
     e = r->g->hedge != NULL && hedge_fits(r) ? hedge_round_trip(r) : gateway_round_trip(r);
-    r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
+    if (!r->hedged) /* else it is known of each */
+        r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     gateway_learn(r, e);
     if (e == OK)
         e = gateway_finish(r, next);

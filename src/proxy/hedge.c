@@ -28,7 +28,8 @@
 #include "proxy/gateway.h"
 #include "upstream/quantile.h"
 
-#define AFTER_MIN_NS NS_PER_MS /* a loop's timers are no finer */
+#define AFTER_MIN_NS NS_PER_MS    /* a loop's timers are no finer */
+#define AGAIN_NS (10 * NS_PER_MS) /* until a hedge that could not be sent is looked at anew, at least */
 
 enum {
     HEDGE_COST = 1000000, /* in parts of a request */
@@ -54,6 +55,7 @@ struct contender {
 struct race {
     struct contender first, second;
     struct waiter waiter; /* of the exchange's fiber */
+    bool put_off;         /* the second was due, and there was no budget, or nobody */
     bool decided;         /* who ends from now on has lost */
     bool abandoned;       /* … since the client has left */
 };
@@ -123,14 +125,12 @@ static bool spend(struct hedge *h)
     if (atomic_fetch_sub_explicit(&h->credit, HEDGE_COST, memory_order_relaxed) >= HEDGE_COST)
         return true;
     atomic_fetch_add_explicit(&h->credit, HEDGE_COST, memory_order_relaxed);
-    count(&counts.no_budget);
     return false;
 }
 
 static void give_back(struct hedge *h)
 {
     atomic_fetch_add_explicit(&h->credit, HEDGE_COST, memory_order_relaxed);
-    count(&counts.no_upstream);
 }
 
 /* --- contenders --- */
@@ -206,25 +206,35 @@ static bool choose_second(struct contender *c)
     return chosen;
 }
 
+static void put_off(struct race *race, atomic_uint_fast64_t *why)
+{
+    if (!race->put_off)
+        count(why);
+    race->put_off = true;
+}
+
 static void send_second(struct race *race, const struct round *r)
 {
     struct hedge *h = r->g->hedge;
     struct contender *c = &race->second;
-    if (!spend(h))
-        return;
-    copy_round(c, race, r);
-    if (!choose_second(c)) {
-        give_back(h);
+    if (!spend(h)) {
+        put_off(race, &counts.no_budget);
         return;
     }
-    c->round.attempt_ns = loop_now_ns(loop_self());
-    await_on_loop(start_fiber, c);
+    copy_round(c, race, r);
+    bool chosen = choose_second(c);
+    if (chosen) {
+        c->round.attempt_ns = loop_now_ns(loop_self());
+        await_on_loop(start_fiber, c);
+    }
     if (c->begun) {
         count(&counts.sent);
         return;
     }
-    endpoint_done(c->round.upstream->endpoint);
+    if (chosen)
+        endpoint_done(c->round.upstream->endpoint);
     give_back(h);
+    put_off(race, &counts.no_upstream);
 }
 
 /* --- the race --- */
@@ -308,18 +318,23 @@ static void note(struct hedge *h, const struct contender *first)
         quantile_note(h->latencies, first->round.latency_ns);
 }
 
-static enum err run_race(struct race *race, struct round *r, uint64_t due)
+static enum err run_race(struct race *race, struct round *r, uint64_t after)
 {
-    enum err e = await_winner(race, r, due);
-    if (e == ERR_TIMEOUT) {
+    enum err e;
+    uint64_t due = r->attempt_ns + after, again = after > AGAIN_NS ? after : AGAIN_NS;
+    while ((e = await_winner(race, r, race->second.begun ? 0 : due)) == ERR_TIMEOUT) {
         send_second(race, r);
-        e = await_winner(race, r, 0);
+        due = loop_now_ns(loop_self()) + again;
     }
     if (e != OK)
         return client_left(race, r, e);
     note(r->g->hedge, &race->first);
     e = adopt(race, winner(race), r);
-    return e == OK && r->interim ? gateway_go_on(r) : e;
+    if (e == OK && r->interim) {
+        e = gateway_go_on(r);
+        r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
+    }
+    return e;
 }
 
 /* As long as too little is known for a quantile. */
@@ -346,7 +361,7 @@ enum err hedge_round_trip(struct round *r)
     await_on_loop(start_fiber, &race->first);
     if (!race->first.begun)
         return run_alone(r);
-    return run_race(race, r, r->attempt_ns + (after > AFTER_MIN_NS ? after : AFTER_MIN_NS));
+    return run_race(race, r, after > AFTER_MIN_NS ? after : AFTER_MIN_NS);
 }
 
 static bool runs(const struct contender *c)
@@ -371,15 +386,16 @@ void hedges_metrics_put(struct buffer *b)
 {
     static const char sent[] = "portico_reverse_proxy_hedged_total";
     static const char won[] = "portico_reverse_proxy_hedges_won_total";
-    static const char dropped[] = "portico_reverse_proxy_hedges_dropped_total";
+    static const char off[] = "portico_reverse_proxy_hedges_put_off_total";
     (void)!buffer_append_f(b, "# HELP %s Requests that were sent to a second upstream.\n"
                               "# TYPE %s counter\n%s %llu\n", sent, sent, sent,
                            (unsigned long long)atomic_load(&counts.sent));
     (void)!buffer_append_f(b, "# HELP %s Those that the second upstream answered first.\n"
                               "# TYPE %s counter\n%s %llu\n", won, won, won,
                            (unsigned long long)atomic_load(&counts.won));
-    (void)!buffer_append_f(b, "# HELP %s Hedges that were due and not sent.\n# TYPE %s counter\n"
-                              "%s{reason=\"budget\"} %llu\n%s{reason=\"upstream\"} %llu\n", dropped,
-                           dropped, dropped, (unsigned long long)atomic_load(&counts.no_budget),
-                           dropped, (unsigned long long)atomic_load(&counts.no_upstream));
+    (void)!buffer_append_f(b, "# HELP %s Hedges that could not be sent when they were due.\n"
+                              "# TYPE %s counter\n%s{reason=\"budget\"} %llu\n"
+                              "%s{reason=\"upstream\"} %llu\n", off, off, off,
+                           (unsigned long long)atomic_load(&counts.no_budget),
+                           off, (unsigned long long)atomic_load(&counts.no_upstream));
 }
