@@ -242,7 +242,8 @@ static void on_rst_stream(struct h2_link *c, const struct h2_frame_head *h, stru
     }
     struct h2_call *k = h2_call_find(c, h->stream);
     uint32_t code = h2_read_u32(p.ptr);
-    if (!spend(c, k == NULL ? H2_CONTROL : H2_RESETS) || k == NULL)
+    bool late = k == NULL || k->fate != H2_CALL_GOES_ON; /* else each has cost it a call of ours */
+    if ((late && !spend(c, H2_CONTROL)) || k == NULL)
         return;
     bool refused = code == H2_REFUSED_STREAM && !k->began;
     h2_call_set_fate(k, refused ? H2_CALL_REFUSED : H2_CALL_RESET, reset_text(code, k->arena));

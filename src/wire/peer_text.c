@@ -43,6 +43,20 @@ static void put_four(const struct in_addr *a, char *at)
     }
 }
 
+/* A socket for both families gives IPv4 ones like that. */
+static void unmap(struct sockaddr_storage *a)
+{
+    struct sockaddr_in6 six;
+    struct sockaddr_in four = {.sin_family = AF_INET};
+    memcpy(&six, a, sizeof six);
+    if (a->ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&six.sin6_addr))
+        return;
+    four.sin_port = six.sin6_port;
+    memcpy(&four.sin_addr, six.sin6_addr.s6_addr + 12, 4);
+    memset(a, 0, sizeof *a);
+    memcpy(a, &four, sizeof four);
+}
+
 const struct sockaddr_storage *peer_address(int fd, struct sockaddr_in *four,
                                             struct sockaddr_storage *a)
 {
@@ -53,6 +67,7 @@ const struct sockaddr_storage *peer_address(int fd, struct sockaddr_in *four,
     }
     memset(a, 0, sizeof *a);
     (void)!getpeername(fd, (struct sockaddr *)a, &len);
+    unmap(a);
     if (a->ss_family == AF_INET)
         memcpy(four, a, sizeof *four);
     return a;
