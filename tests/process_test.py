@@ -205,8 +205,8 @@ def rights_bounded(io):
     s = start(io, top={"portico": {"user": OTHER}})
     open_to_all(s)
     try:
-        (effective, permitted, bounding), whole = capabilities(s.process.pid)
-        same((effective, permitted, bounding), (0, KEEPERS & whole, (KEEPERS | HELPERS) & whole))
+        whole = capabilities(s.process.pid)[1]
+        s.wait(lambda: capabilities(s.process.pid)[0] == (0, KEEPERS & whole, (KEEPERS | HELPERS) & whole))
         first = s.server_pid()
         os.kill(first, signal.SIGKILL)
         s.wait(lambda: s.server_pid() != first and s.get() == (200, b"one"))
@@ -333,15 +333,15 @@ def gives_up(io):
 
 def stops_in_pause(io):
     s = start(io)
-    for _ in range(5):
+    for _ in range(6):
         pid = s.server_pid()
         os.kill(pid, signal.SIGKILL)
-        if _ < 4:
+        if _ < 5:
             s.wait(lambda p=pid: s.get()[0] == 200 and s.server_pid() != p)
-    time.sleep(0.1)  # now it waits 0.8 s
+    time.sleep(0.1)  # now it waits 1.6 s
     begin = time.monotonic()
     same(s.end(), 0)
-    assert time.monotonic() - begin < 0.6
+    assert time.monotonic() - begin < 1.3
 
 
 def dies_with_keeper(io):
