@@ -494,6 +494,37 @@ def health(io):
         same(up.requests[0].field(":path"), "/health")
 
 
+def in_time(io):
+    """An answer that does not come, a body that is not taken: 504, and CANCEL. A connection that was silent
+    meanwhile gets no new request."""
+    def play(c):
+        c.grants = False
+        if len(c.upstream.conns) > 1:
+            always(b"other")(c)
+        c.answer(c.request().stream, b"first")
+        r = c.request()
+        c.until(lambda: r.reset is not None)
+        c.ended()
+    up = Upstream(play)
+    with gateway(io, up, transport={"response_header_timeout": "200ms"}) as s:
+        same(ask(s), (200, b"first"))
+        same(ask(s)[0], 504)
+        s.wait(lambda: up.requests[1].reset == "CANCEL")
+        same(ask(s), (200, b"other"))
+        same(len(up.conns), 2)
+
+    def stuck(c):
+        c.grants = False
+        r = c.request(False)
+        c.until(lambda: r.reset is not None)
+        c.ended()
+    up = Upstream(stuck)
+    with gateway(io, up, transport={"write_timeout": "200ms"}) as s:
+        same(ask(s, "POST", body=b"x" * 300000)[0], 502)
+        s.wait(lambda: up.requests[0].reset == "CANCEL")
+        s.wait(lambda: "write: i/o timeout" in s.text())
+
+
 def server_context(*protocols):
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ctx.load_cert_chain(*CERTIFICATE)
@@ -641,6 +672,7 @@ run_cases([
     ("an upstream that speaks HTTP/1", wrong_protocol),
     ("over a Unix socket", unix_sockets),
     ("active health checks", health),
+    ("answers and bodies in time", in_time),
     ("over TLS: what handshakes agree on", agreed),
     ("WebSockets by extended CONNECT", websockets),
 ], at_once=2)
