@@ -113,6 +113,11 @@ def metric(s, name):
     return float(found.group(1))
 
 
+def logged(s, *parts):
+    """Lines come by a thread of their own."""
+    s.wait(lambda: all(p in s.text() for p in parts))
+
+
 class Clients:
     """Requests at the same time; what each got, in the order of their ends."""
 
@@ -355,8 +360,8 @@ def ejects(io):
         load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules})
         same(sorted(s.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
         same((bad.requests, metric(s, "ejected"), metric(s, "ejections_total")), (3, 1, 1))
-        has(s.text(), '"upstream is left out for a while"', f'"upstream":"{bad.dial}"',
-            '"reason":"failures in a row"')
+        logged(s, '"upstream is left out for a while"', f'"upstream":"{bad.dial}"',
+               '"reason":"failures in a row"')
         load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules},
              flush_interval=-1)
         same((s.get()[0], s.get()[0], s.get()[0], bad.requests), (200, 200, 200, 3))
@@ -381,7 +386,7 @@ def ejects(io):
         for _ in range(20):
             same(s.get()[0], 200)
         same(bad.requests, before)
-        has(s.text(), '"reason":"latency"')
+        logged(s, '"reason":"latency"')
         eject = [{"latency_factor": 1}, {"failure_rate": 2}, {"base_time": "2m", "max_time": "1m"},
                  {"interval": -1}, {"consecutive_failures": 0}, {"more": 1}]
         texts = ["from 1.1 to 1000", "from 0.01 to 1", "shorter than", "a millisecond at least",
