@@ -5,7 +5,7 @@
  * that stalls for 50 ms is charged for every request that fell into the stall,
  * not for one per connection; that is what a closed loop leaves out.
  *
- *   open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT]
+ *   open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]
  *
  * A request that falls due while every connection is busy waits for one, and
  * its wait counts. When the time is over, what is still out has up to one
@@ -20,14 +20,18 @@
  * With UPSTREAM_PORT it is also the server behind a gateway, in the same loop:
  * two processes on one core would wait for each other's time slice, and that
  * wait, some milliseconds, would be all that a percentile shows. The gateway
- * opens its connections while the first WARM_NS go by, which do not count.
+ * opens its connections while the first WARM_NS go by, which do not count. Of several upstreams the
+ * first one pauses: in each second PAUSE_NS pass in which it reads and answers nothing. How many requests
+ * came to it then is told as `paused`.
  */
 #include "client.h"
 #include <sys/prctl.h>
 
-enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096, WINDOWS_MAX = 600 };
+enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096, UPSTREAMS_MAX = 8, WINDOWS_MAX = 600 };
 #define WARM_NS 300000000u
 #define WINDOW_NS 100000000u
+#define PAUSE_NS 100000000u
+#define PAUSE_FROM_NS 500000000u /* of each second */
 
 struct source {
     uint16_t port;
@@ -41,10 +45,14 @@ struct source {
     struct histogram latencies;
     struct histogram *windows; /* of WINDOW_NS each */
     size_t windows_count;
-    int listener; /* -1: not an upstream */
+    int listeners[UPSTREAMS_MAX];
+    unsigned upstreams; /* 0: not an upstream */
+    bool pauses[UPSTREAM_MAX], held[UPSTREAM_MAX]; /* by descriptor */
+    bool pausing;
+    uint64_t paused;
 };
 
-/* The upstream's connections are known by their descriptor, its listener by UPSTREAM_MAX. */
+/* An upstream's connections are known by their descriptor, the listeners by UPSTREAM_MAX and what follows. */
 static const char answer[] = "HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: text/plain\r\n"
                              "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 13\r\n\r\n"
                              "Hello, world\n";
@@ -134,17 +142,49 @@ static int listen_upstream(uint16_t port)
     return fd;
 }
 
+static void accept_upstream(struct source *s, unsigned which)
+{
+    int fd = accept4(s->listeners[which], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= UPSTREAM_MAX)
+        fatal("too many connections to the upstream");
+    if (fd < 0)
+        return;
+    s->pauses[fd] = which == 0 && s->upstreams > 1;
+    s->held[fd] = false;
+    add_upstream(s, fd, (uint64_t)fd);
+}
+
+static void hold(struct source *s, int fd, bool held)
+{
+    struct epoll_event ev = {.events = held ? 0 : EPOLLIN, .data.u64 = (uint64_t)fd};
+    s->held[fd] = held;
+    s->paused += held;
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, fd, &ev);
+}
+
+static void look_at_pause(struct source *s)
+{
+    uint64_t at = (now_ns() - s->began_ns) % 1000000000u;
+    bool pausing = s->upstreams > 1 && at >= PAUSE_FROM_NS && at < PAUSE_FROM_NS + PAUSE_NS;
+    if (s->pausing && !pausing)
+        for (int fd = 0; fd < UPSTREAM_MAX; fd++)
+            if (s->held[fd])
+                hold(s, fd, false);
+    s->pausing = pausing;
+}
+
 /* A gateway sends a small request at once: what ends in an empty line is whole. */
 static void serve_upstream(struct source *s, uint64_t tag)
 {
     char bytes[HEAD_CAP];
-    int fd = tag == UPSTREAM_MAX ? accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
-                                 : (int)tag;
-    if (tag == UPSTREAM_MAX) {
-        if (fd >= UPSTREAM_MAX)
-            fatal("too many connections to the upstream");
-        if (fd >= 0)
-            add_upstream(s, fd, (uint64_t)fd);
+    int fd = (int)tag;
+    if (tag >= UPSTREAM_MAX) {
+        accept_upstream(s, (unsigned)(tag - UPSTREAM_MAX));
+        return;
+    }
+    if (s->pausing && s->pauses[fd]) {
+        if (!s->held[fd])
+            hold(s, fd, true);
         return;
     }
     ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
@@ -156,7 +196,7 @@ static void serve_upstream(struct source *s, uint64_t tag)
 
 static void on_event(struct source *s, const struct epoll_event *ev)
 {
-    if (ev->data.u64 <= UPSTREAM_MAX) /* no pointer is as small */
+    if (ev->data.u64 < UPSTREAM_MAX + UPSTREAMS_MAX) /* no pointer is as small */
         serve_upstream(s, ev->data.u64);
     else
         on_readable(s, ev->data.ptr);
@@ -165,7 +205,7 @@ static void on_event(struct source *s, const struct epoll_event *ev)
 /* Until the next request is due; with no free connection, until an answer. */
 static struct timespec wait_time(const struct source *s)
 {
-    uint64_t now = now_ns(), until = now + 10000000u;
+    uint64_t now = now_ns(), until = now + (s->upstreams > 1 ? 1000000u : 10000000u);
     if (s->due_count < s->total && s->idle_count > 0)
         until = due_ns(s, s->due_count);
     uint64_t ns = until > now ? until - now : 0;
@@ -178,6 +218,7 @@ static void run(struct source *s, size_t count, uint64_t limit_ns)
     struct epoll_event events[EVENTS];
     while (now_ns() < limit_ns) {
         send_due(s);
+        look_at_pause(s);
         if (s->due_count == s->total && s->idle_count == count)
             return;
         struct timespec wait = wait_time(s);
@@ -220,8 +261,8 @@ static void print_windows(const struct source *s)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6 && argc != 7) {
-        fprintf(stderr, "usage: open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT]\n");
+    if (argc < 6 || argc > 6 + UPSTREAMS_MAX) {
+        fprintf(stderr, "usage: open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]\n");
         return 2;
     }
     static struct source s;
@@ -241,9 +282,10 @@ int main(int argc, char **argv)
     s.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (!clients || !s.idle || !s.windows || s.epoll_fd < 0)
         fatal("start");
-    s.listener = argc == 7 ? listen_upstream((uint16_t)number(argv[6], 1, 65535)) : -1;
-    if (s.listener >= 0)
-        add_upstream(&s, s.listener, UPSTREAM_MAX);
+    for (; (int)s.upstreams < argc - 6; s.upstreams++) {
+        s.listeners[s.upstreams] = listen_upstream((uint16_t)number(argv[6 + s.upstreams], 1, 65535));
+        add_upstream(&s, s.listeners[s.upstreams], UPSTREAM_MAX + s.upstreams);
+    }
     for (size_t i = 0; i < count; i++) {
         if (!client_open(&clients[i], s.port))
             fatal("connect");
@@ -251,15 +293,16 @@ int main(int argc, char **argv)
         s.idle[s.idle_count++] = &clients[i];
     }
     s.began_ns = now_ns() + 1000000u;
-    s.counts_from_ns = s.listener >= 0 ? s.began_ns + WARM_NS : 0;
+    s.counts_from_ns = s.upstreams > 0 ? s.began_ns + WARM_NS : 0;
     run(&s, count, s.began_ns + (seconds + 1) * 1000000000u);
 
     uint64_t lost = charge_lost(&s, clients, count), bytes = 0;
     for (size_t i = 0; i < count; i++)
         bytes += clients[i].bytes;
     printf("{\"due\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"lost\":%" PRIu64
-           ",\"bytes\":%" PRIu64 ",\"rate\":%" PRIu64 ",",
-           s.total, s.answered, s.errors, lost, bytes, s.rate);
+           ",\"bytes\":%" PRIu64 ",\"rate\":%" PRIu64
+           ",\"paused\":%" PRIu64 ",",
+           s.total, s.answered, s.errors, lost, bytes, s.rate, s.paused);
     histogram_print(&s.latencies);
     print_windows(&s);
     printf("}\n");
