@@ -15,7 +15,7 @@
 #include "proxy/proxy.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
-#define LOOK_NS NS_PER_S             /* while its body still comes, which tells as well */
+#define LOOK_NS NS_PER_S             /* while its body still comes, which mostly tells as well */
 
 enum { INTERIM_MAX = 16 };
 
@@ -39,8 +39,12 @@ static uint64_t next_look(struct round *r, uint64_t now)
 {
     if (r->watching)
         return 0;
-    if (r->upload != NULL && !r->upload->ended)
+    const struct carrier_type *carrier = r->x->carrier;
+    if (r->upload != NULL && !r->upload->ended) { /* which may wait for the upstream to take more */
+        if (carrier->has_left != NULL && carrier->has_left(r->x))
+            fiber_cancel(fiber_self(), ERR_CLOSED);
         return now + LOOK_NS;
+    }
     r->watching = true;
     r->x->carrier->watch(r->x, true);
     return 0;
@@ -235,8 +239,9 @@ void gateway_drop_link(struct round *r)
                 client_answer_reusable(r->answer);
     if (l == NULL && k == NULL)
         return;
+    bool cut = r->upload != NULL && (!r->upload->ended || r->upload->result != OK);
     if (r->upload != NULL) {
-        keep = keep && r->upload->ended && r->upload->result == OK;
+        keep = keep && !cut;
         upload_end(r);
     } else {
         keep = keep && (!r->has_body || r->body_whole);
@@ -250,6 +255,8 @@ void gateway_drop_link(struct round *r)
         h2_call_end(k);
     else if (keep)
         link_give(l, &r->g->transport->limits);
+    else if (cut) /* what is stuck before a slow upstream would keep it from hearing of the end */
+        link_abort(l);
     else
         link_close(l);
 }

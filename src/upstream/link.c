@@ -167,6 +167,13 @@ void link_close(struct link *l)
     op_cancel(loop_self(), &l->op);
 }
 
+void link_abort(struct link *l)
+{
+    struct linger none = {1, 0};
+    setsockopt(l->stream.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    link_close(l);
+}
+
 struct link *link_take(struct slice key)
 {
     struct link_group *g = mine.ready ? map_get(&mine.groups, key) : NULL;

@@ -62,6 +62,9 @@ enum err await_link_room(struct slice key, struct endpoint *, const struct link_
 void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
 
+/* The same in the middle of a request: what the peer has not taken is dropped, and it is told at once. */
+void link_abort(struct link *);
+
 /* The next bytes, valid until the fiber's next wait; at most LENT_SIZE. The end of the stream is
  * ERR_CLOSED, with link->end 0; an end of a TLS stream that was not said has a negative one. After
  * ERR_TIMEOUT, and only then, the link goes on and may be waited for again. */

@@ -161,6 +161,13 @@ static void on_watch(struct exchange *x, bool on)
     }
 }
 
+/* A reset; an end would stand behind what has not been read. */
+static bool on_has_left(struct exchange *x)
+{
+    struct pollfd p = {.fd = CONTAINER_OF(x, struct h1_scratch, x)->conn->stream.fd};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
 static const struct carrier_type wire_carrier = {
     .read_body = h1_read_body,
     .trailers = h1_trailers,
@@ -168,6 +175,7 @@ static const struct carrier_type wire_carrier = {
     .keep = h1_keep,
     .body_ready = h1_body_ready,
     .watch = on_watch,
+    .has_left = on_has_left,
     .addresses = on_addresses,
     .local_addresses = on_local_addresses,
 };
