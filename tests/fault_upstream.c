@@ -195,7 +195,7 @@ struct plan *attempt_make(struct round *r, unsigned *attempt)
         violation(r, "is asked for once more after its end");
     if (r->acted > 0 && !r->idempotent)
         violation(r, "what may have been acted on is sent again");
-    if (r->attempts >= ATTEMPTS_MAX || r->attempts >= 2u * (1u + r->route->retries)) {
+    if (r->attempts >= ATTEMPTS_MAX || r->acted >= 2u * (1u + r->route->retries)) { /* refused ones are free */
         violation(r, "is tried too often");
         return NULL;
     }
