@@ -60,18 +60,23 @@ enum err keeper_link_ask(struct keeper_message *m, int *fds, unsigned *got)
     }
 }
 
-static void on_keeper(struct op *op, int result)
+static void hear(void)
 {
     struct keeper_message m;
     unsigned none = 0;
-    (void)op;
-    if (result < 0)
-        return;
     enum err e = keeper_receive(tie.fd, &m, NULL, &none, MSG_DONTWAIT);
     if (e == ERR_CLOSED)
         tie.gone();
     if (e == OK)
         tie.obey(m.kind);
+}
+
+static void on_keeper(struct op *op, int result)
+{
+    (void)op;
+    if (result < 0)
+        return;
+    hear();
     keeper_link_watch(tie.loop);
 }
 

@@ -207,7 +207,7 @@ static enum err send_request(struct round *r)
     const struct fastcgi_transport *t = transport_of(r);
     bool now = !r->has_body || r->body_whole, any = false;
     bool copied = now && (!r->has_body || r->body.len <= BODY_COPIED);
-    struct slice head, body = r->has_body && now && !copied ? r->body : SLICE_NONE;
+    struct slice head = SLICE_NONE, body = r->has_body && now && !copied ? r->body : SLICE_NONE;
     uint64_t start = loop_now_ns(loop_self());
     r->read_by = t->read_ns > 0 ? start + t->read_ns : 0;
     r->write_by = t->write_ns > 0 ? start + t->write_ns : 0;
