@@ -209,15 +209,16 @@ static void run_thread(void *arg)
 
 static void *thread_main(void *arg)
 {
+    static char no_loop[] = "no loop", no_fiber[] = "no fiber";
     struct loop *loop;
     uintptr_t n = (uintptr_t)arg;
     if (loop_create(n % 2 == 0 ? LOOP_AUTO : LOOP_EPOLL, &loop) != OK)
-        return "no loop";
+        return no_loop;
     for (uintptr_t i = 0; i < FIBERS; i++)
         if (fiber_start(loop, work, (void *)(n * FIBERS + i)) != OK)
-            return "no fiber";
+            return no_fiber;
     if (fiber_start(loop, run_thread, NULL) != OK)
-        return "no fiber";
+        return no_fiber;
     loop_run(loop);
     loop_settle(loop);
     loop_destroy(loop);
