@@ -20,7 +20,7 @@
 #include "config/jsonx.h"
 #include "ports/processes.h"
 
-enum { FILE_MAX = 4 << 20, SHORT_ID = 12 };
+enum { FILE_MAX = 4 << 20, SHORT_ID = 12, LONGEST_NAME = 255 };
 
 static const char *const podman_lists[] = {
     "%s%s/overlay-containers/containers.json",
@@ -48,16 +48,28 @@ static enum err read_regular(const char *path, struct buffer *b)
     return e;
 }
 
-json_t *container_file(struct slice path, struct arena *arena)
+json_t *container_file(struct slice path, size_t *left, struct arena *arena)
 {
     struct buffer b;
     struct diag d = {0};
     json_t *json = NULL;
-    buffer_init(&b, FILE_MAX);
+    buffer_init(&b, *left < FILE_MAX ? *left : FILE_MAX);
     if (read_regular(arena_str(arena, path), &b) == OK)
         json = jsonx_load(SLICE_NONE, buffer_slice(&b), &d);
+    *left -= b.len;
     buffer_deinit(&b);
     return json;
+}
+
+static json_t *load(struct slice path, struct arena *arena)
+{
+    size_t left = FILE_MAX;
+    return container_file(path, &left, arena);
+}
+
+struct slice container_short(struct slice name)
+{
+    return slice_take(name, LONGEST_NAME);
 }
 
 static struct slice text_at(const json_t *object, const char *key)
@@ -68,13 +80,14 @@ static struct slice text_at(const json_t *object, const char *key)
 struct slice docker_file_name(const json_t *file, struct arena *arena)
 {
     struct slice name = text_at(file, "Name");
-    return arena_copy(arena, slice_starts(name, SLICE("/")) ? slice_skip(name, 1) : name);
+    name = slice_starts(name, SLICE("/")) ? slice_skip(name, 1) : name;
+    return arena_copy(arena, container_short(name));
 }
 
 static struct slice docker_name(struct slice id, const char *root, struct arena *arena)
 {
-    json_t *json = container_file(arena_printf(arena, "%s/var/lib/docker/containers/" SLICE_FMT
-                                                      "/config.v2.json", root, SLICE_ARG(id)), arena);
+    json_t *json = load(arena_printf(arena, "%s/var/lib/docker/containers/" SLICE_FMT
+                                            "/config.v2.json", root, SLICE_ARG(id)), arena);
     struct slice name = docker_file_name(json, arena);
     json_decref(json);
     return name;
@@ -83,14 +96,14 @@ static struct slice docker_name(struct slice id, const char *root, struct arena 
 static struct slice podman_name_in(struct slice path, struct slice id, struct arena *arena)
 {
     size_t i;
-    json_t *one, *list = container_file(path, arena);
+    json_t *one, *list = load(path, arena);
     struct slice name = SLICE_NONE;
     json_array_foreach(list, i, one) {
         const json_t *names = json_object_get(one, "names");
         if (slice_eq(text_at(one, "id"), id) && json_array_size(names) > 0)
             name = slice_from(json_string_value(json_array_get(names, 0)));
     }
-    name = arena_copy(arena, name);
+    name = arena_copy(arena, container_short(name));
     json_decref(list);
     return name;
 }
@@ -131,7 +144,7 @@ static struct slice described_name(struct slice id, const char *root, struct are
 {
     struct slice name = SLICE_NONE;
     for (size_t i = 0; name.len == 0 && i < COUNT(descriptions); i++) {
-        json_t *json = container_file(arena_printf(arena, descriptions[i], root, SLICE_ARG(id)), arena);
+        json_t *json = load(arena_printf(arena, descriptions[i], root, SLICE_ARG(id)), arena);
         name = annotated_name(json, arena);
         json_decref(json);
     }

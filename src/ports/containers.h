@@ -18,8 +18,12 @@ struct slice container_name(const struct control_group *, const char *root, cons
 /* The user of "/user.slice/user-1000.slice/…"; 0: none. */
 uint32_t control_group_user(struct slice path);
 
-/* A runtime's file, when it is a regular one and JSON; NULL: it is not. */
-json_t *container_file(struct slice path, struct arena *);
+/* A runtime's file, when it is a regular one and JSON; NULL: it is not. At most `*left` bytes are read, and
+ * taken from there. */
+json_t *container_file(struct slice path, size_t *left, struct arena *);
 
-/* The name in Docker's config.v2.json; empty: there is none. */
+/* As much of a name as a row has room for: it may be anybody's text. */
+struct slice container_short(struct slice name);
+
+/* The name in Docker's config.v2.json, short; empty: there is none. */
 struct slice docker_file_name(const json_t *, struct arena *);

@@ -130,6 +130,49 @@ TEST("… or by the port as which its own is published")
     CHECK_TEXT(named("docker-proxy", self, "0.0.0.0", 8080, PORT_TCP), "");
 }
 
+static void make_large(const char *before)
+{
+    char id[32];
+    for (int i = 0; i < 200; i++) {
+        snprintf(id, sizeof id, "%s%d", before, i);
+        make_file(id, "");
+        char full[512];
+        snprintf(full, sizeof full, "%s/var/lib/docker/containers/%s/config.v2.json", root, id);
+        CHECK(truncate(full, (4 << 20) - (128 << 10)) == 0); /* no byte of it is on the disk */
+    }
+}
+
+TEST("names are short, and of folders that are too large only a part is read")
+{
+    enum { GOOD = 20 };
+    char text[1024], id[32], name[601];
+    struct port_owner owners[GOOD];
+    struct port_table t = {.arena = &arena};
+    unsigned known = 0;
+    memset(name, 'n', 600);
+    name[600] = '\0';
+    memcpy(root + strlen(root) - 6, "XXXXXX", 6); /* another one */
+    CHECK(mkdtemp(root) != NULL);
+    for (int i = 0; i < GOOD; i++) {
+        snprintf(text, sizeof text, "{\"Name\":\"/%s\",\"State\":{\"Running\":true},\"NetworkSettings\":"
+                 "{\"Ports\":{\"80/tcp\":[{\"HostPort\":\"%d\"}]}}}", name, 9000 + i);
+        snprintf(id, sizeof id, "good%d", i);
+        make_file(id, text);
+        owners[i] = (struct port_owner){.pid = getpid(), .program = SLICE("dockerd")};
+        *table_add(&t) = (struct port_entry){.port = (uint16_t)(9000 + i), .owners = &owners[i]};
+        if (i == GOOD / 2 - 1) {
+            CHECK_INT(named("dockerd", getpid(), "0.0.0.0", 9000, PORT_TCP).len, 255);
+            make_large("b");
+        }
+    }
+    make_large("e");
+    table_published(&t, root);
+    for (int i = 0; i < GOOD; i++)
+        known += owners[i].container.len > 0;
+    CHECK(known < GOOD);
+    remove_root();
+}
+
 TEST("who can reach the published port can reach the container's own")
 {
     struct port_table t = {.arena = &arena, .netns = 1};
