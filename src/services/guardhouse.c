@@ -128,6 +128,8 @@ static void start(const struct supervisor_message *m, const int *fds, unsigned c
 {
     struct guard_order o;
     struct guard *g = NEW(struct guard);
+    int why = EINVAL;
+    g->pid = -1;
     g->instance = m->instance;
     g->cgroup = -1;
     g->end = (struct supervisor_message){.kind = SUPERVISE_EXITED, .instance = m->instance};
@@ -136,18 +138,16 @@ static void start(const struct supervisor_message *m, const int *fds, unsigned c
         g->pid = fork();
         if (g->pid == 0)
             be_warden(&o, fds);
+        why = errno; /* before others can change it */
         house.rights(false);
         if (o.has_cgroup)
             g->cgroup = fcntl(fds[count - 1], F_DUPFD_CLOEXEC, 3);
-    } else {
-        g->pid = -1;
-        errno = EINVAL;
     }
     if (g->pid < 0) {
         g->pid = 0;
         g->end.kind = SUPERVISE_FAILED;
         g->end.error = ERR_LIMIT;
-        snprintf(g->end.text, sizeof g->end.text, "it cannot be started: %s", strerror(errno));
+        snprintf(g->end.text, sizeof g->end.text, "it cannot be started: %s", strerror(why));
     }
     list_append(&house.guards, &g->node);
 }
