@@ -262,6 +262,20 @@ def queue_dynamic(io):
         assert a.peak == 2 and 1 <= b.peak <= 2, (a.peak, b.peak)
 
 
+def queue_fallback(io):
+    """The static upstreams that stand in for DNS's wake who waits for them, also after the queue was empty."""
+    up = Upstream(delay=0.02)
+    with tempfile.TemporaryDirectory() as folder, running(io, up) as s:
+        names = Names(folder)
+        names.set("none.example")
+        load(s, [up.dial], overload={"max_requests": 1, "queue": 50, "queue_timeout": "5s"},
+             dynamic_upstreams={"source": "a", "name": "none.example", "port": "1",
+                                "resolver": {"addresses": [f"127.0.0.1:{names.port}"]}})
+        for _ in range(3):
+            same(Clients(s, 6).join(), [(200, None)] * 6)
+        same((up.peak, metric(s, "queued")), (1, 0))
+
+
 def queue_words(io):
     """The Caddyfile's forms, and what is refused."""
     handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\tmax_requests 10\n\t\tqueue 100\n"
@@ -498,6 +512,7 @@ CASES = [
     ("who leaves frees its place", queue_left),
     ("waiting goes on over a reload, and ends where nothing is to be had", queue_reload),
     ("upstreams by DNS have the limit and the queue, too", queue_dynamic),
+    ("static upstreams in place of DNS's have the queue, too", queue_fallback),
     ("words for the queue", queue_words, ("epoll",)),
     ("p2c_ewma avoids what is slow and what fails", p2c_avoids),
     ("a retry budget holds", budget_holds),

@@ -59,10 +59,11 @@ static enum err refuse(struct round *r, enum overload_event why, const char *tex
 
 static void watch(struct round *r, struct upstream_set set)
 {
-    if (set.items == r->g->upstreams)
+    bool fixed = set.items == r->g->upstreams;
+    if (r->g->source == NULL)
         return; /* since the configuration was loaded */
     for (uint32_t i = 0; i < set.count; i++)
-        request_queue_watch(r->g->overload.queue, set.items[i].endpoint, NO_HINT);
+        request_queue_watch(r->g->overload.queue, set.items[i].endpoint, fixed ? (int)i : NO_HINT);
 }
 
 /* Until the round has an upstream, or there is none that could have room. */

@@ -110,7 +110,7 @@ static enum err begin_queue(struct gateway *g, struct provision *p)
         return provision_fail(p, "\"queue\" needs \"max_requests\": without a limit nothing waits");
     o->queue = request_queue_create(o->queue_max, g->source != NULL);
     provision_on_release(p, free_queue, o->queue);
-    for (uint32_t i = 0; i < g->upstreams_count; i++)
+    for (uint32_t i = 0; g->source == NULL && i < g->upstreams_count; i++)
         request_queue_watch(o->queue, g->upstreams[i].endpoint, (int)i);
     return OK;
 }

@@ -87,6 +87,7 @@ void request_queue_watch(struct request_queue *q, struct endpoint *e, int hint)
         pthread_mutex_unlock(&e->lock);
     }
     pthread_mutex_unlock(&watching);
+    atomic_thread_fence(memory_order_seq_cst); /* before the caller looks for room */
 }
 
 /* Behind `watching`. */
