@@ -452,11 +452,26 @@ def warm(io):
                                "enabled": False}}}),
                            ("that are kept", {"transport": {"protocol": "http", "proxy_protocol": "v1"}}),
                            ("keeps or allows", {"transport": {"protocol": "http",
-                                                              "max_conns_per_host": 1}})):
-            has(refused(s, ["a:1"], overload={"warm_connections": 2}, **more), text)
+                                                              "max_conns_per_host": 1}}),
+                           ("keeps or allows", {"transport": {"protocol": "http", "keep_alive": {
+                               "max_idle_conns": 3}}})):
+            has(refused(s, ["a:1", "b:1"], overload={"warm_connections": 2}, **more), text)
         has(refused(s, ["{http.request.host}:1"], overload={"warm_connections": 2}), "without placeholders")
     handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\twarm_connections 2\n\t}\n}\n")
     same(handler["overload"], {"warm_connections": 2})
+
+
+def warm_within_limit(io):
+    """Connections within max_conns_per_host that another worker has are not waited for."""
+    up = Upstream()
+    with running(io, up, workers=2) as s:
+        load(s, [up.dial], overload={"warm_connections": 2},
+             transport={"protocol": "http", "max_conns_per_host": 2})
+        s.wait(lambda: up.open == 2)
+        time.sleep(1.2)  # two more looks
+        same((up.open, up.connections), (2, 2))
+        for _ in range(10):
+            same(s.get()[0], 200)
 
 
 def warm_h2(io):
@@ -518,6 +533,7 @@ CASES = [
     ("a retry budget holds", budget_holds),
     ("an upstream that came back starts slowly", slow_start),
     ("connections are open before they are needed", warm),
+    ("of a limit's connections no more are opened", warm_within_limit),
     ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),
 ]

@@ -83,8 +83,8 @@ static enum err begin_warm(struct gateway *g, const json_t *json, struct provisi
     if (!t->keep_alive || t->proxy_header > 0)
         return provision_fail(p, "\"warm_connections\" needs connections that are kept: not with "
                               "\"keep_alive\" off, nor with \"proxy_protocol\"");
-    if ((t->limits.idle_per_group < (uint64_t)n) || (t->limits.links > 0 && t->limits.links < n) ||
-        (t->limits.idle_in_all > 0 && t->limits.idle_in_all < n))
+    if (t->limits.idle_per_group < n || (t->limits.links > 0 && t->limits.links < n) ||
+        (t->limits.idle_in_all > 0 && t->limits.idle_in_all < n * g->upstreams_count))
         return provision_fail(p, "\"warm_connections\" is more than the transport keeps or allows");
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         if (!g->targets[i].constant)

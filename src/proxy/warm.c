@@ -61,9 +61,17 @@ static unsigned wanted(const struct place *p)
     return p->gateway->overload.warm;
 }
 
+/* What is left of max_conns_per_host is not waited for: others may have it all, and requests want it. */
+static bool has_room(const struct place *p)
+{
+    unsigned max = p->gateway->transport->limits.links;
+    const struct endpoint *e = p->gateway->upstreams[p->index].endpoint;
+    return max == 0 || atomic_load_explicit(&e->links, memory_order_relaxed) < (int)max;
+}
+
 static bool lacks(const struct place *p, uint64_t now_ns)
 {
-    return links_of(p->gateway->targets[p->index].address.key) < wanted(p) &&
+    return links_of(p->gateway->targets[p->index].address.key) < wanted(p) && has_room(p) &&
            upstream_well(&p->gateway->upstreams[p->index], now_ns);
 }
 
@@ -72,7 +80,7 @@ struct visit {
     struct round round;
 };
 
-/* False when none came about. *shared: it is one that many requests share. */
+/* False when none came about that stays. *shared: it is one that many requests share. */
 static bool open_one(const struct place *p, struct arena *arena, bool *shared)
 {
     struct visit *v = ARENA_NEW(arena, struct visit);
@@ -89,11 +97,13 @@ static bool open_one(const struct place *p, struct arena *arena, bool *shared)
     if (transport_proxy_ask(r) != OK || gateway_connect(r, fresh) != OK)
         return false;
     *shared = r->call != NULL;
-    if (r->call != NULL)
+    if (*shared) {
         h2_call_end(r->call);
-    else
-        link_give(r->link, &r->g->transport->limits);
-    return true;
+        return true;
+    }
+    unsigned count = links_of(r->address.key);
+    link_give(r->link, &r->g->transport->limits);
+    return links_of(r->address.key) == count;
 }
 
 static void open_all(void *arg)
