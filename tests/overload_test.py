@@ -56,6 +56,10 @@ class Upstream:
                 seen += piece
                 while b"\r\n\r\n" in seen:
                     head, seen = seen.split(b"\r\n\r\n", 1)
+                    length = re.search(rb"\r\nContent-Length: (\d+)", head)
+                    while length and len(seen) < int(length.group(1)):
+                        seen += peer.recv(65536)
+                    seen = seen[int(length.group(1)):] if length else seen
                     self.paths.append(head.split()[1])
                     self.count(1)
                     status = self.status
@@ -422,6 +426,31 @@ def ejects(io):
             text, "FILE:4")
 
 
+def slow_clients(io):
+    """The time that a client takes for its body is not the upstream's."""
+    a, b = Upstream(delay=0.03), Upstream(delay=0.03)
+
+    def upload(s):
+        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+            c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
+            time.sleep(1)
+            c.sendall(b"x")
+            has(c.recv(1000), b" 200 ")
+
+    with running(io, a, b) as s:
+        load(s, [a.dial, b.dial], load_balancing={"selection_policy": {"policy": "round_robin"}},
+             overload={"eject": {"consecutive_failures": 0, "latency_factor": 10, "min_requests": 2,
+                                 "interval": "3s"}})
+        begin = time.monotonic()
+        for _ in range(2):
+            same(s.get()[0], 200)
+            upload(s)
+        same((a.requests, b.requests), (2, 2))
+        time.sleep(max(0, begin + 3.1 - time.monotonic()))
+        same([s.get()[0] for _ in range(4)], [200] * 4)
+        same((metric(s, "ejections_total"), a.requests, b.requests), (0, 4, 4))
+
+
 # --- warm connections ---
 
 def warm(io):
@@ -536,6 +565,7 @@ CASES = [
     ("of a limit's connections no more are opened", warm_within_limit),
     ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),
+    ("a slow client's body does not speak against an upstream", slow_clients),
 ]
 
 if __name__ == "__main__":

@@ -639,6 +639,7 @@ static void upload_main(void *arg)
     u->reader = (struct body_reader){fiber_self(), stop_upload};
     u->round->x->body_reader = &u->reader;
     u->result = send_body(u, buf);
+    u->round->body_sent_ns = loop_now_ns(loop_self());
     u->round->x->body_reader = NULL;
     iobuf_give(buf);
     if (u->result != OK && !u->client_failed && u->reader.fiber->cancelled == OK)

@@ -63,15 +63,22 @@ static void judge_answer(struct round *r)
         count_failure(r);
 }
 
+/* Without the time that a slow client took for its body: it would speak against the upstream. */
+static uint64_t own_latency(const struct round *r)
+{
+    uint64_t head_ns = r->attempt_ns + r->latency_ns, sent_ns = r->body_sent_ns;
+    return sent_ns > r->attempt_ns && sent_ns <= head_ns ? head_ns - sent_ns : r->latency_ns;
+}
+
 /* An attempt has ended: what a policy and the like want to know of it. */
 static void note(const struct round *r, bool failed)
 {
     const struct gateway *g = r->g;
     uint64_t now = loop_now_ns(loop_self());
     if (g->policy->note != NULL)
-        g->policy->note(g->policy_cfg, r->upstream->endpoint, r->latency_ns, failed, now);
+        g->policy->note(g->policy_cfg, r->upstream->endpoint, own_latency(r), failed, now);
     if (g->overload.outliers != NULL)
-        outliers_note(g->overload.outliers, (uint32_t)(r->upstream - g->upstreams), r->latency_ns,
+        outliers_note(g->overload.outliers, (uint32_t)(r->upstream - g->upstreams), own_latency(r),
                       failed, now);
 }
 
@@ -323,7 +330,7 @@ static enum err attempt(struct round *r, const struct chain *next)
     if (!r->reserved)
         endpoint_count(r->upstream->endpoint, 1);
     e = r->g->hedge != NULL && hedge_fits(r) ? hedge_round_trip(r) : gateway_round_trip(r);
-    if (!r->hedged) /* else it is known of each */
+    if (r->race == NULL || !r->hedged) /* else it is known of each */
         r->latency_ns = loop_now_ns(loop_self()) - r->attempt_ns;
     gateway_learn(r, e);
     if (e == OK)
