@@ -136,7 +136,7 @@ def nothing_sent(io):
                 break
         b = Upstream(always(b"second"))
         load(s, [f"127.0.0.1:{deaf.getsockname()[1]}", b.dial],
-             transport={"protocol": "http", "dial_timeout": "50ms"})
+             transport={"protocol": "http", "dial_timeout": "300ms"})
         same(ask(s, "POST", BIG), 200)
         same(len(b.requests), 1)
         for c in (deaf, *full):
@@ -162,7 +162,7 @@ def acted_on(io):
     """Broken, malformed, late: GET alone; what retry_match names, in its place."""
     bad = (closes, says(b"HTTP/1.1 2"), says(b"garbage\r\n\r\n"),
            says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"))
-    late = {"transport": {"protocol": "http", "response_header_timeout": "50ms"}}
+    late = {"transport": {"protocol": "http", "response_header_timeout": "500ms"}}
     with running(io) as s:
         for play in bad:
             repeated(s, play, "GET")
