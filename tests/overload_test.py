@@ -383,6 +383,7 @@ def ejects(io):
         load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules},
              flush_interval=-1)
         same((s.get()[0], s.get()[0], s.get()[0], bad.requests), (200, 200, 200, 3))
+        same(metric(s, "ejected"), 1)
         s.wait(lambda: metric(s, "ejected") == 0)
         bad.status = 200
         for _ in range(6):

@@ -178,8 +178,9 @@ static struct slice outliers_key(const struct gateway *g, const json_t *json, st
     char *rules = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     (void)!buffer_append(&b, slice_from(rules != NULL ? rules : ""));
     for (uint32_t i = 0; i < g->upstreams_count; i++) {
-        (void)!buffer_append_byte(&b, '\n');
-        (void)!buffer_append(&b, g->upstreams[i].endpoint->name);
+        struct slice name = g->upstreams[i].endpoint->name; /* which may hold anything */
+        (void)!buffer_append_f(&b, "\n%zu ", name.len);
+        (void)!buffer_append(&b, name);
     }
     struct slice key = arena_copy(p->arena, buffer_slice(&b));
     free(rules); /* NOLINT: jansson's */

@@ -49,18 +49,14 @@ static enum err put_budget(struct buffer *b)
 #define EJECTED "portico_reverse_proxy_ejected"
 #define EJECTIONS "portico_reverse_proxy_ejections_total"
 
-static enum err put_outliers(struct buffer *b, const struct gateway *gateways)
+static enum err put_outliers(struct buffer *b)
 {
-    unsigned now = 0;
-    for (const struct gateway *g = gateways; g != NULL; g = g->next)
-        if (g->overload.outliers != NULL)
-            now += outliers_ejected(g->overload.outliers, clock_mono_ns());
     return buffer_append_f(b,
                            "# HELP " EJECTED " Upstreams left out for doing worse than others.\n"
                            "# TYPE " EJECTED " gauge\n" EJECTED " %u\n"
                            "# HELP " EJECTIONS " How often upstreams were left out so.\n"
                            "# TYPE " EJECTIONS " counter\n" EJECTIONS " %llu\n",
-                           now, outliers_total());
+                           outliers_ejected_now(clock_mono_ns()), outliers_total());
 }
 
 enum err overload_metrics_put(struct buffer *b, const struct gateway *gateways)
@@ -76,6 +72,6 @@ enum err overload_metrics_put(struct buffer *b, const struct gateway *gateways)
     if (budget)
         TRY(put_budget(b));
     if (outliers)
-        TRY(put_outliers(b, gateways));
+        TRY(put_outliers(b));
     return OK;
 }

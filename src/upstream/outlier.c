@@ -136,7 +136,7 @@ static bool put_out(struct outliers *o, uint32_t index, uint64_t now_ns, uint64_
     sweep(o, now_ns);
     if (u->listed || (o->listed + 1) * 2 > o->count)
         return false;
-    if (now_ns - until(u) > o->rules.max_ns)
+    if (now_ns > until(u) + o->rules.max_ns)
         u->times = 0;
     *ns = duration(o, u);
     u->times++;
@@ -256,6 +256,17 @@ unsigned outliers_ejected(struct outliers *o, uint64_t now_ns)
     sweep(o, now_ns);
     unsigned n = o->listed;
     pthread_mutex_unlock(&o->lock);
+    return n;
+}
+
+unsigned outliers_ejected_now(uint64_t now_ns)
+{
+    unsigned n = 0;
+    size_t at = 0;
+    pthread_mutex_lock(&all_lock);
+    for (struct map_entry *e; all.count > 0 && (e = map_next(&all, &at)) != NULL;)
+        n += outliers_ejected(e->value, now_ns);
+    pthread_mutex_unlock(&all_lock);
     return n;
 }
 

@@ -41,5 +41,6 @@ void outliers_note(struct outliers *, uint32_t index, uint64_t latency_ns, bool 
 
 unsigned outliers_ejected(struct outliers *, uint64_t now_ns);
 
-/* Of the process, since its start. */
+/* Of the process: now, each set once; and since its start. */
+unsigned outliers_ejected_now(uint64_t now_ns);
 unsigned long long outliers_total(void);

@@ -115,6 +115,8 @@ TEST("equal sets under equal rules are one")
     begin(2, &usual);
     struct outliers *again = outliers_ref(SLICE("k"), (struct upstream_set){items, 2}, &usual);
     CHECK(again == outliers);
+    note(0, 5, true, 1);
+    CHECK_INT(outliers_ejected_now(now), 1);
     struct outliers *other = outliers_ref(SLICE("other"), (struct upstream_set){items, 2}, &usual);
     CHECK(other != outliers);
     outliers_unref(other);
