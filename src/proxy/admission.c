@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A gateway with a queue (upstream/queue.h). Its limits are exact: a request is counted as it is chosen,
- * and chooses again when another thread was faster. Who comes while others wait goes behind them without
- * a look at the upstreams. Who is woken looks at the upstream that has room, by the policy's own words,
- * which is given a set of that one; of few upstreams it is given all, since one may have recovered meanwhile.
+ * and chooses again when another thread was faster. Who comes while others wait takes a place behind them
+ * and then looks once: it may be quicker than who is just being woken, who then stays the first, and it
+ * finds an upstream that recovered, which wakes nobody. Who is woken looks at the upstream that has room, by
+ * the policy's own words, which is given a set of that one; of few upstreams it is given all, since one may
+ * have recovered meanwhile.
  *
  * What is refused here is no failure of an upstream, and not tried again.
  */
@@ -94,7 +96,8 @@ static enum err queue_up(struct round *r, struct upstream_set *set)
     r->failure = FAILURE_NONE;
     enum err e = wait_for_room(r, set, place, &hint);
     bool used = hint >= 0 && r->upstream == &r->g->upstreams[hint];
-    request_queue_leave(q, place, e == OK && !used, hint);
+    /* With a source, a turn may end before the look at its upstreams. */
+    request_queue_leave(q, place, e == OK ? !used : r->g->source != NULL, hint);
     r->queued_ns += clock_mono_ns() - since;
     if (fiber_self()->cancelled != OK) {
         r->error = fiber_self()->cancelled;

@@ -74,6 +74,8 @@ static uint64_t own_latency(const struct round *r)
 static void note(const struct round *r, bool failed)
 {
     const struct gateway *g = r->g;
+    if (g->policy->note == NULL && g->overload.outliers == NULL)
+        return;
     uint64_t now = loop_now_ns(loop_self());
     if (g->policy->note != NULL)
         g->policy->note(g->policy_cfg, r->upstream->endpoint, own_latency(r), failed, now);

@@ -7,8 +7,8 @@
  *
  * Each end wakes one that was not told yet. It goes to the list of those that were told until its
  * thread runs it (mail to its loop); when it finds no room after all it is the first again. An end that
- * finds all told leaves `spare`, and the next that leaves passes that on: so does one that was told and
- * leaves for another reason.
+ * finds all told leaves `spare`: whoever has his turn next looks at all upstreams, and whoever leaves
+ * passes it on. So does one that was told and leaves for another reason.
  *
  * A place is on the heap: a fiber that is cancelled goes before its mail arrives. Watches are added and
  * removed behind one lock of the process, so that a passing queue cannot forget what another
@@ -193,7 +193,8 @@ enum err await_turn(struct request_queue *q, struct queued *p, uint64_t deadline
 {
     TRY(await_wake(&p->waiter, deadline_ns));
     pthread_mutex_lock(&q->lock);
-    *hint = p->hint;
+    *hint = q->spare ? NO_HINT : p->hint;
+    q->spare = false;
     p->told = p->arrived = false;
     list_remove(&p->node);
     list_prepend(&q->waiting, &p->node);

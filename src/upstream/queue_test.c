@@ -93,6 +93,23 @@ static void leave_early(void)
     wait_served(2);
 }
 
+/* Two ends while one waits: its turn is no longer about the first of them alone. */
+static void two_ends(void)
+{
+    int hint = 0;
+    struct queued *a;
+    endpoint_count(endpoint, 2);
+    EXPECT(request_queue_join(queue, &a) == OK);
+    endpoint_done(endpoint);
+    endpoint_done(endpoint);
+    EXPECT(await_turn(queue, a, in_ms(20000), &hint) == OK && hint == NO_HINT);
+    EXPECT(await_turn(queue, a, in_ms(5), &hint) == ERR_TIMEOUT);
+    endpoint_count(endpoint, 1);
+    endpoint_done(endpoint);
+    EXPECT(await_turn(queue, a, in_ms(20000), &hint) == OK && hint == 5);
+    request_queue_leave(queue, a, false, NO_HINT);
+}
+
 static void run_fiber(void *play)
 {
     EXPECT(await_sleep(1) == OK); /* the loop runs from here on */
@@ -141,6 +158,11 @@ TEST("who was told and leaves for another reason passes it on; who waits in vain
 {
     queue = NULL;
     play_scene(leave_early, false);
+}
+
+TEST("who was told of one of several ends looks at all upstreams")
+{
+    play_scene(two_ends, false);
 }
 
 /* --- many threads --- */
