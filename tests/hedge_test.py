@@ -240,6 +240,33 @@ def failures(io):
         a.close()
 
 
+def again(io):
+    """The attempt behind two that failed at once is told of as any."""
+    dead = f"127.0.0.1:{free_port()}"
+
+    def play(peer):
+        peer.request()
+        if len(peer.upstream.requests) > 1:
+            time.sleep(0.3)
+            peer.send(answer(b"a"))
+        else:
+            s.wait(lambda: listed(s)[dead] == (0, 1))
+
+    a = Upstream(play)
+    with running(io, a) as s:
+        same(load(s, [a.dial, dead], {"after": "20ms", **MAX}, health_checks=PASSIVE,
+                  load_balancing={**FIRST, "retries": 1}, headers={"response": {"set": {
+                      "X-Took": ["{http.reverse_proxy.upstream.latency_ms}"]}}}), (200, ""))
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        begin = time.monotonic()
+        c.request("GET", "/")
+        r = c.getresponse()
+        took = (time.monotonic() - begin) * 1000
+        same((r.status, r.read(), told(s)), (200, b"a", (1, 0, 0, 0)))
+        assert 300 <= float(r.getheader("X-Took")) <= took, (r.getheader("X-Took"), took)
+        c.close()
+
+
 def errors_wait(io):
     """A 5xx of the second counts only when the first has failed."""
     a, b = Upstream(gated(b"good")), Upstream(always(b"bad", status=b"503 Busy"))
@@ -635,6 +662,7 @@ CASES = [("a second upstream that is quicker wins, and the first is given up", s
          ("the first wins when it is quicker", first_wins),
          ("a connection that does not come about is hedged", dial),
          ("who fails is counted, and the other waited for", failures),
+         ("the attempt behind both is told of as any", again),
          ("an error of the second does not win", errors_wait),
          ("an interim answer decides", interim),
          ("hedges are a share of the requests at most", budget),
