@@ -309,7 +309,8 @@ enum err retry_match_provision(struct gateway *, const json_t *, struct provisio
 /* Whether the request may be sent again though an upstream may have acted on it. */
 enum err retry_match_request(struct round *, bool *matches);
 
-/* With the answer's head: fails the round when another answer is to be tried for. */
+/* Of a gateway that asks so (answer_match), with the answer's head: fails the round when another answer is
+ * to be tried for. */
 enum err retry_match_answer(struct round *);
 
 /* --- dns_source.c --- */

@@ -548,7 +548,8 @@ static enum err run_handler(struct round *r, const struct response_handler *h,
 enum err gateway_finish(struct round *r, const struct chain *next)
 {
     take_fields(r, &r->answer_fields);
-    TRY(retry_match_answer(r));
+    if (r->g->answer_match_count > 0)
+        TRY(retry_match_answer(r));
     TRY(hold_small(r));
     for (size_t i = 0; i < r->g->handlers_count; i++) {
         const struct response_handler *h = &r->g->handlers[i];

@@ -244,7 +244,8 @@ bool gateway_choose_other(struct round *r)
 
 void gateway_learn(struct round *r, enum err e)
 {
-    gateway_log_round(r, e);
+    if (log_wants(LOG_DEBUG)) /* its frame is large */
+        gateway_log_round(r, e);
     if (r->failure != FAILURE_CLIENT && r->failure != FAILURE_HANDLED)
         note(r, e != OK || r->status >= 500);
     if (e != OK)

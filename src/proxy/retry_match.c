@@ -45,7 +45,7 @@ enum err retry_match_answer(struct round *r)
 {
     const struct gateway *g = r->g;
     bool matches;
-    if (g->answer_match_count == 0 || (r->has_body && !r->body_whole))
+    if (r->has_body && !r->body_whole)
         return OK;
     struct exchange_error before = r->x->error;
     if (matcher_sets_match(g->answer_match, g->answer_match_count, r->x, &matches) != OK) {
