@@ -55,7 +55,8 @@ struct bytes {
 
 void bytes_add(struct bytes *, const void *, size_t);
 void bytes_drop(struct bytes *, size_t); /* from the front */
-[[gnu::format(printf, 2, 3)]] void bytes_print(struct bytes *, const char *format, ...);
+__attribute__((format(printf, 2, 3)))
+void bytes_print(struct bytes *, const char *format, ...);
 
 /* The bytes of a body from `from` on; `way` is 'D' or 'U'. */
 void body_fill(char *out, size_t n, uint32_t token, char way, unsigned attempt, size_t from);
@@ -154,7 +155,8 @@ void round_judge(struct round *, const struct seen *);
 void round_begin(struct round *);
 void round_leave(struct round *);
 
-[[gnu::format(printf, 2, 3)]] void violation(const struct round *, const char *format, ...);
+__attribute__((format(printf, 2, 3)))
+void violation(const struct round *, const char *format, ...);
 void plan_make(struct plan *, const struct round *, unsigned attempt);
 
 /* --- connections --- */
