@@ -143,6 +143,21 @@ def slow_client(s, up):
     c.c.close()
 
 
+def last_words(s, up):
+    """Bytes that come with the end of the stream arrive before it."""
+    c = Raw(s)
+    for stream, words in ((1, b"bye"), (3, os.urandom(60000))):
+        peer = opened(c, up, stream)
+        c.send(b"".join(frame(DATA, at + 10000 >= len(words), stream, words[at:at + 10000])
+                        for at in range(0, len(words), 10000)))
+        same(take(peer, len(words)), words)
+        same(ended(peer), True)
+        peer.sendall(b"yes")
+        peer.close()
+        same(in_all(c, stream, 4), b"yes")
+    c.c.close()
+
+
 class Counting(Raw):
     """Knows what it may send."""
 
@@ -304,6 +319,7 @@ def stops(io):
 
 run_cases([
     ("hundreds of silent ones take no fiber", many_silent),
+    ("what a client says with its end arrives", with_upstream(last_words)),
     ("a client that takes nothing slows the upstream", with_upstream(slow_client)),
     ("an upstream that takes nothing slows the client, and nobody else", with_upstream(slow_upstream)),
     ("a reset ends one that stands still", with_upstream(stuck_and_reset)),

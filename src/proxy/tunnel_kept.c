@@ -157,9 +157,11 @@ static void go_on(struct direction *d)
 {
     struct kept *k = d->tunnel;
     k->holds++;
-    d->starved = fiber_start(loop_self(), direction_main, d) != OK;
+    d->starved = false; /* before: more may have come when it ends */
+    bool none = fiber_start(loop_self(), direction_main, d) != OK;
     k->holds--;
-    if (d->starved)
+    d->starved |= none;
+    if (none)
         timer_start(loop_self(), &k->again, loop_now_ns(loop_self()) + STARVED_NS);
     look_for_end(k);
 }
