@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Calls: a request on a stream of its own, and what comes back. The memory is recycled by the thread;
- * it lives until the fiber that began the call ends it, be the stream closed long before.
+ * it lives until who began the call ends it, be the stream closed long before.
  *
  * What is sent of a body lies with the caller, all of it or piece by piece; it goes into the output when
  * that leaves, a frame of each call in turn, as the windows allow. What comes of an answer is kept in
@@ -136,6 +136,8 @@ void h2_call_end(struct h2_call *k)
 {
     struct h2_link *c = k->link;
     bool was_full = h2_link_room(c) == 0;
+    k->watcher = NULL; /* what follows may break the connection */
+    k->awaited = false;
     list_remove(&k->ready);
     close_stream(k);
     give_pieces(k);
@@ -160,6 +162,10 @@ void h2_call_wake_in(struct h2_call *k)
 {
     if (k->in_waiting)
         waiter_wake(&k->in_waiter, OK);
+    if (!k->awaited)
+        return;
+    k->awaited = false;
+    k->watcher->readable(k->watcher);
 }
 
 void h2_call_wake_out(struct h2_call *k)
@@ -177,6 +183,8 @@ void h2_call_set_fate(struct h2_call *k, enum h2_fate fate, const char *why)
         return;
     k->fate = fate;
     k->why = why;
+    if (k->watcher != NULL)
+        k->watcher->broken(k->watcher);
     h2_call_wake_in(k);
 }
 
@@ -457,12 +465,17 @@ void h2_call_on_block(struct h2_link *c, uint32_t id, bool ends, struct slice by
         return;
     }
     uint64_t max = c->options.head_max;
-    struct h2_block block = {.bytes = bytes, .arena = k->arena, .ends = ends,
+    struct arena *scrap = &h2_mine()->scrap;
+    struct h2_block block = {.bytes = bytes, .arena = k->arena != NULL ? k->arena : scrap, .ends = ends,
                              .list_max = max < UINT32_MAX ? (uint32_t)max : UINT32_MAX};
     if (k->head_came)
         on_trailers(c, k, &block);
     else
         on_head(c, k, &block);
+    if (k->arena == NULL) { /* a tunnel has no use for trailers */
+        k->trailers = (struct fields){0};
+        arena_reset(scrap);
+    }
 }
 
 /* Behind what is there already, in as many buffers as it takes. */
@@ -500,7 +513,8 @@ void h2_call_on_data(struct h2_call *k, struct slice bytes, bool whole)
         return;
     }
     bool all = whole || k->seen == (uint64_t)k->length;
-    if (all && k->first == NULL && k->seen == bytes.len && bytes.len <= CLIENT_ANSWER_SMALL) {
+    bool small = all && k->first == NULL && k->seen == bytes.len && bytes.len <= CLIENT_ANSWER_SMALL;
+    if (small && !k->tunnel) {
         k->small = arena_copy(k->arena, bytes);
         h2_link_give_back(c, (uint32_t)bytes.len);
     } else {

@@ -2,7 +2,10 @@
 /*
  * A call as a tunnel: what an extended CONNECT (RFC 8441) to a server has become, such as a WebSocket.
  * DATA of either side are bytes of it, END_STREAM is the end of one direction. One fiber may read while
- * another one writes.
+ * another one writes; while nothing comes, there need be none: a watcher is told then.
+ *
+ * A server that has reset the stream may have said its last words before: they are still read, and then
+ * the end, or ERR_CLOSED where it did not say one.
  */
 #include "client/h2_link_internal.h"
 
@@ -118,6 +121,18 @@ static void on_shutdown(struct stream *pipe)
     h2_call_put_end(of_pipe(pipe), NULL);
 }
 
+static void on_watch(struct stream *pipe, struct stream_watcher *w)
+{
+    struct h2_call *k = of_pipe(pipe);
+    bool broke_before = k->watcher == NULL && k->fate != H2_CALL_GOES_ON;
+    k->watcher = w;
+    k->awaited = true;
+    if (broke_before)
+        w->broken(w);
+    if (has_bytes(k) || k->ended || k->fate != H2_CALL_GOES_ON)
+        h2_call_wake_in(k);
+}
+
 static const struct stream_type pipe_type = {
     .recv = on_recv,
     .await_readable = on_await_readable,
@@ -125,10 +140,21 @@ static const struct stream_type pipe_type = {
     .send_some = on_send_some,
     .send_now = on_send_now,
     .shutdown = on_shutdown,
+    .watch = on_watch,
 };
 
 struct stream *h2_call_pipe(struct h2_call *k)
 {
     k->pipe = (struct stream){.fd = -1, .type = &pipe_type};
     return &k->pipe;
+}
+
+void h2_call_outlive(struct h2_call *k)
+{
+    k->arena = NULL;
+    k->heads = NULL;
+    k->heads_end = &k->heads;
+    k->small = SLICE_NONE;
+    k->trailers = (struct fields){0};
+    k->why = NULL;
 }

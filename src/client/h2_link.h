@@ -116,6 +116,10 @@ void h2_call_doubt(struct h2_call *);
 /* The stream as a tunnel's bytes, once the server has agreed to one. */
 struct stream *h2_call_pipe(struct h2_call *);
 
+/* The arena that it was begun with goes; it is a tunnel until h2_call_end, which may come from anywhere
+ * but from within what its watcher is told. */
+void h2_call_outlive(struct h2_call *);
+
 /* --- answers, as of client_answer.h --- */
 
 struct client_answer *h2_call_answer(struct h2_call *, struct arena *, uint64_t head_max);

@@ -227,6 +227,8 @@ static const char *code_text(uint32_t code)
 
 static const char *reset_text(uint32_t code, struct arena *arena)
 {
+    if (arena == NULL) /* a tunnel's, which nobody asks why */
+        return code_text(code);
     return arena_printf(arena, "the server reset the stream: %s%c", code_text(code), 0).ptr;
 }
 

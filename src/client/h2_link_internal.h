@@ -6,7 +6,8 @@
  * h2_call_pipe.c that of tunnels.
  *
  * A connection is freed only by h2_link_settle, at the end of a callback of the loop: whatever finds it
- * broken before marks it. A call is freed by the fiber that began it, and by nothing else.
+ * broken before marks it. A call is freed by the fiber that began it, or by who has kept it as a tunnel
+ * (h2_call_outlive), and by nothing else.
  */
 #pragma once
 
@@ -55,7 +56,7 @@ struct h2_call {
     struct h2_call *next; /* in its bucket, or while free */
     struct h2_link *link;
     uint32_t id;
-    struct arena *arena;
+    struct arena *arena;     /* NULL: that has gone, the call is a tunnel */
     uint64_t born_ns;
 
     /* the answer */
@@ -85,6 +86,8 @@ struct h2_call {
     enum h2_fate fate;
     const char *why;
     struct stream pipe;
+    struct stream_watcher *watcher; /* of that; NULL: none */
+    bool awaited;                   /* it waits for bytes */
 };
 
 struct h2_link {

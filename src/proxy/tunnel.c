@@ -2,8 +2,7 @@
 /*
  * Upgraded connections: after a 101 the two streams are joined. When one side says its end, the other
  * is told and has some seconds to finish what it is saying. They go on without their exchange
- * (tunnel_kept.c), but for those to an upstream of HTTP/2, which have a fiber for each direction; while
- * nothing comes it owns no buffer.
+ * (tunnel_kept.c).
  *
  * A tunnel lives longer than the configuration that made it only for stream_close_delay. Then, as at
  * a drain, WebSockets are told 1001 (going away) on both sides (RFC 6455 §5.5.1) and all are cut.
@@ -154,104 +153,6 @@ enum err tunnel_send(struct stream *to, struct slice s)
     return s.len > 0 ? stream_send(to, &part, 1, 0, 0, &sent) : OK;
 }
 
-/* --- on the exchange's fiber and one more --- */
-
-struct bound {
-    struct tunnel t;
-    struct fiber *down_fiber, *up_fiber; /* NULL: has ended */
-    struct waiter *waiter;               /* of the first, for the end of the second */
-};
-
-static void cut(struct tunnel *t)
-{
-    struct bound *b = CONTAINER_OF(t, struct bound, t);
-    if (b->down_fiber != NULL)
-        fiber_cancel(b->down_fiber, ERR_CLOSED);
-    if (b->up_fiber != NULL)
-        fiber_cancel(b->up_fiber, ERR_CLOSED);
-}
-
-static enum err pump(const struct tunnel *t, struct stream *from, struct stream *to)
-{
-    bool end = false;
-    uint64_t n = 0;
-    while (!end) {
-        TRY(stream_await_readable(from, 0));
-        TRY(tunnel_move(t, from, to, &end, &n));
-    }
-    stream_shutdown(to);
-    return OK;
-}
-
-/* One direction is over: the other is cut after an error, and hurried after an end. */
-static void direction_ended(struct bound *b, enum err e)
-{
-    if (e != OK)
-        cut(&b->t);
-    else
-        tunnel_end_within(&b->t, TUNNEL_FAREWELL_NS);
-}
-
-static void up_main(void *arg)
-{
-    struct bound *b = arg;
-    b->up_fiber = fiber_self();
-    enum err e = pump(&b->t, b->t.client, b->t.upstream);
-    b->up_fiber = NULL;
-    direction_ended(b, e);
-    if (b->waiter != NULL)
-        waiter_wake(b->waiter, OK);
-}
-
-static void start_up(void *arg)
-{
-    struct bound *b = arg;
-    if (fiber_start(loop_self(), up_main, b) != OK)
-        b->down_fiber = NULL;
-}
-
-static void run(struct bound *b)
-{
-    struct waiter waiter;
-    await_on_loop(start_up, b);
-    if (b->down_fiber == NULL) /* no fiber is to be had */
-        return;
-    enum err e = pump(&b->t, b->t.upstream, b->t.client);
-    b->down_fiber = NULL;
-    direction_ended(b, e);
-    if (b->up_fiber == NULL)
-        return;
-    waiter_init(&waiter);
-    waiter.fiber = fiber_self();
-    b->waiter = &waiter;
-    fiber_suspend(); /* it uses this frame */
-}
-
-/* The head, then what either side has said already. */
-static enum err join(struct round *r, struct bound *b, struct slice early)
-{
-    struct exchange *x = r->x;
-    struct slice already;
-    TRY(exchange_flush(x));
-    TRY(x->carrier->take_over(x, &b->t.client, &already));
-    TRY(tunnel_send(b->t.upstream, already));
-    return tunnel_send(b->t.client, early);
-}
-
-static enum err stay(struct round *r, struct slice early)
-{
-    struct bound b = {.t = {.cut = cut}, .down_fiber = fiber_self()};
-    b.t.upstream = r->call != NULL ? h2_call_pipe(r->call) : &r->link->stream;
-    tunnel_begin(&b.t, r);
-    enum err e = join(r, &b, early);
-    if (e == OK)
-        run(&b);
-    tunnel_end(&b.t);
-    LOG(LOG_DEBUG, LOGGER, "connection closed",
-        LOG_DUR("duration", clock_mono_ns() - b.t.start_ns));
-    return e;
-}
-
 /* --- the upgrade --- */
 
 /* What a WebSocket's key is answered with (RFC 6455 §4.2.2). An upstream of HTTP/2 never saw it. */
@@ -318,7 +219,7 @@ enum err gateway_upgrade(struct round *r)
     TRY(set_head(r, upgrade));
     LOG(LOG_DEBUG, LOGGER, "upgrading connection", LOG_STR("upstream", r->address.text));
     struct slice early = client_answer_rest(r->answer);
-    enum err e = r->call == NULL ? tunnel_keep(r, early) : stay(r, early);
+    enum err e = tunnel_keep(r, early);
     r->error = e;
     return e == OK ? OK : gateway_round_error(r, FAILURE_HANDLED, 0, "the tunnel was not joined");
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What both kinds of tunnels share: the list of a worker's, how they end, and the copying. One kind
- * outlives its exchange and has no fiber while nothing is said (tunnel_kept.c); the other, to upstreams
- * of HTTP/2, stays on its exchange's (tunnel.c).
+ * Tunnels: the list of a worker's, how they end, and the copying (tunnel.c). They outlive their exchange
+ * and have no fiber while nothing is said (tunnel_kept.c).
  */
 #pragma once
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tunnel that goes on when its exchange has ended: two armed operations and some hundred bytes. Where
+ * A tunnel goes on when its exchange has ended: two armed operations and some hundred bytes. Where
  * both sides are clear text, bytes go from the loop's buffer straight to the other side; what cannot be
  * taken at once waits in a buffer, without a fiber, however long a peer that reads nothing lets it. What
- * is encrypted, or a stream of HTTP/2, gets a fiber and a buffer for as long as it takes. A direction reads
- * only when what it read last has been taken, so that a slow side slows the other.
+ * is encrypted, or a stream of HTTP/2, be it the client's or a call to the upstream, gets a fiber and a
+ * buffer for as long as it takes. A direction reads only when what it read last has been taken, so that
+ * a slow side slows the other.
  */
 #include <errno.h>
 #include <poll.h>
@@ -25,6 +26,7 @@ struct direction {
     struct op op;
     struct kept *tunnel;
     struct stream *from, *to;
+    struct stream_watcher watcher; /* of `from`, if that is no socket */
     struct fiber *fiber; /* NULL: there is none */
     struct slice held;   /* of an iobuf: bytes that were not taken at once */
     char *held_buf;
@@ -35,15 +37,15 @@ struct direction {
 struct kept {
     struct tunnel t;
     struct takeover taken;
-    struct link *link;
+    struct link *link;    /* NULL: a call */
+    struct h2_call *call; /* NULL: a link */
     struct endpoint *endpoint;
     struct timer again; /* for what is starved */
     struct task soon;   /* what must not be done at once */
     struct direction up, down;
-    struct stream_watcher watcher; /* of a client's stream that is no socket */
     unsigned holds;     /* it is not freed meanwhile */
     bool clear, cutting, deferred;
-    bool broken;        /* that stream is */
+    bool broken;        /* the client's stream is, that is no socket */
 };
 
 /* --- ends --- */
@@ -54,7 +56,10 @@ static void look_for_end(struct kept *k)
         return;
     tunnel_end(&k->t);
     timer_stop(&k->again);
-    link_close(k->link);
+    if (k->call != NULL)
+        h2_call_end(k->call);
+    else
+        link_close(k->link);
     endpoint_done(k->endpoint);
     endpoint_unref(k->endpoint);
     LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - k->t.start_ns));
@@ -121,7 +126,7 @@ static void direction_ended(struct direction *d)
 static void wait_for_bytes(struct direction *d)
 {
     if (d->from->type != NULL)
-        d->from->type->watch(d->from, &d->tunnel->watcher);
+        d->from->type->watch(d->from, &d->watcher);
     else if (d->tunnel->clear)
         op_recv_lent(loop_self(), &d->op, d->from->fd);
     else
@@ -254,16 +259,22 @@ static void on_soon(struct task *task)
 
 static void on_readable(struct stream_watcher *w)
 {
-    struct kept *k = CONTAINER_OF(w, struct kept, watcher);
-    k->up.starved = true;
+    struct direction *d = CONTAINER_OF(w, struct direction, watcher);
+    d->starved = true;
+    look_soon(d->tunnel);
+}
+
+static void on_client_broken(struct stream_watcher *w)
+{
+    struct kept *k = CONTAINER_OF(w, struct direction, watcher)->tunnel;
+    k->broken = true;
     look_soon(k);
 }
 
-static void on_broken(struct stream_watcher *w)
+/* The client gets what has come before that, if it takes it. */
+static void on_call_broken(struct stream_watcher *w)
 {
-    struct kept *k = CONTAINER_OF(w, struct kept, watcher);
-    k->broken = true;
-    look_soon(k);
+    tunnel_end_within(&CONTAINER_OF(w, struct direction, watcher)->tunnel->t, TUNNEL_FAREWELL_NS);
 }
 
 /* --- begin --- */
@@ -297,6 +308,11 @@ static void start(struct exchange *x, void *arg)
     }
 }
 
+static bool is_clear(const struct stream *s)
+{
+    return s->type == NULL && s->tls == NULL;
+}
+
 static enum err join(struct round *r, struct kept *k, struct slice early)
 {
     struct exchange *x = r->x;
@@ -305,7 +321,7 @@ static enum err join(struct round *r, struct kept *k, struct slice early)
     TRY(exchange_flush(x));
     k->up.bytes = already.len;
     k->down.bytes = early.len;
-    TRY(tunnel_send(&r->link->stream, already));
+    TRY(tunnel_send(k->t.upstream, already));
     return tunnel_send(k->taken.stream, early);
 }
 
@@ -314,6 +330,7 @@ enum err tunnel_keep(struct round *r, struct slice early)
     struct exchange *x = r->x;
     struct kept *k = NEW(struct kept);
     k->taken.hurry = on_hurry;
+    k->t.upstream = r->call != NULL ? h2_call_pipe(r->call) : &r->link->stream;
     enum err e = join(r, k, early);
     if (e != OK) {
         x->taken = NULL;
@@ -325,20 +342,24 @@ enum err tunnel_keep(struct round *r, struct slice early)
     r->protocol->end(r);
     r->answer = NULL;
     k->link = r->link;
+    k->call = r->call;
     r->link = NULL;
+    r->call = NULL;
+    if (k->call != NULL)
+        h2_call_outlive(k->call);
     k->endpoint = r->upstream->endpoint;
     endpoint_hold(k->endpoint);
     endpoint_count(k->endpoint, 1);
     timer_init(&k->again, on_again);
     k->soon.run = on_soon;
-    set_direction(k, &k->up, k->taken.stream, &k->link->stream);
-    set_direction(k, &k->down, &k->link->stream, k->taken.stream);
-    k->watcher = (struct stream_watcher){on_readable, on_broken};
-    k->clear = k->taken.stream->type == NULL && k->taken.stream->tls == NULL && k->link->stream.tls == NULL &&
-               r->g->stream_buffer == 0; /* the loop's buffers have a size of their own */
     k->t.cut = cut;
     k->t.client = k->taken.stream;
-    k->t.upstream = &k->link->stream;
+    set_direction(k, &k->up, k->t.client, k->t.upstream);
+    set_direction(k, &k->down, k->t.upstream, k->t.client);
+    k->up.watcher = (struct stream_watcher){on_readable, on_client_broken};
+    k->down.watcher = (struct stream_watcher){on_readable, on_call_broken};
+    k->clear = is_clear(k->t.client) && is_clear(k->t.upstream) &&
+               r->g->stream_buffer == 0; /* the loop's buffers have a size of their own */
     tunnel_begin(&k->t, r);
     exchange_on_end(x, start, k);
     return OK;

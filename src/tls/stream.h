@@ -17,7 +17,8 @@ struct stream;
  * within `watch`: they may neither wait nor start a fiber. */
 struct stream_watcher {
     void (*readable)(struct stream_watcher *); /* bytes have come, or the end: once for each `watch` */
-    void (*broken)(struct stream_watcher *);   /* nothing can be sent or read any more: once */
+    void (*broken)(struct stream_watcher *);   /* nothing can be sent any more, nor read but for what has
+                                                * come: once */
 };
 
 /* A stream that is no socket of its own, such as one of HTTP/2: the waits below are its functions. */
