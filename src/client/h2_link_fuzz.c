@@ -3,7 +3,8 @@
  * A connection to a server of HTTP/2, with three calls on it: a GET, a POST with a body in memory, one
  * whose body comes piece by piece. An input is a byte of options and pieces, each a byte of length and
  * so many bytes: they are what the server sends, and the loop turns between them. Behind the input's
- * end the server leaves, and nothing may be left of the connection.
+ * end the server leaves, and nothing may be left of the connection. The third may become a tunnel that goes
+ * on without its fiber and its arena.
  */
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@
 #include "loop/await.h"
 #include "upstream/iobuf.h"
 
-enum { WITH_SETTINGS = 1, SLOW_READER = 2, TUNNEL = 4, CALLS = 3 };
+enum { WITH_SETTINGS = 1, SLOW_READER = 2, TUNNEL = 4, KEPT = 8, CALLS = 3 };
 
 static struct loop *loop;
 static struct endpoint *endpoint;
@@ -25,6 +26,11 @@ struct play {
     struct arena arenas[CALLS];
     unsigned options, ended, started;
     int fd;
+    struct h2_call *kept; /* NULL: none, or it has ended */
+    struct stream *pipe;
+    struct stream_watcher watcher;
+    struct task soon;
+    unsigned broken;
 };
 
 static struct task stopper;
@@ -46,6 +52,51 @@ static void turn(unsigned times)
     loop_run(loop);
 }
 
+/* --- a tunnel --- */
+
+static void on_soon(struct task *t)
+{
+    struct play *p = CONTAINER_OF(t, struct play, soon);
+    char buf[1000];
+    size_t n;
+    enum err e;
+    while (p->pipe->type->recv_now(p->pipe, buf, sizeof buf, &n, &e)) {
+        if (e == OK && n > 0)
+            continue;
+        ASSERT(e == OK || p->broken == 1);
+        h2_call_end(p->kept);
+        p->kept = NULL;
+        p->ended++;
+        return;
+    }
+    p->pipe->type->send_now(p->pipe, SLICE("something"));
+    p->pipe->type->watch(p->pipe, &p->watcher);
+}
+
+static void on_readable(struct stream_watcher *w)
+{
+    loop_defer(loop_self(), &CONTAINER_OF(w, struct play, watcher)->soon);
+}
+
+static void on_broken(struct stream_watcher *w)
+{
+    CONTAINER_OF(w, struct play, watcher)->broken++;
+}
+
+static void keep(struct play *p, struct h2_call *k, struct arena *arena)
+{
+    p->kept = k;
+    p->pipe = h2_call_pipe(k);
+    p->watcher = (struct stream_watcher){on_readable, on_broken};
+    p->soon.run = on_soon;
+    h2_call_outlive(k);
+    arena_deinit(arena);
+    arena_init(arena, 4096);
+    p->pipe->type->watch(p->pipe, &p->watcher);
+}
+
+/* --- calls --- */
+
 static void read_answer(struct client_answer *a, unsigned options)
 {
     for (int i = 0; i < 20; i++) {
@@ -54,6 +105,8 @@ static void read_answer(struct client_answer *a, unsigned options)
         if (a->head.status >= 200 || a->head.status == 101)
             break;
     }
+    if ((options & KEPT) != 0 && a->head.status == 101)
+        return;
     for (unsigned n = 0; !a->done; n++) {
         struct slice piece;
         if (h2_call_read_body(a, 0, &piece) != OK)
@@ -98,7 +151,12 @@ static void call_main(void *arg)
         (void)!await_h2_send(k, slice_of(body, 70000), false, 0);
     struct client_answer *a = h2_call_answer(k, arena, 8192);
     read_answer(a, p->options);
+    bool kept = (p->options & KEPT) != 0 && a->head.status == 101;
     client_answer_end(a);
+    if (kept) {
+        keep(p, k, arena);
+        return;
+    }
     h2_call_end(k);
     p->ended++;
 }
