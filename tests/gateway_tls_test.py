@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -1117,6 +1118,46 @@ def tls_in_tls(io):
     proxy.close()
 
 
+class Sluggish(Proxy):
+    """Passes some bytes on, and takes no more then."""
+
+    def copy(self, a, b):
+        if b.getpeername()[1] != self.target.port:
+            super().copy(a, b)
+            return
+        for _ in range(20):
+            b.sendall(a.recv(4096))
+        self.full.set()
+        self.over.wait(120)
+
+
+def tls_in_tls_stuck(io):
+    """A proxy that takes nothing more holds nothing of a request that was given up."""
+    def play(peer):
+        peer.sock.settimeout(120)
+        peer.take(100_000_000)
+
+    up = Upstream(play)
+    proxy = Sluggish(up, context())
+    proxy.full, proxy.over = threading.Event(), threading.Event()
+    with gateway(io, up, transport=by_url(proxy, scheme="https"), workers=1,
+                 environment={"SSL_CERT_FILE": CA.root}) as s:
+        before = s.live()["descriptors"]
+        c = s.client()
+        c.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n")
+        c.sock.settimeout(1)
+        with contextlib.suppress(OSError):
+            while True:
+                c.send(bytes(65536))
+        assert proxy.full.wait(20)
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.cut()
+        s.wait(lambda: s.metric("fibers") == 0 and s.live()["descriptors"] <= before + 1, 40)
+    proxy.over.set()
+    proxy.close()
+    up.close()
+
+
 def environment(io):
     """HTTP_PROXY, HTTPS_PROXY, NO_PROXY; never for this machine; network_proxy none."""
     up, proxy = Upstream(echo, context(CA.leaf("far", "DNS:far.example"))), None
@@ -1336,6 +1377,7 @@ CASES = [
     ("a proxy that refuses, one that is gone, one that hangs", proxy_refuses),
     ("a proxy that speaks SOCKS 5", socks),
     ("TLS through a proxy that is asked by TLS", tls_in_tls),
+    ("TLS through a proxy that is asked by TLS, and is stuck", tls_in_tls_stuck),
     ("proxies of the environment", environment),
     ("connections that begin with a PROXY header", headed),
     ("DNS servers of the transport's own", resolver),

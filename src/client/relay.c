@@ -5,10 +5,12 @@
  * A stream encrypts for one peer and sends to a socket; for the few that need both, copying once more
  * costs less than streams that know of one another. A fiber for each direction, which owns no buffer
  * while nothing comes. The end of one direction is passed on, and the other one has some seconds then;
- * after an error both are cut. A link that is closed is the end of both.
+ * after an error both are cut. A link that is closed is the end of both: looked for now and then, since a
+ * proxy that takes nothing keeps the fiber that would hear of it.
  */
 #include "client/relay.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,8 +27,9 @@ struct relay {
     struct list node; /* of this thread's */
     struct stream inner, outer;
     struct fiber *up, *down; /* NULL: has ended, or not begun */
-    struct timer timer;
+    struct timer timer; /* running as long as either of them */
     unsigned running;
+    bool ending; /* when it fires next, all is cut */
 };
 
 static _Thread_local struct list relays;
@@ -39,9 +42,29 @@ static void cut(struct relay *r)
         fiber_cancel(r->down, ERR_CLOSED);
 }
 
+static bool link_is_closed(const struct relay *r)
+{
+    struct pollfd p = {.fd = r->inner.fd};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+static void look_again(struct relay *r)
+{
+    timer_start(loop_self(), &r->timer, loop_now_ns(loop_self()) + FAREWELL_NS);
+}
+
 static void on_timer(struct timer *t)
 {
-    cut(CONTAINER_OF(t, struct relay, timer));
+    struct relay *r = CONTAINER_OF(t, struct relay, timer);
+    if (r->ending) {
+        struct linger none = {1, 0};
+        if (r->up != NULL) /* what the proxy has not taken by now, it never may */
+            setsockopt(r->outer.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+        cut(r);
+        return;
+    }
+    r->ending = link_is_closed(r);
+    look_again(r);
 }
 
 static void free_relay(struct relay *r)
@@ -56,12 +79,14 @@ static void free_relay(struct relay *r)
 
 static void direction_ended(struct relay *r, enum err e)
 {
-    if (--r->running == 0)
+    if (--r->running == 0) {
         free_relay(r);
-    else if (e != OK)
+    } else if (e != OK) {
         cut(r);
-    else
-        timer_start(loop_self(), &r->timer, loop_now_ns(loop_self()) + FAREWELL_NS);
+    } else {
+        r->ending = true;
+        look_again(r);
+    }
 }
 
 static enum err move(struct stream *from, struct stream *to, char *buf, bool *end)
@@ -119,6 +144,7 @@ static void start(void *arg)
     struct beginning *b = arg;
     struct relay *r = b->relay;
     r->running = 3; /* not to be freed in here */
+    look_again(r);
     if (fiber_start(loop_self(), up_main, r) != OK) {
         b->failed = true;
         r->running--;
