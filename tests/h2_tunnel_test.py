@@ -223,6 +223,20 @@ def stuck_and_reset(s, up):
     c.c.close()
 
 
+def last_words(s, up):
+    """The end that comes with the last bytes, in one frame, goes over behind them."""
+    c = Raw(s)
+    for n, stream in enumerate(range(1, 20, 2)):
+        peer = opened(c, up, stream)
+        c.send(frame(DATA, 1, stream, b"bye %d" % n))
+        same(take(peer, 5), b"bye %d" % n)
+        same(peer.recv(1), b"")
+        peer.sendall(b"so long")
+        peer.close()
+        same(in_all(c, stream, 7), b"so long")
+    c.c.close()
+
+
 def with_upstream(run, **options):
     def case(io):
         up = Upstream()
@@ -322,6 +336,7 @@ run_cases([
     ("what a client says with its end arrives", with_upstream(last_words)),
     ("a client that takes nothing slows the upstream", with_upstream(slow_client)),
     ("an upstream that takes nothing slows the client, and nobody else", with_upstream(slow_upstream)),
+    ("an end that comes with the last bytes is passed on", with_upstream(last_words)),
     ("a reset ends one that stands still", with_upstream(stuck_and_reset)),
     ("timeouts and reloads end them", with_upstream(ends)),
     ("the access log tells of them when they have ended", lambda io: (lambda up: served(
