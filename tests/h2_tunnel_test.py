@@ -5,6 +5,7 @@ other, how they end. Usage: h2_tunnel_test.py PORTICO [TEXT]."""
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -237,6 +238,21 @@ def last_words(s, up):
     c.c.close()
 
 
+def stuck_upload(s, up):
+    """A reset of the client, or its end, reaches an upstream that takes no more of the upload."""
+    for leave in (lambda c: c.send(frame(RST_STREAM, 0, 1, struct.pack(">I", 8))), lambda c: c.c.close()):
+        c = Counting(s)
+        c.get(1, "/chat", (("content-length", str(1 << 30)),), ends=False, method="POST")
+        peer = up.listener.accept()[0]
+        assert 65535 <= c.say(1, 24 << 20) < 24 << 20
+        leave(c)
+        poll = select.poll()
+        poll.register(peer, select.POLLHUP | select.POLLERR)
+        assert poll.poll(10000), "the upstream has not heard of it"
+        peer.close()
+        c.c.close()
+
+
 def with_upstream(run, **options):
     def case(io):
         up = Upstream()
@@ -338,6 +354,7 @@ run_cases([
     ("an upstream that takes nothing slows the client, and nobody else", with_upstream(slow_upstream)),
     ("an end that comes with the last bytes is passed on", with_upstream(last_words)),
     ("a reset ends one that stands still", with_upstream(stuck_and_reset)),
+    ("a reset ends an upload that stands still, too", with_upstream(stuck_upload)),
     ("timeouts and reloads end them", with_upstream(ends)),
     ("the access log tells of them when they have ended", lambda io: (lambda up: served(
         lambda s: tells(s, up), gateway=True, routes=routes(up), members={"logs": {}})(io))(Upstream())),

@@ -88,8 +88,8 @@ struct carrier_type {
     /* While on, the client's leaving cancels the exchange's fiber with ERR_CLOSED. Nothing else may
      * be read from the client meanwhile. May wait when turned off. */
     void (*watch)(struct exchange *, bool on);
-    /* Whether the client has broken its connection, for while a watch is not possible since its body is
-     * not read. NULL: the carrier cancels by itself then. */
+    /* Whether the client has broken its connection, or reset its stream, for while a watch is not
+     * possible since its body is not read. */
     bool (*has_left)(struct exchange *);
     /* Fills remote_host and remote_port, or local_host and local_port; asked for at their first use
      * only. */

@@ -39,9 +39,8 @@ static uint64_t next_look(struct round *r, uint64_t now)
 {
     if (r->watching)
         return 0;
-    const struct carrier_type *carrier = r->x->carrier;
     if (r->upload != NULL && !r->upload->ended) { /* which may wait for the upstream to take more */
-        if (carrier->has_left != NULL && carrier->has_left(r->x))
+        if (r->x->carrier->has_left(r->x))
             fiber_cancel(fiber_self(), ERR_CLOSED);
         return now + LOOK_NS;
     }

@@ -251,6 +251,11 @@ static void on_watch(struct exchange *x, bool on)
         fiber_cancel(s->fiber, ERR_CLOSED); /* it has left already */
 }
 
+static bool on_has_left(struct exchange *x)
+{
+    return h2_of(x)->reset;
+}
+
 static void on_addresses(struct exchange *x)
 {
     struct h2_stream *s = h2_of(x);
@@ -283,6 +288,7 @@ const struct carrier_type h2_carrier = {
     .keep = h2_keep,
     .body_ready = on_body_ready,
     .watch = on_watch,
+    .has_left = on_has_left,
     .addresses = on_addresses,
     .local_addresses = on_local_addresses,
 };
