@@ -126,8 +126,8 @@ static void make_key(struct trip *t)
 {
     struct slice tls = t->url.tls ? tls_client_id(tls_of(t)) : SLICE_NONE;
     struct slice proxy = t->by_proxy ? forward_proxy_key(&t->proxy, t->arena) : SLICE_NONE;
-    t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT " " SLICE_FMT
-, SLICE_ARG(tls), SLICE_ARG(t->url.hostport),
+    t->key = arena_printf(t->arena, "fetch " SLICE_FMT " " SLICE_FMT " " SLICE_FMT " " SLICE_FMT,
+                          SLICE_ARG(tls), SLICE_ARG(t->url.hostport),
                           SLICE_ARG(local_text(t->q->local, t->arena)), SLICE_ARG(proxy));
 }
 

@@ -64,7 +64,7 @@ struct active_target {
 
 /* --- health_probe.c --- */
 
-/* As fetch, over the round of a check whose transport speaks FastCGI. */
+/* As fetch, over the round of a check whose transport speaks FastCGI, or whose upstream HTTP/2. */
 enum err health_probe(struct round *, const struct fetch_request *, struct fetch_answer *);
 
 /* --- on the control thread, or before there are others --- */
