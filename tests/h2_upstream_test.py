@@ -653,6 +653,42 @@ def websockets(io):
         same(up.requests, [])
 
 
+def behind_proxy(io):
+    """A tunnel through a proxy, which the upstream sees nothing of."""
+    up = Upstream(always(b"hello"))
+    proxy, heads = socket.create_server(("127.0.0.1", 0)), []
+
+    def copy(a, b):
+        with contextlib.suppress(OSError):
+            while piece := a.recv(65536):
+                b.sendall(piece)
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                c, head = proxy.accept()[0], b""
+                while b"\r\n\r\n" not in head:
+                    head += c.recv(1)
+                heads.append(head)
+                far = socket.create_connection(("127.0.0.1", int(up.dial.rsplit(":")[-1])))
+                c.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
+                for pair in ((c, far), (far, c)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://us:er@127.0.0.1:{proxy.getsockname()[1]}"
+    with gateway(io, up, transport={"network_proxy": {"from": "url", "url": url}}) as s:
+        for _ in range(3):
+            same(ask(s, Host="site.example"), (200, b"hello"))
+    same(len(heads), 1)
+    has(heads[0], b"CONNECT %s HTTP/1.1\r\n" % up.dial.encode(), b"Proxy-Authorization: Basic dXM6ZXI=\r\n")
+    for r in up.requests:
+        same((r.field(":authority"), r.field("proxy-authorization")), ("site.example", None))
+    proxy.close()
+
+
 run_cases([
     ("a request and its answer, on one connection", plain),
     ("clients of HTTP/2: streams, HEAD, 204, 103", clients),
@@ -671,6 +707,7 @@ run_cases([
     ("one dials and the others wait", waits_for_one),
     ("an upstream that speaks HTTP/1", wrong_protocol),
     ("over a Unix socket", unix_sockets),
+    ("through a proxy", behind_proxy),
     ("active health checks", health),
     ("answers and bodies in time", in_time),
     ("over TLS: what handshakes agree on", agreed),

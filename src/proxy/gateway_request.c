@@ -420,7 +420,8 @@ static size_t size_of_fields(const struct fields *fs)
 /* The proxy is then asked for the whole URL, by its own words (RFC 9112 §3.2.2). */
 bool gateway_by_url(const struct round *r)
 {
-    return r->address.proxy != NULL && !r->address.tls && proxy_takes_urls(r->address.proxy);
+    return r->address.proxy != NULL && !r->address.tls && !r->g->transport->h2c &&
+           proxy_takes_urls(r->address.proxy);
 }
 
 /* Placeholders tell of this attempt, of which there may be two at once. */

@@ -113,7 +113,7 @@ enum err transport_proxy_pass(struct round *r, uint64_t deadline_ns, char *why, 
     const struct forward_proxy *p = r->address.proxy;
     if (p->url.tls)
         TRY(await_link_tls(r->link, tls_client_system(), p->url.host, deadline_ns, why, cap));
-    if (!r->address.tls && !r->g->transport->h2c && proxy_takes_urls(p))
+    if (gateway_by_url(r))
         return OK;
     return await_proxy_tunnel(r->link, p, r->address.hostport, r->x->arena, deadline_ns, why, cap);
 }
