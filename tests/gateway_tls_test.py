@@ -975,6 +975,11 @@ def proxy_refuses(io):
         same(s.ask()[0], 502)
         s.logged(f"dial tcp localhost:{up.port} by proxy localhost:{proxy.port}: "
                  "proxy: the proxy answers 407 Who are you")
+    chatters = Proxy(up, refusal=b"HTTP/1.1 102 Wait\r\n\r\n" * 100 + b"HTTP/1.1 200 Go on\r\n\r\n")
+    with gateway(io, up, transport=by_url(chatters)) as s:
+        same(s.ask()[0], 502)
+        s.logged("proxy: the proxy answers 102 Wait")
+    chatters.close()
     proxy.close()
     with gateway(io, "nowhere.example:443", transport=by_url(proxy)) as s:
         same(s.ask()[0], 502)

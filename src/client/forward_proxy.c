@@ -18,7 +18,7 @@
 #include "client/socks.h"
 #include "net/ip_set.h"
 
-enum { HEAD_MAX = 65536, SOCKS_PORT = 1080 };
+enum { HEAD_MAX = 65536, INTERIM_MAX = 16, SOCKS_PORT = 1080 };
 
 /* --- one proxy --- */
 
@@ -256,9 +256,10 @@ static enum err send_connect(struct link *l, const struct forward_proxy *p, stru
 
 static enum err read_verdict(struct client_answer *a, uint64_t deadline_ns, char *why, size_t cap)
 {
+    unsigned heads = 0;
     do
         TRY(client_read_head(a, true, deadline_ns)); /* as to HEAD: nothing of it is a body */
-    while (a->head.status < 200 && a->head.status != 101);
+    while (a->head.status < 200 && a->head.status != 101 && ++heads <= INTERIM_MAX);
     if (a->head.status < 200 || a->head.status > 299) {
         snprintf(why, cap, "the proxy answers %d " SLICE_FMT, a->head.status,
                  SLICE_ARG(a->head.reason));
