@@ -286,6 +286,8 @@ static void change_windows(struct h2_link *c, uint32_t to)
             k->send_window += delta;
             if (k->send_window > INT32_MAX)
                 h2_link_fail(c, H2_FLOW_CONTROL_ERROR, "SETTINGS made a window too large");
+            else if (k->send_window <= 0)
+                list_remove(&k->ready); /* it may have waited for the connection's window */
             else if (delta > 0)
                 h2_call_window_grew(k);
         }
