@@ -116,6 +116,15 @@ static void count_cancel(struct h2_link *c)
         h2_link_retire(c);
 }
 
+/* What the server has sent before it hears that is none of its faults. */
+void h2_call_reset(struct h2_call *k, enum h2_error code)
+{
+    struct h2_link *c = k->link;
+    h2_link_put_u32(c, H2_RST_STREAM, k->id, code);
+    int64_t late = c->late_left + (k->ended || k->in_left < 0 ? 0 : k->in_left);
+    c->late_left = late < c->in_window ? late : c->in_window;
+}
+
 static void close_stream(struct h2_call *k)
 {
     struct h2_link *c = k->link;
@@ -128,7 +137,7 @@ static void close_stream(struct h2_call *k)
     }
     if (!k->head_out || k->fate != H2_CALL_GOES_ON || c->dead || c->closing)
         return;
-    h2_link_put_u32(c, H2_RST_STREAM, k->id, H2_CANCEL);
+    h2_call_reset(k, H2_CANCEL);
     count_cancel(c);
 }
 
@@ -192,7 +201,7 @@ void h2_call_fail(struct h2_call *k, enum h2_error code, const char *why)
 {
     if (k->fate != H2_CALL_GOES_ON)
         return;
-    h2_link_put_u32(k->link, H2_RST_STREAM, k->id, code);
+    h2_call_reset(k, code);
     h2_call_set_fate(k, H2_CALL_BROKEN, why);
 }
 

@@ -81,6 +81,15 @@ static void check_call_data(struct h2_link *c, struct h2_call *k, const struct h
         k->in_left -= h->len;
 }
 
+/* Of a call that was given up, which the server may not have known yet. */
+static bool check_late_data(struct h2_link *c, const struct h2_frame_head *h)
+{
+    if (h->len == 0 || h->len > c->late_left)
+        return spend(c, H2_CONTROL);
+    c->late_left -= h->len;
+    return true;
+}
+
 /* What a DATA frame's head says. False: the connection is at its end. */
 static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
 {
@@ -97,7 +106,7 @@ static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
         h2_link_widen(c, c->in_window);
     struct h2_call *k = h2_call_find(c, h->stream);
     if (k == NULL || k->fate != H2_CALL_GOES_ON)
-        return spend(c, H2_CONTROL); /* it was given up, which the server may not know yet */
+        return check_late_data(c, h);
     check_call_data(c, k, h);
     return !c->closing && !c->dead;
 }

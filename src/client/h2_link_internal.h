@@ -110,6 +110,7 @@ struct h2_link {
     int64_t send_window;
     uint32_t in_window, in_due;
     int64_t in_left;
+    int64_t late_left;    /* of DATA that may still come for calls that were reset */
     uint32_t next_id, calls, cancels;
     uint32_t peer_window, peer_frame_max, peer_calls;
     uint32_t data_id, data_left, data_len, pad_left, block_id, continuations;
@@ -198,6 +199,7 @@ void h2_call_on_data(struct h2_call *, struct slice bytes, bool whole);
 void h2_call_on_end(struct h2_call *);
 void h2_call_set_fate(struct h2_call *, enum h2_fate, const char *why); /* RST_STREAM is the caller's */
 void h2_call_fail(struct h2_call *, enum h2_error, const char *why);
+void h2_call_reset(struct h2_call *, enum h2_error); /* says so to the server */
 void h2_call_window_grew(struct h2_call *);
 
 /* Puts DATA of those that are ready into the output. */
