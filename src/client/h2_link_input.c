@@ -102,8 +102,10 @@ static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
         return false;
     }
     c->in_left -= h->len;
-    if (c->in_left + c->in_due < c->in_window / 2)
+    if (c->in_left + c->in_due < c->in_window / 2) {
         h2_link_widen(c, c->in_window);
+        h2_link_give_back(c, 0); /* those who hold it may take nothing for long */
+    }
     struct h2_call *k = h2_call_find(c, h->stream);
     if (k == NULL || k->fate != H2_CALL_GOES_ON)
         return check_late_data(c, h);
