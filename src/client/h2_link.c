@@ -20,7 +20,6 @@
 #include "base/mem.h"
 
 #define LOGGER "http.reverse_proxy.transport.http"
-#define STALLED_NS (5 * NS_PER_S) /* output that nobody takes: new calls go elsewhere */
 #define SWEEP_NS NS_PER_S
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -154,7 +153,7 @@ unsigned h2_link_room(const struct h2_link *c)
 {
     uint32_t allowed = calls_allowed(c);
     bool stalled = c->sending != NULL &&
-                   (h2_now() - c->blocked_ns > STALLED_NS ||
+                   (h2_now() - c->blocked_ns > H2_STALLED_NS ||
                     (c->out != NULL && c->out->len > H2_LINK_OUT / 2));
     bool choked = c->in_left < H2_CALL_WINDOW; /* by answers that nobody takes */
     if (c->dead || c->closing || c->going || stalled || choked)

@@ -26,6 +26,9 @@ enum {
     H2_PIECE = IOBUF_SIZE - 16,
 };
 
+/* Output that nobody takes: new calls go elsewhere, and what is over ends without having said so. */
+#define H2_STALLED_NS (5 * NS_PER_S)
+
 struct h2_bytes { /* frames on their way out */
     struct h2_bytes *next; /* while free */
     size_t cap, at, len;   /* bytes[at … len) */

@@ -232,8 +232,20 @@ static void rest(struct h2_link *c)
     hpack_encoder_rest(&c->encoder);
 }
 
+/* What it has to say before it ends is not taken. */
+static bool is_stuck(const struct h2_link *c, uint64_t now)
+{
+    return c->calls == 0 && (c->closing || c->going) && c->sending != NULL &&
+           now - c->blocked_ns >= H2_STALLED_NS;
+}
+
 static void sweep_link(struct h2_link *c, uint64_t now, unsigned *idle)
 {
+    if (!c->dead && is_stuck(c, now)) {
+        h2_link_die(c, NULL);
+        h2_link_settle(c);
+        return;
+    }
     if (c->dead || c->closing)
         return;
     if (!c->settled && now - c->opened_ns >= H2_SETTINGS_NS) {
