@@ -56,11 +56,30 @@ struct h2_call *h2_call_find(const struct h2_link *c, uint32_t id)
 
 /* --- a call's life --- */
 
+static void take_number(struct h2_call *k)
+{
+    struct h2_link *c = k->link;
+    k->id = c->next_id;
+    struct h2_call **bucket = bucket_of(c, k->id);
+    k->next = *bucket;
+    *bucket = k;
+    c->next_id += 2;
+    if (c->next_id > INT32_MAX) /* no numbers are left */
+        h2_link_retire(c);
+}
+
+static void leave_table(struct h2_call *k)
+{
+    struct h2_call **at = bucket_of(k->link, k->id);
+    while (*at != k)
+        at = &(*at)->next;
+    *at = k->next;
+}
+
 struct h2_call *h2_call_begin(struct h2_link *c, struct arena *arena)
 {
     struct h2_call *k = take_call();
     k->link = c;
-    k->id = c->next_id;
     k->arena = arena;
     k->born_ns = h2_now();
     k->heads_end = &k->heads;
@@ -71,14 +90,9 @@ struct h2_call *h2_call_begin(struct h2_link *c, struct arena *arena)
     list_init(&k->ready);
     waiter_init(&k->in_waiter);
     waiter_init(&k->out_waiter);
-    struct h2_call **bucket = bucket_of(c, k->id);
-    k->next = *bucket;
-    *bucket = k;
-    c->next_id += 2;
+    take_number(k);
     c->calls++;
     c->rested = false;
-    if (c->next_id > INT32_MAX) /* no numbers are left */
-        h2_link_retire(c);
     if (h2_link_room(c) == 0 && !c->going) { /* full: those with room stand before it */
         list_remove(&c->node);
         list_append(&c->group->links, &c->node);
@@ -89,10 +103,7 @@ struct h2_call *h2_call_begin(struct h2_link *c, struct arena *arena)
 /* Without its record the stream's late frames are nobody's. */
 static void unlink_call(struct h2_call *k)
 {
-    struct h2_call **at = bucket_of(k->link, k->id);
-    while (*at != k)
-        at = &(*at)->next;
-    *at = k->next;
+    leave_table(k);
     k->link->calls--;
 }
 
@@ -252,10 +263,25 @@ void h2_call_doubt(struct h2_call *k)
 
 /* --- the request --- */
 
+/* Numbers go up in the order in which heads leave (RFC 9113 §5.1.1): who has waited for the server's
+ * SETTINGS may have been overtaken. */
+static bool renumber(struct h2_call *k)
+{
+    if (k->id > k->link->last_id)
+        return true;
+    if (k->link->next_id > INT32_MAX) {
+        h2_call_set_fate(k, H2_CALL_REFUSED, "no numbers of streams are left");
+        return false;
+    }
+    leave_table(k);
+    take_number(k);
+    return true;
+}
+
 void h2_call_request(struct h2_call *k, const struct h2_request_head *h, bool ends)
 {
     struct h2_link *c = k->link;
-    if (k->fate != H2_CALL_GOES_ON)
+    if (k->fate != H2_CALL_GOES_ON || !renumber(k))
         return; /* the answer's reader finds out */
     k->to_head = slice_is(h->method, "HEAD");
     k->tunnel = h->protocol.len > 0;
@@ -264,6 +290,7 @@ void h2_call_request(struct h2_call *k, const struct h2_request_head *h, bool en
         return;
     k->head_at = c->gathered;
     k->head_out = true;
+    c->last_id = k->id;
     k->out_ended = ends;
     h2_link_end_block(c, k->id, ends, h2_request_put(&c->encoder, at + H2_FRAME_HEAD, h));
 }

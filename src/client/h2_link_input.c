@@ -23,7 +23,7 @@ static bool spend(struct h2_link *c, enum h2_budget kind)
 
 static bool was_never_open(const struct h2_link *c, uint32_t id)
 {
-    return id == 0 || id >= c->next_id || id % 2 == 0;
+    return id == 0 || id > c->last_id || id % 2 == 0;
 }
 
 /* --- windows --- */

@@ -114,7 +114,7 @@ struct h2_link {
     uint32_t in_window, in_due;
     int64_t in_left;
     int64_t late_left;    /* of DATA that may still come for calls that were reset */
-    uint32_t next_id, calls, cancels;
+    uint32_t next_id, last_id, calls, cancels; /* last_id: of the last head that was sent */
     uint32_t peer_window, peer_frame_max, peer_calls;
     uint32_t data_id, data_left, data_len, pad_left, block_id, continuations;
     uint8_t block_flags;
