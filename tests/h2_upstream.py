@@ -33,7 +33,7 @@ class Conn:
         self.received, self.frames, self.requests, self.streams = b"", [], [], {}
         self.decoder = hpack.Decoder()
         self.settings, self.acknowledged, self.goaway = {}, 0, None
-        self.gathering, self.grants = None, True
+        self.gathering, self.grants, self.acks = None, True, True
         self.seen = 0  # of requests given out
 
     # --- in ---
@@ -66,7 +66,8 @@ class Conn:
             for at in range(0, len(f.payload), 6):
                 key, value = struct.unpack("!HI", f.payload[at:at + 6])
                 self.settings[key] = value
-            self.frame(SETTINGS, ACK)
+            if self.acks:
+                self.frame(SETTINGS, ACK)
         elif f.kind == SETTINGS:
             self.acknowledged += 1
         elif f.kind == GOAWAY:

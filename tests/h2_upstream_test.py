@@ -427,7 +427,7 @@ def no_streams(io):
 def keep_alive(io):
     """Idle connections end in time, with GOAWAY; without keep-alive each serves one request."""
     up = Upstream(always())
-    with gateway(io, up, transport={"keep_alive": {"idle_timeout": "1s"}}) as s:
+    with gateway(io, up, transport={"keep_alive": {"idle_timeout": "1s"}, "write_timeout": "1s"}) as s:
         same(ask(s), (200, b"ok"))
         s.wait(lambda: up.conns[0].goaway is not None)
         same(up.conns[0].goaway.code, "NO_ERROR")
@@ -592,6 +592,110 @@ def agreed(io):
         s.wait(lambda: up.resumed == [False, True, True, True])
 
 
+def turns(c):
+    """Until all that was sent has been dealt with, and what that called forth has come."""
+    for _ in range(3):
+        seen = len(c.frames)
+        c.ping()
+        c.until(lambda: any(f.kind == PING for f in c.frames[seen:]))
+
+
+def shrinks(io):
+    """SETTINGS take the window away from a body that waits for the connection's."""
+    heard = {}
+
+    def play(c):
+        c.grants = False
+        r = c.request(False)
+        c.window(r.stream, 30000)
+        c.until(lambda: len(r.body) == 65535)  # what the connection lets through; 30000 of the stream's are left
+        c.say_settings((INITIAL_WINDOW, 0))
+        c.window(0, 1 << 20)
+        turns(c)
+        heard["at zero"] = len(r.body)
+        c.say_settings((INITIAL_WINDOW, 35535))  # and so it has none, and then one byte
+        c.window(r.stream, 1)
+        turns(c)
+        heard["at one"] = len(r.body)
+        c.window(r.stream, 1 << 20)
+        c.until(lambda: r.ended)
+        c.answer(r.stream, b"done")
+        c.ended()
+    with gateway(io, Upstream(play)) as s:
+        same(ask(s, "POST", body=b"y" * 100000), (200, b"done"))
+        same(heard, {"at zero": 65535, "at one": 65536})
+
+
+def many_slow(io):
+    """Clients that take nothing and fill half a connection's window: it is opened for the others."""
+    def play(c):
+        slow = sorted((c.request() for _ in range(5)), key=lambda r: r.field(":path"))
+        last = slow.pop()
+        for n in (16384, 262144 - 16384):
+            for r in slow:
+                if n == 16384:
+                    c.head(r.stream)
+                for at in range(0, n, 16384):
+                    c.data(r.stream, b"z" * min(16384, n - at))
+            turns(c)
+        c.until(lambda: 65535 - 4 * 262144 + sum(struct.unpack("!I", f.payload)[0] for f in c.frames
+                                                if f.kind == WINDOW_UPDATE and f.stream == 0) >= 100)
+        c.answer(last.stream, b"t" * 100)
+        c.ended()
+    with gateway(io, Upstream(play)) as s, h2_client.Client(s.port, settings=[(INITIAL_WINDOW, 200)]) as c:
+        streams = [c.ask(h2_client.request("GET", f"/{i}")) for i in range(5)]
+        same(c.answer(streams[4]).body, b"t" * 100)
+
+
+def late_data(io):
+    """What an upstream had sent of answers that nobody wants any more, in small frames: no reason to end the
+    connection, which others use."""
+    def play(c):
+        while True:
+            r = c.request()
+            if r.field(":path") == "/":
+                c.answer(r.stream)
+                continue
+            c.head(r.stream)
+            c.until(lambda: r.reset is not None)
+            c.send(frame(DATA, 0, r.stream, b"late") * 1000)
+    up = Upstream(play)
+    with gateway(io, up) as s:
+        for i in range(10):
+            with h2_client.Client(s.port) as c:
+                stream = c.ask(h2_client.request("GET", "/big"))
+                c.until(lambda: c.answers[stream].status is not None)
+            s.wait(lambda: len(up.requests) == i + 1 and up.requests[i].reset is not None)
+        same(ask(s), (200, b"ok"))
+        same(len(up.conns), 1)
+
+
+def stuck(io):
+    """An upstream that takes nothing any more keeps no connection that is over."""
+    def play(c):
+        c.grants = False
+        c.say_settings((INITIAL_WINDOW, 1 << 30))
+        c.window(0, 1 << 30)
+        c.request(False)
+        c.upstream.gate.wait(30)
+    up = Upstream(play)
+
+    def held():
+        """Sockets to it that a process has."""
+        with open("/proc/net/tcp", encoding="ascii") as f:
+            rows = [line.split() for line in f][1:]
+        return sum(int(r[2][-4:], 16) == int(up.dial.split(":")[1]) and r[9] != "0" for r in rows)
+    with gateway(io, up, transport={"keep_alive": {"idle_timeout": "1s"}, "write_timeout": "1s"}) as s:
+        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+            c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+            c.settimeout(1)
+            with contextlib.suppress(OSError):
+                while True:
+                    c.send(b"u" * 65536)
+        same(held(), 1)
+        s.wait(lambda: held() == 0, 20)
+
+
 def frames_of(client, n):
     while len(client.seen) < n:
         client.more()
@@ -608,6 +712,10 @@ def websockets(io):
                 c.answer(r.stream, b"not here", 403)
                 continue
             c.head(r.stream, 200, [("sec-websocket-protocol", "chat"), ("sec-websocket-accept", "nonsense")])
+            if r.field(":path") == "/brief":
+                c.until(lambda: r.body)
+                c.data(r.stream, b"that is all", True)
+                continue
             c.until(lambda: len(r.body) >= 5)
             c.data(r.stream, b"re: " + r.body)
             c.until(lambda: r.ended or r.reset is not None)
@@ -635,6 +743,14 @@ def websockets(io):
         s.wait(lambda: r.ended or r.reset is not None)
         c.sock.close()
         same(raw(s, head.replace(b"/ws", b"/no").replace(b"Connection: ", b"Connection: close, ")).split(b" ")[1], b"403")
+        with socket.create_connection(("127.0.0.1", s.port), 20) as b:  # all it says is in one frame, with its end
+            b.sendall(head.replace(b"/ws", b"/brief"))
+            brief = Peer(b)
+            while b"\r\n\r\n" not in brief.seen:
+                brief.more()
+            brief.seen = brief.seen.split(b"\r\n\r\n", 1)[1]
+            b.sendall(b"?")
+            same(frames_of(brief, 11), b"that is all")
         # a client of HTTP/2, by the same way both times
         with h2_client.Client(s.port) as two:
             stream = two.ask([(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws"),
@@ -653,63 +769,45 @@ def websockets(io):
         same(up.requests, [])
 
 
-def behind_proxy(io):
-    """A tunnel through a proxy, which the upstream sees nothing of."""
-    up = Upstream(always(b"hello"))
-    proxy, heads = socket.create_server(("127.0.0.1", 0)), []
+def overtaken(io):
+    """An upgrade that waits for SETTINGS while a request leaves on its connection: numbers go up all the same."""
+    got = []
 
-    def copy(a, b):
-        with contextlib.suppress(OSError):
-            while piece := a.recv(65536):
-                b.sendall(piece)
-        with contextlib.suppress(OSError):
-            b.shutdown(socket.SHUT_WR)
-
-    def serve():
-        with contextlib.suppress(OSError):
-            while True:
-                c, head = proxy.accept()[0], b""
-                while b"\r\n\r\n" not in head:
-                    head += c.recv(1)
-                heads.append(head)
-                far = socket.create_connection(("127.0.0.1", int(up.dial.rsplit(":")[-1])))
-                c.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
-                for pair in ((c, far), (far, c)):
-                    threading.Thread(target=copy, args=pair, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    url = f"http://us:er@127.0.0.1:{proxy.getsockname()[1]}"
-    with gateway(io, up, transport={"network_proxy": {"from": "url", "url": url}}) as s:
-        for _ in range(3):
-            same(ask(s, Host="site.example"), (200, b"hello"))
-    same(len(heads), 1)
-    has(heads[0], b"CONNECT %s HTTP/1.1\r\n" % up.dial.encode(), b"Proxy-Authorization: Basic dXM6ZXI=\r\n")
-    for r in up.requests:
-        same((r.field(":authority"), r.field("proxy-authorization")), ("site.example", None))
-    proxy.close()
-
-
-run_cases([
-    ("a request and its answer, on one connection", plain),
-    ("clients of HTTP/2: streams, HEAD, 204, 103", clients),
-    ("bodies of all sizes, with lengths and without", bodies),
-    ("requests' bodies keep to the windows", upload_windows),
-    ("a slow client holds its window, a quick one gets more", slow_client),
-    ("trailers both ways", trailers),
-    ("GOAWAY: asked again elsewhere, or answered", goaway),
-    ("REFUSED_STREAM: asked again, three times", refused_stream),
-    ("an upstream that dies", dies),
-    ("a client that leaves cancels its stream", client_leaves),
-    ("an answer before the request's end", early_answer),
-    ("limits of streams and of connections", many_streams),
-    ("an upstream that allows no streams", no_streams),
-    ("idle connections, and none kept", keep_alive),
-    ("one dials and the others wait", waits_for_one),
-    ("an upstream that speaks HTTP/1", wrong_protocol),
-    ("over a Unix socket", unix_sockets),
-    ("through a proxy", behind_proxy),
-    ("active health checks", health),
-    ("answers and bodies in time", in_time),
-    ("over TLS: what handshakes agree on", agreed),
-    ("WebSockets by extended CONNECT", websockets),
-], at_once=2)
+    def play(c):
+        first = len(c.upstream.conns) == 1
+        if first:
+            c.say_settings((MAX_STREAMS, 2))
+            held = [c.request(), c.request()]
+            c.upstream.gate.wait(30)
+            for r in held:
+                c.answer(r.stream)
+            c.ended()
+            return
+        c.acks = False  # SETTINGS come first
+        r = c.request()
+        got.append((r.stream, r.field(":path")))
+        c.say_settings((MAX_STREAMS, 2), (CONNECT, 1))
+        w = c.request(False)
+        got.append((w.stream, w.field(":path")))
+        c.head(w.stream)
+        c.data(w.stream, b"hello", True)
+        c.answer(r.stream, b"quick")
+        c.ended()
+    up = Upstream(play, settings=None)
+    with gateway(io, up) as s:
+        held = [threading.Thread(target=ask, args=(s,)) for _ in range(2)]
+        for t in held:
+            t.start()
+        s.wait(lambda: len(up.requests) == 2)
+        w = Peer(socket.create_connection(("127.0.0.1", s.port), 20))
+        w.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+               b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        s.wait(lambda: len(up.conns) == 2)
+        same(ask(s, path="/quick"), (200, b"quick"))
+        while b"hello" not in w.seen:
+            w.more()
+        same(got, [(3, "/quick"), (5, "/ws")])
+        w.sock.close()
+        up.gate.set()
+        for t in held:
+            t.join()
