@@ -63,15 +63,17 @@ static enum err open_one(struct round *r, bool turn)
 
 static enum err await_dial_turn(struct round *r, uint64_t deadline, uint64_t look)
 {
-    struct h2_turn *turn = ARENA_NEW(r->x->arena, struct h2_turn);
+    struct h2_turn turn; /* not the arena's: who waits for room may ask for many */
     gateway_watch(r); /* this may take as long as the upstream does */
     uint64_t until = look > 0 && (deadline == 0 || look < deadline) ? look : deadline;
-    enum err e = await_h2_turn(r->address.key, until, turn);
+    enum err e = await_h2_turn(r->address.key, until, &turn);
     if (e == ERR_TIMEOUT && until == look && look > 0)
         return OK;
     if (e != OK)
         return gateway_dial_failed(r, e, err_text(e));
-    return turn->failed ? gateway_round_error(r, FAILURE_DIAL, turn->status, turn->why) : OK;
+    return turn.failed ? gateway_round_error(r, FAILURE_DIAL, turn.status,
+                                             arena_str(r->x->arena, slice_from(turn.why)))
+                       : OK;
 }
 
 static bool all_open(const struct round *r)
