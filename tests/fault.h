@@ -154,6 +154,7 @@ void round_plan(struct round *, uint32_t token);
 void round_judge(struct round *, const struct seen *);
 void round_begin(struct round *);
 void round_leave(struct round *);
+bool round_is_late(const struct round *); /* so that a timeout is no surprise */
 
 __attribute__((format(printf, 2, 3)))
 void violation(const struct round *, const char *format, ...);
