@@ -25,8 +25,8 @@ class Place:
     """One proxy of a chain: `kind` is how it listens ("http", "https", "h2c"); `to` is the next Place, or the port
     of the server behind, whose WebSockets have a port of their own."""
 
-    def __init__(self, program, kind, to, websockets=0):
-        self.program, self.kind, self.port = program, kind, free_port()
+    def __init__(self, program, kind, to, websockets=0, flush="flush_interval 1ms"):
+        self.program, self.kind, self.port, self.flush = program, kind, free_port(), flush
         self.last = isinstance(to, int)
         self.next_kind, self.next_port = ("http", to) if self.last else (to.kind, to.port)
         self.websockets = websockets if self.last else 0
@@ -165,7 +165,7 @@ class Caddy(Process):
             "https": "\t\t\ttransport http {\n\t\t\t\ttls_insecure_skip_verify\n\t\t\t}\n"}[place.next_kind]
         return (f"{scheme}://:{place.port} {{\n\tbind 127.0.0.1\n{tls}{ws}\thandle {{\n"
                 f"\t\treverse_proxy {'https://' if place.next_kind == 'https' else ''}"
-                f"127.0.0.1:{place.next_port} {{\n\t\t\tflush_interval 1ms\n\t\t\theader_up Host {{host}}\n{transport}\t\t}}\n\t}}\n}}\n")
+                f"127.0.0.1:{place.next_port} {{\n\t\t\t{place.flush}\n\t\t\theader_up Host {{host}}\n{transport}\t\t}}\n\t}}\n}}\n")
 
 
 class Portico(Caddy):
