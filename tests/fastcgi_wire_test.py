@@ -385,12 +385,16 @@ def timeouts(io):
                                  else record(STDERR, b"x"))
     with served(io, play, {"read_timeout": "300ms"}) as (s, up):
         same(ask(s)[0], 504)
-        try:
-            ask(s, path="/late.php")
-            raise AssertionError("a whole answer")
-        except http.client.IncompleteRead:
-            pass
-        s.wait(lambda: up.ended == 2)
+
+        def cut():
+            try:
+                status = ask(s, path="/late.php")[0]
+            except http.client.IncompleteRead:
+                return True
+            same(status, 504)  # on a busy machine the head comes behind that, too
+            return False
+        s.wait(cut, 30)
+        s.wait(lambda: up.ended == len(up.requests))
 
 
 def leaving(io):
@@ -477,10 +481,11 @@ def checked(io):
             same((event["logger"], event["level"], event["origin"], event["data"]),
                  ("events", "debug", "http.handlers.reverse_proxy", {"host": f"127.0.0.1:{up.port}"}))
             assert re.fullmatch("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", event["id"]), event
-        has(s.text(), '"host is down"', '"host is up"', "response body failed expectations")
+        s.wait(lambda: all(p in s.text() for p in (
+            '"host is down"', '"host is up"', "response body failed expectations")))
         up.stop()
         s.wait(lambda: ask(s)[0] == 503)
-        has(s.text(), '"HTTP request failed"')
+        s.wait(lambda: '"HTTP request failed"' in s.text())  # lines come by a thread of their own
 
 
 def kept(io):

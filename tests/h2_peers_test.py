@@ -237,7 +237,8 @@ def few(io):
             for arguments in (("-n", "3000", "-c", "10", "-m", "40"), ("-n", "3000", "-c", "100", "--h1")):
                 load = Load(front, up, *arguments)
                 load.well(3000)
-                assert load.most <= 8, f"{load.most} connections to the server"
+                # Four at a time, and more where the server does not read for a while.
+                assert load.most <= 20, f"{load.most} connections to the server"
     finally:
         up.end()
 
@@ -341,7 +342,8 @@ def idle_end(io):
                 up.process.send_signal(how)
                 up.process.wait(10)
                 up.begin()
-                same(curl("-d", "x", f"http://127.0.0.1:{front.plain}/hello"), b"hello\n")
+                got = curl("-d", "x", "-i", f"http://127.0.0.1:{front.plain}/hello")
+                assert got.endswith(b"\r\n\r\nhello\n"), (how, got, front.said())
     finally:
         up.end()
 
