@@ -306,6 +306,48 @@ def unix_socket(io):
         same(status, 0)
 
 
+def little_locked_memory(_):
+    """Rings take locked memory: where a user may lock too little for all workers, the rest has epoll."""
+    port, other = free_port(), "54321"  # of nobody's: what a user's processes have locked is added up
+    with tempfile.TemporaryDirectory(prefix="portico-run-") as folder:
+        os.chmod(folder, 0o777)
+        with open(f"{folder}/config.json", "w", encoding="utf-8") as f:
+            json.dump(document(port, free_port(), "here"), f)
+        prefix = ["prlimit", "--memlock=500000"]
+        if os.geteuid() == 0:
+            prefix += ["setpriv", f"--reuid={other}", f"--regid={other}", "--clear-groups", "--bounding-set=-all",
+                       "--inh-caps=-all"]
+
+        def run(io):
+            with open(f"{folder}/log.{io}", "w+b") as log:
+                return subprocess.Popen(
+                    [*prefix, os.path.abspath(PORTICO), "run", "--config", f"{folder}/config.json"], cwd=folder,
+                    env=dict(os.environ, PORTICO_IO=io, PORTICO_WORKERS="8", XDG_CONFIG_HOME=folder,
+                             XDG_DATA_HOME=folder, HOME=folder), stdout=log, stderr=subprocess.STDOUT)
+
+        def text(io):
+            with open(f"{folder}/log.{io}", encoding="utf-8") as f:
+                return f.read()
+
+        process, end = run(""), time.monotonic() + 20
+        try:
+            while '"serving initial configuration"' not in text(""):
+                assert process.poll() is None and time.monotonic() < end, text("")
+                time.sleep(0.02)
+            for _ in range(20):  # by workers of both kinds
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                c.request("GET", "/")
+                same(c.getresponse().read(), b"here")
+                c.close()
+        finally:
+            process.terminate()
+            same(process.wait(20), 0)
+        if "RLIMIT_MEMLOCK" in text(""):  # it is not in all kernels that rings count
+            process = run("uring")
+            same(process.wait(30), 1)
+            assert "this user may lock no more memory (RLIMIT_MEMLOCK)" in text("uring"), text("uring")
+
+
 def fetch(s, method, target, **fields):
     """Status, header fields in lower case, body."""
     c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
@@ -419,6 +461,7 @@ CASES = [
     ("/stop ends it with status 0", stops_by_api, True),
     ("the admin API refuses foreign hosts and origins, and changes parts", admin_guards, False),
     ("bad arguments are told and end with status 1", says_what_is_wrong, False),
+    ("workers for whose io_uring no memory may be locked have epoll", little_locked_memory, False),
     ("a Unix socket answers, has its mode, and is removed at the end", unix_socket, True),
 ]
 

@@ -9,7 +9,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/log_stream.h"
 #include "base/mem.h"
 
@@ -41,10 +43,34 @@ static enum err count_workers(unsigned *count, char *error, size_t cap)
     return OK;
 }
 
+static bool may_choose(void)
+{
+    const char *env = getenv("PORTICO_IO");
+    return env == NULL || env[0] == '\0';
+}
+
+/* What processes of this user had locked is free a moment behind their end. False: waited enough. */
+static bool await_memory(uint64_t since)
+{
+    struct timespec moment = {.tv_nsec = 20 * NS_PER_MS};
+    if (clock_mono_ns() - since > (may_choose() ? NS_PER_S / 5 : 10 * NS_PER_S))
+        return false;
+    nanosleep(&moment, NULL);
+    return true;
+}
+
+static enum err say_no_memory(char *error, size_t cap)
+{
+    snprintf(error, cap, "PORTICO_IO=uring: this user may lock no more memory (RLIMIT_MEMLOCK), of which "
+             "the io_uring of each worker takes some");
+    return ERR_LIMIT;
+}
+
 static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
 {
     const char *env = getenv("PORTICO_IO");
-    bool any = env == NULL || env[0] == '\0', uring = !any && strcmp(env, "uring") == 0;
+    bool any = may_choose(), uring = !any && strcmp(env, "uring") == 0;
+    enum err e;
     *kind = LOOP_EPOLL;
     if (!any && !uring && strcmp(env, "epoll") != 0) {
         snprintf(error, cap, "PORTICO_IO=%.60s: write uring or epoll, or nothing for the better one "
@@ -53,8 +79,13 @@ static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
     }
     if (!any && !uring)
         return OK;
-    if (loop_probe_uring()) {
+    uint64_t since = clock_mono_ns();
+    while ((e = loop_try_uring()) == ERR_LIMIT && await_memory(since)) {
+    }
+    if (e == OK) {
         *kind = LOOP_URING;
+    } else if (uring && e == ERR_LIMIT) {
+        return say_no_memory(error, cap);
     } else if (uring) {
         snprintf(error, cap, "PORTICO_IO=uring: io_uring is not to be had here: the kernel is too old, "
                  "or kernel.io_uring_disabled or a seccomp filter forbids it");
@@ -63,6 +94,25 @@ static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
         LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
     }
     return OK;
+}
+
+/* A limit that is reached behind some of the workers is no reason not to serve: the others have epoll. */
+static enum err start_worker(unsigned w, enum loop_kind *kind, struct loop *control, char *error,
+                             size_t cap)
+{
+    uint64_t since = clock_mono_ns();
+    enum err e;
+    while ((e = worker_start(&crew.workers[w], w, *kind, control)) == ERR_LIMIT &&
+           *kind == LOOP_URING && await_memory(since)) {
+    }
+    if (e != ERR_LIMIT || *kind != LOOP_URING)
+        return e;
+    if (!may_choose())
+        return say_no_memory(error, cap);
+    LOG(LOG_WARN, "", "this user may lock no more memory (RLIMIT_MEMLOCK): the other workers use epoll",
+        LOG_NUM("with_io_uring", w));
+    *kind = LOOP_EPOLL;
+    return worker_start(&crew.workers[w], w, *kind, control);
 }
 
 enum err crew_start(struct loop *control, char *error, size_t cap)
@@ -76,7 +126,7 @@ enum err crew_start(struct loop *control, char *error, size_t cap)
     crew.abort_orders = mem_zalloc(count * sizeof *crew.abort_orders);
     crew.drained_mails = mem_zalloc(count * sizeof *crew.drained_mails);
     for (unsigned w = 0; w < count; w++) {
-        TRY(worker_start(&crew.workers[w], w, kind, control));
+        TRY(start_worker(w, &kind, control, error, cap));
         crew.count++;
     }
     LOG(LOG_INFO, "", "workers started", LOG_NUM("count", count),

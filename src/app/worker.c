@@ -302,8 +302,8 @@ static void *run(void *arg)
     char name[16];
     snprintf(name, sizeof name, "worker-%u", w->index);
     prctl(PR_SET_NAME, name);
-    w->failed = loop_create(w->kind, &w->loop) != OK;
-    if (w->failed) {
+    w->failed = loop_create(w->kind, &w->loop);
+    if (w->failed != OK) {
         sem_post(&w->started);
         return NULL;
     }
@@ -335,10 +335,11 @@ enum err worker_start(struct worker *w, unsigned index, enum loop_kind kind, str
         return ERR_LIMIT;
     while (sem_wait(&w->started) != 0) {
     }
-    if (!w->failed)
-        return OK;
-    pthread_join(w->thread, NULL);
-    return ERR_UNSUPPORTED;
+    if (w->failed != OK) {
+        pthread_join(w->thread, NULL);
+        sem_destroy(&w->started);
+    }
+    return w->failed;
 }
 
 void worker_join(struct worker *w)

@@ -51,7 +51,7 @@ struct worker {
     struct mail *drained; /* sent to `control` once */
     struct loop *control;
     sem_t started;
-    bool failed;
+    enum err failed; /* why it could not start */
 };
 
 /* Starts the thread; returns when its loop runs. */

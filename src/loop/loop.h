@@ -37,8 +37,14 @@ enum loop_kind loop_kind(const struct loop *);
 uint64_t loop_now_ns(const struct loop *);
 int64_t loop_wall_s(const struct loop *); /* seconds since 1970, likewise */
 
-/* Whether this kernel, or a seccomp filter, lets io_uring work here. */
-bool loop_probe_uring(void);
+/* Whether io_uring works here. ERR_UNSUPPORTED: this kernel, or a seccomp filter, does not let it; ERR_LIMIT:
+ * its user may lock no more memory (RLIMIT_MEMLOCK), of which each ring of all its processes takes some. */
+enum err loop_try_uring(void);
+
+static inline bool loop_probe_uring(void)
+{
+    return loop_try_uring() == OK;
+}
 
 enum op_kind { OP_NONE, OP_ACCEPT, OP_RECV_LENT, OP_RECV, OP_SEND, OP_CONNECT, OP_POLL };
 

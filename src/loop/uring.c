@@ -32,15 +32,12 @@ static size_t lent_ring_size(void)
 
 static enum err open_ring(struct io_uring *ring)
 {
-    static const unsigned flags[] = {
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP,
-    };
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        struct io_uring_params params = {.flags = flags[i]};
-        if (io_uring_queue_init_params(ENTRIES, ring, &params) == 0)
-            return OK;
-    }
-    return ERR_UNSUPPORTED;
+    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER |
+                                              IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP};
+    int result = io_uring_queue_init_params(ENTRIES, ring, &params);
+    if (result == 0)
+        return OK;
+    return err_from_errno(-result) == ERR_LIMIT ? ERR_LIMIT : ERR_UNSUPPORTED;
 }
 
 static void give_back(struct uring_state *s, unsigned id)
@@ -99,19 +96,17 @@ static void deinit(struct loop *l)
     mem_free(s);
 }
 
-bool loop_probe_uring(void)
+enum err loop_try_uring(void)
 {
-    struct io_uring ring;
-    if (open_ring(&ring) != OK)
-        return false;
-    struct uring_state s = {.ring = ring};
-    bool works = provide_buffers(&s) == OK;
+    struct uring_state s = {0};
+    TRY(open_ring(&s.ring));
+    enum err e = provide_buffers(&s);
     io_uring_queue_exit(&s.ring);
-    if (works) {
+    if (e == OK) {
         munmap(s.lent_ring, lent_ring_size());
         munmap(s.lent, (size_t)LENT_COUNT * LENT_SIZE);
     }
-    return works;
+    return e;
 }
 
 static struct io_uring_sqe *take_sqe(struct uring_state *s)
