@@ -773,6 +773,40 @@ def websockets(io):
         same(up.requests, [])
 
 
+def behind_proxy(io):
+    """A tunnel through a proxy, which the upstream sees nothing of."""
+    up = Upstream(always(b"hello"))
+    proxy, heads = socket.create_server(("127.0.0.1", 0)), []
+
+    def copy(a, b):
+        with contextlib.suppress(OSError):
+            while piece := a.recv(65536):
+                b.sendall(piece)
+        with contextlib.suppress(OSError):
+            b.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                c, head = proxy.accept()[0], b""
+                while b"\r\n\r\n" not in head:
+                    head += c.recv(1)
+                heads.append(head)
+                far = socket.create_connection(("127.0.0.1", int(up.dial.rsplit(":")[-1])))
+                c.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
+                for pair in ((c, far), (far, c)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://us:er@127.0.0.1:{proxy.getsockname()[1]}"
+    with gateway(io, up, transport={"network_proxy": {"from": "url", "url": url}}) as s:
+        for _ in range(3):
+            same(ask(s, Host="site.example"), (200, b"hello"))
+    same(len(heads), 1)
+    has(heads[0], b"CONNECT %s HTTP/1.1\r\n" % up.dial.encode(), b"Proxy-Authorization: Basic dXM6ZXI=\r\n")
+    for r in up.requests:
+        same((r.field(":authority"), r.field("proxy-authorization")), ("site.example", None))
+    proxy.close()
 def overtaken(io):
     """An upgrade that waits for SETTINGS while a request leaves on its connection: numbers go up all the same."""
     got = []
@@ -815,3 +849,34 @@ def overtaken(io):
         up.gate.set()
         for t in held:
             t.join()
+
+
+run_cases([
+    ("a request and its answer, on one connection", plain),
+    ("clients of HTTP/2: streams, HEAD, 204, 103", clients),
+    ("bodies of all sizes, with lengths and without", bodies),
+    ("requests' bodies keep to the windows", upload_windows),
+    ("a slow client holds its window, a quick one gets more", slow_client),
+    ("trailers both ways", trailers),
+    ("GOAWAY: asked again elsewhere, or answered", goaway),
+    ("REFUSED_STREAM: asked again, three times", refused_stream),
+    ("an upstream that dies", dies),
+    ("a client that leaves cancels its stream", client_leaves),
+    ("an answer before the request's end", early_answer),
+    ("limits of streams and of connections", many_streams),
+    ("an upstream that allows no streams", no_streams),
+    ("idle connections, and none kept", keep_alive),
+    ("one dials and the others wait", waits_for_one),
+    ("an upstream that speaks HTTP/1", wrong_protocol),
+    ("over a Unix socket", unix_sockets),
+    ("through a proxy", behind_proxy),
+    ("active health checks", health),
+    ("answers and bodies in time", in_time),
+    ("over TLS: what handshakes agree on", agreed),
+    ("WebSockets by extended CONNECT", websockets),
+    ("a request overtakes an upgrade that waits for SETTINGS", overtaken),
+    ("SETTINGS that take a window away", shrinks),
+    ("many slow clients on one connection", many_slow),
+    ("DATA that comes too late, in small frames", late_data),
+    ("a connection that is over, and cannot say so", stuck),
+], at_once=2)
