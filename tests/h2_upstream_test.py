@@ -807,6 +807,8 @@ def behind_proxy(io):
     for r in up.requests:
         same((r.field(":authority"), r.field("proxy-authorization")), ("site.example", None))
     proxy.close()
+
+
 def overtaken(io):
     """An upgrade that waits for SETTINGS while a request leaves on its connection: numbers go up all the same."""
     got = []
