@@ -753,9 +753,11 @@ def verbose(s):
              "waiting to read from upstream", "flushing", "response finalized"]
 
     def lines(path):
-        """Those that are about its two requests, by what they say; the log is written a little later."""
-        end, out, last = time.monotonic() + 10, {}, "upstream roundtrip" if path == "/quiet" else "response finalized"
-        while sum("error" not in e for e in out.get(last, [])) < 2 and time.monotonic() < end:
+        """Those that are about it, by what they say."""
+        end, out = time.monotonic() + 20, {}
+        while sum("status" in e for e in out.get("upstream roundtrip", [])) < 2 or \
+                (path == "/loud" and len(out.get("response finalized", [])) < 2):
+            assert time.monotonic() < end, out
             time.sleep(0.05)
             out = {}
             for line in s.text().splitlines():
@@ -776,8 +778,8 @@ def verbose(s):
     for step in steps:
         assert step in got, (step, sorted(got))
         assert all(e["upstream"] and e["request"]["method"] == "GET" for e in got[step]), got[step]
-    same(got["wrote to downstream"][0]["written_total"], 5)
-    same(got["wrote to downstream"][1]["written_total"], 11)
+    totals = [e["written_total"] for e in got["wrote to downstream"]]  # two threads' lines, in any order
+    assert set(totals) <= {5, 11} and totals.count(11) == 2, totals  # on a busy machine both pieces come as one
     assert "error" in got["retrying"][0], got["retrying"]
     failed = [e for e in got["upstream roundtrip"] if "error" in e][0]
     assert "connection refused" in failed["error"], failed
