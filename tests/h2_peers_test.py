@@ -338,7 +338,7 @@ def idle_end(io):
             for how in (signal.SIGKILL, signal.SIGTERM):
                 for _ in range(3):
                     same(curl(f"http://127.0.0.1:{front.plain}/hello"), b"hello\n")
-                same(up.connections(), 1)
+                assert 1 <= up.connections() <= 2, up.connections()  # it may be slow with the first one's SETTINGS
                 up.process.send_signal(how)
                 up.process.wait(10)
                 up.begin()
