@@ -61,7 +61,10 @@ def played(port):
 def ask(s, method="GET", path="/", body=None, **fields):
     c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
     try:
+        c.connect()
+        c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # a small body comes with its head, and is kept then
         c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
+        c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         a = c.getresponse()
         return a.status, a.read()
     finally:

@@ -488,16 +488,6 @@ static bool check_frame(struct h2_link *c, const struct h2_frame_head *h, const 
     return !c->closing && !c->dead;
 }
 
-/* How many bytes of the frame at the front must be there before it is looked at. */
-static size_t wanted(struct slice in, const struct h2_frame_head *h)
-{
-    if (in.len < H2_FRAME_HEAD)
-        return H2_FRAME_HEAD;
-    if (h->type == H2_DATA)
-        return H2_FRAME_HEAD + ((h->flags & H2_PADDED) != 0 && h->len > 0);
-    return H2_FRAME_HEAD + h->len;
-}
-
 /* Deals with the frame at the front; 0: it is not whole, or there is no room for an answer. */
 static size_t take_frame(struct h2_link *c, struct slice in)
 {
@@ -509,7 +499,7 @@ static size_t take_frame(struct h2_link *c, struct slice in)
         if (!check_frame(c, &h, in.ptr))
             return 0;
     }
-    size_t n = wanted(in, &h);
+    size_t n = h2_frame_wanted(in, &h);
     if (in.len < n)
         return 0;
     if (!h2_link_has_room(c)) {
@@ -543,7 +533,7 @@ static struct slice complete_frame(struct h2_link *c, struct slice bytes)
         struct h2_frame_head h = {0};
         if (in.len >= H2_FRAME_HEAD)
             h = h2_read_head(in.ptr);
-        size_t want = wanted(in, &h), n = want > in.len ? want - in.len : 0;
+        size_t want = h2_frame_wanted(in, &h), n = want > in.len ? want - in.len : 0;
         n = n < bytes.len ? n : bytes.len;
         (void)!buffer_append(&c->in, slice_of(bytes.ptr, n)); /* at most a frame */
         bytes = slice_skip(bytes, n);

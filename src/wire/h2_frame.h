@@ -66,6 +66,17 @@ static inline struct h2_frame_head h2_read_head(const char *p)
                                   h2_read_u32(p + 5) & 0x7fffffff};
 }
 
+/* How many bytes of the frame at the front of `in` must be there before it is looked at: of DATA only
+ * what stands before its bytes. `h`: its head, once that is there. */
+static inline size_t h2_frame_wanted(struct slice in, const struct h2_frame_head *h)
+{
+    if (in.len < H2_FRAME_HEAD)
+        return H2_FRAME_HEAD;
+    if (h->type == H2_DATA)
+        return H2_FRAME_HEAD + ((h->flags & H2_PADDED) != 0 && h->len > 0);
+    return H2_FRAME_HEAD + h->len;
+}
+
 static inline void h2_write_head(char *p, uint32_t len, enum h2_type type, uint8_t flags,
                                  uint32_t stream)
 {
