@@ -411,7 +411,7 @@ SCENE("a link may be opened by somebody else", opened)
 
 SCENE("what is no answer is told in a sentence", failures)
 {
-    struct fetch_request q = {.url = url_of("/silent"), .timeout_ns = 100 * NS_PER_MS};
+    struct fetch_request q = {.url = url_of("/silent"), .timeout_ns = 500 * NS_PER_MS};
     EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while waiting for the answer"));
     q.url = url_of("/endless");
     EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while reading the answer"));
@@ -540,7 +540,7 @@ SCENE("a server that cannot show who it is gets no request", denied_tls)
     EXPECT(fetch(&q, &arena, &got) == ERR_DENIED &&
            says("tls: certificate signed by unknown authority \"Test Root\""));
     q.url = arena_printf(&arena, "https://127.0.0.1:%u/hello", port); /* plain */
-    q.timeout_ns = 100 * NS_PER_MS;
+    q.timeout_ns = 500 * NS_PER_MS;
     EXPECT(fetch(&q, &arena, &got) == ERR_TIMEOUT && says("while shaking hands"));
     tls_client_unref(c);
 }

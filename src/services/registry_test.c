@@ -12,7 +12,7 @@
 static struct loop *loop;
 static struct service_handle *handle;
 static enum err results[8];
-static unsigned ended, wanted, expected;
+static unsigned ended, wanted, expected, patience_ms;
 static struct fiber *fibers[8];
 
 static void publish(const char *const *names, uint32_t count, bool closed, unsigned queue)
@@ -32,6 +32,7 @@ static void begin(const char *name)
     CHECK_OK(loop_create(LOOP_EPOLL, &loop));
     handle = service_handle(slice_from(name));
     ended = wanted = 0;
+    patience_ms = 30000;
 }
 
 static void on_over(struct timer *t)
@@ -85,7 +86,7 @@ static void wait_for_it(void *arg)
 {
     size_t i = (size_t)(uintptr_t)arg;
     fibers[i] = fiber_self();
-    results[i] = await_service(handle, clock_mono_ns() + 20 * NS_PER_MS);
+    results[i] = await_service(handle, clock_mono_ns() + patience_ms * NS_PER_MS);
     fibers[i] = NULL;
     if (++ended == expected)
         loop_stop(loop);
@@ -121,6 +122,7 @@ TEST("who waits asks the control thread once, and goes on with the replica")
 TEST("the queue is bounded, and patience ends")
 {
     begin("queue");
+    patience_ms = 20;
     publish(NULL, 0, false, 2);
     start(3);
     CHECK_INT(ended, 1);
