@@ -523,7 +523,7 @@ class Authority:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["acme-tls/1"])
         try:
-            with socket.create_connection(("127.0.0.1", self.tls_port), 20) as raw, \
+            with socket.create_connection(("127.0.0.1", self.tls_port), 60) as raw, \
                     context.wrap_socket(raw, server_hostname=sni) as s:
                 protocol, der = s.selected_alpn_protocol(), s.getpeercert(True)
         except OSError as e:

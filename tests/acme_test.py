@@ -18,6 +18,7 @@ import time
 
 sys.dont_write_bytecode = True
 from forward_proxy import Proxy  # noqa: E402 (beside this file)
+from patience import at_some_pace  # noqa: E402 (beside this file)
 from server import free_port, has, same  # noqa: E402 (beside this file)
 
 try:
@@ -445,16 +446,18 @@ def _():
 
 @test("acme_timeout ends what takes too long")
 def _():
-    with World() as w:
-        ca = w.authority(pending_polls=1000)
-        result = w.bad(ca, issuer={"acme_timeout": "1500ms"})
-        has(result["why"], "authorization took too long")
-        ca.pending_polls, ca.processing_polls = 0, 1000
-        has(w.bad(ca, issuer={"acme_timeout": "1s"})["why"], "order took too long")
-        ca.processing_polls, ca.retry_after = 1000, "100000"
-        start = time.time()
-        has(w.bad(ca, issuer={"acme_timeout": "1s"})["why"], "order took too long")
-        assert time.time() - start < 20
+    def case(pace):
+        limit = {"acme_timeout": f"{pace}s"}
+        with World() as w:
+            ca = w.authority(pending_polls=1000)
+            has(w.bad(ca, issuer=limit)["why"], "authorization took too long")
+            ca.pending_polls, ca.processing_polls = 0, 1000
+            has(w.bad(ca, issuer=limit)["why"], "order took too long")
+            ca.processing_polls, ca.retry_after = 1000, "100000"
+            start = time.time()
+            has(w.bad(ca, issuer=limit)["why"], "order took too long")
+            assert time.time() - start < 20 + pace
+    at_some_pace(case)
 
 
 @test("a cancel ends it soon and takes the challenge away")
@@ -912,7 +915,7 @@ def _():
                 ({"network_proxy": {"from": "none", "url": "http://x"}}, "url"),
                 ({"network_proxy": {"from": "mars"}}, "caddy.network_proxy.mars")):
             p = w.start(ca, issuer=issuer)
-            out, err = p.communicate(timeout=30)
+            out, err = p.communicate(timeout=120)
             same(out, "")
             has(err, words)
             assert "hidden" not in err, err

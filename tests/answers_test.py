@@ -208,7 +208,7 @@ def own(s, behind):
 def later(row, behind):
     """What comes later shall come first: a connection that nobody uses is closed for it."""
     if LATE in row[2]:
-        assert behind.gone.wait(10), "the connection is kept"
+        assert behind.gone.wait(30), "the connection is kept"
 
 
 def judge(wanted, status, body, broken, fields, trailers, hidden):

@@ -32,7 +32,7 @@ EXPECT = refused(417, b"Expectation Failed")
 
 def talk(s, data, piece=None, pause=0.002, half=True):
     """Writes `data`, reads to the end; the Date is blanked."""
-    with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 60) as c:
         c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if piece is None:
@@ -155,12 +155,12 @@ def too_much_left(s):
 def continues(s):
     """100 Continue comes when the body is asked for, and only then."""
     post = b"POST /config/ HTTP/1.1\r\nHost: localhost:%d\r\nContent-Type: application/json\r\n" % s.admin
-    with socket.create_connection(("127.0.0.1", s.admin), 10) as c:
+    with socket.create_connection(("127.0.0.1", s.admin), 60) as c:
         c.sendall(post + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         same(c.recv(65536), b"HTTP/1.1 100 Continue\r\n\r\n")
         c.sendall(b"{x")
         same(c.recv(65536)[:12], b"HTTP/1.1 400")
-    with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 60) as c:
         c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         answer = b""
         while part := c.recv(65536):  # nobody wants the body: the answer, and the end

@@ -40,7 +40,7 @@ class Site:
             f.write(text.replace("FOLDER", self.folder.name))
 
     def get(self, path="/", host="localhost"):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             c.request("GET", path, headers={"Host": host})
             answer = c.getresponse()
@@ -49,7 +49,7 @@ class Site:
             c.close()
 
     def post(self, path, text, kind="text/caddyfile"):
-        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=60)
         try:
             text = text.replace("PORT", str(self.port)).replace("ADMIN", str(self.admin))
             c.request("POST", path, text.encode(),
@@ -63,7 +63,7 @@ class Site:
         with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
 
-    def wait(self, condition, seconds=15):
+    def wait(self, condition, seconds=30):
         end = time.monotonic() + seconds
         while True:
             try:
@@ -81,7 +81,7 @@ class Site:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(15)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

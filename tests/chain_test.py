@@ -396,16 +396,16 @@ def socket_talk(c):
 
     async def talk():
         async with websockets.connect(f"ws://127.0.0.1:{c.port}/ws", subprotocols=["chat"], max_size=None,
-                                      open_timeout=10, close_timeout=10) as ws:
+                                      open_timeout=30, close_timeout=30) as ws:
             same(ws.subprotocol, "chat")
             for message in ("hello", "", "é" * 1000, b"\0\1\2", bytes(piece(0, 1 << 20))):
                 await ws.send(message)
-                same(await asyncio.wait_for(ws.recv(), 15), message)
-            await asyncio.wait_for(await ws.ping(b"x"), 10)
-        async with websockets.connect(f"ws://127.0.0.1:{c.port}/ws", open_timeout=10) as ws:
+                same(await asyncio.wait_for(ws.recv(), 30), message)
+            await asyncio.wait_for(await ws.ping(b"x"), 30)
+        async with websockets.connect(f"ws://127.0.0.1:{c.port}/ws", open_timeout=30) as ws:
             await ws.send("close")
             try:
-                await asyncio.wait_for(ws.recv(), 10)
+                await asyncio.wait_for(ws.recv(), 30)
                 raise AssertionError("not closed")
             except websockets.ConnectionClosed:
                 same((ws.close_code, ws.close_reason), (4321, "as you wish"))

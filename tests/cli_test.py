@@ -87,7 +87,7 @@ class Place:
         with open(os.path.join(self.path, "log"), encoding="utf-8", errors="replace") as f:
             return f.read()
 
-    def wait(self, condition, seconds=15):
+    def wait(self, condition, seconds=40):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -106,12 +106,12 @@ class Place:
 
     def end(self, process, how=signal.SIGTERM, status=0):
         process.send_signal(how)
-        same(process.wait(10), status)
+        same(process.wait(60), status)
         assert "Sanitizer" not in self.text(), self.text()
 
 
 def get(port, path="/", host="127.0.0.1", method="GET", headers=None, body=None):
-    c = http.client.HTTPConnection(host, port, timeout=5)
+    c = http.client.HTTPConnection(host, port, timeout=30)
     try:
         c.request(method, path, body, headers or {})
         r = c.getresponse()
@@ -227,7 +227,7 @@ def starts_and_stops():
 def stops_by_config():
     with Place() as p, running(p) as (process, _, _):
         p.run("stop", "--config", "c.json")
-        same(process.wait(10), 0)
+        same(process.wait(60), 0)
         has(p.run("stop", "--config", "none.json", status=1)[1], "none.json")
 
 
@@ -320,7 +320,7 @@ def runs_alone():
         p.run("reload", "--config", "new.json")
         same(get(port)[1], "hello")
         p.run("stop", CADDY_ADMIN=f"localhost:{admin}")
-        same(process.wait(10), 0)
+        same(process.wait(60), 0)
 
 
 # --- servers made of flags ---
@@ -397,7 +397,7 @@ def serves_files():
                           "--access-log")
         p.wait(lambda: get(port, "/a.txt")[1] == "file a")
         same(get(port)[1], "<p>index</p>" * 200)
-        c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         c.request("GET", "/", headers={"Accept-Encoding": "gzip"})
         same(c.getresponse().headers["Content-Encoding"], "gzip")
         c.close()
@@ -565,7 +565,7 @@ def acts_as_caddy():
         p.write("etc/Caddyfile", site % (port, "one"))
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify.bind(f"{p.path}/notify")
-        notify.settimeout(10)
+        notify.settimeout(60)
         env = {"CADDY_ADMIN": f"localhost:{admin}", "NOTIFY_SOCKET": f"{p.path}/notify"}
         program, *arguments = line("ExecStart")
         process = p.spawn(*arguments, program=program, **env)
@@ -721,8 +721,8 @@ def admin_is_patient():
                        % admin)[:20 if i % 2 else None])
         began = time.monotonic()
         same(send(admin, "GET", "/config/")[0], 200)
-        assert time.monotonic() - began < 2
-        slow[1].settimeout(9)
+        assert time.monotonic() - began < 4.5
+        slow[1].settimeout(30)
         same(slow[1].recv(1000)[:12] in (b"", b"HTTP/1.1 408"), True)  # a head within 5 s
         big = socket.create_connection(("127.0.0.1", admin), timeout=20)
         big.sendall(b"GET /config/ HTTP/1.1\r\nHost: localhost:%d\r\nX: " % admin + b"a" * 70000)

@@ -27,7 +27,7 @@ def answer(body):
 
 
 def with_fields(s, method, path, value=None, headers=None):
-    c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=60)
     fields = {"Host": f"localhost:{s.admin}", "Content-Type": "application/json", **(headers or {})}
     c.request(method, path, json.dumps(value) if value is not None else None, fields)
     a = c.getresponse()

@@ -105,10 +105,13 @@ def addresses(io):
     with scene(io, "127.0.0.2", "127.0.0.3", "127.0.0.4") as (s, names, up):
         names.set("app.example", "127.0.0.2", "127.0.0.3")
         source = {"source": "a", "name": "app.example", "port": str(up.port), "refresh": "300ms"}
-        use(s, names, source)
+        names.set("kept.example", "127.0.0.2", "127.0.0.3")
+        use(s, names, {**source, "name": "kept.example", "refresh": "1h"})
         same(got(s), {"127.0.0.2", "127.0.0.3"})
         same(len([a for a in names.asked if a[1] == 1]), 1)
         logged(s, '"discovered A record","ip":"127.0.0.2"')
+        use(s, names, source)
+        same(got(s), {"127.0.0.2", "127.0.0.3"})
         names.set("app.example", "127.0.0.4")
         s.wait(lambda: got(s, 3) == {"127.0.0.4"})
         names.set("app.example", "127.0.0.2", "::1")
@@ -273,7 +276,7 @@ http://127.0.0.1:{s.port} {{
     }}
 }}
 """
-        c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=60)
         c.request("POST", "/load", text, {"Host": f"localhost:{s.admin}", "Content-Type": "text/caddyfile"})
         same(c.getresponse().status, 200)
         s.wait(lambda: s.get("/", **{"X-App": "app.example"}) == (200, b"127.0.0.2"))

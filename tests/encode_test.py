@@ -32,7 +32,7 @@ def decoder(coding):
 
 def ask(s, path="/", method="GET", **fields):
     """Status, fields in lower case, body as it came."""
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
     try:
         c.request(method, path, headers={k.replace("_", "-"): v for k, v in fields.items()})
         answer = c.getresponse()
@@ -227,7 +227,7 @@ def hundred(s):
         for t in threads:
             t.join()
     same(failed, [])
-    assert worst[0] < 3, worst
+    assert worst[0] < 8, worst
 
 
 @with_server(answer("x"))
@@ -238,7 +238,7 @@ def slow(s):
     before = s.live()
 
     def leave(coding):
-        with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 30) as c:
             c.sendall(b"GET /large.txt HTTP/1.1\r\nHost: a\r\nAccept-Encoding: %s\r\n\r\n" % coding)
             c.recv(1000)
 
@@ -258,13 +258,13 @@ def slow(s):
 @with_server(answer(TEXT.decode()))
 def keeps(s):
     """A kept connection, HTTP/1.0 and pipelined requests get whole answers."""
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
     for coding in ["gzip", "br", "zstd", "identity"] * 25:
         c.request("GET", "/", headers={"Accept-Encoding": coding})
         body = c.getresponse().read()
         same(body if coding == "identity" else decoder(coding).decompress(body), TEXT)
     c.close()
-    with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 30) as c:
         c.sendall(b"GET / HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
         whole = b""
         while piece := c.recv(65536):

@@ -36,7 +36,7 @@ def taken():
 
 
 def get(port, path="/", method="GET", body=None, **headers):
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         c.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         r = c.getresponse()
@@ -63,7 +63,7 @@ class Example:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(20)
+            self.process.wait(60)
         self.out.close()
         self.home.cleanup()
 
@@ -77,8 +77,8 @@ class Example:
             return [int(p) for p in f.read().split()]
 
     def wait_end(self):
-        status = self.process.wait(20)
-        end = time.monotonic() + 5
+        status = self.process.wait(60)
+        end = time.monotonic() + 20
         while taken() and time.monotonic() < end:
             time.sleep(0.05)
         assert not taken(), f"port {taken()} is still held"
@@ -111,7 +111,7 @@ def answers():
 
 def streams():
     with Example() as e:
-        with socket.create_connection(("127.0.0.1", 8080), timeout=10) as s:
+        with socket.create_connection(("127.0.0.1", 8080), timeout=30) as s:
             s.sendall(b"GET /time/stream HTTP/1.1\r\nHost: localhost:8080\r\n\r\n")
             got = b""
             while got.count(b"data: ") < 2:
@@ -147,7 +147,7 @@ def tells_of_taken_ports():
         s.bind(("127.0.0.1", 8081))
         s.listen()
         done = subprocess.run([sys.executable, RUN, PORTICO], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=30, check=False)
+                              stderr=subprocess.STDOUT, text=True, timeout=90, check=False)
     assert done.returncode == 1
     assert re.search(rf"port 8081 \(the listing\) is taken, held by \S+ \(pid {os.getpid()}\)",
                      done.stdout), done.stdout

@@ -56,7 +56,7 @@ class Request:
 
     def __init__(self, sock):
         self.sock, self.env, self.body, self.keep = sock, {}, b"", False
-        sock.settimeout(10)
+        sock.settimeout(30)
 
     def take(self, n):
         out = b""
@@ -145,7 +145,7 @@ def served(io, play, transport=None, gateway=None, before=(), errors=None):
 
 
 def ask(s, method="GET", path="/index.php", body=None, fields=None, chunked=False):
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
     try:
         c.request(method, path, body, fields or {}, encode_chunked=chunked)
         a = c.getresponse()
@@ -285,7 +285,7 @@ def malformed(io):
             got = ask(s)[:2]
             assert got == (502, b"sorry"), (name, got)
         s.wait(lambda: "fcgi: the server is overloaded" in s.text())
-        has(s.text(), "fcgi: a record of another request")
+        s.wait(lambda: "fcgi: a record of another request" in s.text())
         data["now"] = answer()
         same(ask(s)[0], 201)
 
@@ -316,7 +316,7 @@ def no_end(io):
             request.read().sock.sendall(record(STDOUT, text))
 
         with served(io, play) as (s, _):
-            c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+            c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
             for _ in range(3):
                 c.request("GET", "/index.php")
                 same(c.getresponse().read() in (b"", b"ab"), True)
@@ -332,13 +332,13 @@ def streams(io):
         request.read()
         request.sock.sendall(record(STDERR, b"first ") + record(STDOUT, b"A: b\n\npiece0", 200))
         for i in range(1, 4):
-            assert go.acquire(timeout=10)
+            assert go.acquire(timeout=30)
             request.sock.sendall(record(STDOUT, b"piece%d" % i, i * 60) +
                                  record(STDERR, b"line%d\n" % i, 255))
-        assert go.acquire(timeout=10)
+        assert go.acquire(timeout=30)
         request.sock.sendall(record(END, END_BODY))
     with served(io, play, {"capture_stderr": True}) as (s, _):
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
         c.request("GET", "/x.php")
         a = c.getresponse()
         for i in range(4):
@@ -409,7 +409,7 @@ def leaving(io):
         c.sendall(b"GET /x.php HTTP/1.1\r\nHost: x\r\n\r\n")
         s.wait(lambda: up.requests and up.requests[0].env)
         c.close()
-        assert gone.wait(10), "the request went on"
+        assert gone.wait(30), "the request went on"
 
 
 def early_answer(io):
@@ -476,8 +476,10 @@ def checked(io):
         same(ask(s)[0], 201)
         assert "/there" in [c[0]["SCRIPT_NAME"] for c in checks]
         for name in ("unhealthy", "healthy"):
-            event = [e for e in map(json.loads, s.text().splitlines())
-                     if e["msg"] == "event" and e["name"] == name][0]
+            found = []
+            s.wait(lambda: found.extend(e for e in map(json.loads, s.text().splitlines())
+                                        if e["msg"] == "event" and e["name"] == name) or found)
+            event = found[0]
             same((event["logger"], event["level"], event["origin"], event["data"]),
                  ("events", "debug", "http.handlers.reverse_proxy", {"host": f"127.0.0.1:{up.port}"}))
             assert re.fullmatch("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", event["id"]), event
@@ -516,7 +518,7 @@ def kept(io):
                 request.sock.sendall(answer(b"\r\n" + body))
 
     with served(io, play, {"keepalive": 3}) as (s, up):
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)  # one worker, so one set of connections
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)  # one worker, so one set of connections
 
         def get(path="/index.php", method="GET", body=None):
             c.request(method, path, body)

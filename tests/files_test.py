@@ -51,7 +51,7 @@ class Site:
 
     def ask(self, path, method="GET", body=None, **fields):
         """Status, fields in lower case, body."""
-        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         try:
             c.request(method, path, body,
                       headers={k.replace("_", "-"): v for k, v in fields.items()})

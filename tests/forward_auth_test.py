@@ -99,7 +99,7 @@ def site(io, text, *services):
     """A portico that has loaded that site; its own document only opens its ports."""
     s = Server(PORTICO, io)
     try:
-        c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=60)
         c.request("POST", "/load", f"{{\n\tadmin localhost:{s.admin}\n\tauto_https off\n\tdebug\n}}\n"
                   f"http://app.example:{s.port}, http://127.0.0.1:{s.port} {{\n\tbind 127.0.0.1\n{text}\n}}\n",
                   {"Host": f"localhost:{s.admin}", "Content-Type": "text/caddyfile"})
@@ -114,7 +114,7 @@ def site(io, text, *services):
 
 
 def ask(s, path="/", method="GET", body=None, **fields):
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
     try:
         c.request(method, path, body, {"Host": f"app.example:{s.port}",
                                        **{k.replace("_", "-"): v for k, v in fields.items()}})
@@ -163,7 +163,7 @@ def authelia(io):
         assert "remote-user" not in fields, fields
         got = json.loads(ask(s, "/", Cookie="authelia_session=jane", Remote_Email="root@x.example")[2])
         same(got["told"], {"Remote-User": "jane", "Remote-Groups": "admins,dev", "Remote-Name": "J. Doe"})
-        c = socket.create_connection(("127.0.0.1", s.port), 10)  # an upgrade is asked about, then made
+        c = socket.create_connection(("127.0.0.1", s.port), 30)  # an upgrade is asked about, then made
         c.sendall(b"GET /ws HTTP/1.1\r\nHost: app.example:%d\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"
                   b"Cookie: authelia_session=john\r\n\r\n" % s.port)
         head = b""

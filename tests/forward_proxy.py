@@ -49,7 +49,7 @@ class Proxy:
                 first = lines.replace(target.encode(), path.encode() or b"/", 1)
                 first += b"\r\nConnection: close\r\n\r\n" + rest
             host, _, port = where.rpartition(":")
-            with socket.create_connection((host, int(port)), 10) as server:
+            with socket.create_connection((host, int(port)), 60) as server:
                 server.sendall(first)
                 if method != "CONNECT":
                     self.answer_once(server, client)

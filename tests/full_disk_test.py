@@ -127,4 +127,4 @@ CASES = [
 
 if __name__ == "__main__":
     MAY_MOUNT = alone()
-    run_cases(CASES)
+    run_cases(CASES, at_once=2)

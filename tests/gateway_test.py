@@ -39,7 +39,7 @@ class Peer:
 
     def __init__(self, sock):
         self.sock, self.seen = sock, b""
-        sock.settimeout(10)
+        sock.settimeout(30)
 
     def send(self, data):
         self.sock.sendall(data)
@@ -99,7 +99,7 @@ class Upstream:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.sock.bind(address)
         self.sock.listen(64)
-        self.sock.settimeout(10)
+        self.sock.settimeout(30)
         self.port = self.sock.getsockname()[1] if family != socket.AF_UNIX else 0
         self.peers, self.play = [], play
         Upstream.made.append(self)
@@ -168,7 +168,7 @@ class Server:
                                                            "routes": routes, **server}}}}})
 
     def load(self, document):
-        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=60)
         c.request("POST", "/load", json.dumps(document),
                   {"Host": f"localhost:{self.admin}", "Content-Type": "application/json"})
         answer = c.getresponse()
@@ -191,10 +191,10 @@ class Server:
         return text
 
     def client(self):
-        return Peer(socket.create_connection(("127.0.0.1", self.port), 10))
+        return Peer(socket.create_connection(("127.0.0.1", self.port), 60))
 
     def get(self, path="/", method="GET", body=None, **fields):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
             answer = c.getresponse()
@@ -207,10 +207,24 @@ class Server:
         with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
 
-    def logged(self, text, seconds=5):
-        end = time.monotonic() + seconds
+    def logged(self, text):
+        end = time.monotonic() + 20
         while text not in self.text():
             assert time.monotonic() < end, f"{text!r} is not in the log:\n" + self.text()[-3000:]
+            time.sleep(0.02)
+
+    def metric(self, name):
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=60)
+        c.request("GET", "/metrics", headers={"Host": f"localhost:{self.admin}"})
+        text = c.getresponse().read().decode()
+        c.close()
+        return int(re.search(rf"^portico_{name} (\d+)$", text, re.M)[1])
+
+    def await_metric(self, name, right):
+        """Until what is counted is as it should be: sooner or later, by how busy the machine is."""
+        end = time.monotonic() + 20
+        while not right(value := self.metric(name)):
+            assert time.monotonic() < end, f"{name}: {value}"
             time.sleep(0.02)
 
     def server_pids(self):
@@ -227,7 +241,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(15)
+            status = self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -401,7 +415,7 @@ def pools(s):
     """Links are kept, closed by their upstream, limited, timed out."""
     up = Upstream()
     s.use(up, transport={"protocol": "http",
-                         "keep_alive": {"max_idle_conns_per_host": 1, "idle_timeout": "2s"}})
+                         "keep_alive": {"max_idle_conns_per_host": 1, "idle_timeout": "400ms"}})
     c = [s.client() for _ in range(6)]
     u = []
     for x in c:
@@ -412,18 +426,16 @@ def pools(s):
         y.send(answer(b"a"))
         x.head()
         x.take(1)
-    time.sleep(2.5)  # one per worker stays for a second, none for idle_timeout
-    end = time.monotonic() + 5
-    while any(not y.ended() for y in u):
-        assert time.monotonic() < end
+    assert all(y.ended() for y in u)  # one per worker stays for a while, none for longer than idle_timeout
+    s.use(up)
     # one that the upstream closes is dropped at once, and a new one is opened
     c[0].send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     first = up.accept()
     first.head()
     first.send(answer(b"b"))
     c[0].head()
-    first.close()
-    time.sleep(0.2)
+    first.sock.shutdown(socket.SHUT_WR)
+    assert first.ended()  # a POST that meets the end on its way is not sent again
     c[0].send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
     second = up.accept()
     second.head()
@@ -537,7 +549,7 @@ def errors(s):
     s.use(up, transport={"protocol": "http", "response_header_timeout": "200ms"})
     start = time.monotonic()
     same(s.get()[0], 504)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
     s.logged("timeout awaiting response headers")
     s.use("unix//nonexistent/socket")
     same(s.get()[0], 502)
@@ -663,7 +675,7 @@ def retries(s):
     same({s.get("/x", "POST", b"b")[0] for _ in range(4)}, {200})
     same({s.get("/x")[0] for _ in range(4)}, {200, 502})
     late = free_port()
-    s.use(f"127.0.0.1:{late}", load_balancing={"try_duration": "5s", "try_interval": "50ms"})
+    s.use(f"127.0.0.1:{late}", load_balancing={"try_duration": "20s", "try_interval": "50ms"})
     result = []
     t = threading.Thread(target=lambda: result.append(s.get("/late")))
     t.start()
@@ -674,14 +686,14 @@ def retries(s):
     s.use(f"127.0.0.1:{dead}", load_balancing={"try_duration": "300ms", "try_interval": "100ms"})
     start = time.monotonic()
     same(s.get()[0], 502)
-    assert 0.25 < time.monotonic() - start < 3
+    assert 0.25 < time.monotonic() - start < 15
     tried, port = [], free_port()
-    s.use(f"127.0.0.1:{port}", load_balancing={"try_duration": "5s", "try_interval": "100ms"})
+    s.use(f"127.0.0.1:{port}", load_balancing={"try_duration": "60s", "try_interval": "100ms"})
     c = s.client()  # who has left is not tried for
     c.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-    time.sleep(0.3)
+    s.await_metric("exchanges", lambda n: n == 1)
     c.close()
-    time.sleep(0.3)
+    s.await_metric("exchanges", lambda n: n == 0)
     Upstream(lambda peer: tried.append(peer.head()), address=("127.0.0.1", port))
     time.sleep(0.4)
     same(tried, [])
@@ -811,12 +823,17 @@ def health(s):
     good = server("good", answer(b"good"))
     bad = server("bad", b"HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nbad")
     s.use(bad, good, load_balancing={"selection_policy": {"policy": "first"}},
-          health_checks={"passive": {"fail_duration": "1s", "max_fails": 2, "unhealthy_status": [5]}})
+          health_checks={"passive": {"fail_duration": "60s", "max_fails": 2, "unhealthy_status": [5]}})
     same([s.get()[2] for _ in range(5)], [b"bad", b"bad", b"good", b"good", b"good"])
-    time.sleep(1.2)
-    same(s.get()[2], b"bad")
+    bad = server("bad", b"HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nbad")
+    s.use(bad, good, load_balancing={"selection_policy": {"policy": "first"}},
+          health_checks={"passive": {"fail_duration": "1s", "unhealthy_status": [5]}})
+    for body in (b"bad", b"good", b"bad"):
+        end = time.monotonic() + 20
+        while s.get()[2] != body:
+            assert time.monotonic() < end, body
     dead = free_port()
-    s.use(f"127.0.0.1:{dead}", health_checks={"passive": {"fail_duration": "10s"}})
+    s.use(f"127.0.0.1:{dead}", health_checks={"passive": {"fail_duration": "60s"}})
     same([s.get()[0] for _ in range(3)], [502, 503, 503])
     hold = Upstream()
     s.use(hold, health_checks={"passive": {"unhealthy_request_count": 1}})
@@ -1083,9 +1100,9 @@ def leaves(s):
     u = up.accept()
     u.head()
     c.send(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
-    time.sleep(0.2)
+    s.await_metric("exchanges", lambda n: n == 2)
     c.close()
-    time.sleep(0.2)
+    s.await_metric("exchanges", lambda n: n == 1)
     u.send(answer(b"1"))
     first.head()
     assert not select.select([u.sock], [], [], 0.3)[0], "what a client that has left asked for"
@@ -1097,7 +1114,7 @@ def leaves(s):
     u = up.accept()
     time.sleep(0.3)
     c.close()
-    time.sleep(0.2)
+    s.await_metric("exchanges", lambda n: n == 0)
     assert len(u.rest()) < 30 << 20, "the rest was sent all the same"
     s.use(up)
     c = s.client()  # while its body goes up
@@ -1273,7 +1290,7 @@ def tunnel_ends(s):
     c, u = upgrade(s, up)
     start = time.monotonic()
     c.rest()
-    assert u.ended() and time.monotonic() - start < 3
+    assert u.ended() and time.monotonic() - start < 15
     s.use(up)
     c, u = upgrade(s, up)
     s.use(up, stream_timeout="1m")
@@ -1281,15 +1298,19 @@ def tunnel_ends(s):
     frame = u.rest()
     same(frame[:2], b"\x88\x82")
     same(bytes((frame[6] ^ frame[2], frame[7] ^ frame[3])), b"\x03\xe9")
-    s.use(up, stream_close_delay="1s")
+    s.use(up, stream_close_delay="60s")
     c, u = upgrade(s, up)
-    s.use(up)
-    time.sleep(0.3)
+    s.use(up, stream_close_delay="500ms")
+    time.sleep(0.1)
     c.send(b"still")
     same(u.take(5), b"still")
+    other, _ = upgrade(s, up)
     start = time.monotonic()
-    same(c.rest(), b"\x88\x02\x03\xe9")
-    assert time.monotonic() - start < 3
+    s.use(up)
+    same(other.rest(), b"\x88\x02\x03\xe9")
+    assert 0.4 < time.monotonic() - start < 15
+    c.send(b"still")
+    same(u.take(5), b"still")
 
 
 def late_tunnels(s):
@@ -1301,8 +1322,8 @@ def late_tunnels(s):
     def say(c, length, body):
         with contextlib.suppress(OSError):
             c.send(ask[:-2] + b"Content-Length: %d\r\n\r\n" % length + body)
-    for delay in (0, 1):
-        s.use(up, stream_close_delay=f"{delay}s")
+    for delay in (0, 0.3):
+        s.use(up, stream_close_delay=f"{delay * 1000:.0f}ms")
         c = s.client()
         c.send(ask)
         u = up.accept()
@@ -1313,7 +1334,7 @@ def late_tunnels(s):
         assert c.head().startswith(b"HTTP/1.1 101 ")
         same(c.rest(), b"\x88\x02\x03\xe9")
         same(u.rest()[:2], b"\x88\x82")
-        assert delay * 0.9 < time.monotonic() - start < delay + 3
+        assert delay * 0.9 < time.monotonic() - start < delay + 15
     for length, body in ((5, b"abc"), (16 << 20, b"z" * (12 << 20))):
         c = s.client()
         sender = threading.Thread(target=say, args=(c, length, body))
@@ -1342,11 +1363,7 @@ def stalled_tunnels(s):
                 n += one.sock.send(bytes([number]) * 65536)
                 last = time.monotonic()
         sent.append(n)
-    c = http.client.HTTPConnection("127.0.0.1", s.admin, timeout=20)
-    c.request("GET", "/metrics", headers={"Host": f"localhost:{s.admin}"})
-    text = c.getresponse().read().decode()
-    c.close()
-    assert int(re.search(r"^portico_fibers (\d+)$", text, re.M)[1]) < 5, text
+    s.await_metric("fibers", lambda n: n < 5)
     for number, pair in enumerate(pairs):
         other = pair[1 - number % 2]
         assert other.take(sent[number]) == bytes([number]) * sent[number]
@@ -1533,7 +1550,7 @@ def limits(s):
     same(got, [b"ok"] * 24)
     assert most[0] <= 2, most
     up = Upstream()
-    s.use(up, transport={"protocol": "http", "read_timeout": "300ms"})
+    s.use(up, transport={"protocol": "http", "read_timeout": "1s"})
     c = s.client()
     c.send(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi")
     u = up.accept()
@@ -1607,7 +1624,7 @@ def reloads(s):
     wrong, over, asked = [], threading.Event(), [0]
 
     def client():
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
         while not over.is_set():
             try:
                 c.request("POST", "/r", b"x" * 100)
@@ -1642,7 +1659,7 @@ def stops(s):
     try:
         document = own.document([{"handle": [{"handler": "reverse_proxy",
                                               "upstreams": [{"dial": f"127.0.0.1:{up.port}"}]}]}])
-        document["apps"]["http"]["grace_period"] = "2s"
+        document["apps"]["http"]["grace_period"] = "3s"
         same(own.load(document)[0], 200)
         tunnel, far = upgrade(own, up)
         slow, stuck = own.client(), own.client()
@@ -1655,12 +1672,12 @@ def stops(s):
         own.process.send_signal(signal.SIGTERM)  # a second one would end it at once
         same(tunnel.rest(), b"\x88\x02\x03\xe9")
         assert far.rest().startswith(b"\x88\x82")
-        time.sleep(0.3)
+        time.sleep(0.1)
         u.send(answer(b"late"))
         assert b"Connection: close\r\n" in slow.head()
         same(slow.take(4), b"late")
         assert v.ended() and u.ended()
-        own.process.wait(10)
+        own.process.wait(30)
     finally:
         own.end()
 

@@ -19,7 +19,7 @@ def walks(io):
         raise Skip("gdb is not installed")
     s = Server(sys.argv[1], io, "hello", workers=1)
     try:
-        with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 60) as c:
             c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
             same(c.recv(1000)[-5:], b"hello")  # its fiber waits for the rest of the body
             done = subprocess.run(["gdb", "-batch", "-nx", "-p", str(s.server_pid()), "-ex",

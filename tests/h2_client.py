@@ -99,7 +99,7 @@ class Client:
     """`port` on loopback. `tls`: an SSLContext. `settings`: pairs for the first SETTINGS. With
     `preface` False nothing is sent at first. Window updates are the test's business, unless `grants`."""
 
-    def __init__(self, port, tls=None, settings=(), preface=True, grants=False, timeout=10, room=None):
+    def __init__(self, port, tls=None, settings=(), preface=True, grants=False, timeout=30, room=None):
         raw = socket.socket()
         if room:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)

@@ -27,7 +27,7 @@ from server import BACK_ENDS, Server, same  # noqa: E402
 PORTICO = sys.argv[1]
 ONLY = sys.argv[2] if len(sys.argv) > 2 else ""
 CUT = "cut"
-PATIENCE = 15
+PATIENCE = 40
 
 
 class Behind:

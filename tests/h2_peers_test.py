@@ -146,7 +146,7 @@ def fetched_by_curl(front):
 
 def fetched_by_nghttp(front):
     done = subprocess.run([program("nghttp"), "-v", "-n", f"http://127.0.0.1:{front.plain}/hello", f"http://127.0.0.1:{front.plain}/big"],
-                          capture_output=True, text=True, timeout=20, check=False)
+                          capture_output=True, text=True, timeout=60, check=False)
     same((done.returncode, len(re.findall(r":status: 200", done.stdout))), (0, 2))
 
 
@@ -352,7 +352,7 @@ def idle_end(io):
                     same(curl(f"http://127.0.0.1:{front.plain}/hello"), b"hello\n")
                 assert up.connections() > 0
                 up.process.send_signal(how)
-                up.process.wait(10)
+                up.process.wait(60)
                 up.await_left()  # a POST on a connection of which nobody knows yet that it ended is not repeated
                 up.begin()
                 got = curl("-d", "x", "-i", f"http://127.0.0.1:{front.plain}/hello")

@@ -135,8 +135,8 @@ class Raw:
             self.rest += part
 
     def frames_now(self):
-        """Those that come within a second."""
-        self.c.settimeout(1)
+        """Those that come, until none does for long."""
+        self.c.settimeout(15)
         try:
             yield from self.frames()
         except TimeoutError:
@@ -361,14 +361,14 @@ def thousands(s):
 def tools(s):
     url = f"http://127.0.0.1:{s.port}"
     out = subprocess.run(["curl", "-s", "--http2-prior-knowledge", "--data-binary", "@-", url + "/echo"],
-                         input=b"hello", capture_output=True, check=True, timeout=30).stdout
+                         input=b"hello", capture_output=True, check=True, timeout=120).stdout
     same(out, b"hello")
     out = subprocess.run(["nghttp", url + "/100k", url + "/10k"], capture_output=True, check=True,
-                         timeout=30).stdout
+                         timeout=120).stdout
     same(out == FILES["100k"] + FILES["10k"] or out == FILES["10k"] + FILES["100k"] or
          len(out) == 112640, True)
     out = subprocess.run(["h2load", "-n", "5000", "-c", "10", "-m", "50", url + "/10k"],
-                         capture_output=True, check=True, timeout=60).stdout.decode()
+                         capture_output=True, check=True, timeout=120).stdout.decode()
     assert "5000 succeeded, 0 failed" in out, out
 
 
@@ -377,11 +377,11 @@ def upgrade(s):
     url = f"http://127.0.0.1:{s.port}"
     def curl(*words):
         return subprocess.run(["curl", "-s", "--http2", "-w", "|%{http_version}", *words],
-                              capture_output=True, check=True, timeout=30).stdout
+                              capture_output=True, check=True, timeout=120).stdout
     same(curl(url + "/what?x"), b"HTTP/2.0 GET 127.0.0.1 /what?x |2")
     same(curl(url + "/10k", url + "/10k"), (FILES["10k"] + b"|2") * 2)
     assert curl("-d", "abc", url + "/echo") in (b"abc|1.1", b"abc|2")
-    c = socket.create_connection(("127.0.0.1", s.port), 20)
+    c = socket.create_connection(("127.0.0.1", s.port), 60)
     c.sendall(b"GET /small HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
               b"Upgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n")
     assert c.recv(1000).startswith(b"HTTP/1.1 200 OK")
@@ -572,9 +572,13 @@ def many_at_once(s):
     c.send(frame(RST_STREAM, 0, 1, struct.pack(">I", 8)))
     c.send(frame(PING, 0, 0, b"12345678"))
     c.until(PING)
-    time.sleep(0.1)
-    c.get(503, "/small")
-    c.until(HEADERS, stream=503)
+    for stream in range(503, 603, 2):  # as soon as what was reset has ended
+        c.get(stream, "/small")
+        if c.until(HEADERS, RST_STREAM, stream=stream)[0] == HEADERS:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("refused for ever")
     c.c.close()
 
 
@@ -778,16 +782,16 @@ def idle(s):
     c.get(1, "/small")
     c.answer(1)
     same(c.goaway(), NO_ERROR)
-    assert 0.9 < time.monotonic() - start < 6
+    assert 0.9 < time.monotonic() - start < 18
     c.c.close()
 
 
 def preface_late(s):
-    c = socket.create_connection(("127.0.0.1", s.port), 20)
+    c = socket.create_connection(("127.0.0.1", s.port), 60)
     c.sendall(PREFACE[:10])
     start = time.monotonic()
     c.recv(100)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 18
     c.close()
 
 
@@ -831,8 +835,8 @@ def drain(io):
         s.wait(lambda: s.get("/small")[0] == 200)
         c = Raw(s)
         c.get(1, "/echo", method="POST", ends=False)
-        c.until(SETTINGS)
-        time.sleep(0.1)
+        c.send(frame(PING, 0, 0, b"12345678"))
+        c.until(PING)
         s.process.send_signal(signal.SIGTERM)
         c.until(GOAWAY)
         c.get(3, "/small")
@@ -854,11 +858,11 @@ def cut_short(io):
         c.get(1, "/10k")
         c.get(3, "/echo", method="POST", ends=False)
         c.until(DATA, stream=1)
-        s.process.send_signal(signal.SIGTERM)
         start = time.monotonic()
+        s.process.send_signal(signal.SIGTERM)
         for _ in c.frames():
             pass
-        assert 0.5 < time.monotonic() - start < 6
+        assert 0.5 < time.monotonic() - start < 18
         c.c.close()
     finally:
         same(s.end(None), 0)
@@ -912,7 +916,7 @@ def not_asked_for(io):
     """Without h2c in "protocols" the preface is no request."""
     s = Server(PORTICO, io)
     try:
-        c = socket.create_connection(("127.0.0.1", s.port), 20)
+        c = socket.create_connection(("127.0.0.1", s.port), 60)
         c.sendall(PREFACE + frame(SETTINGS, 0, 0))
         answer = c.recv(1000)
         assert answer.startswith(b"HTTP/1.1 505") or answer.startswith(b"HTTP/1.1 400"), answer
@@ -1138,7 +1142,9 @@ def priorities(s):
     c = Raw(s, settings=struct.pack(">HI", 4, 1 << 20))
     for stream, value in ((1, "u=5"), (3, "u=5"), (5, "u=1"), (7, "u=5, i"), (9, "u=0")):
         c.get(stream, "/100k", more=[("priority", value)])
-    c.until(HEADERS, stream=9)
+    heads = set()
+    while len(heads) < 5:
+        heads.add(c.until(HEADERS)[2])
     order = []
     c.send(frame(16, 0, 0, struct.pack(">I", 3) + b"u=7"))
     c.send(frame(PING, 0, 0, b"12345678"))
@@ -1159,9 +1165,7 @@ def storm(s):
     random_ = random.Random(7)
     block = hpack.Encoder().encode([(":method", "POST"), (":scheme", "http"), (":path", "/echo"),
                                     (":authority", "a"), ("x-a", "b" * 40)])
-    end = time.monotonic() + (12 if SANITIZED else 6)
-    rounds = 0
-    while time.monotonic() < end:
+    for _ in range(int(os.environ.get("STORM_ROUNDS", 60))):
         parts = [frame(SETTINGS, 0, 0, struct.pack(">HI", 4, random_.choice((0, 100, 1 << 20))))]
         for stream in range(1, 40, 2):
             parts.append(frame(HEADERS, random_.choice((4, 5, 0x0c, 0x2c)), stream, block))
@@ -1186,9 +1190,7 @@ def storm(s):
         except OSError:
             pass
         c.close()
-        rounds += 1
     same(s.get("/small"), (200, FILES["small"]))
-    assert rounds > 20, rounds
 
 
 def memory(io):
@@ -1199,15 +1201,15 @@ def memory(io):
         for c in some:
             c.get(1)
             c.answer(1)
-        time.sleep(2.5)
+        time.sleep(0 if SANITIZED else 2.5)
         before = s.resident_kib()
-        more = [Raw(s) for _ in range(1000)]
+        more = [Raw(s) for _ in range(200 if SANITIZED else 1000)]
         for c in more:
             c.get(1)
             c.answer(1)
-        time.sleep(2.5)
-        each = (s.resident_kib() - before) * 1024 / 1000
         if not SANITIZED:
+            time.sleep(2.5)
+            each = (s.resident_kib() - before) * 1024 / 1000
             assert each < 2000, f"{each} bytes for an idle connection"
             print(f"# {each:.0f} bytes for an idle connection ({io})")
         for c in some + more:

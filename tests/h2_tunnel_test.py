@@ -175,10 +175,10 @@ class Counting(Raw):
     def window(self, stream):
         return self.windows.get(stream, 65535)
 
-    def say(self, stream, n):
-        """As many as it may within a second of standing still."""
+    def say(self, stream, n, still=1):
+        """As many as it may, until it has stood still for a second."""
         sent = 0
-        self.c.settimeout(1)
+        self.c.settimeout(still)
         while sent < n:
             now = min(self.window(0), self.window(stream), 16384, n - sent)
             if now > 0:
@@ -203,7 +203,7 @@ def slow_upstream(s, up):
     assert 65535 <= sent < 24 << 20, sent
     same((c.say(3, 5), take(other, 5)), (5, b"xxxxx"))  # it harms no other
     take(peer, sent)
-    same((c.say(1, 100000), len(take(peer, 100000))), (100000, 100000))
+    same((c.say(1, 100000, 20), len(take(peer, 100000))), (100000, 100000))
     c.send(frame(RST_STREAM, 0, 1, struct.pack(">I", 8)) + frame(RST_STREAM, 0, 3, struct.pack(">I", 8)))
     same((ended(peer), ended(other)), (True, True))
     c.c.close()
@@ -248,7 +248,7 @@ def stuck_upload(s, up):
         leave(c)
         poll = select.poll()
         poll.register(peer, select.POLLHUP | select.POLLERR)
-        assert poll.poll(10000), "the upstream has not heard of it"
+        assert poll.poll(30000), "the upstream has not heard of it"
         peer.close()
         c.c.close()
 
@@ -295,15 +295,20 @@ def ends(s, up):
     peer = opened(c, up, 3)
     load(s, up, stream_timeout="1m")
     cut_with(c, peer, 3, GOING_AWAY)
-    load(s, up, stream_close_delay="700ms")
-    peer = opened(c, up, 5)
+    load(s, up, stream_close_delay="60s")
+    stays = opened(c, up, 5)
+    load(s, up, stream_close_delay="500ms")
+    peer = opened(c, up, 7)
+    began = time.monotonic()
     load(s, up)
+    cut_with(c, peer, 7, GOING_AWAY)
+    assert time.monotonic() - began > 0.4
     c.send(frame(DATA, 0, 5, b"still"))
-    same(take(peer, 5), b"still")
-    peer.sendall(b"there")
+    same(take(stays, 5), b"still")
+    stays.sendall(b"there")
     same(in_all(c, 5, 5), b"there")
-    cut_with(c, peer, 5, GOING_AWAY)
     c.c.close()
+    same(ended(stays), True)
 
 
 def tells(s, up):
@@ -340,7 +345,7 @@ def stops(io):
             over.add(c.until(RST_STREAM)[2])
         same([ended(p) for p in peers], [True] * 3)
         c.c.close()
-        same(s.end(None, 10), 0)
+        same(s.end(None), 0)
     finally:
         if s.process.poll() is None:
             s.process.kill()

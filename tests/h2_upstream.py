@@ -193,7 +193,7 @@ class Upstream:
                 threading.Thread(target=self.run, args=(sock,), daemon=True).start()
 
     def run(self, sock):
-        sock.settimeout(20)
+        sock.settimeout(60)
         try:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

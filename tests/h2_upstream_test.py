@@ -19,6 +19,7 @@ from h2_client import (CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEAD
                        SETTINGS, WINDOW_UPDATE, block, frame, literal, text)
 from certificates import Authority  # noqa: E402
 from h2_upstream import Conn, Upstream, always  # noqa: E402
+from patience import held  # noqa: E402
 from played import Peer  # noqa: E402
 from server import Server, free_port, has, run_cases, same  # noqa: E402
 
@@ -59,7 +60,7 @@ def played(port):
 
 
 def ask(s, method="GET", path="/", body=None, **fields):
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
     try:
         c.connect()
         c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # a small body comes with its head, and is kept then
@@ -73,7 +74,7 @@ def ask(s, method="GET", path="/", body=None, **fields):
 
 def raw(s, request):
     """All that an HTTP/1.1 connection gives for these bytes, until it ends."""
-    with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 60) as c:
         c.sendall(request)
         out = b""
         with contextlib.suppress(ConnectionResetError):
@@ -193,7 +194,7 @@ def upload_windows(io):
 
 def ask_late(s, up, body):
     """A request whose body comes when the upstream's SETTINGS have been heard."""
-    with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 60) as c:
         c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
         s.wait(lambda: up.requests)
         s.wait(lambda: up.conns[0].acknowledged or poke(up))
@@ -426,7 +427,7 @@ def many_streams(io):
 def no_streams(io):
     """An upstream that allows none: an answer in time, not a hang."""
     up = Upstream(lambda c: [c.request(), c.answer(1), c.ended()], settings=[(MAX_STREAMS, 0)])
-    with gateway(io, up, transport={"max_conns_per_host": 1, "dial_timeout": "300ms"}) as s:
+    with gateway(io, up, transport={"max_conns_per_host": 1, "dial_timeout": "1s"}) as s:
         same(ask(s), (200, b"ok"))
         same(ask(s)[0], 504)
 
@@ -513,7 +514,7 @@ def in_time(io):
         c.until(lambda: r.reset is not None)
         c.ended()
     up = Upstream(play)
-    with gateway(io, up, transport={"response_header_timeout": "200ms"}) as s:
+    with gateway(io, up, transport={"response_header_timeout": "1s"}) as s:
         same(ask(s), (200, b"first"))
         same(ask(s)[0], 504)
         s.wait(lambda: up.requests[1].reset == "CANCEL")
@@ -686,21 +687,16 @@ def stuck(io):
         c.request(False)
         c.upstream.gate.wait(30)
     up = Upstream(play)
-
-    def held():
-        """Sockets to it that a process has."""
-        with open("/proc/net/tcp", encoding="ascii") as f:
-            rows = [line.split() for line in f][1:]
-        return sum(int(r[2][-4:], 16) == int(up.dial.split(":")[1]) and r[9] != "0" for r in rows)
+    port = int(up.dial.split(":")[1])
     with gateway(io, up, transport={"keep_alive": {"idle_timeout": "1s"}, "write_timeout": "1s"}) as s:
-        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 60) as c:
             c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
-            c.settimeout(1)
+            s.wait(lambda: held(port) == 1)
+            c.settimeout(0.5)
             with contextlib.suppress(OSError):
                 while True:
                     c.send(b"u" * 65536)
-        same(held(), 1)
-        s.wait(lambda: held() == 0, 20)
+        s.wait(lambda: held(port) == 0)
 
 
 def frames_of(client, n):
@@ -750,7 +746,7 @@ def websockets(io):
         s.wait(lambda: r.ended or r.reset is not None)
         c.sock.close()
         same(raw(s, head.replace(b"/ws", b"/no").replace(b"Connection: ", b"Connection: close, ")).split(b" ")[1], b"403")
-        with socket.create_connection(("127.0.0.1", s.port), 20) as b:  # all it says is in one frame, with its end
+        with socket.create_connection(("127.0.0.1", s.port), 60) as b:  # all it says is in one frame, with its end
             b.sendall(head.replace(b"/ws", b"/brief"))
             brief = Peer(b)
             while b"\r\n\r\n" not in brief.seen:
@@ -842,7 +838,7 @@ def overtaken(io):
         for t in held:
             t.start()
         s.wait(lambda: len(up.requests) == 2)
-        w = Peer(socket.create_connection(("127.0.0.1", s.port), 20))
+        w = Peer(socket.create_connection(("127.0.0.1", s.port), 60))
         w.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
         s.wait(lambda: len(up.conns) == 2)

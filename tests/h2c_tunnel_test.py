@@ -436,15 +436,20 @@ def ends(s, kind, up):
     load(s, up, stream_timeout="1m")
     same((t.all(), far.end(), unmasked(far.request.body)), (GOING_AWAY, "CANCEL", GOING_AWAY[2:]))
     t.close()
-    load(s, up, stream_close_delay="700ms")
-    t, far = kind(s), Far(s, up, 3)
+    load(s, up, stream_close_delay="60s")
+    stays, there = kind(s), Far(s, up, 3)
+    load(s, up, stream_close_delay="500ms")
+    t, far = kind(s), Far(s, up, 4)
+    began = time.monotonic()
     load(s, up)
-    t.say(b"still")
-    same(far.heard(5), b"still")
-    far.say(b"there")
-    same(t.heard(5), b"there")
-    same((t.all(), far.end(), unmasked(far.request.body[5:])), (GOING_AWAY, "CANCEL", GOING_AWAY[2:]))
+    same((t.all(), far.end(), unmasked(far.request.body)), (GOING_AWAY, "CANCEL", GOING_AWAY[2:]))
+    assert time.monotonic() - began > 0.4
+    stays.say(b"still")
+    same(there.heard(5), b"still")
+    there.say(b"there")
+    same(stays.heard(5), b"there")
     t.close()
+    stays.close()
 
 
 def tells(io):
@@ -483,7 +488,7 @@ def stops(io):
             for t in tunnels:
                 same(t.all(), GOING_AWAY)
                 t.close()
-            same(s.end(None, 10), 0)
+            same(s.end(None), 0)
         finally:
             if s.process.poll() is None:
                 s.process.kill()

@@ -19,7 +19,7 @@ def text(body, **more):
 
 
 def ask(s, path="/", method="GET", body=None, **fields):
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
     try:
         c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
         answer = c.getresponse()

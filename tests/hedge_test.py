@@ -68,7 +68,7 @@ def listed(s):
 
 def send(s, method="GET", body=b"", **fields):
     """In one piece, body and all."""
-    c = socket.create_connection(("127.0.0.1", s.port), 20)
+    c = socket.create_connection(("127.0.0.1", s.port), 60)
     lines = [f"{k.replace('_', '-')}: {v}" for k, v in {"Host": "h", "Connection": "close", **fields}.items()]
     lines += [f"Content-Length: {len(body)}"] if body else []
     c.sendall("\r\n".join([f"{method} / HTTP/1.1", *lines, "", ""]).encode() + body)
@@ -81,7 +81,7 @@ def send(s, method="GET", body=b"", **fields):
 
 
 def ask(s, method="GET", path="/", body=None, **fields):
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
     try:
         c.request(method, path, body, {k.replace("_", "-"): v for k, v in fields.items()})
         a = c.getresponse()
@@ -259,7 +259,7 @@ def again(io):
         same(load(s, [a.dial, dead], {"after": "20ms", **MAX}, health_checks=PASSIVE,
                   load_balancing={**FIRST, "retries": 1}, headers={"response": {"set": {
                       "X-Took": ["{http.reverse_proxy.upstream.latency_ms}"]}}}), (200, ""))
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
         begin = time.monotonic()
         c.request("GET", "/")
         r = c.getresponse()
@@ -437,7 +437,7 @@ def quantile(io):
     a, b = Upstream(gated(b"a")), Upstream(always(b"b"))
     with running(io, a, b, workers=1) as s:
         same(load(s, [a.dial, b.dial], {"after": "p90", **MAX}), (200, ""))
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
         a.gate.set()
         for _ in range(70):
             c.request("GET", "/")
@@ -459,7 +459,7 @@ def fields(io):
                            "response": {"set": {"X-From": ["{http.reverse_proxy.upstream.hostport}"]}}},
                   load_balancing={"selection_policy": {"policy": "cookie", "name": "lb", "secret": "s",
                                                        "fallback": {"policy": "first"}}}), (200, ""))
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
         c.request("GET", "/")
         r = c.getresponse()
         same((r.read(), r.getheader("X-From"), len(r.headers.get_all("Set-Cookie"))), (b"b", b.dial, 1))

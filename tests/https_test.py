@@ -103,14 +103,14 @@ class Site:
         self.write("Caddyfile", self.caddyfile(text))
         done = subprocess.run([PORTICO, "reload", "--config", "Caddyfile", "--address",
                                f"localhost:{self.ports['ADMIN']}"], cwd=self.folder.name,
-                              capture_output=True, text=True, timeout=30)
+                              capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
 
     def text(self):
         with open(f"{self.folder.name}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
 
-    def wait(self, condition, seconds=20):
+    def wait(self, condition, seconds=40):
         end = time.monotonic() + seconds
         while True:
             try:
@@ -131,7 +131,7 @@ class Site:
         if self.process.poll() is None and not told:
             self.process.send_signal(signal.SIGTERM)
         try:
-            got = self.process.wait(15)
+            got = self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -153,7 +153,7 @@ class Site:
                 context.verify_mode = ssl.CERT_NONE
         if client:
             context.load_cert_chain(key(f"{client}.pem"), key(f"{client}.key"))
-        raw = socket.create_connection(("127.0.0.1", self.ports[port]), 10,
+        raw = socket.create_connection(("127.0.0.1", self.ports[port]), 30,
                                        (source, 0) if source else None)
         try:
             return context.wrap_socket(raw, server_hostname=name)
@@ -175,7 +175,7 @@ class Site:
 
     def plain(self, path="/", host="a.test", port="HTTP", method="GET"):
         """Status, fields and body over clear text."""
-        with socket.create_connection(("127.0.0.1", self.ports[port]), 10) as c:
+        with socket.create_connection(("127.0.0.1", self.ports[port]), 30) as c:
             c.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             answer = http.client.HTTPResponse(c, method=method)
             answer.begin()
@@ -307,9 +307,9 @@ def clear_text(io):
         status, _, body = s.plain(port="HTTPS")
         same(status, 400)
         assert "HTTPS" in body, body
-        with socket.create_connection(("127.0.0.1", s.ports["HTTPS"]), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.ports["HTTPS"]), 30) as c:
             c.sendall(b"\x00" * 64)
-            c.settimeout(10)
+            c.settimeout(30)
             c.recv(64)
         same(s.get("a.test"), (200, "a https a.test"))
 
@@ -334,7 +334,7 @@ def wrappers(io):
             tls
         }
     }""") as s:
-        with socket.create_connection(("127.0.0.1", s.ports["HTTPS"]), 10) as raw:
+        with socket.create_connection(("127.0.0.1", s.ports["HTTPS"]), 30) as raw:
             raw.sendall(b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n")
             context = ssl.create_default_context(cafile=key("ca.pem"))
             with context.wrap_socket(raw, server_hostname="a.test") as c:
@@ -495,8 +495,8 @@ localhost {
 
 
 def curl(s, url, *arguments):
-    done = subprocess.run(["curl", "-sS", "--max-time", "20", *arguments, s.fill(url)],
-                          capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["curl", "-sS", "--max-time", "60", *arguments, s.fill(url)],
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr + s.text()[-2000:]
     return done.stdout
 
@@ -630,7 +630,7 @@ one.example, two.example {{
             s.wait(lambda: s.text().count("certificate obtained successfully") == 2, 60)
             root = pebble.root()
             for name in ("one.example", "two.example"):  # told, then published
-                s.wait(lambda host=name: s.get(host, ca=root) == (200, host), 10)
+                s.wait(lambda host=name: s.get(host, ca=root) == (200, host))
             same(s.plain("/", "one.example")[0], 308)
             assert challenge in s.text(), s.text()[-3000:]
             same(s.plain("/.well-known/acme-challenge/nothing", "one.example")[0], 308)

@@ -71,7 +71,7 @@ class Site:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         text = self.text() if self.process is not None else ""
@@ -104,7 +104,7 @@ class Site:
     def serial(self, name):
         """Of the certificate that a verified handshake shows; the answer is looked at, too."""
         context = ssl.create_default_context(cafile=f"{self.storage}/{LOCAL}/root.crt")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as raw, \
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as raw, \
                 context.wrap_socket(raw, server_hostname=name) as c:
             serial = c.getpeercert()["serialNumber"]
             c.sendall(f"GET / HTTP/1.1\r\nHost: {name}:{self.port}\r\nConnection: close\r\n\r\n".encode())
@@ -245,7 +245,7 @@ def test_full():
     prefix = on_disk("-t tmpfs -o size=16k none DATA", "head -c 12000 /dev/zero > DATA/filler")
     with Site() as s:
         s.start(prefix=prefix(s))
-        same(s.process.wait(30), 1)
+        same(s.process.wait(60), 1)
         assert "No space left on device" in s.text(), s.text()
         assert s.storage in s.text()
         s.start()

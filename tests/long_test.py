@@ -94,7 +94,7 @@ def flat_memory(io):
 
 def keep_asking(s, stop, failures, patient):
     while not stop.is_set():
-        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
         try:
             for _ in range(20):
                 c.request("GET", "/hello?q=2")

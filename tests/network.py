@@ -82,7 +82,7 @@ class Room:
         """A connection that stays; a number for `talk`."""
         return self.call("hold", source=source, to=to, port=port)
 
-    def talk(self, number, wait=0.4):
+    def talk(self, number, wait=20):
         """Whether a word on it is echoed."""
         return self.call("talk", number=number, wait=wait)
 
@@ -206,7 +206,7 @@ class Inside:
         s = socket.socket(family_of(to))
         if source:
             s.bind((source, 0))
-        s.settimeout(5)
+        s.settimeout(30)
         s.connect((to, port))
         self.held.append(s)
         return len(self.held) - 1

@@ -26,7 +26,7 @@ def digest(data):
 class Wire:
     """One connection, read strictly."""
 
-    def __init__(self, sock, timeout=20):
+    def __init__(self, sock, timeout=40):
         self.sock = sock
         sock.settimeout(timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -105,7 +105,7 @@ class Answer:
 class Talk(Wire):
     """A client on one connection."""
 
-    def __init__(self, port, timeout=20):
+    def __init__(self, port, timeout=40):
         super().__init__(socket.create_connection(("127.0.0.1", port), timeout), timeout)
 
     def ask(self, path, *fields, method=b"GET", body=b"", version=b"1.1"):

@@ -50,7 +50,8 @@ class Upstream:
 
     def talk(self, peer):
         seen = b""
-        self.open += 1
+        with self.lock:
+            self.open += 1
         with contextlib.suppress(OSError):
             while piece := peer.recv(65536):
                 seen += piece
@@ -69,7 +70,8 @@ class Upstream:
                     if status == 0:
                         peer.close()
                     peer.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 2\r\n\r\nok" % status)
-        self.open -= 1
+        with self.lock:
+            self.open -= 1
         peer.close()
 
     def close(self):
@@ -308,12 +310,12 @@ def p2c_avoids(io):
     with running(io, fast, slow, failing) as s:
         for other in slow, failing:
             load(s, [fast.dial, other.dial],
-                 load_balancing={"selection_policy": {"policy": "p2c_ewma", "decay": "300ms"}})
+                 load_balancing={"selection_policy": {"policy": "p2c_ewma", "decay": "2s"}})
             for _ in range(60):
                 s.get()
             assert 1 <= other.requests < 25, (fast.requests, slow.requests, failing.requests)
         load(s, [fast.dial, slow.dial], load_balancing={"selection_policy": {
-            "policy": "header", "field": "X", "fallback": {"policy": "p2c_ewma", "decay": "300ms"}}})
+            "policy": "header", "field": "X", "fallback": {"policy": "p2c_ewma", "decay": "2s"}}})
         before = slow.requests
         for _ in range(50):
             same(s.get()[0], 200)
@@ -382,7 +384,7 @@ def ejects(io):
     reload keeps it."""
     a, b, bad = Upstream(), Upstream(), Upstream(status=500)
     turns = {"selection_policy": {"policy": "round_robin"}}
-    rules = {"consecutive_failures": 3, "base_time": "4s", "max_time": "1m"}
+    rules = {"consecutive_failures": 3, "base_time": "8s", "max_time": "1m"}
     with running(io, a, b, bad) as s:
         load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": rules})
         same(sorted(s.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
@@ -405,7 +407,7 @@ def ejects(io):
         same((metric(s, "ejected"), metric(s, "ejections_total")), (1, 2))
         for u in a, b, bad:
             u.status = 200
-        bad.delay = 0.4
+        bad.delay = 1
         load(s, [a.dial, b.dial, bad.dial], load_balancing=turns, overload={"eject": {
             "consecutive_failures": 0, "latency_factor": 4, "min_requests": 3, "interval": "500ms",
             "base_time": "1h", "max_time": "1h"}})
@@ -438,10 +440,10 @@ def ejects(io):
 
 def slow_clients(io):
     """The time that a client takes for its body is not the upstream's."""
-    a, b = Upstream(delay=0.03), Upstream(delay=0.03)
+    a, b = Upstream(delay=0.1), Upstream(delay=0.1)  # ten times of which no pause of a busy machine is
 
     def upload(s):
-        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 60) as c:
             c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
             time.sleep(1)
             c.sendall(b"x")
@@ -449,7 +451,7 @@ def slow_clients(io):
 
     with running(io, a, b) as s:
         load(s, [a.dial, b.dial], load_balancing={"selection_policy": {"policy": "round_robin"}},
-             overload={"eject": {"consecutive_failures": 0, "latency_factor": 10, "min_requests": 2,
+             overload={"eject": {"consecutive_failures": 0, "latency_factor": 9, "min_requests": 2,
                                  "interval": "3s"}})
         begin = time.monotonic()
         for _ in range(2):

@@ -118,13 +118,13 @@ class World:
 
     def roots(self):
         context = ssl.create_default_context(cafile=self.folder + "/root.pem")
-        c = http.client.HTTPSConnection("localhost", self.management, context=context, timeout=10)
+        c = http.client.HTTPSConnection("localhost", self.management, context=context, timeout=30)
         c.request("GET", "/roots/0")
         return c.getresponse().read().decode()
 
     def get(self, name, port=None):
         context = ssl.create_default_context(cadata=self.roots())
-        with socket.create_connection(("127.0.0.1", port or self.https), 5) as raw, \
+        with socket.create_connection(("127.0.0.1", port or self.https), 30) as raw, \
                 context.wrap_socket(raw, server_hostname=name) as s:
             s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % name.encode())
             answer = b""

@@ -56,7 +56,7 @@ class Process:
         return self
 
     def await_port(self, port):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -81,7 +81,7 @@ class Process:
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            status = self.process.wait(20)
+            status = self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()

@@ -61,7 +61,7 @@ function route($method, $path, $do) {
     "public/style.css": "body {}\n",
     "public/slow.php": "<?php usleep(((int)$_GET['ms']) * 1000); echo 'done';\n",
     "public/stream.php": """<?php
-for ($i = 0; $i < 3; $i++) { echo "part $i\\n"; flush(); usleep(300000); }
+for ($i = 0; $i < 3; $i++) { echo "part $i\\n"; flush(); usleep(800000); }
 """,
     "public/large.php": "<?php for ($i = 0; $i < 64; $i++) echo str_repeat(chr(65 + $i % 26), 65536);\n",
     "public/fails.php": "<?php error_log('it went wrong'); http_response_code(500); echo 'oops';\n",
@@ -192,7 +192,7 @@ class Site:
     def ended(process):
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -289,14 +289,14 @@ def answers(io):
 
 
 def failures(io):
-    with site(io, options="read_timeout 400ms", more="handle_errors {\n"
+    with site(io, options="read_timeout 1500ms", more="handle_errors {\n"
               "\t\trespond \"sorry: {err.status_code}\"\n\t}") as s:
         same(s.ask("/slow.php?ms=1"), (200, "done"))
-        same(s.ask("/slow.php?ms=3000"), (504, "sorry: 504"))
+        same(s.ask("/slow.php?ms=8000"), (504, "sorry: 504"))
         with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
             raise AssertionError(f"whole: {s.ask('/dies.php')}")
         s.fpm.send_signal(signal.SIGTERM)
-        s.fpm.wait(20)
+        s.fpm.wait(60)
         same(s.ask("/"), (502, "sorry: 502"))
         s.wait(lambda: re.search("fpm.sock.*(no such file|connection refused)", s.text()))
 
@@ -348,11 +348,11 @@ def checked(io):
     with site(io, options=options) as s:
         s.wait(lambda: s.ask("/") == (200, "home"))  # a check may have come before its first process
         s.fpm.send_signal(signal.SIGTERM)
-        s.fpm.wait(20)
+        s.fpm.wait(60)
         s.wait(lambda: s.ask("/")[0] == 503)
         s.fpm = subprocess.Popen(s.fpm.args, stdout=subprocess.DEVNULL, stderr=s.log)
         s.wait(lambda: s.ask("/") == (200, "home"))
-        assert "host is up" in s.text()
+        s.wait(lambda: "host is up" in s.text())
 
 
 CASES = [

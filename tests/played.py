@@ -11,7 +11,7 @@ class Peer:
 
     def __init__(self, sock, upstream=None):
         self.sock, self.upstream, self.seen = sock, upstream, b""
-        sock.settimeout(20)
+        sock.settimeout(60)
 
     def send(self, data):
         self.sock.sendall(data)

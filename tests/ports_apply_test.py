@@ -76,7 +76,7 @@ class Place:
             got[name] = room.probe(asked, wait)
         mixed = {n: a for n, a in got.items() if len(set(a)) != 1}
         if mixed and wait < 1:
-            return self.who(port, protocols, 1.5)
+            return self.who(port, protocols, 3)
         return mixed or {n for n, a in got.items() if a[0] == port}
 
     def end(self):
@@ -101,11 +101,18 @@ def refused(done, *words):
         raise AssertionError(f"status {done[0]}: {text}")
 
 
+def lets_in(place, port, want=None):
+    """That all, or those, come in: an answer that is late on a busy machine is waited for."""
+    want = set(SOURCES) if want is None else want
+    got = place.who(port)
+    same(got if got == want else place.who(port, wait=5), want)
+
+
 def judged(place):
     for port in PORTS:
         protocols = ("tcp",) if port == 22 else ("tcp", "udp")
         got, want = place.who(port, protocols), WANTED.get(port, set())
-        same((port, got if got == want else place.who(port, protocols, 1.5)), (port, want))
+        same((port, got if got == want else place.who(port, protocols, 5)), (port, want))
 
 
 def lets_in_whom_it_says(place):
@@ -120,7 +127,7 @@ def device_always(place):
     good(place.apply())
     asked = [(p, "", to, n) for p in ("tcp", "udp") for n in PORTS
              for to in ("127.0.0.1", "::1", net.DEVICE4, net.DEVICE6_OUT)]
-    same(place.device.probe(asked, 0.3), [n for _, _, _, n in asked])
+    same(place.device.probe(asked, 10), [n for _, _, _, n in asked])
 
 
 def goes_out(place):
@@ -128,10 +135,10 @@ def goes_out(place):
     place.hood.world.listen([7777], udp=[net.NEAR4, net.NEAR6])
     good(place.apply())
     asked = [(p, "", to, 7777) for p in ("tcp", "udp") for to in (net.NEAR4, net.NEAR6)]
-    same(place.device.probe(asked, 0.4), [7777] * 4)
+    same(place.device.probe(asked, 10), [7777] * 4)
     # Neighbours are found anew, and a router's advertisement and an echo are let in.
     place.device.sh("ip neigh flush all")
-    same(place.device.probe(asked, 0.6), [7777] * 4)
+    same(place.device.probe(asked, 10), [7777] * 4)
 
 
 def path_mtu(place):
@@ -165,7 +172,7 @@ def trial_ends(place):
     until = time.monotonic() + 20
     while place.who(3000) != set(SOURCES) and time.monotonic() < until:
         pass
-    same(place.who(3000), set(SOURCES))
+    lets_in(place, 3000)
     refused(place.portico("ports", "confirm"), "over")
     good(place.portico("ports", "rollback"))
     same(place.rules(), "")
@@ -176,7 +183,7 @@ def trial_of_a_change(place):
     good(place.apply())
     open3000 = CADDYFILE.replace("3000              device", "3000              world")
     good(place.apply("--confirm", "4s", text=open3000))
-    same(place.who(3000), set(SOURCES))
+    lets_in(place, 3000)
     until = time.monotonic() + 20
     while (place.who(3000) or place.who(3000, wait=1.5)) and time.monotonic() < until:
         time.sleep(0.05)  # that nobody comes in may also be answers that are late
@@ -186,7 +193,7 @@ def trial_of_a_change(place):
     judged(place)
     good(place.apply("--confirm", "60s", text=open3000))
     good(place.portico("ports", "confirm"))
-    same(place.who(3000), set(SOURCES))
+    lets_in(place, 3000)
     same("trial" in place.rules(), False)
     refused(place.portico("ports", "confirm"), "no trial")
     refused(place.portico("ports", "rollback"), "no trial")
@@ -231,11 +238,11 @@ def forwards(place):
                          f"\n ip daddr {net.DEVICE4_OUT} tcp dport 9999 dnat to 172.18.0.2:3000;\n }}\n}}\n")
         good(place.apply())
         world = place.hood.world
-        same(world.probe([("tcp", net.WORLD4, net.DEVICE4_OUT, 9999)], 1), [3000])
+        same(world.probe([("tcp", net.WORLD4, net.DEVICE4_OUT, 9999)], 10), [3000])
         world.sh(f"ip route replace 172.18.0.0/24 via {net.DEVICE4_OUT}")
         same(world.probe([("tcp", net.WORLD4, "172.18.0.2", 3000), ("udp", net.WORLD4, "172.18.0.2", 3000)],
-                         1), [3000, 3000])
-        same(place.hood.school.probe([("tcp", net.SCHOOL4, "172.18.0.2", 3000)], 1), [3000])
+                         10), [3000, 3000])
+        same(place.hood.school.probe([("tcp", net.SCHOOL4, "172.18.0.2", 3000)], 10), [3000])
     finally:
         inner.end()
         place.device.sh("ip link del br0")
@@ -301,7 +308,7 @@ def many_ports(place):
     took = time.monotonic() - start
     same(place.who(22), set())
     same(place.who(3000), set())
-    same(place.who(443), set(SOURCES))
+    lets_in(place, 443)
     told = good(place.portico("ports", "explain", "443/tcp", "--config", "Caddyfile"))
     same(re.search(r"in force .*: [1-9]\d*\.$", told, re.M) is not None, True)
     # The one run of nft, by CPU time, which hardly depends on what else the machine does.

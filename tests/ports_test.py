@@ -102,7 +102,7 @@ class Place:
             return f.read()
 
 
-def wait(condition, seconds=20):
+def wait(condition, seconds=40):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -334,7 +334,7 @@ def watches():
         p.sockets.pop().close()
         assert await_change(port, "closed", 20), "no word of the port that was closed"
         watch.send_signal(signal.SIGINT)
-        same(watch.wait(20), 0)
+        same(watch.wait(60), 0)
         watch.stdout.close()
 
 
@@ -472,7 +472,7 @@ def server_tells():
 def shakes(port):
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection(("localhost", port), timeout=5) as raw:
+    with socket.create_connection(("localhost", port), timeout=30) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as tls:
             return tls.version()
 

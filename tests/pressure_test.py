@@ -95,7 +95,7 @@ class Gate:
 
     def connect(self, tls, protocol="http/1.1"):
         c = socket.socket()
-        c.settimeout(20)
+        c.settimeout(60)
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         c.connect(("127.0.0.1", self.secure if tls else self.clear))
         if not tls:
@@ -107,7 +107,7 @@ class Gate:
     def still(self, wanted):
         """Until nothing moves any more, with all requests under way."""
         last, since = None, time.monotonic()
-        end = since + 30
+        end = since + 60
         while time.monotonic() - since < 0.4 or self.up.begun < wanted:
             now = (self.up.sent, self.up.begun)
             if now != last:
@@ -116,7 +116,7 @@ class Gate:
             time.sleep(0.05)
 
     def all_gone(self):
-        self.server.wait(lambda: self.up.open == 0 and self.server.live()["exchanges"] == 0, 20)
+        self.server.wait(lambda: self.up.open == 0 and self.server.live()["exchanges"] == 0, 60)
 
     def end(self):
         self.up.close()

@@ -30,7 +30,7 @@ def wait(s):
 
 def talk(s, *pieces, pause=0.0):
     """What comes back until the end; b"" when the server only closes."""
-    with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 30) as c:
         c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         got = b""
         try:
@@ -104,7 +104,7 @@ def timeouts(io):
     try:
         begin = time.monotonic()
         same(talk(s, V1[:20]), b"")
-        assert 0.25 < time.monotonic() - begin < 3
+        assert 0.25 < time.monotonic() - begin < 9
         # "PRO" may be PROXY or PROPFIND: when the time is over, it is a request.
         same(body(s, b"PRO", b"PFIND / HTTP/1.0\r\n\r\n", pause=0.5).split()[0], b"127.0.0.1")
         same(body(s, b"G", LAST[1:], pause=0.5).split()[0], b"127.0.0.1")
@@ -117,13 +117,13 @@ def drains(io):
     for timeout in ("1s", "-1s"):  # below 0: they may wait as long as nobody wants to end
         s = start(io, allow=["127.0.0.0/8"], timeout=timeout)
         wait(s)
-        with socket.create_connection(("127.0.0.1", s.port), 5) as begun, \
-                socket.create_connection(("127.0.0.1", s.port), 5):
+        with socket.create_connection(("127.0.0.1", s.port), 30) as begun, \
+                socket.create_connection(("127.0.0.1", s.port), 30):
             begun.sendall(V1[:10])
             time.sleep(0.1)
             begin = time.monotonic()
             same(s.end(), 0)
-            assert time.monotonic() - begin < 4
+            assert time.monotonic() - begin < 15
 
 
 def ended_early(io):
@@ -133,7 +133,7 @@ def ended_early(io):
     try:
         before = s.live()
         for i in range(len(V2)):
-            with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+            with socket.create_connection(("127.0.0.1", s.port), 30) as c:
                 c.sendall(V2[:i])
         s.wait(lambda: s.live() == before)
     finally:
@@ -151,7 +151,7 @@ def refused(io):
                            ([{"wrapper": "proxy_protocol", "x": 1}], "listener_wrappers[0]"),
                            ([{"wrapper": "proxy_protocol"}] * 2, "twice"), ({}, "array")):
         s = Server(PORTICO, io, members={"listener_wrappers": wrappers}, awaited=False)
-        s.process.wait(10)
+        s.process.wait(60)
         text = s.text()
         same(s.end(), 1)
         assert want in text, (want, text)
@@ -164,4 +164,4 @@ run_cases([
     ("connections before their header do not hold the end", drains),
     ("peers that leave in the middle of a header leave nothing behind", ended_early),
     ("wrappers that are not there or not written well are refused", refused, ("epoll",)),
-])
+], at_once=2)

@@ -136,7 +136,7 @@ def nothing_sent(io):
                 break
         b = Upstream(always(b"second"))
         load(s, [f"127.0.0.1:{deaf.getsockname()[1]}", b.dial],
-             transport={"protocol": "http", "dial_timeout": "300ms"})
+             transport={"protocol": "http", "dial_timeout": "1s"})
         same(ask(s, "POST", BIG), 200)
         same(len(b.requests), 1)
         for c in (deaf, *full):
@@ -148,7 +148,7 @@ def nobody(io):
     """No upstream that is available: always, until there is one."""
     a, b = Upstream(closes), Upstream(always(b"second"))
     with running(io, a, b) as s:
-        load(s, [a.dial], {"try_duration": "10s", "try_interval": "20ms", "retries": 0},
+        load(s, [a.dial], {"try_duration": "20s", "try_interval": "20ms", "retries": 0},
              health_checks={"passive": {"fail_duration": "300ms", "max_fails": 1}})
         c = Peer(socket.create_connection(("127.0.0.1", s.port)))
         same(ask(s, "POST", b"x", connection=c), 502)  # and is out for a while
@@ -162,7 +162,7 @@ def acted_on(io):
     """Broken, malformed, late: GET alone; what retry_match names, in its place."""
     bad = (closes, says(b"HTTP/1.1 2"), says(b"garbage\r\n\r\n"),
            says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"))
-    late = {"transport": {"protocol": "http", "response_header_timeout": "500ms"}}
+    late = {"transport": {"protocol": "http", "response_header_timeout": "1200ms"}}
     with running(io) as s:
         for play in bad:
             repeated(s, play, "GET")

@@ -48,7 +48,7 @@ class Server:
             json.dump(doc, f)
 
     def get(self, port=None):
-        c = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
+        c = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=30)
         try:
             c.request("GET", "/")
             return c.getresponse().read().decode()
@@ -56,7 +56,7 @@ class Server:
             c.close()
 
     def api(self, method, path, value=None, headers=None):
-        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=30)
         fields = {"Host": f"localhost:{self.admin}", **(headers or {})}
         if value is not None:
             fields["Content-Type"] = "application/json"
@@ -67,7 +67,7 @@ class Server:
         finally:
             c.close()
 
-    def wait(self, condition, seconds=10):
+    def wait(self, condition, seconds=30):
         end = time.monotonic() + seconds
         while True:
             try:
@@ -93,7 +93,7 @@ class Server:
         if how and self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            status = self.process.wait(10)
+            status = self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -122,7 +122,7 @@ def answers(io):
 def loads(io):
     s = Server(io)
     try:
-        kept = http.client.HTTPConnection("127.0.0.1", s.port, timeout=5)
+        kept = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
         kept.request("GET", "/")
         same(kept.getresponse().read(), b"one")
         same(s.api("POST", "/load", document(s.port, s.admin, "two"))[0], 200)
@@ -145,11 +145,15 @@ def moves(io):
         other = free_port()
         same(s.api("POST", "/load", document(other, s.admin, "moved"))[0], 200)
         same(s.get(other), "moved")
-        try:
-            s.get()
-            raise AssertionError("the old port still answers")
-        except ConnectionRefusedError:
-            pass
+        end = time.monotonic() + 20
+        while True:  # who is queued there is answered first
+            try:
+                s.get()
+                assert time.monotonic() < end, "the old port still answers"
+            except ConnectionRefusedError:
+                break
+            except OSError:
+                pass
     finally:
         same(s.end(), 0)
 
@@ -223,7 +227,7 @@ def survives_crash(io):
         os.kill(old, signal.SIGKILL)
         s.wait(lambda: s.get() == "one")
         assert s.server_pid() != old
-        assert "ended unexpectedly" in s.text()
+        s.wait(lambda: "ended unexpectedly" in s.text())
     finally:
         same(s.end(), 0)
 
@@ -236,7 +240,7 @@ def drains(io):
     doc = document(s.port, s.admin, "x")
     doc["apps"]["http"]["servers"]["srv0"]["routes"] = routes
     same(s.api("POST", "/load", doc)[0], 200)
-    with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+    with socket.create_connection(("127.0.0.1", s.port), 30) as c:
         c.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
         same(c.recv(65536)[-6:], b"got it")
         s.process.send_signal(signal.SIGTERM)
@@ -251,7 +255,7 @@ def stops_by_api(io):
     s = Server(io)
     try:
         same(s.api("POST", "/stop")[0], 200)
-        same(s.process.wait(10), 0)
+        same(s.process.wait(60), 0)
     finally:
         same(s.end(), 0)
 
@@ -278,7 +282,7 @@ def says_what_is_wrong(io):
                             "unknown flag"), (["run", "--config"], "needs an argument"),
                             (["run", "--config", "/nonexistent.json"], "/nonexistent.json"),
                             (["version", "x"], "unexpected argument")):
-        done = subprocess.run([PORTICO, *arguments], timeout=20, stdout=subprocess.PIPE,
+        done = subprocess.run([PORTICO, *arguments], timeout=60, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         same(done.returncode, 1)
         assert want in done.stdout, done.stdout
@@ -293,7 +297,7 @@ def unix_socket(io):
         same(s.api("POST", "/load", doc)[0], 200)
         same(os.stat(path).st_mode & 0o777, 0o660)
         with socket.socket(socket.AF_UNIX) as c:
-            c.settimeout(5)
+            c.settimeout(30)
             c.connect(path)
             c.sendall(b"GET / HTTP/1.0\r\n\r\n")
             answer = b""
@@ -329,28 +333,28 @@ def little_locked_memory(_):
             with open(f"{folder}/log.{io}", encoding="utf-8") as f:
                 return f.read()
 
-        process, end = run(""), time.monotonic() + 20
+        process, end = run(""), time.monotonic() + 60
         try:
             while '"serving initial configuration"' not in text(""):
                 assert process.poll() is None and time.monotonic() < end, text("")
                 time.sleep(0.02)
             for _ in range(20):  # by workers of both kinds
-                c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
                 c.request("GET", "/")
                 same(c.getresponse().read(), b"here")
                 c.close()
         finally:
             process.terminate()
-            same(process.wait(20), 0)
+            same(process.wait(60), 0)
         if "RLIMIT_MEMLOCK" in text(""):  # it is not in all kernels that rings count
             process = run("uring")
-            same(process.wait(30), 1)
+            same(process.wait(60), 1)
             assert "this user may lock no more memory (RLIMIT_MEMLOCK)" in text("uring"), text("uring")
 
 
 def fetch(s, method, target, **fields):
     """Status, header fields in lower case, body."""
-    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=10)
+    c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
     try:
         c.request(method, target, headers={k.replace("_", "-"): v for k, v in fields.items()})
         answer = c.getresponse()

@@ -140,7 +140,7 @@ class BehindH2(Behind):
 
 
 def talk(port, data, half=True):
-    with socket.create_connection(("127.0.0.1", port), 15) as c:
+    with socket.create_connection(("127.0.0.1", port), 60) as c:
         try:
             c.sendall(data)
             if half:

@@ -424,7 +424,7 @@ def stops():
     try:
         k.start("polite")
         k.line()
-        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=5000)
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=20000)
         same(k.hear(EXITED)["status"], 0)
         assert k.line().startswith("bye")
         k.grow()
@@ -447,7 +447,7 @@ def stops_stopped():
         pid = k.start("polite")["pid"]
         k.line()
         os.kill(pid, signal.SIGSTOP)
-        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=5000)
+        k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=20000)
         same(k.hear(EXITED)["status"], 0)
     finally:
         k.end()
@@ -850,7 +850,7 @@ def reverse_order():
     try:
         for name in ("a", "b", "c"):
             for replica in (0, 1):
-                k.start("polite", service=name, replica=replica)
+                k.start("polite", service=name, replica=replica, timeout_ms=20000)
                 k.line()
         k.process.send_signal(signal.SIGTERM)
         same(k.process.wait(PATIENCE), 0)
@@ -1044,7 +1044,7 @@ def confined():
 # --- sockets ---
 
 def ask(port):
-    with socket.create_connection(("127.0.0.1", port), 5) as c:
+    with socket.create_connection(("127.0.0.1", port), 30) as c:
         c.sendall(b"?")
         return int(c.makefile("rb").read())
 
@@ -1060,7 +1060,7 @@ def socket_is_kept():
         same(ask(port), first)
         k.send(kind=STOP, instance=k.instance, signal=signal.SIGTERM, timeout_ms=1000)
         k.hear(EXITED)
-        with socket.create_connection(("127.0.0.1", port), 5) as c:
+        with socket.create_connection(("127.0.0.1", port), 30) as c:
             c.sendall(b"?")
             second = k.start("serve", **more)["pid"]
             same(int(c.makefile("rb").read()), second)
@@ -1110,7 +1110,7 @@ def executes():
 def enter(k, m, *command, port=0, confine=0, prefix=()):
     return subprocess.run([*prefix, DRIVER, "enter", str(m["pid"]), str(port), str(confine), *command],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False, timeout=20)
+                          text=True, check=False, timeout=60)
 
 
 def enters():

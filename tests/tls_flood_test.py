@@ -104,6 +104,7 @@ def handshakes(io):
                 for _ in range(50)]
         s.wait(lambda: all(is_closed(c) for c in more), 60)
         assert answers(old)
+        s.wait(lambda: "too many TLS handshakes at a time" in s.text())
         same(s.text().count("too many TLS handshakes at a time"), 1)  # said once, not for each
         held.close()
         s.wait(lambda: s.metric("connections") < 10, 120)

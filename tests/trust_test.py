@@ -96,7 +96,7 @@ class Place:
         if self.server is not None and self.server.poll() is None:
             self.server.send_signal(signal.SIGTERM)
             try:
-                self.server.wait(20)
+                self.server.wait(60)
             except subprocess.TimeoutExpired:
                 self.server.kill()
                 self.server.wait()
@@ -118,7 +118,7 @@ class Place:
         raise AssertionError("not reached; log: " + self.text())
 
     def get(self, path, method="GET"):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         c.request(method, path)
         r = c.getresponse()
         return r.status, r.read().decode(), r.getheader("Content-Type")

@@ -102,7 +102,7 @@ def endpoint(io):
                             "active": {"uri": "/", "interval": "1h", "upstream": up.dial}})
         while s.get()[0] != 200:
             pass
-        same(listed(s), {dead: (0, 3), up.dial: (0, 0), "{http.request.header.X}:80": (0, 0)})
+        s.wait(lambda: listed(s) == {dead: (0, 3), up.dial: (0, 0), "{http.request.header.X}:80": (0, 0)})
         status, text = s.api("POST", "/reverse_proxy/upstreams")
         same((status, json.loads(text)), (405, {"error": "method not allowed"}))
         load(s, ["127.0.0.1:1"])
@@ -169,10 +169,14 @@ def names(io):
                  **FIRST, "retries": 3}, health_checks={"passive": {"fail_duration": "1h"}},
              before=[{"handler": "log_append", "key": n, "value": "{http.reverse_proxy.%s}" % n}
                      for n in wanted])
-        with contextlib.suppress(AssertionError):
-            s.wait(lambda: "http.log.access" in s.text(), 5)
-        lines = [json.loads(line) for line in s.text().splitlines() if "http.log.access" in line]
-        line = next(x for x in lines if x["status"] == 200 and x.get("retries") in (1, "1"))
+        found = []
+
+        def look():
+            lines = [json.loads(line) for line in s.text().splitlines() if "http.log.access" in line]
+            found.extend(x for x in lines if x["status"] == 200 and x.get("retries") in (1, "1"))
+            return found
+        s.wait(look)
+        line = found[0]
         same([str(line[n]) for n in wanted[:5]], [up.dial, up.dial, host, port, "0"])
         same([str(line[n]) for n in ("upstream.max_requests", "status_code", "status_text", "header.X-B")],
              ["0", "200", "200 OK", "1,2"])
