@@ -220,11 +220,13 @@ uint32_t h2_number(const unsigned char *);
 /* --- the two sides --- */
 void h2_upstream_begin(int fd, unsigned group);
 unsigned h2_upstreams_busy(void);
+void h2_upstreams_blame(void);
 void h2_upstreams_check(void);
 struct plan *attempt_make(struct round *, unsigned *attempt); /* NULL: a violation */
 void upstream_listen(enum kind, unsigned group, uint16_t port);
 void upstreams_check(void);  /* connections whose client has left long ago */
 unsigned upstreams_busy(void);
+void upstreams_blame(void); /* a violation for each of those */
 struct bytes plan_render(struct plan *, const struct round *, unsigned attempt);
 struct bytes plan_render_fastcgi(struct plan *, const struct round *, unsigned attempt, struct dice *);
 void fastcgi_listen(struct conn *, unsigned group);

@@ -314,9 +314,7 @@ static void run(uint16_t port, unsigned slots)
     uint64_t until = loop_time + 10000 * MS;
     while (upstreams_busy() > 0 && loop_time < until)
         turn();
-    if (upstreams_busy() > 0)
-        violation(NULL, "%u requests are still with upstreams that no client waits for",
-                  upstreams_busy());
+    upstreams_blame();
 }
 
 static uint16_t port_of(const char *text)

@@ -51,6 +51,20 @@ unsigned h2_upstreams_busy(void)
     return n;
 }
 
+void h2_upstreams_blame(void)
+{
+    for (struct up *u = ups; u != NULL; u = u->next) {
+        for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++) {
+            const struct call *k = &u->calls[i];
+            if (k->id != 0 && !k->silent)
+                violation(k->r, "is still stream %u of an upstream, that no client waits for:%s%s %zu bytes up, "
+                          "%zu down, windows %lld and %lld", k->id, k->asked ? " asked" : "",
+                          k->answering ? " answering" : "", k->tally.got, k->sent, (long long)k->window,
+                          (long long)u->window);
+        }
+    }
+}
+
 void h2_upstreams_check(void)
 {
     for (struct up *u = ups; u != NULL; u = u->next) {

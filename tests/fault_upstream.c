@@ -57,12 +57,31 @@ static void on_free(struct conn *c)
     free(u);
 }
 
+/* One that hangs behind its whole answer looks like one that is kept. */
+static bool is_busy(const struct up *u)
+{
+    bool kept = u->kind == HTTP1 && u->state == SILENT && !u->p->closes && u->answered &&
+                u->p->at >= u->p->needed;
+    return !u->c.dead && (u->r != NULL || u->begun) && !kept;
+}
+
 unsigned upstreams_busy(void)
 {
     unsigned n = 0;
     for (struct up *u = ups; u != NULL; u = u->next)
-        n += !u->c.dead && (u->r != NULL || u->begun);
+        n += is_busy(u);
     return n + h2_upstreams_busy();
+}
+
+void upstreams_blame(void)
+{
+    static const char *const states[] = {"reading", "answering", "tunnel", "silent"};
+    for (struct up *u = ups; u != NULL; u = u->next)
+        if (is_busy(u))
+            violation(u->r, "is still with an upstream of group %u that no client waits for: %s, read to %d%s, "
+                      "%zu bytes up, %zu wait to go down%s", u->group, states[u->state], u->h1.state,
+                      u->answered ? ", answered" : "", u->tally.got, u->c.out.len, u->c.eof ? ", eof" : "");
+    h2_upstreams_blame();
 }
 
 /* Who has left long ago is asked for no more. */
