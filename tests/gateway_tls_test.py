@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import select
 import shutil
 import socket
 import ssl
@@ -191,8 +192,8 @@ def gateway(io, *upstreams, **options):
     s = Gateway(io, *upstreams, **options)
     try:
         yield s
-    except BaseException:
-        print("# " + s.text()[-3000:].replace("\n", "\n# "), flush=True)
+    except BaseException as e:
+        e.add_note(s.text()[-3000:])
         with contextlib.suppress(Exception):
             s.end()
         raise
@@ -822,6 +823,40 @@ def both_sides(io):
 
 # ---- proxies ---------------------------------------------------------------
 
+class Shared:
+    """A TLS socket of two threads, one for each direction: Python's are one thread's, and a read that goes
+    on while a write does may take the other's outcome for an error of its own."""
+
+    def __init__(self, sock):
+        self.sock, self.turn = sock, threading.Lock()
+        sock.setblocking(False)
+
+    def soon(self, call, *args):
+        while True:
+            try:
+                with self.turn:
+                    return call(*args)
+            except ssl.SSLWantReadError:
+                select.select([self.sock], [], [], 20)
+            except ssl.SSLWantWriteError:
+                select.select([], [self.sock], [], 20)
+
+    def recv(self, n):
+        return self.soon(self.sock.recv, n)
+
+    def sendall(self, data):
+        data = memoryview(data)
+        while data:
+            data = data[self.soon(self.sock.send, data):]
+
+    def shutdown(self, how):
+        with self.turn:
+            self.sock.shutdown(how)
+
+    def getpeername(self):
+        return self.sock.getpeername()
+
+
 class Proxy(Upstream):
     """Answers CONNECT by joining it to `target`, wherever it was to go; echoes other requests."""
 
@@ -841,8 +876,9 @@ class Proxy(Upstream):
                 continue
             far = socket.create_connection(("127.0.0.1", self.target.port))
             peer.send(b"HTTP/1.1 200 Go on\r\n\r\n")
-            threading.Thread(target=self.copy, args=(far, peer.sock), daemon=True).start()
-            self.copy(peer.sock, far)
+            near = Shared(peer.sock) if self.ctx else peer.sock
+            threading.Thread(target=self.copy, args=(far, near), daemon=True).start()
+            self.copy(near, far)
             return
 
     @staticmethod

@@ -209,7 +209,7 @@ def run_case(case, io):
     except Skip as why:
         return "skip", str(why)
     except Exception as e:  # every failure is a line, the others still run
-        return "failed", f"{type(e).__name__}: {e}"
+        return "failed", "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", [])])
     return "ok", ""
 
 
