@@ -542,6 +542,120 @@ def kept(io):
         same(len(up.requests), 2 + 0)
 
 
+def named(name, gate=None):
+    """Says who it is, once the gate is open."""
+    def play(request):
+        request.read()
+        if gate:
+            gate.wait(10)
+        request.sock.sendall(answer(b"Status: 200\r\n\r\n" + name + b" " + request.body))
+    return play
+
+
+def metric(s, name):
+    found = re.search(rf"^portico_reverse_proxy_{re.escape(name)} (\S+)$", s.api("GET", "/metrics")[1], re.M)
+    return float(found.group(1))
+
+
+def hedged(io):
+    """What is safe goes to another server when the first takes too long, whose connection is closed."""
+    gate, other = threading.Event(), Play(named(b"other"))
+    with served(io, named(b"first", gate)) as (s, up):
+        handler = {"handler": "reverse_proxy", "hedge": {"after": "30ms", "max": 1}, "load_balancing": {
+            "selection_policy": {"policy": "first"}}, "transport": {
+                "protocol": "fastcgi", "root": "/srv", "env": {"UP": "{http.reverse_proxy.upstream.hostport}"}},
+            "upstreams": [{"dial": f"127.0.0.1:{p.port}"} for p in (up, other)]}
+        document = json.loads(json.dumps(s.document))
+        document["apps"]["http"]["servers"]["srv0"]["routes"][1] = {"handle": [handler]}
+        same(s.api("POST", "/load", document), (200, ""))
+        s.wait(lambda: ask(s)[:2] == (200, b"other "))
+        s.wait(lambda: up.ended == len(up.requests) > 0)
+        same([r.requests[-1].env["UP"] for r in (up, other)], [f"127.0.0.1:{p.port}" for p in (up, other)])
+        same(metric(s, "hedges_won_total"), 1)
+        got = []
+        t = threading.Thread(target=lambda: got.append(ask(s, "POST", body=b"x")[:2]))
+        t.start()
+        s.wait(lambda: len(up.requests) == 2)
+        time.sleep(0.1)
+        gate.set()
+        t.join()
+        same((got, len(other.requests)), ([(200, b"first x")], 1))
+        same(ask(s)[:2], (200, b"first "))
+        other.stop()
+
+
+def queued(io):
+    """A limit with a queue before it."""
+    gate = threading.Event()
+    with served(io, named(b"one", gate), None, {
+            "overload": {"max_requests": 2, "queue": 3, "queue_timeout": "30s"}}) as (s, up):
+        got = []
+        threads = [threading.Thread(target=lambda: got.append(ask(s, "POST", body=b"x")[:2])) for _ in range(5)]
+        for t in threads:
+            t.start()
+        s.wait(lambda: metric(s, "queued") == 3)
+        same((ask(s)[0], len(up.requests)), (503, 2))
+        gate.set()
+        for t in threads:
+            t.join()
+        same(got, [(200, b"one x")] * 5)
+
+
+class Http(Play):
+    """The first lines of requests of HTTP, each of which is answered."""
+
+    def __init__(self):
+        self.lines = []
+        super().__init__(None)
+
+    def one(self, sock):
+        head = b""
+        with contextlib.suppress(OSError), sock:
+            while b"\r\n\r\n" not in head and (piece := sock.recv(4096)):
+                head += piece
+            length = re.search(rb"\r\nContent-Length: (\d+)", head)
+            end = head.index(b"\r\n\r\n") + 4 + int(length.group(1) if length else 0)
+            while len(head) < end and (piece := sock.recv(4096)):
+                head += piece
+            self.lines.append(head.split(b"\r\n")[0])
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def mirrored(io):
+    """A copy to another FastCGI server, and to one of HTTP; from HTTP to FastCGI."""
+    other = Play(named(b"other"))
+    copy = {"dial": f"127.0.0.1:{other.port}", "headers": {"set": {"X-Copy": ["yes"]}}}
+    with served(io, named(b"real"), None, {"mirror": copy}) as (s, up):
+        same(ask(s, "POST", "/a.php/info?q=1", b"body", {"X-Own": "1"})[:2], (200, b"real body"))
+        s.wait(lambda: len(other.requests) == 1 and other.ended == 1)
+        first, second = up.requests[0], other.requests[0]
+        same((second.body, second.env.pop("HTTP_X_COPY")), (b"body", "yes"))
+        same(second.env, first.env)
+        same(ask(s, "POST", "/b.php", b"y" * 40000)[:2], (200, b"real " + b"y" * 40000))
+        same(ask(s, "HEAD", "/c.php")[0], 200)
+        s.wait(lambda: len(other.requests) == 2 and other.ended == 2)
+        same((other.requests[1].env["REQUEST_METHOD"], other.requests[1].body), ("HEAD", b""))
+        same((metric(s, "mirrored_total"), metric(s, 'mirror_dropped_total{reason="body"}')), (2, 1))
+        web, document = Http(), json.loads(json.dumps(s.document))
+        routes = document["apps"]["http"]["servers"]["srv0"]["routes"]
+        routes[1]["handle"] = [{"handler": "rewrite", "uri": "/index.php?{http.request.uri.query}"}, {
+            **routes[1]["handle"][0], "mirror": {"dial": f"127.0.0.1:{web.port}", "transport": {
+                "protocol": "http"}}}]
+        same(s.api("POST", "/load", document), (200, ""))
+        s.wait(lambda: ask(s, path="/x/y?z=1")[:2] == (200, b"real ") and
+               up.requests[-1].env["SCRIPT_NAME"] == "/index.php")
+        s.wait(lambda: web.lines[:1] == [b"GET /x/y?z=1 HTTP/1.1"])
+        routes[1]["handle"] = [{"handler": "reverse_proxy", "upstreams": [{"dial": f"127.0.0.1:{web.port}"}],
+                                "rewrite": {"uri": "/up{http.request.uri}"}, "mirror": {**copy, "transport": {
+                                    "protocol": "fastcgi", "root": "/srv", "split_path": [".php"]}}}]
+        same(s.api("POST", "/load", document), (200, ""))
+        s.wait(lambda: ask(s, "PUT", "/d.php", b"put")[0] == 200 and web.lines[-1] == b"PUT /up/d.php HTTP/1.1")
+        s.wait(lambda: (other.requests[-1].env.get("REQUEST_METHOD"), other.requests[-1].body) == ("PUT", b"put"))
+        same(other.requests[-1].env["SCRIPT_FILENAME"], "/srv/up/d.php")
+        web.stop()
+        other.stop()
+
+
 def check_of_a_silent_one(io):
     """A check ends by its timeout, and with its configuration."""
     def play(request):
@@ -571,6 +685,9 @@ CASES = [
     ("an answer may come before the body was read", early_answer),
     ("a server that is not there is 502", refused),
     ("with keepalive a connection serves many requests", kept),
+    ("a second server is asked when the first takes too long", hedged),
+    ("beyond a limit requests wait", queued),
+    ("copies go to another server, of FastCGI or of HTTP", mirrored),
     ("active health checks ask for the script", checked),
     ("a check of one that says nothing ends", check_of_a_silent_one),
 ]

@@ -641,7 +641,6 @@ def refused(io):
             status, text = load(s, ["a:1", "b:1"], hedge)
             same(status, 400)
             has(text, words)
-        same(load(s, ["a:1", "b:1"], {"after": "1s"}, transport={"protocol": "fastcgi"})[0], 400)
     for line, words in (("hedge", "wrong argument count"), ("hedge x", "bad duration"),
                         ("hedge -1s", "above 0"), ("hedge p20", "no quantile"), ("hedge 1s 0%", "bad share"),
                         ("hedge 1s 10% 5", "wrong argument count"), ("hedge 1s {\nnone\n}", "none"),

@@ -252,7 +252,8 @@ def refused(io):
                               ({"dial": "{env.X}:1"}, "placeholders"),
                               ({"dial": "a:1", "timeout": "-1s"}, 'timeout'),
                               ({"dial": "a:1", "max_requests": 1000000}, "max_requests"),
-                              ({"dial": "a:1", "transport": {"protocol": "fastcgi"}}, "transport http")):
+                              ({"dial": "a:1", "transport": {"protocol": "fastcgi", "resolve_root_symlink": True}},
+                               "resolve_root_symlink")):
             status, text = load(s, up, mirror)
             same(status, 400)
             has(text, words)

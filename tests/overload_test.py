@@ -423,8 +423,8 @@ def ejects(io):
                  "nothing that would eject", "more"]
         for json_, text in zip(eject, texts):
             has(refused(s, ["a:1"], overload={"eject": json_}), text)
-        has(refused(s, [], overload={"eject": {}}, dynamic_upstreams={"source": "a", "name": "x"}),
-            "not supported with")
+        has(refused(s, [], overload={"eject": {"latency_factor": 3}},
+                    dynamic_upstreams={"source": "a", "name": "{http.request.host}"}), "without placeholders")
     handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject {\n\t\t\tconsecutive_failures 4\n"
                     "\t\t\tfailure_rate 50%\n\t\t\tlatency 2.5\n\t\t\tmin_requests 9\n\t\t\tinterval 5s\n"
                     "\t\t\tbase_time 10s\n\t\t\tmax_time 1m\n\t\t}\n\t}\n}\n")
@@ -436,6 +436,79 @@ def ejects(io):
                        ("interval x", "bad duration value"), ("other 1", "other")):
         has(adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject {\n\t\t\t%s\n\t\t}\n\t}\n}\n" % line),
             text, "FILE:4")
+
+
+def by_name(names, up, name="app.example", **more):
+    return {"source": "a", "name": name, "port": str(up.port), "refresh": "30ms",
+            "resolver": {"addresses": [f"127.0.0.1:{names.port}"]}, **more}
+
+
+def ejects_found(io):
+    """Of upstreams that DNS gives as well: what is known goes from one answer to the next, over a reload and while
+    one is not in the answer; of half of the answer at most."""
+    a = Upstream(address="127.0.0.2")
+    b, bad = (Upstream(port=a.port, address=f"127.0.0.{n}", status=n == 3 and 200 or 500) for n in (3, 4))
+    turns = {"selection_policy": {"policy": "round_robin"}}
+    rules = {"consecutive_failures": 3, "base_time": "1h", "max_time": "1h"}
+    with tempfile.TemporaryDirectory() as folder, running(io, a, b, bad) as s:
+        names = Names(folder)
+        names.set("app.example", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+        source = by_name(names, a)
+        load(s, [], load_balancing=turns, overload={"eject": rules}, dynamic_upstreams=source)
+        same(sorted(s.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
+        same((bad.requests, metric(s, "ejected"), metric(s, "ejections_total")), (3, 1, 1))
+        asked = len(names.asked)
+        s.wait(lambda: s.get()[0] == 200 and len(names.asked) >= asked + 6)
+        names.set("app.example", "127.0.0.2", "127.0.0.3")
+        s.wait(lambda: s.get()[0] == 200 and f'"{bad.dial}"' not in s.api("GET", "/reverse_proxy/upstreams")[1])
+        names.set("app.example", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+        s.wait(lambda: s.get()[0] == 200 and f'"{bad.dial}"' in s.api("GET", "/reverse_proxy/upstreams")[1])
+        load(s, [], load_balancing=turns, overload={"eject": rules}, dynamic_upstreams=source, flush_interval=-1)
+        same([s.get()[0] for _ in range(12)], [200] * 12)
+        same((bad.requests, metric(s, "ejected")), (3, 1))
+        names.set("app.example", "127.0.0.4")  # nobody's last one
+        s.wait(lambda: s.get()[0] == 500)
+        names.set("app.example", "127.0.0.2", "127.0.0.4")
+        s.wait(lambda: {s.get()[0] for _ in range(4)} == {200})
+        names.set("two.example", "127.0.0.2", "127.0.0.3")
+        two = by_name(names, a, "two.example")
+        load(s, [], load_balancing=turns, overload={"eject": rules}, dynamic_upstreams={
+            "source": "multi", "sources": [two, source]})
+        a.status = b.status = 500
+        for _ in range(40):
+            s.get()
+        same((metric(s, "ejections_total"), metric(s, "ejected")), (2, 1))
+
+
+def warm_found(io):
+    """Upstreams that DNS gives are warm before the first request, and those that come later."""
+    a = Upstream(address="127.0.0.2")
+    b, c = (Upstream(port=a.port, address=f"127.0.0.{n}") for n in (3, 4))
+    with tempfile.TemporaryDirectory() as folder, running(io, a, b, c, workers=2) as s:
+        names = Names(folder)
+        names.set("app.example", "127.0.0.2", "127.0.0.3")
+        names.set("none.example")
+        source = by_name(names, a)
+        load(s, [], overload={"warm_connections": 2, "eject": {}}, dynamic_upstreams={
+            "source": "multi", "sources": [by_name(names, a, "none.example"), source]})
+        s.wait(lambda: (a.open, b.open, c.open) == (4, 4, 0))
+        same((a.requests, b.requests), (0, 0))
+        for _ in range(10):
+            same(s.get()[0], 200)
+        same((a.connections, b.connections), (4, 4))
+        names.set("app.example", "127.0.0.3", "127.0.0.4")
+        s.wait(lambda: c.open == 4)
+        b.peers[0].shutdown(socket.SHUT_RDWR)
+        s.wait(lambda: b.connections == 5 and b.open == 4)
+        same(a.connections, 4)
+        load(s, [], overload={"warm_connections": 2}, dynamic_upstreams=source, transport={
+            "protocol": "http", "keep_alive": {"max_idle_conns": 3}, "local_address": "127.0.0.9"})
+        s.wait(lambda: b.connections + c.connections == 13)  # of one upstream only
+        time.sleep(0.6)
+        same(b.connections + c.connections, 13)
+        names.silent.add("app.example.")  # a stop does not wait for an answer
+        asked = len(names.asked)
+        s.wait(lambda: len(names.asked) > asked)
 
 
 def slow_clients(io):
@@ -488,7 +561,8 @@ def warm(io):
         s.wait(lambda: back.open == 2)
         back.close()
         load(s, [up.dial])
-        for text, more in (("not supported with", {"dynamic_upstreams": {"source": "a", "name": "x"}}),
+        for text, more in (("without placeholders", {"dynamic_upstreams": {
+                "source": "a", "name": "{http.request.host}"}}),
                            ("that are kept", {"transport": {"protocol": "http", "keep_alive": {
                                "enabled": False}}}),
                            ("that are kept", {"transport": {"protocol": "http", "proxy_protocol": "v1"}}),
@@ -574,9 +648,11 @@ CASES = [
     ("a retry budget holds", budget_holds),
     ("an upstream that came back starts slowly", slow_start),
     ("connections are open before they are needed", warm),
+    ("upstreams by DNS have open connections, too", warm_found),
     ("of a limit's connections no more are opened", warm_within_limit),
     ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),
+    ("upstreams by DNS are ejected, too", ejects_found),
     ("a slow client's body does not speak against an upstream", slow_clients),
 ]
 

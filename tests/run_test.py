@@ -5,6 +5,7 @@ Usage: run_test.py PORTICO. Ports are free ones that the kernel names; everythin
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -346,6 +347,10 @@ def little_locked_memory(_):
         finally:
             process.terminate()
             same(process.wait(60), 0)
+        started = next(json.loads(line) for line in text("").splitlines() if '"workers started"' in line)
+        some = re.fullmatch(r"io_uring on (\d) of 8 workers, epoll on the others: RLIMIT_MEMLOCK", started["io"])
+        assert some or started["io"] in ("io_uring", "epoll"), started
+        same([some.group(1)] if some else [], re.findall(r'"with_io_uring":([1-9])', text("")))
         if "RLIMIT_MEMLOCK" in text(""):  # it is not in all kernels that rings count
             process = run("uring")
             same(process.wait(60), 1)

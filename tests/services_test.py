@@ -465,6 +465,37 @@ def on_demand(io):
         c.close()
 
 
+def overload(io):
+    """A replica that fails is left out until it is another process; connections to replicas are there before they
+    are asked for, and keep nothing on demand from stopping."""
+    app = APP.replace("    def do_POST", """    def send_response(self, status):
+        super().send_response(500 if os.environ["REPLICA"] == "2" else status)
+    def do_POST""")
+
+    def proxy(name):
+        return {**Site.proxy(name), "load_balancing": {"selection_policy": {"policy": "round_robin"}}, "overload": {
+            "eject": {"consecutive_failures": 3, "base_time": "1h", "max_time": "1h"}, "warm_connections": 2}}
+
+    def open_to(port):
+        with open("/proc/net/tcp", encoding="ascii") as f:
+            return sum(f"0100007F:{port:04X}" == w[1] and w[3] == "01" for w in map(str.split, f))
+
+    services = [{"name": "a", "replicas": 3, "env": {"REPLICA": "{replica}"}},
+                {"name": "b", "env": {"REPLICA": "1"}, "on_demand": {"idle": "300ms"}}]
+    routes = [{"match": [{"path": ["/b"]}], "handle": [proxy("b")]}, {"handle": [proxy("a")]}]
+    with Site(io, services, routes, app, awaited=False) as s:
+        s.ready(count=3)
+        s.server.wait(lambda: all(open_to(r["port"]) >= 4 for r in s.describe()["replicas"]))
+        same(s.describe("b")["starts"], 0)
+        same(sorted(s.server.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
+        same(s.server.api("POST", "/services/a/restart")[0], 200)
+        s.ready(count=3)
+        same(sorted(s.server.get()[0] for _ in range(30)), [200] * 27 + [500] * 3)
+        same(s.server.get("/b")[0], 200)
+        s.server.wait(lambda: not any(r.get("pid") for r in s.describe("b")["replicas"]))
+        same(s.describe("b")["starts"], 1)
+
+
 def queue(io):
     demand = {"queue": 1, "deadline": "400ms"}
     services = [{"name": "a", "on_demand": demand, "run": ["/bin/sleep", "60"]}]
@@ -1068,6 +1099,7 @@ CASES = [
     ("health by a command", by_command, ("epoll",)),
     ("a server that was killed takes the running programs over", server_crash, ("epoll",)),
     ("a service on demand starts at the first request and stops when idle", on_demand),
+    ("replicas are ejected, and have open connections before they are asked", overload, ("uring",)),
     ("beyond the queue and the deadline there is 503 with Retry-After", queue),
     ("a changed file starts it anew", watches, ("epoll",)),
     ("folders that come and go are watched", watches_anew, ("epoll",)),

@@ -90,6 +90,8 @@ static enum err choose_loop(enum loop_kind *kind, char *error, size_t cap)
         snprintf(error, cap, "PORTICO_IO=uring: io_uring is not to be had here: the kernel is too old, "
                  "or kernel.io_uring_disabled or a seccomp filter forbids it");
         return ERR_UNSUPPORTED;
+    } else if (e == ERR_LIMIT) {
+        LOG(LOG_INFO, "", "this user may lock no more memory (RLIMIT_MEMLOCK): using epoll");
     } else {
         LOG(LOG_INFO, "", "io_uring is not allowed here: using epoll");
     }
@@ -115,9 +117,19 @@ static enum err start_worker(unsigned w, enum loop_kind *kind, struct loop *cont
     return worker_start(&crew.workers[w], w, *kind, control);
 }
 
+static void tell_started(unsigned count, unsigned with_ring)
+{
+    char io[120];
+    snprintf(io, sizeof io, "%s", with_ring > 0 ? "io_uring" : "epoll");
+    if (with_ring > 0 && with_ring < count)
+        snprintf(io, sizeof io, "io_uring on %u of %u workers, epoll on the others: RLIMIT_MEMLOCK",
+                 with_ring, count);
+    LOG(LOG_INFO, "", "workers started", LOG_NUM("count", count), LOG_CSTR("io", io));
+}
+
 enum err crew_start(struct loop *control, char *error, size_t cap)
 {
-    unsigned count;
+    unsigned count, with_ring = 0;
     enum loop_kind kind;
     TRY(count_workers(&count, error, cap));
     TRY(choose_loop(&kind, error, cap));
@@ -128,9 +140,9 @@ enum err crew_start(struct loop *control, char *error, size_t cap)
     for (unsigned w = 0; w < count; w++) {
         TRY(start_worker(w, &kind, control, error, cap));
         crew.count++;
+        with_ring += kind == LOOP_URING;
     }
-    LOG(LOG_INFO, "", "workers started", LOG_NUM("count", count),
-        LOG_CSTR("io", kind == LOOP_URING ? "io_uring" : "epoll"));
+    tell_started(count, with_ring);
     return OK;
 }
 

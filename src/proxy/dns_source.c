@@ -306,12 +306,21 @@ static enum err find(const void *cfg, struct exchange *x, struct found_upstreams
     }
     e->set->refs++;
     exchange_on_end(x, on_end, e->set);
-    *out = (struct found_upstreams){e->set->endpoints, e->set->count};
+    out->endpoints = e->set->endpoints;
+    out->count = e->set->count;
     return OK;
 }
 
+static bool varies(const void *cfg)
+{
+    const struct dns_source *s = cfg;
+    bool constant = s->is_srv ? s->service.constant && s->proto.constant : s->port.constant;
+    return !s->name.constant || !constant;
+}
+
 static const struct upstream_source dns_face = {
-    .find = find, .unsettled = unsettled, .settle = settle, .doubt = doubt, .errors_pass = true};
+    .find = find, .unsettled = unsettled, .settle = settle, .doubt = doubt, .varies = varies,
+    .errors_pass = true};
 
 /* --- the configuration --- */
 

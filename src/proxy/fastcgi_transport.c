@@ -151,9 +151,9 @@ static char *put_end(char *at)
 /* The environment, with all of a small body behind it, in one piece of the arena. */
 static enum err write_head(struct round *r, bool with_body, struct slice *out)
 {
-    struct field *pairs;
-    size_t count, size, body = with_body && r->has_body ? r->body.len : 0;
-    enum err e = fastcgi_environment(r, transport_of(r), &pairs, &count);
+    struct field *pairs = (struct field *)(uintptr_t)r->pairs;
+    size_t count = r->pairs_count, size, body = with_body && r->has_body ? r->body.len : 0;
+    enum err e = pairs != NULL ? OK : fastcgi_environment(r, transport_of(r), &pairs, &count);
     if (e == OK && fastcgi_params_size(pairs, count, &size) != OK)
         e = exchange_fail(r->x, 431, "a header field is too large for FastCGI");
     if (e != OK) {

@@ -44,6 +44,7 @@ struct selection_policy {
 struct found_upstreams {
     struct endpoint *const *endpoints;
     uint32_t count;
+    bool only_looked; /* said by who asks: nothing is sent to them */
 };
 
 /* The face of modules in http.reverse_proxy.upstreams. All but find may be NULL. */
@@ -62,6 +63,8 @@ struct upstream_source {
     enum err (*settle)(const void *cfg, struct exchange *);
     /* One of them has failed the exchange: they may be others by now. */
     void (*doubt)(const void *cfg, struct exchange *);
+    /* Whether other requests may find quite other ones. NULL: they do not. */
+    bool (*varies)(const void *cfg);
     bool errors_pass; /* an error of find is tried again as no upstream is */
 };
 
@@ -255,6 +258,8 @@ struct round {
     bool interim;          /* … which is an interim one, that nobody has passed on */
     bool hedged, hedge_won; /* there was a second attempt at once, and it was quicker */
     struct race *race;     /* of which a fiber may still run; NULL: none */
+    const struct field *pairs; /* of FastCGI: the environment, made beforehand; NULL: it is made … */
+    size_t pairs_count;        /* … at each attempt */
     bool mirror_due;       /* a copy is to be sent once the body is in memory */
 
     enum failure failure;
@@ -291,7 +296,14 @@ void gateway_release(void *cfg);
 enum err dial_address_read(struct dial_address *, struct slice text, const struct http_transport *,
                            struct arena *, struct address_error *why);
 
+/* --- gateway_advice.c --- */
+
+/* Tells, in the log, of what has no effect; once it is provisioned. */
+void gateway_advise(const struct gateway *, const json_t *, const struct provision *);
+
 /* --- upstream_source.c --- */
+
+bool upstream_source_varies(const struct gateway *);
 
 /* {"source": NAME, …} */
 enum err upstream_source_read(const json_t *, struct provision *, const struct module **, void **cfg);

@@ -373,13 +373,14 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     if (g->policy->prepare != NULL)
         g->policy->prepare(g->policy_cfg, (struct upstream_set){g->upstreams, g->upstreams_count}, p);
     TRY(read_source(g, json_object_get(json, "dynamic_upstreams"), p));
-    TRY(overload_begin(g, json_object_get(json, "overload"), p));
+    TRY(overload_begin(g, json, p));
     TRY(read_streams(g, json, p));
     TRY(read_trusted(g, json, p));
     TRY(read_headers(g, json_object_get(json, "headers"), p));
     TRY(read_rewrite(g, json_object_get(json, "rewrite"), p));
     TRY(mirror_provision(g, json_object_get(json, "mirror"), p));
     TRY(hedge_provision(g, json_object_get(json, "hedge"), p));
+    gateway_advise(g, json, p);
     g->measuring = p->measuring;
     g->next = p->gateways;
     p->gateways = g;

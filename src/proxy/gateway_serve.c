@@ -74,14 +74,14 @@ static uint64_t own_latency(const struct round *r)
 static void note(const struct round *r, bool failed)
 {
     const struct gateway *g = r->g;
-    if (g->policy->note == NULL && g->overload.outliers == NULL)
+    struct outliers *outliers = overload_outliers(r);
+    if (g->policy->note == NULL && outliers == NULL)
         return;
     uint64_t now = loop_now_ns(loop_self());
     if (g->policy->note != NULL)
         g->policy->note(g->policy_cfg, r->upstream->endpoint, own_latency(r), failed, now);
-    if (g->overload.outliers != NULL)
-        outliers_note(g->overload.outliers, (uint32_t)(r->upstream - g->upstreams), own_latency(r),
-                      failed, now);
+    if (outliers != NULL)
+        outliers_note(outliers, r->upstream->endpoint, own_latency(r), failed, now);
 }
 
 static void measure(const struct round *r)
@@ -122,6 +122,8 @@ static struct upstream_set untried(struct round *r, const struct found_upstreams
         memset(r->tried, 0, sizeof r->tried);
         return untried(r, found);
     }
+    if (r->g->overload.found != NULL)
+        outliers_apply(r->g->overload.found, items, count, loop_now_ns(loop_self()));
     return (struct upstream_set){items, count};
 }
 

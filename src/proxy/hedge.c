@@ -98,8 +98,6 @@ enum err hedge_provision(struct gateway *g, const json_t *json, struct provision
     if (json == NULL || json_is_null(json))
         return OK;
     TRY(provision_members(p, json, members));
-    if (g->transport->protocol == &protocol_fastcgi)
-        return provision_fail(p, "hedge: requests can be hedged by the transport http only");
     struct hedge *h = ARENA_NEW(p->arena, struct hedge);
     const json_t *max = json_object_get(json, "max");
     double share = max != NULL ? json_number_value(max) : 0.1;

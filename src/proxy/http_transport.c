@@ -196,7 +196,13 @@ const struct module transport_http = {
 
 struct slice round_text(const struct round *r, const struct template *t)
 {
-    return r->probe ? template_expand_now(t->text, r->x->arena) : template_expand(t, r->x);
+    struct gateway_view *view = r->x->gateway;
+    if (r->probe)
+        return template_expand_now(t->text, r->x->arena);
+    r->x->gateway = (struct gateway_view *)(uintptr_t)&r->view; /* there may be two attempts at once */
+    struct slice text = template_expand(t, r->x);
+    r->x->gateway = view;
+    return text;
 }
 
 enum err gateway_dial_failed(struct round *r, enum err e, const char *why)

@@ -9,7 +9,8 @@
  * arena of the copy's own, its fields as the real upstream gets them; a fiber that starts when this one
  * has gone on sends it, by a round without a client. The copy has limits of its own, is tried once, and
  * what there is no room for is left out and counted. A body is only ever copied from memory: one that is
- * still to come is looked at again when the request is over.
+ * still to come is looked at again when the request is over. What a FastCGI server is told of the request
+ * (its environment) is made and copied at once, while the request is there.
  *
  * A copy that is under way keeps its generation, for as long as its timeout at most; a worker that drains
  * gives up all of them.
@@ -20,6 +21,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "http/uri.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
@@ -56,7 +58,8 @@ struct copy {
     struct round round;
     const struct mirror *mirror;
     struct generation *generation;
-    bool late; /* its timeout has passed */
+    bool late;  /* its timeout has passed */
+    bool unfit; /* it cannot be put into the mirror's protocol */
 };
 
 static struct {
@@ -104,6 +107,16 @@ static enum err read_limits(struct mirror *m, const json_t *json, struct provisi
     return OK;
 }
 
+static bool speaks_fastcgi(const struct http_transport *t)
+{
+    return t->protocol == &protocol_fastcgi;
+}
+
+static const struct fastcgi_transport *fastcgi_of(const struct mirror *m)
+{
+    return CONTAINER_OF(m->gateway.transport, struct fastcgi_transport, link);
+}
+
 /* The gateway's own transport, unless another one is named. */
 static enum err read_transport(struct mirror *m, const struct gateway *g, const json_t *json,
                                struct provision *p)
@@ -119,8 +132,9 @@ static enum err read_transport(struct mirror *m, const struct gateway *g, const 
         TRY(provision_module(p, "http.reverse_proxy.transport", protocol, transport, &module, &cfg));
         m->gateway.transport = cfg;
     }
-    if (m->gateway.transport->protocol != &protocol_http)
-        return provision_fail(p, "mirror: requests can be copied by the transport http only");
+    if (speaks_fastcgi(m->gateway.transport) && fastcgi_of(m)->resolve_root)
+        return provision_fail(p, "mirror: not with \"resolve_root_symlink\", for which each copy would "
+                              "have to wait: name a \"transport\" without it");
     return OK;
 }
 
@@ -233,6 +247,11 @@ static void run(void *arg)
 static void on_turn(struct task *t)
 {
     struct copy *c = CONTAINER_OF(t, struct copy, task);
+    if (c->unfit) {
+        tell_failure(c);
+        free_copy(c);
+        return;
+    }
     if (!mine.draining && fiber_start(loop_self(), run, c) == OK)
         return;
     count(&counts.busy);
@@ -271,6 +290,42 @@ static void copy_fields(struct copy *c, const struct fields *from)
                    arena_copy(&c->arena, from->items[i].value));
 }
 
+static struct field *copy_pairs(struct arena *arena, const struct field *pairs, size_t count)
+{
+    struct field *to = ARENA_ARRAY(arena, struct field, count);
+    for (size_t i = 0; i < count; i++)
+        to[i] = (struct field){arena_copy(arena, pairs[i].name), arena_copy(arena, pairs[i].value)};
+    return to;
+}
+
+/* What a FastCGI server is told: of the request itself, as it is now. */
+static enum err make_environment(struct copy *c, const struct round *r, const struct fields *fs)
+{
+    struct gateway *plain = ARENA_NEW(r->x->arena, struct gateway);
+    struct round *view = ARENA_NEW(r->x->arena, struct round), *to = &c->round;
+    struct field *pairs;
+    to->uri = r->uri;
+    TRY(protocol_fastcgi.prepare(to));
+    to->uri = (struct uri){0}; /* it goes with the request */
+    plain->transport = c->mirror->gateway.transport;
+    *view = *r;
+    view->g = plain;
+    view->fields = *fs;
+    view->method = to->method;
+    view->has_body = to->has_body;
+    view->body_length = to->body_length;
+    TRY(fastcgi_environment(view, fastcgi_of(c->mirror), &pairs, &to->pairs_count));
+    to->pairs = copy_pairs(&c->arena, pairs, to->pairs_count);
+    return OK;
+}
+
+/* From FastCGI to HTTP it goes as it was asked for: a path there is a script's. */
+static struct slice target_of(const struct round *r, const struct mirror *m)
+{
+    bool other = speaks_fastcgi(r->g->transport) && !speaks_fastcgi(m->gateway.transport);
+    return other ? uri_text(&r->x->req.original_uri, r->x->arena) : r->target;
+}
+
 static void fill_round(struct copy *c, const struct round *r)
 {
     struct round *to = &c->round;
@@ -287,13 +342,16 @@ static void fill_round(struct copy *c, const struct round *r)
     to->watching = true; /* there is no client who could leave */
     to->why = "";
     to->method = arena_copy(&c->arena, r->method);
-    to->target = arena_copy(&c->arena, r->target);
+    to->target = arena_copy(&c->arena, target_of(r, c->mirror));
     to->to_head = r->to_head;
     to->has_body = r->has_body;
     to->body = arena_copy(&c->arena, r->has_body ? r->body : SLICE_NONE);
     to->body_length = (int64_t)to->body.len;
     to->body_whole = r->body_whole;
     copy_fields(c, &fs);
+    c->unfit = speaks_fastcgi(c->mirror->gateway.transport) && make_environment(c, r, &fs) != OK;
+    if (c->unfit)
+        to->why = "it cannot be told to a FastCGI server";
 }
 
 static void send_copy(const struct round *r)

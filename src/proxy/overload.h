@@ -19,7 +19,8 @@ struct overload {
     struct request_queue *queue; /* requests that find all upstreams at their limit */
     unsigned queue_max;
     uint64_t queue_ns;
-    struct outliers *outliers;   /* who is left out for doing worse than the others */
+    struct outliers *outliers;   /* who is left out for doing worse than the others … */
+    struct outliers *found;      /* … and of those that a source finds */
     unsigned warm;               /* connections to each upstream, of each worker */
     uint64_t slow_ns;            /* of an upstream that came back */
     struct retry_budget *budget; /* for attempts but the first of a request */
@@ -30,7 +31,10 @@ struct overload {
 /* Before the upstreams are read; *request_limit is that of each. Then once they are there. */
 enum err overload_read(struct gateway *, const json_t *overload, unsigned *request_limit,
                        struct provision *);
-enum err overload_begin(struct gateway *, const json_t *overload, struct provision *);
+enum err overload_begin(struct gateway *, const json_t *handler, struct provision *);
+
+/* The group that an upstream of the round's set is in; NULL: none is ejected. */
+struct outliers *overload_outliers(const struct round *);
 
 /* --- warm.c --- */
 void warm_drain(void);

@@ -77,16 +77,16 @@ static enum err begin_warm(struct gateway *g, const json_t *json, struct provisi
     TRY(provision_int(p, json, "warm_connections", 0, 0, 1000, &n));
     if (n == 0)
         return OK;
-    if (g->source != NULL)
-        return provision_fail(p, "\"warm_connections\" is not supported with "
-                              "\"dynamic_upstreams\"");
+    if (g->source != NULL && upstream_source_varies(g))
+        return provision_fail(p, "\"warm_connections\" needs \"dynamic_upstreams\" without placeholders");
     if (!t->keep_alive || t->proxy_header > 0)
         return provision_fail(p, "\"warm_connections\" needs connections that are kept: not with "
                               "\"keep_alive\" off, nor with \"proxy_protocol\"");
     if (t->limits.idle_per_group < n || (t->limits.links > 0 && t->limits.links < n) ||
-        (t->limits.idle_in_all > 0 && t->limits.idle_in_all < n * g->upstreams_count))
+        (t->limits.idle_in_all > 0 && (t->limits.idle_in_all < n * g->upstreams_count ||
+                                       t->limits.idle_in_all < n)))
         return provision_fail(p, "\"warm_connections\" is more than the transport keeps or allows");
-    for (uint32_t i = 0; i < g->upstreams_count; i++)
+    for (uint32_t i = 0; g->source == NULL && i < g->upstreams_count; i++)
         if (!g->targets[i].constant)
             return provision_fail(p, "\"warm_connections\" needs upstreams without placeholders");
     g->overload.warm = (unsigned)n;
@@ -170,46 +170,85 @@ static void free_outliers(void *arg)
     outliers_unref(arg);
 }
 
-/* Equal upstreams under equal rules are one, and go on over a reload. */
-static struct slice outliers_key(const struct gateway *g, const json_t *json, struct provision *p)
+static void put_json(struct buffer *b, const json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+    (void)!buffer_append(b, slice_from(text != NULL ? text : ""));
+    free(text); /* NOLINT: jansson's */
+}
+
+/* Equal upstreams, or sources, under equal rules are one, and go on over a reload. */
+static struct slice outliers_key(const struct gateway *g, const json_t *rules, const json_t *source,
+                                 struct provision *p)
 {
     struct buffer b;
     buffer_init(&b, 16 << 20);
-    char *rules = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
-    (void)!buffer_append(&b, slice_from(rules != NULL ? rules : ""));
-    for (uint32_t i = 0; i < g->upstreams_count; i++) {
+    put_json(&b, rules);
+    if (source != NULL) {
+        (void)!buffer_append(&b, SLICE("\nsource "));
+        put_json(&b, source);
+    }
+    for (uint32_t i = 0; source == NULL && i < g->upstreams_count; i++) {
         struct slice name = g->upstreams[i].endpoint->name; /* which may hold anything */
         (void)!buffer_append_f(&b, "\n%zu ", name.len);
         (void)!buffer_append(&b, name);
     }
     struct slice key = arena_copy(p->arena, buffer_slice(&b));
-    free(rules); /* NOLINT: jansson's */
     buffer_deinit(&b);
     return key;
 }
 
-static enum err begin_outliers(struct gateway *g, const json_t *json, struct provision *p)
+static struct outliers *use_outliers(struct slice key, struct upstream_set set,
+                                     const struct eject_rules *rules, struct provision *p)
 {
-    struct eject_rules rules = {0};
-    if (json == NULL || json_is_null(json))
-        return OK;
-    if (g->source != NULL)
-        return provision_fail(p, "\"eject\" is not supported with \"dynamic_upstreams\"");
-    TRY(read_rules(&rules, json, p));
-    struct slice key = outliers_key(g, json, p);
-    g->overload.outliers = outliers_ref(key, (struct upstream_set){g->upstreams, g->upstreams_count},
-                                        &rules);
-    provision_on_release(p, free_outliers, g->overload.outliers);
-    for (uint32_t i = 0; i < g->upstreams_count; i++)
-        g->upstreams[i].outlier = outlier_at(g->overload.outliers, i);
+    struct outliers *o = outliers_ref(key, set, rules);
+    provision_on_release(p, free_outliers, o);
+    return o;
+}
+
+/* Those that a request names are of different services, of which one may well be slower. */
+static enum err begin_found(struct gateway *g, const json_t *json, const json_t *source,
+                            const struct eject_rules *rules, struct provision *p)
+{
+    if (rules->slow_percent > 0 && upstream_source_varies(g))
+        return provision_fail(p, "\"latency_factor\" of \"eject\" compares upstreams of one service: it "
+                              "needs \"dynamic_upstreams\" without placeholders");
+    g->overload.found = use_outliers(outliers_key(g, json, source, p), (struct upstream_set){0}, rules,
+                                     p);
     return OK;
 }
 
-enum err overload_begin(struct gateway *g, const json_t *json, struct provision *p)
+static enum err begin_outliers(struct gateway *g, const json_t *json, const json_t *source,
+                               struct provision *p)
 {
+    struct eject_rules rules = {0};
+    struct upstream_set set = {g->upstreams, g->upstreams_count};
+    if (json == NULL || json_is_null(json))
+        return OK;
+    TRY(read_rules(&rules, json, p));
+    if (g->source != NULL)
+        TRY(begin_found(g, json, source, &rules, p));
+    if (set.count == 0)
+        return OK;
+    g->overload.outliers = use_outliers(outliers_key(g, json, NULL, p), set, &rules, p);
+    for (uint32_t i = 0; i < g->upstreams_count; i++)
+        g->upstreams[i].outlier = outlier_of(g->overload.outliers, g->upstreams[i].endpoint);
+    return OK;
+}
+
+struct outliers *overload_outliers(const struct round *r)
+{
+    const struct gateway *g = r->g;
+    return r->set.items == g->upstreams ? g->overload.outliers : g->overload.found;
+}
+
+enum err overload_begin(struct gateway *g, const json_t *handler, struct provision *p)
+{
+    const json_t *json = json_object_get(handler, "overload");
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         g->upstreams[i].slow_ns = g->overload.slow_ns;
-    TRY(begin_outliers(g, json_object_get(json, "eject"), p));
+    TRY(begin_outliers(g, json_object_get(json, "eject"),
+                       json_object_get(handler, "dynamic_upstreams"), p));
     TRY(begin_warm(g, json, p));
     return begin_queue(g, p);
 }

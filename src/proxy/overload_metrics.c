@@ -65,7 +65,7 @@ enum err overload_metrics_put(struct buffer *b, const struct gateway *gateways)
     for (const struct gateway *g = gateways; g != NULL; g = g->next) {
         queue |= g->overload.queue != NULL;
         budget |= g->overload.budget != NULL;
-        outliers |= g->overload.outliers != NULL;
+        outliers |= g->overload.outliers != NULL || g->overload.found != NULL;
     }
     if (queue)
         TRY(put_queue(b));

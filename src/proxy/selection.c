@@ -12,6 +12,7 @@
 #include <openssl/hmac.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "http/client_ip.h"
 #include "http/uri.h"
@@ -178,8 +179,19 @@ static const struct upstream *select_weighted(const void *cfg, struct exchange *
     return balance_weighted(set, w->sums, &w->turn, now_ns);
 }
 
+static void prepare_weighted(void *cfg, struct upstream_set set, struct provision *p)
+{
+    const struct weighted *w = cfg;
+    if (set.count > w->count)
+        LOG(LOG_WARN, "http.handlers.reverse_proxy",
+            "weighted_round_robin has fewer weights than there are upstreams: those behind the last "
+            "weight get no requests",
+            LOG_STR("at", p->path), LOG_NUM("weights", (int64_t)w->count),
+            LOG_NUM("upstreams", set.count));
+}
+
 FACED_POLICY(weighted_round_robin, "weighted_round_robin", struct weighted, provision_weighted,
-             (.select = select_weighted, .whole = true));
+             (.select = select_weighted, .prepare = prepare_weighted, .whole = true));
 
 /* --- by something of the request --- */
 

@@ -29,6 +29,11 @@ enum err upstream_source_read(const json_t *json, struct provision *p, const str
     return provision_module(p, "http.reverse_proxy.upstreams", name, json, m, cfg);
 }
 
+bool upstream_source_varies(const struct gateway *g)
+{
+    return g->source->varies != NULL && g->source->varies(g->source_cfg);
+}
+
 /* --- a service --- */
 
 struct service_source {
@@ -41,6 +46,7 @@ struct service_source {
 struct borrowed {
     const struct service_source *source;
     const struct service_view *view;
+    bool used; /* one on demand */
 };
 
 static const json_t *find_service(const struct provision *p, struct slice name)
@@ -76,7 +82,7 @@ static void give_back(struct exchange *x, void *arg)
 {
     struct borrowed *b = arg;
     (void)x;
-    if (b->view->on_demand)
+    if (b->used)
         service_used(b->source->handle, -1);
     service_view_give(b->view);
 }
@@ -86,11 +92,13 @@ static enum err find_replicas(const void *cfg, struct exchange *x, struct found_
 {
     const struct service_source *s = cfg;
     struct borrowed *b = ARENA_NEW(x->arena, struct borrowed);
-    *b = (struct borrowed){s, service_view_take(s->handle)};
-    if (b->view->on_demand)
+    *b = (struct borrowed){s, service_view_take(s->handle), false};
+    b->used = b->view->on_demand && !out->only_looked;
+    if (b->used)
         service_used(s->handle, 1);
     exchange_on_end(x, give_back, b);
-    *out = (struct found_upstreams){b->view->endpoints, b->view->count};
+    out->endpoints = b->view->endpoints;
+    out->count = b->view->count;
     if (b->view->exists)
         return OK;
     *why = arena_str(x->arena, arena_printf(x->arena, "service " SLICE_FMT " is not there",
@@ -185,13 +193,14 @@ static enum err find_all(const void *cfg, struct exchange *x, struct found_upstr
     struct endpoint **all = NULL;
     uint32_t count = 0;
     for (size_t i = 0; i < m->count; i++) {
-        struct found_upstreams some = {0};
+        struct found_upstreams some = {.only_looked = out->only_looked};
         if (m->sources[i].face->find(m->sources[i].cfg, x, &some, why) != OK) {
-            LOG(LOG_ERROR, LOGGER, "upstream source returned error", LOG_NUM("source_idx", (int)i),
-                LOG_CSTR("error", *why));
+            if (!out->only_looked)
+                LOG(LOG_ERROR, LOGGER, "upstream source returned error", LOG_NUM("source_idx", (int)i),
+                    LOG_CSTR("error", *why));
             continue;
         }
-        if (some.count == 0)
+        if (some.count == 0 && !out->only_looked)
             LOG(LOG_WARN, LOGGER, "upstream source returned 0 upstreams",
                 LOG_NUM("source_idx", (int)i));
         if (count + some.count > FOUND_MAX)
@@ -204,7 +213,8 @@ static enum err find_all(const void *cfg, struct exchange *x, struct found_upstr
         all = more;
         count += some.count;
     }
-    *out = (struct found_upstreams){all, count};
+    out->endpoints = all;
+    out->count = count;
     return OK;
 }
 
@@ -258,9 +268,18 @@ static void doubt_all(const void *cfg, struct exchange *x)
             m->sources[i].face->doubt(m->sources[i].cfg, x);
 }
 
+static bool any_varies(const void *cfg)
+{
+    const struct multi_source *m = cfg;
+    for (size_t i = 0; i < m->count; i++)
+        if (m->sources[i].face->varies != NULL && m->sources[i].face->varies(m->sources[i].cfg))
+            return true;
+    return false;
+}
+
 static const struct upstream_source multi_face = {
     .find = find_all, .wait = wait_for_any, .repeat_ns = multi_repeat_ns,
-    .unsettled = any_unsettled, .settle = settle_all, .doubt = doubt_all};
+    .unsettled = any_unsettled, .settle = settle_all, .doubt = doubt_all, .varies = any_varies};
 
 const struct module upstreams_multi = {
     .id = "http.reverse_proxy.upstreams.multi",

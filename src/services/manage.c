@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "services/supervisor_link.h"
 #include "upstream/endpoint.h"
+#include "upstream/outlier.h"
 
 #define LOGGER "services"
 
@@ -247,8 +248,11 @@ static bool is_on_trial(const struct slot *slot, const struct program *p)
 void slot_ready(struct slot *slot, struct program *p)
 {
     struct managed *m = slot->owner;
-    if (p->endpoint != NULL)
+    if (p->endpoint != NULL) {
         endpoint_came_back(p->endpoint, clock_mono_ns());
+        endpoint_forget_fails(p->endpoint);
+        outliers_forgive(p->endpoint);
+    }
     p->trial = is_on_trial(slot, p);
     if (!p->trial)
         slot_proven(slot, p);

@@ -43,8 +43,7 @@ bool upstream_well(const struct upstream *u, uint64_t now_ns)
 {
     if (u->unhealthy != NULL && atomic_load_explicit(u->unhealthy, memory_order_relaxed))
         return false;
-    if (u->outlier != NULL &&
-        atomic_load_explicit(&u->outlier->until_ns, memory_order_relaxed) > now_ns)
+    if (outlier_ejected(u->outlier, now_ns))
         return false;
     return u->max_fails == 0 || endpoint_fails(u->endpoint, now_ns) < u->max_fails;
 }

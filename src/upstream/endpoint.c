@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "upstream/outlier.h"
 
 static struct {
     pthread_mutex_t lock;
@@ -103,6 +104,7 @@ void endpoint_unref(struct endpoint *e)
     pthread_mutex_destroy(&e->lock);
     if (e->latency != registry.other)
         latency_free(e->latency);
+    outliers_free_of(e);
     mem_free(e->expiries);
     mem_free((void *)(uintptr_t)e->name.ptr);
     mem_free(e);
@@ -174,6 +176,13 @@ void endpoint_fail(struct endpoint *e, uint64_t now_ns, uint64_t until_ns)
     }
     e->expiries[(e->first + count) % ENDPOINT_FAILS_MAX] = until_ns;
     atomic_store_explicit(&e->fails, count + 1, memory_order_relaxed);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void endpoint_forget_fails(struct endpoint *e)
+{
+    pthread_mutex_lock(&e->lock);
+    atomic_store_explicit(&e->fails, 0, memory_order_relaxed);
     pthread_mutex_unlock(&e->lock);
 }
 

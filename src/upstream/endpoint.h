@@ -20,6 +20,8 @@ enum {
     ENDPOINTS_MEASURED = 256, /* that have a histogram of their own */
 };
 
+struct outlier;
+
 struct endpoint {
     struct slice name;
     uint64_t hash;   /* of the name, the same in every process: for rendezvous hashing */
@@ -37,6 +39,7 @@ struct endpoint {
     struct list watches;   /* … upstream/queue.h's there are, behind the lock */
     _Atomic uint64_t back_ns; /* since when it can be used: its first, or after it was left out */
     struct ewma ewma;      /* where a policy wants to know */
+    _Atomic(struct outlier *) outliers; /* of it: upstream/outlier.h */
     pthread_mutex_t lock; /* of the ring, and of the watches */
     uint64_t *expiries;   /* monotonic ns, ENDPOINT_FAILS_MAX, made at the first failure */
     unsigned first;
@@ -62,6 +65,9 @@ void endpoints_each(void (*each)(const struct endpoint *, void *arg), void *arg)
 
 /* Remembers a failure until then. */
 void endpoint_fail(struct endpoint *, uint64_t now_ns, uint64_t until_ns);
+
+/* Another server than before answers there. */
+void endpoint_forget_fails(struct endpoint *);
 
 /* Failures that are not forgotten yet. Costs one load when there are none; never waits. */
 unsigned endpoint_fails(struct endpoint *, uint64_t now_ns);

@@ -5,121 +5,320 @@
  * whose request is the first behind its end, in one walk over all upstreams: the median comes from a
  * histogram whose buckets are an eighth of a power of two, so that nothing is sorted.
  *
- * Who is ejected stands in a list behind a lock that only ejections take; those whose time is over leave
- * it there. It is full at half of the upstreams. An upstream's time doubles with each ejection until it
- * has been well for `max_ns`.
+ * What is known of an upstream hangs on its endpoint, in a list that only grows while that lives, so that
+ * who holds the endpoint finds it without a lock. Everything else stands behind one lock of the process,
+ * which is taken when one is ejected, judged, or new. Who is ejected stands in a list of its group; those
+ * whose time is over, or who are not present, leave it there. It is full at half of those that are present;
+ * when these become fewer, those that would be back soonest are back at once. An upstream's time doubles
+ * with each ejection until it has been well for `max_ns`.
+ *
+ * Of a group that finds its upstreams those are present that a request could have gone to within PRESENT_NS
+ * before the group's last one, over all workers, whose answers of DNS may differ. Its members hold their
+ * endpoints until they were not seen for `max_ns`, or there are too many.
  */
 #include "upstream/outlier.h"
 
-#include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 
 #define LOGGER "http.handlers.reverse_proxy.eject"
+#define PRESENT_NS (5 * NS_PER_S)
+#define SEEN_NS (NS_PER_S / 2)        /* no finer is it noted that one was seen */
+#define COUNT_NS (100 * NS_PER_MS)    /* … or counted who is present */
 
 enum { BUCKETS = 64 * 8 };
 
 struct outliers {
     struct slice key;
-    unsigned refs;
     struct eject_rules rules;
-    uint32_t count;
-    struct endpoint **endpoints;
-    struct outlier *items;
+    bool finds;
     _Atomic uint64_t next_ns; /* the interval's end; 0: none has begun */
-    pthread_mutex_t lock;     /* of the rest */
-    uint32_t *list, listed;
+    _Atomic uint64_t last_ns; /* a request came */
+    /* behind the lock: */
+    unsigned refs;
+    struct outlier **items, **list; /* its members, and who of them is ejected */
+    uint32_t count, room, listed, present;
     uint64_t soonest_ns;      /* the first time that one of the list may come back */
+    uint64_t recount_ns;      /* the list, and `present`, are right until then */
+    uint64_t tidy_ns;         /* those that are gone are looked for again */
 };
 
-static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map all; /* by key */
 static atomic_ullong total;
-
-static struct outliers *make(struct slice key, struct upstream_set set, const struct eject_rules *rules)
-{
-    struct outliers *o = NEW(struct outliers);
-    o->key = slice_of(slice_dup(key), key.len);
-    o->rules = *rules;
-    o->count = set.count;
-    o->endpoints = mem_resize(NULL, set.count, sizeof *o->endpoints);
-    o->items = mem_zalloc(set.count * sizeof *o->items);
-    o->list = mem_resize(NULL, set.count, sizeof *o->list);
-    for (uint32_t i = 0; i < set.count; i++) {
-        o->endpoints[i] = set.items[i].endpoint;
-        endpoint_hold(o->endpoints[i]);
-    }
-    pthread_mutex_init(&o->lock, NULL);
-    map_put(&all, o->key, o);
-    return o;
-}
-
-struct outliers *outliers_ref(struct slice key, struct upstream_set set, const struct eject_rules *rules)
-{
-    pthread_mutex_lock(&all_lock);
-    struct outliers *o = all.count > 0 ? map_get(&all, key) : NULL;
-    if (o == NULL)
-        o = make(key, set, rules);
-    ASSERT(o->count == set.count);
-    o->refs++;
-    pthread_mutex_unlock(&all_lock);
-    return o;
-}
-
-void outliers_unref(struct outliers *o)
-{
-    pthread_mutex_lock(&all_lock);
-    bool last = --o->refs == 0;
-    if (last) {
-        map_remove(&all, o->key);
-        if (all.count == 0)
-            map_deinit(&all);
-    }
-    pthread_mutex_unlock(&all_lock);
-    if (!last)
-        return;
-    for (uint32_t i = 0; i < o->count; i++)
-        endpoint_unref(o->endpoints[i]);
-    pthread_mutex_destroy(&o->lock);
-    mem_free((void *)(uintptr_t)o->key.ptr);
-    mem_free(o->endpoints);
-    mem_free(o->items);
-    mem_free(o->list);
-    mem_free(o);
-}
-
-struct outlier *outlier_at(struct outliers *o, uint32_t index)
-{
-    return &o->items[index];
-}
-
-/* --- ejecting --- */
 
 static uint64_t until(const struct outlier *u)
 {
     return atomic_load_explicit(&u->until_ns, memory_order_relaxed);
 }
 
-/* Behind the lock: those whose time is over leave the list. */
-static void sweep(struct outliers *o, uint64_t now_ns)
+static uint64_t last_ns(const struct outliers *o)
+{
+    return atomic_load_explicit(&o->last_ns, memory_order_relaxed);
+}
+
+static bool seen_within(const struct outliers *o, const struct outlier *u, uint64_t ns)
+{
+    return !o->finds ||
+           atomic_load_explicit(&u->seen_ns, memory_order_relaxed) + ns >= last_ns(o);
+}
+
+struct outlier *outlier_of(const struct outliers *o, const struct endpoint *e)
+{
+    struct outlier *u = atomic_load_explicit(&e->outliers, memory_order_acquire);
+    while (u != NULL && atomic_load_explicit(&u->group, memory_order_acquire) != o)
+        u = u->next;
+    return u;
+}
+
+/* --- members --- */
+
+static void forget_past(struct outlier *u)
+{
+    atomic_store_explicit(&u->until_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&u->failed_in_a_row, 0, memory_order_relaxed);
+    atomic_store_explicit(&u->requests, 0, memory_order_relaxed);
+    atomic_store_explicit(&u->failures, 0, memory_order_relaxed);
+    atomic_store_explicit(&u->answered_ns, 0, memory_order_relaxed);
+}
+
+/* Its record on the endpoint: one that no group has any more, or a new one. */
+static struct outlier *record_of(struct endpoint *e)
+{
+    struct outlier *first = atomic_load_explicit(&e->outliers, memory_order_relaxed), *u = first;
+    while (u != NULL && atomic_load_explicit(&u->group, memory_order_relaxed) != NULL)
+        u = u->next;
+    if (u != NULL)
+        return u;
+    u = NEW(struct outlier);
+    u->endpoint = e;
+    u->next = first;
+    atomic_store_explicit(&e->outliers, u, memory_order_release);
+    return u;
+}
+
+static struct outlier *put_in(struct outliers *o, struct endpoint *e, uint64_t now_ns)
+{
+    struct outlier *u = record_of(e);
+    if (o->count == o->room) {
+        o->room = o->room > 0 ? o->room * 2 : 8;
+        o->items = mem_resize(o->items, o->room, sizeof *o->items);
+        o->list = mem_resize(o->list, o->room, sizeof *o->list);
+    }
+    endpoint_hold(e);
+    forget_past(u);
+    u->times = 0;
+    u->listed = false;
+    atomic_store_explicit(&u->seen_ns, now_ns, memory_order_relaxed);
+    atomic_store_explicit(&u->group, o, memory_order_release);
+    o->items[o->count++] = u;
+    o->recount_ns = 0;
+    return u;
+}
+
+/* The last reference may be this one. */
+static void let_go(struct outlier *u)
+{
+    atomic_store_explicit(&u->group, NULL, memory_order_release);
+    endpoint_unref(u->endpoint);
+}
+
+/* Those that were not seen for so long. */
+static void drop_gone(struct outliers *o, uint64_t ns)
 {
     uint32_t kept = 0;
-    if (now_ns < o->soonest_ns)
+    o->listed = 0; /* is counted anew */
+    o->recount_ns = 0;
+    for (uint32_t i = 0; i < o->count; i++) {
+        struct outlier *u = o->items[i];
+        u->listed = false;
+        if (seen_within(o, u, ns))
+            o->items[kept++] = u;
+        else
+            let_go(u);
+    }
+    o->count = kept;
+}
+
+static void tidy(struct outliers *o, uint64_t now_ns)
+{
+    if (now_ns < o->tidy_ns)
         return;
+    o->tidy_ns = now_ns + NS_PER_S;
+    drop_gone(o, o->rules.max_ns > PRESENT_NS ? o->rules.max_ns : PRESENT_NS);
+    if (o->count >= OUTLIERS_MAX)
+        drop_gone(o, PRESENT_NS);
+}
+
+static struct outlier *enter(struct outliers *o, struct endpoint *e, uint64_t now_ns)
+{
+    pthread_mutex_lock(&lock);
+    struct outlier *u = outlier_of(o, e); /* another thread may have been quicker */
+    if (u == NULL)
+        tidy(o, now_ns);
+    if (u == NULL && o->count < OUTLIERS_MAX)
+        u = put_in(o, e, now_ns);
+    pthread_mutex_unlock(&lock);
+    return u;
+}
+
+struct outlier *outlier_seen(struct outliers *o, struct endpoint *e, uint64_t now_ns)
+{
+    struct outlier *u = outlier_of(o, e);
+    if (last_ns(o) + SEEN_NS <= now_ns)
+        atomic_store_explicit(&o->last_ns, now_ns, memory_order_relaxed);
+    if (u == NULL)
+        return enter(o, e, now_ns);
+    if (atomic_load_explicit(&u->seen_ns, memory_order_relaxed) + SEEN_NS <= now_ns)
+        atomic_store_explicit(&u->seen_ns, now_ns, memory_order_relaxed);
+    return u;
+}
+
+void outliers_apply(struct outliers *o, struct upstream *items, uint32_t count, uint64_t now_ns)
+{
+    uint32_t out = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct outlier *u = outlier_seen(o, items[i].endpoint, now_ns);
+        items[i].outlier = u;
+        out += outlier_ejected(u, now_ns);
+    }
+    for (uint32_t i = 0; i < count && out * 2 > count; i++) {
+        if (outlier_ejected(items[i].outlier, now_ns)) {
+            items[i].outlier = NULL;
+            out--;
+        }
+    }
+}
+
+void outliers_free_of(struct endpoint *e)
+{
+    struct outlier *u = atomic_load_explicit(&e->outliers, memory_order_relaxed);
+    while (u != NULL) {
+        struct outlier *next = u->next;
+        mem_free(u);
+        u = next;
+    }
+}
+
+uint32_t outliers_count(const struct outliers *o)
+{
+    return o->count;
+}
+
+/* --- groups --- */
+
+static struct outliers *make(struct slice key, struct upstream_set set, const struct eject_rules *rules)
+{
+    struct outliers *o = NEW(struct outliers);
+    o->key = slice_of(slice_dup(key), key.len);
+    o->rules = *rules;
+    o->finds = set.count == 0;
+    for (uint32_t i = 0; i < set.count; i++) /* one that is named twice counts once */
+        if (outlier_of(o, set.items[i].endpoint) == NULL)
+            put_in(o, set.items[i].endpoint, 0);
+    map_put(&all, o->key, o);
+    return o;
+}
+
+struct outliers *outliers_ref(struct slice key, struct upstream_set set, const struct eject_rules *rules)
+{
+    pthread_mutex_lock(&lock);
+    struct outliers *o = all.count > 0 ? map_get(&all, key) : NULL;
+    if (o == NULL)
+        o = make(key, set, rules);
+    o->refs++;
+    pthread_mutex_unlock(&lock);
+    return o;
+}
+
+void outliers_unref(struct outliers *o)
+{
+    pthread_mutex_lock(&lock);
+    bool last = --o->refs == 0;
+    if (last) {
+        map_remove(&all, o->key);
+        if (all.count == 0)
+            map_deinit(&all);
+        for (uint32_t i = 0; i < o->count; i++)
+            let_go(o->items[i]);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!last)
+        return;
+    mem_free((void *)(uintptr_t)o->key.ptr);
+    mem_free(o->items);
+    mem_free(o->list);
+    mem_free(o);
+}
+
+/* --- ejecting; all behind the lock --- */
+
+static void list(struct outliers *o, struct outlier *u)
+{
+    u->listed = true;
+    o->list[o->listed++] = u;
+    if (until(u) < o->soonest_ns)
+        o->soonest_ns = until(u);
+}
+
+/* Anew, from what is known of each. */
+static void count_all(struct outliers *o, uint64_t now_ns)
+{
+    o->present = o->listed = 0;
+    o->soonest_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < o->count; i++) {
+        struct outlier *u = o->items[i];
+        bool present = seen_within(o, u, PRESENT_NS);
+        o->present += present;
+        u->listed = false;
+        if (present && until(u) > now_ns)
+            list(o, u);
+    }
+    o->recount_ns = o->finds ? now_ns + COUNT_NS : UINT64_MAX;
+}
+
+/* Those whose time is over leave the list. */
+static void drop_over(struct outliers *o, uint64_t now_ns)
+{
+    uint32_t kept = 0;
     o->soonest_ns = UINT64_MAX;
     for (uint32_t i = 0; i < o->listed; i++) {
-        struct outlier *u = &o->items[o->list[i]];
-        if (until(u) <= now_ns) {
-            u->listed = false;
+        struct outlier *u = o->list[i];
+        u->listed = until(u) > now_ns;
+        if (!u->listed)
             continue;
-        }
         if (until(u) < o->soonest_ns)
             o->soonest_ns = until(u);
-        o->list[kept++] = o->list[i];
+        o->list[kept++] = u;
     }
     o->listed = kept;
+}
+
+static void end_soonest(struct outliers *o, uint64_t now_ns)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 1; i < o->listed; i++)
+        if (until(o->list[i]) < until(o->list[at]))
+            at = i;
+    struct outlier *u = o->list[at];
+    o->list[at] = o->list[--o->listed];
+    u->listed = false;
+    atomic_store_explicit(&u->until_ns, now_ns, memory_order_relaxed);
+    endpoint_came_back(u->endpoint, now_ns);
+    LOG(LOG_INFO, LOGGER, "upstream is back: there are fewer others",
+        LOG_STR("upstream", u->endpoint->name));
+}
+
+static void sweep(struct outliers *o, uint64_t now_ns)
+{
+    if (now_ns >= o->recount_ns)
+        count_all(o, now_ns);
+    else if (now_ns >= o->soonest_ns)
+        drop_over(o, now_ns);
+    while (o->listed * 2 > o->present)
+        end_soonest(o, now_ns);
 }
 
 static uint64_t duration(const struct outliers *o, const struct outlier *u)
@@ -130,38 +329,54 @@ static uint64_t duration(const struct outliers *o, const struct outlier *u)
     return ns < o->rules.max_ns ? ns : o->rules.max_ns;
 }
 
-static bool put_out(struct outliers *o, uint32_t index, uint64_t now_ns, uint64_t *ns)
+static bool put_out(struct outliers *o, struct outlier *u, uint64_t now_ns, uint64_t *ns)
 {
-    struct outlier *u = &o->items[index];
     sweep(o, now_ns);
-    if (u->listed || (o->listed + 1) * 2 > o->count)
+    if (u->listed || (o->listed + 1) * 2 > o->present)
         return false;
     if (now_ns > until(u) + o->rules.max_ns)
         u->times = 0;
     *ns = duration(o, u);
     u->times++;
-    u->listed = true;
-    o->list[o->listed++] = index;
-    if (now_ns + *ns < o->soonest_ns)
-        o->soonest_ns = now_ns + *ns;
     atomic_store_explicit(&u->until_ns, now_ns + *ns, memory_order_relaxed);
     atomic_store_explicit(&u->failed_in_a_row, 0, memory_order_relaxed);
+    list(o, u);
     return true;
 }
 
-static void eject(struct outliers *o, uint32_t index, uint64_t now_ns, const char *why)
+static void eject(struct outliers *o, struct outlier *u, uint64_t now_ns, const char *why)
 {
     uint64_t ns = 0;
-    pthread_mutex_lock(&o->lock);
-    bool out = put_out(o, index, now_ns, &ns);
-    pthread_mutex_unlock(&o->lock);
-    if (!out)
+    if (!put_out(o, u, now_ns, &ns))
         return;
     atomic_fetch_add_explicit(&total, 1, memory_order_relaxed);
-    endpoint_came_back(o->endpoints[index], now_ns + ns);
+    endpoint_came_back(u->endpoint, now_ns + ns);
     LOG(LOG_WARN, LOGGER, "upstream is left out for a while",
-        LOG_STR("upstream", o->endpoints[index]->name), LOG_CSTR("reason", why),
-        LOG_DUR("duration", ns));
+        LOG_STR("upstream", u->endpoint->name), LOG_CSTR("reason", why), LOG_DUR("duration", ns));
+}
+
+/* It may have left the group meanwhile. */
+static void eject_failing(struct outliers *o, struct outlier *u, uint64_t now_ns)
+{
+    pthread_mutex_lock(&lock);
+    if (atomic_load_explicit(&u->group, memory_order_relaxed) == o)
+        eject(o, u, now_ns, "failures in a row");
+    pthread_mutex_unlock(&lock);
+}
+
+void outliers_forgive(struct endpoint *e)
+{
+    if (atomic_load_explicit(&e->outliers, memory_order_acquire) == NULL)
+        return;
+    pthread_mutex_lock(&lock);
+    struct outlier *u = atomic_load_explicit(&e->outliers, memory_order_acquire);
+    for (; u != NULL; u = u->next) {
+        struct outliers *o = atomic_load_explicit(&u->group, memory_order_relaxed);
+        forget_past(u);
+        if (o != NULL)
+            o->recount_ns = 0;
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* --- judging an interval --- */
@@ -186,7 +401,7 @@ static uint64_t median_ns(const struct outliers *o)
 {
     uint32_t buckets[BUCKETS] = {0}, known = 0, seen = 0;
     for (uint32_t i = 0; i < o->count; i++) {
-        uint64_t ns = mean_ns(o, &o->items[i]);
+        uint64_t ns = mean_ns(o, o->items[i]);
         buckets[ns > 0 ? bucket_of(ns) : 0] += ns > 0;
         known += ns > 0;
     }
@@ -200,26 +415,31 @@ static uint64_t median_ns(const struct outliers *o)
     return 0;
 }
 
-static void judge(struct outliers *o, uint32_t i, uint64_t median, uint64_t now_ns)
+static void judge(struct outliers *o, struct outlier *u, uint64_t median, uint64_t now_ns)
 {
     const struct eject_rules *r = &o->rules;
-    struct outlier *u = &o->items[i];
     uint64_t mean = mean_ns(o, u);
     uint64_t requests = atomic_exchange_explicit(&u->requests, 0, memory_order_relaxed);
     uint64_t failures = atomic_exchange_explicit(&u->failures, 0, memory_order_relaxed);
     atomic_store_explicit(&u->answered_ns, 0, memory_order_relaxed);
+    if (!seen_within(o, u, PRESENT_NS))
+        return;
     if (r->rate_percent > 0 && requests > 0 && requests >= r->min_requests &&
         failures * 100 >= requests * r->rate_percent)
-        eject(o, i, now_ns, "failure rate");
+        eject(o, u, now_ns, "failure rate");
     else if (median > 0 && mean * 100 > median * r->slow_percent)
-        eject(o, i, now_ns, "latency");
+        eject(o, u, now_ns, "latency");
 }
 
 static void judge_all(struct outliers *o, uint64_t now_ns)
 {
+    pthread_mutex_lock(&lock);
     uint64_t median = o->rules.slow_percent > 0 ? median_ns(o) : 0;
     for (uint32_t i = 0; i < o->count; i++)
-        judge(o, i, median, now_ns);
+        judge(o, o->items[i], median, now_ns);
+    if (o->finds)
+        tidy(o, now_ns);
+    pthread_mutex_unlock(&lock);
 }
 
 static bool interval_ended(struct outliers *o, uint64_t now_ns)
@@ -231,10 +451,12 @@ static bool interval_ended(struct outliers *o, uint64_t now_ns)
            next > 0;
 }
 
-void outliers_note(struct outliers *o, uint32_t index, uint64_t latency_ns, bool failed,
+void outliers_note(struct outliers *o, const struct endpoint *e, uint64_t latency_ns, bool failed,
                    uint64_t now_ns)
 {
-    struct outlier *u = &o->items[index];
+    struct outlier *u = outlier_of(o, e);
+    if (u == NULL)
+        return;
     atomic_fetch_add_explicit(&u->requests, 1, memory_order_relaxed);
     if (!failed) {
         atomic_fetch_add_explicit(&u->answered_ns, latency_ns, memory_order_relaxed);
@@ -244,18 +466,24 @@ void outliers_note(struct outliers *o, uint32_t index, uint64_t latency_ns, bool
         atomic_fetch_add_explicit(&u->failures, 1, memory_order_relaxed);
         unsigned row = atomic_fetch_add_explicit(&u->failed_in_a_row, 1, memory_order_relaxed) + 1;
         if (o->rules.in_a_row > 0 && row % o->rules.in_a_row == 0 && until(u) <= now_ns)
-            eject(o, index, now_ns, "failures in a row");
+            eject_failing(o, u, now_ns);
     }
     if (interval_ended(o, now_ns))
         judge_all(o, now_ns);
 }
 
+/* Behind the lock. */
+static unsigned ejected(struct outliers *o, uint64_t now_ns)
+{
+    sweep(o, now_ns);
+    return o->listed;
+}
+
 unsigned outliers_ejected(struct outliers *o, uint64_t now_ns)
 {
-    pthread_mutex_lock(&o->lock);
-    sweep(o, now_ns);
-    unsigned n = o->listed;
-    pthread_mutex_unlock(&o->lock);
+    pthread_mutex_lock(&lock);
+    unsigned n = ejected(o, now_ns);
+    pthread_mutex_unlock(&lock);
     return n;
 }
 
@@ -263,10 +491,10 @@ unsigned outliers_ejected_now(uint64_t now_ns)
 {
     unsigned n = 0;
     size_t at = 0;
-    pthread_mutex_lock(&all_lock);
+    pthread_mutex_lock(&lock);
     for (struct map_entry *e; all.count > 0 && (e = map_next(&all, &at)) != NULL;)
-        n += outliers_ejected(e->value, now_ns);
-    pthread_mutex_unlock(&all_lock);
+        n += ejected(e->value, now_ns);
+    pthread_mutex_unlock(&lock);
     return n;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ejection: its reasons, its times, its half; and a seeded simulation of ten thousand upstreams.
+ * Ejection: its reasons, its times, its half; upstreams that come and go; and a seeded simulation of ten
+ * thousand upstreams.
  */
 #include "upstream/outlier.h"
 
@@ -30,7 +31,7 @@ static void begin(uint32_t count, const struct eject_rules *rules)
     }
     outliers = outliers_ref(SLICE("k"), (struct upstream_set){items, count}, rules);
     for (uint32_t i = 0; i < count; i++)
-        items[i].outlier = outlier_at(outliers, i);
+        items[i].outlier = outlier_of(outliers, items[i].endpoint);
 }
 
 static void end(uint32_t count)
@@ -45,7 +46,7 @@ static void end(uint32_t count)
 static void note(uint32_t index, unsigned times, bool failed, unsigned ms)
 {
     while (times-- > 0)
-        outliers_note(outliers, index, ms * NS_PER_MS, failed, now);
+        outliers_note(outliers, items[index].endpoint, ms * NS_PER_MS, failed, now);
 }
 
 TEST("failures in a row eject, a success between them does not; the time doubles up to its limit")
@@ -124,6 +125,149 @@ TEST("equal sets under equal rules are one")
     end(2);
 }
 
+/* --- upstreams that are found --- */
+
+static void begin_found(uint32_t count, const struct eject_rules *rules)
+{
+    begin(0, rules);
+    for (uint32_t i = 0; i < count; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "f-%u", i);
+        items[i] = (struct upstream){.endpoint = endpoint_ref(slice_from(text))};
+    }
+}
+
+/* A request finds those; how many of them it may not go to. */
+static unsigned find(uint32_t first, uint32_t count)
+{
+    unsigned out = 0;
+    outliers_apply(outliers, &items[first], count, now);
+    for (uint32_t i = 0; i < count; i++)
+        out += !upstream_well(&items[first + i], now);
+    return out;
+}
+
+TEST("an upstream that is found again is what it was, within the time that it could be ejected")
+{
+    begin_found(4, &usual);
+    CHECK_INT(find(0, 4), 0);
+    note(0, 5, true, 1);
+    CHECK_INT(find(0, 4), 1);
+    for (int i = 0; i < 20; i++) { /* the answer is another one for a while */
+        now += NS_PER_S;
+        CHECK_INT(find(1, 3), 0);
+    }
+    CHECK_INT(outliers_ejected(outliers, now), 0); /* it is not there */
+    CHECK_INT(find(0, 4), 1);
+    now += NS_PER_S / 5;
+    CHECK_INT(outliers_ejected(outliers, now), 1);
+    now += 10 * NS_PER_S;
+    CHECK_INT(find(0, 4), 0);
+    note(0, 5, true, 1);
+    now += 30 * NS_PER_S;
+    CHECK_INT(find(0, 4), 1); /* for 60 seconds this time */
+    for (int i = 0; i < 7; i++) {
+        now += 60 * NS_PER_S;
+        CHECK_INT(find(1, 3), 0);
+        note(1, 1, false, 1);
+    }
+    CHECK_INT(outliers_count(outliers), 3);
+    CHECK_INT(find(0, 4), 0);
+    note(0, 5, true, 1);
+    CHECK_INT(find(0, 4), 1);
+    now += 30 * NS_PER_S; /* as if it had never been there before */
+    CHECK_INT(find(0, 4), 0);
+    end(4);
+}
+
+TEST("never more than half of those that are present, whoever goes")
+{
+    begin_found(8, &usual);
+    find(0, 8);
+    for (uint32_t i = 0; i < 8; i++)
+        note(i, 50, true, 1);
+    CHECK_INT(outliers_ejected(outliers, now), 4);
+    CHECK_INT(find(0, 8), 4);
+    CHECK_INT(find(0, 4), 2); /* another worker has found less */
+    CHECK_INT(find(0, 1), 0);
+    CHECK_INT(find(0, 3), 1);
+    for (int i = 0; i < 6; i++) {
+        now += NS_PER_S;
+        CHECK_INT(find(0, 4), 2);
+    }
+    CHECK_INT(outliers_ejected(outliers, now), 2);
+    CHECK_INT(find(0, 4), 2);
+    for (int i = 0; i < 6; i++) {
+        now += NS_PER_S;
+        CHECK_INT(find(2, 1), 0);
+    }
+    CHECK_INT(outliers_ejected(outliers, now), 0);
+    end(8);
+}
+
+TEST("without requests nothing changes")
+{
+    begin_found(2, &usual);
+    find(0, 2);
+    note(0, 5, true, 1);
+    now += 20 * NS_PER_S;
+    CHECK_INT(outliers_ejected(outliers, now), 1);
+    CHECK_INT(find(0, 2), 1);
+    now += 20 * NS_PER_S;
+    CHECK_INT(outliers_ejected(outliers, now), 0);
+    end(2);
+}
+
+TEST("what a source finds does not grow without limit")
+{
+    begin_found(MANY, &usual);
+    for (uint32_t i = 0; i + 100 <= MANY; i += 100) {
+        now += NS_PER_S / 10; /* all within the time that they are remembered for */
+        find(i, 100);
+        CHECK(outliers_count(outliers) <= OUTLIERS_MAX);
+    }
+    CHECK_INT(find(MANY - 100, 100), 0);
+    now += 400 * NS_PER_S;
+    find(0, 1);
+    now += 2 * NS_PER_S;
+    find(1, 1);
+    CHECK_INT(outliers_count(outliers), 2);
+    end(MANY);
+}
+
+TEST("who is another server now is not held to what was")
+{
+    begin_found(4, &usual);
+    find(0, 4);
+    note(0, 5, true, 1);
+    note(1, 4, true, 1);
+    CHECK_INT(find(0, 4), 1);
+    outliers_forgive(items[0].endpoint);
+    outliers_forgive(items[1].endpoint);
+    note(1, 4, true, 1);
+    CHECK_INT(find(0, 4), 0);
+    CHECK_INT(outliers_ejected(outliers, now), 0);
+    end(4);
+}
+
+TEST("what hangs on an endpoint does not grow with configurations")
+{
+    unsigned records = 0;
+    begin_found(2, &usual);
+    for (int i = 0; i < 50; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "again %d", i);
+        struct outliers *next = outliers_ref(slice_from(key), (struct upstream_set){0}, &usual);
+        outliers_apply(next, items, 2, now);
+        outliers_unref(outliers);
+        outliers = next;
+    }
+    for (struct outlier *u = atomic_load(&items[0].endpoint->outliers); u != NULL; u = u->next)
+        records++;
+    CHECK(records <= 2);
+    end(2);
+}
+
 /* Every tenth fails six of ten requests, every tenth is ten times as slow. */
 TEST("of ten thousand upstreams those that do worse are ejected and the others are not")
 {
@@ -137,7 +281,8 @@ TEST("of ten thousand upstreams those that do worse are ejected and the others a
         const struct upstream *u = balance_random(set, now);
         uint32_t index = (uint32_t)(u - items);
         random = random * 6364136223846793005 + 1442695040888963407;
-        outliers_note(outliers, index, (index % 10 == 4 ? 100 : 8 + (random >> 60) / 3) * NS_PER_MS,
+        outliers_note(outliers, u->endpoint,
+                      (index % 10 == 4 ? 100 : 8 + (random >> 60) / 3) * NS_PER_MS,
                       index % 10 == 3 ? (random >> 33 & 63) > 25 : (random >> 33 & 127) == 0,
                       now);
     }
@@ -169,7 +314,8 @@ static void *fail_all(void *arg)
     uint64_t at = now;
     for (int i = 0; i < 20000; i++) {
         at += NS_PER_MS; /* twenty seconds: several intervals */
-        outliers_note(outliers, (uint32_t)(i * 7 + (int)(intptr_t)arg) % 20, NS_PER_MS, i % 9 != 0, at);
+        outliers_note(outliers, items[(i * 7 + (int)(intptr_t)arg) % 20].endpoint, NS_PER_MS, i % 9 != 0,
+                      at);
         if (i % 100 == 0 && outliers_ejected(outliers, at) > 10)
             atomic_fetch_add(&too_many, 1);
     }
@@ -189,4 +335,40 @@ TEST("never more than half, whichever threads see the failures")
         pthread_join(threads[i], NULL);
     CHECK_INT(atomic_load(&too_many), 0);
     end(20);
+}
+
+static void *come_and_go(void *arg)
+{
+    struct upstream own[8];
+    uint64_t at = now;
+    uint32_t shift = (uint32_t)(intptr_t)arg * 3;
+    for (int i = 0; i < 5000; i++) {
+        uint32_t first = shift + (uint32_t)i / 50;
+        at += 20 * NS_PER_MS;
+        for (uint32_t k = 0; k < 8; k++)
+            own[k] = (struct upstream){.endpoint = items[(first + k) % 40].endpoint};
+        outliers_apply(outliers, own, 8, at);
+        if (balance_random((struct upstream_set){own, 8}, at) == NULL)
+            atomic_fetch_add(&too_many, 1);
+        outliers_note(outliers, own[i % 8].endpoint, NS_PER_MS, i % 9 != 0, at);
+        if (i % 500 == 499)
+            outliers_forgive(own[0].endpoint);
+    }
+    return NULL;
+}
+
+TEST("threads that find others than each other")
+{
+    pthread_t threads[4];
+    struct eject_rules quick = usual;
+    quick.interval_ns = NS_PER_S;
+    quick.base_ns = quick.max_ns = 2 * NS_PER_S;
+    atomic_store(&too_many, 0);
+    begin_found(40, &quick);
+    for (intptr_t i = 0; i < 4; i++)
+        CHECK_INT(pthread_create(&threads[i], NULL, come_and_go, (void *)i), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_INT(atomic_load(&too_many), 0);
+    end(40);
 }
