@@ -100,6 +100,7 @@ class Server:
         with open(self.file, "w", encoding="utf-8") as f:
             json.dump(self.document, f)
         self.log = open(f"{self.folder.name}/log", "w+b")
+        self.managed = False  # it has answered at its admin endpoint, which is what opens last
         self.process = subprocess.Popen(
             [*prefix, program, "run", "--config", self.file], stdout=self.log,
             stderr=subprocess.STDOUT, **(started or {}),
@@ -112,7 +113,7 @@ class Server:
 
     def get(self, path="/", **fields):
         """Status and body, through one connection of its own."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             c.request("GET", path, headers=fields)
             answer = c.getresponse()
@@ -121,7 +122,19 @@ class Server:
             c.close()
 
     def api(self, method, path, value=None, headers=None):
-        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=20)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                answer = self.api_once(method, path, value, headers)
+                self.managed = True
+                return answer
+            except ConnectionRefusedError:
+                if self.managed or self.process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+
+    def api_once(self, method, path, value, headers):
+        c = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=60)
         fields = {"Host": f"localhost:{self.admin}", **(headers or {})}
         if SANDBOX and (method, path) == ("POST", "/load") and isinstance(value, dict):
             value = fenced(value)
@@ -146,13 +159,13 @@ class Server:
         live["descriptors"] = len(os.listdir(f"/proc/{self.server_pid()}/fd"))
         return live
 
-    def wait(self, condition, seconds=10):
+    def wait(self, condition, seconds=30):
         end = time.monotonic() + seconds
         while True:
             try:
                 if condition():
                     return
-            except (OSError, IndexError):  # IndexError: no server process at this moment
+            except (OSError, IndexError, ValueError):  # no server process at this moment; half a line of the log
                 pass
             if self.process.poll() is not None or time.monotonic() > end:
                 raise AssertionError("not reached; log: " + self.text()[-3000:])
@@ -186,7 +199,7 @@ class Server:
         with open(f"/proc/{self.server_pid()}/status", encoding="ascii") as f:
             return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
 
-    def end(self, how=signal.SIGTERM, seconds=15):
+    def end(self, how=signal.SIGTERM, seconds=60):
         """The exit status; `how` None: it was told already."""
         if how and self.process.poll() is None:
             self.process.send_signal(how)
