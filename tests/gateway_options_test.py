@@ -156,6 +156,17 @@ REFUSED = {
     "reverse_proxy localhost:1 { transport http { versions 9 } }": "unsupported HTTP version: 9",
     "reverse_proxy https://localhost:1 http://localhost:2": "all proxy upstreams must use the same scheme",
     "reverse_proxy localhost:1 { dynamic srv a { name b } }": "srv name has already been specified",
+    "reverse_proxy localhost:1 { health_url /x }": "subdirective health_url, at FILE:6 - did you mean 'health_uri'?",
+    "reverse_proxy localhost:1 { lb_policy roundrobin }": "did you mean 'round_robin'?",
+    "reverse_proxy localhost:1 { tls_insecure_skip_verify }": "it belongs into the block of 'transport http'",
+    "reverse_proxy localhost:1 { transport http { lb_policy first } }": "it belongs into the block around 'transport'",
+    "reverse_proxy localhost:1 { transport https }": "http.reverse_proxy.transport.https, at FILE:6 - it is 'http' with",
+    "reverse_proxy localhost:1 { health_uri /; health_status 2xx 3xx }": "a word too many behind 'health_status'?",
+    "reverse_proxy localhost:1 { header X-A b }": "header_up changes what upstreams get",
+    "reverse_proxy http://localhost:1 localhost:2": "this one has none, those before it have 'http://'",
+    "forward_auth localhost:1": "the 'uri' subdirective is required, at FILE:5",
+    "forward_auth localhost:1 { uri /; copy_headers }": "ending after 'copy_headers', at FILE:7",
+    "php_fastcgi localhost:1 { index }": "ending after 'index', at FILE:6",
 }
 
 # Taken, with a word about it.
@@ -169,6 +180,10 @@ ADVISED = {
     "reverse_proxy { dynamic a x.invalid 80; health_uri / }": "are not asked by active health checks",
     "reverse_proxy localhost:1 { eject; hedge 1s }": "hedge has no effect with one upstream",
     "reverse_proxy localhost:1 { eject }": "eject has no effect with one upstream",
+    "reverse_proxy 3000": "a port is written as localhost:3000",
+    "reverse_proxy ::1:3000": "it is written as [::1]:3000",
+    "reverse_proxy unix/run/app.sock": "as in unix//run/app.sock",
+    "reverse_proxy *.example.com:80": "a name with a '*'",
     "reverse_proxy localhost:1 { header_up Host $host }": "'$host' is sent as it stands: a placeholder is written "
                                                           "{host}",
 }
@@ -194,7 +209,7 @@ def validate(folder, directive):
         f.write(f"{{\nadmin off\n}}\nhttp://localhost:9080 {{\n{directive}\n}}\n")
     done = subprocess.run([PORTICO, "validate", "--config", path], capture_output=True, text=True,
                           env={**os.environ, "XDG_DATA_HOME": folder, "XDG_CONFIG_HOME": folder}, check=False)
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, (done.stdout + done.stderr).replace(path, "FILE")
 
 
 def main():

@@ -52,31 +52,39 @@ static enum err take_keepalive(struct adapt *a, struct dispenser *d, json_t *o)
     return OK;
 }
 
+/* Of a line's words behind its name. */
+static bool count_fits(struct slice name, size_t count)
+{
+    if (slice_is(name, "env"))
+        return count == 2;
+    if (slice_is(name, "index"))
+        return count == 1;
+    return count > 0 || (!slice_is(name, "split") && !slice_is(name, "try_files"));
+}
+
 static enum err php_lists(struct adapt *a, struct dispenser *d, struct php *p)
 {
     struct slice name = dispenser_val(d), *args;
+    if (!count_fits(name, dispenser_count_remaining_args(d)))
+        return dispenser_arg_err(d);
     size_t count = take_line(d, &args);
     if (slice_is(name, "split")) {
         p->extensions = args;
         p->extension_count = count;
-        return count == 0 ? dispenser_arg_err(d) : OK;
+        return OK;
     }
     if (slice_is(name, "env")) {
-        if (count != 2)
-            return dispenser_arg_err(d);
         j_set_key(a, j_at(a, p->transport, "env"), args[0], j_text(a, args[1]));
         return OK;
     }
     if (slice_is(name, "index")) {
-        if (count != 1)
-            return dispenser_arg_err(d);
         p->index = args[0];
         return OK;
     }
     if (slice_is(name, "try_files")) {
         p->try_files = args;
         p->try_count = count;
-        return count == 0 ? dispenser_arg_err(d) : OK;
+        return OK;
     }
     j_set_key(a, p->transport, name, json_true()); /* resolve_root_symlink, capture_stderr */
     return OK;
@@ -236,10 +244,12 @@ static enum err take_copied(struct adapt *a, struct dispenser *d, json_t *fields
         words++;
         copied_field(a, fields, dispenser_val(d));
     }
+    if (json_object_size(fields) == 0)
+        return dispenser_arg_err(d);
     dispenser_delete_n(d, words);
     if (block)
         dispenser_delete_n(d, 2);
-    return json_object_size(fields) == 0 ? dispenser_arg_err(d) : OK;
+    return OK;
 }
 
 static enum err auth_options(struct adapt *a, struct dispenser *d, json_t *rewrite, json_t *fields)
@@ -261,9 +271,11 @@ static enum err auth_options(struct adapt *a, struct dispenser *d, json_t *rewri
             dispenser_delete_n(d, 2);
         }
     dispenser_reset(d);
-    if (json_object_get(rewrite, "uri") == NULL)
-        return dispenser_err_f(d, "the 'uri' subdirective is required");
-    return OK;
+    if (json_object_get(rewrite, "uri") != NULL)
+        return OK;
+    for (int i = 0; i < 2; i++) /* the directive's name, behind a segment's empty begin: its place is told */
+        dispenser_next(d);
+    return dispenser_err_f(d, "the 'uri' subdirective is required");
 }
 
 /* What the client sent under the name goes first; then what the service answered, when it did. */

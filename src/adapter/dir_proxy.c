@@ -70,6 +70,9 @@ static enum err check_scheme(struct proxy *p, struct slice scheme)
     if (scheme.len > 0 && !slice_is(scheme, "http") && !slice_is(scheme, "https") &&
         !slice_is(scheme, "h2c"))
         return dispenser_err_f(d, "unsupported URL scheme " SLICE_FMT "://", SLICE_ARG(scheme));
+    if (p->scheme.len > 0 && scheme.len == 0)
+        return dispenser_err_f(d, "all proxy upstreams must use the same scheme: this one has none, those "
+                                  "before it have '" SLICE_FMT "://'", SLICE_ARG(p->scheme));
     if (p->scheme.len > 0 && !slice_eq(scheme, p->scheme))
         return dispenser_err_f(d,
                                "for now, all proxy upstreams must use the same scheme (transport "
@@ -145,6 +148,8 @@ static enum err append_upstream(struct proxy *p, struct slice text)
         e = dispenser_err_f(&p->h->d, "%s", why.text);
     else if ((e = check_scheme(p, u.scheme)) == OK)
         e = expand_upstream(p, &u);
+    if (e == OK && !slice_starts(text, SLICE("service/")))
+        proxy_warn_upstream(&p->h->d, text, &u);
     if (e == OK)
         return OK;
     char *old = arena_str(p->h->a->arena, slice_from(p->h->a->diag->text));
@@ -316,6 +321,9 @@ static enum err health_option(struct proxy *p)
             j_set(a, active, "headers", headers);
         return OK;
     }
+    if (!slice_is(name, "health_status") && !slice_is(name, "health_path") &&
+        !slice_is(name, "health_port") && !slice_is(name, "health_upstream"))
+        return proxy_hint(d, WORDS_PROXY, dispenser_unrecognized(d));
     if (!dispenser_next_arg(d))
         return dispenser_arg_err(d);
     struct slice value = dispenser_val(d);
@@ -332,7 +340,7 @@ static enum err health_option(struct proxy *p)
                                       "'health_upstream' is used!");
         TRY(read_int(d, value, "bad port number", &n));
         j_put_int(a, active, "port", n);
-    } else if (slice_is(name, "health_upstream")) {
+    } else {
         struct slice network, host, port;
         struct address_error why;
         if (address_split(value, &network, &host, &port, a->arena, &why) != OK || port.len == 0)
@@ -343,8 +351,6 @@ static enum err health_option(struct proxy *p)
         if (!slice_to_i64(port, &n))
             return dispenser_err_f(d, "bad port number '" SLICE_FMT "'", SLICE_ARG(value));
         j_put_text(a, active, "upstream", value);
-    } else {
-        return dispenser_unrecognized(d);
     }
     return OK;
 }
@@ -459,7 +465,7 @@ static enum err proxy_option(struct proxy *p)
         j_put_bool(p->h->a, p->o, "verbose_logs", true);
         return OK;
     }
-    return dispenser_unrecognized(d);
+    return proxy_hint(d, WORDS_PROXY, dispenser_unrecognized(d));
 }
 
 enum err proxy_read(struct helper *h, json_t *handler, json_t *first)

@@ -10,6 +10,15 @@
 MUST_USE enum err dynamic_read(struct adapt *, struct dispenser *, json_t **source);
 MUST_USE enum err policy_read(struct adapt *, struct dispenser *, json_t **policy);
 
+/* Which words could stand there; options come first. */
+enum proxy_words { WORDS_PROXY, WORDS_HTTP, WORDS_FASTCGI, WORDS_POLICY, WORDS_SOURCE, WORDS_TRANSPORT };
+
+/* Behind an error about the word at the cursor: what may have been meant. Returns the error. */
+MUST_USE enum err proxy_hint(struct dispenser *, enum proxy_words, enum err);
+
+struct upstream_address;
+void proxy_warn_upstream(struct dispenser *, struct slice text, const struct upstream_address *);
+
 /* The word at the cursor, "10%", as 0.1. */
 MUST_USE enum err read_share(struct dispenser *, const char *option, double *share);
 

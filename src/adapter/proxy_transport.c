@@ -123,7 +123,7 @@ static enum err transport_other(struct adapt *a, struct dispenser *d, json_t *o)
         if (dispenser_next_arg(d) && dispenser_val_is(d, "off"))
             j_set(a, o, "compression", json_false());
     } else {
-        return dispenser_unrecognized(d);
+        return proxy_hint(d, WORDS_HTTP, dispenser_unrecognized(d));
     }
     return OK;
 }
@@ -182,7 +182,7 @@ static enum err fastcgi_option(struct adapt *a, struct dispenser *d, json_t *o)
     if (known)
         return OK;
     if (!dispenser_val_is(d, "env"))
-        return dispenser_unrecognized(d);
+        return proxy_hint(d, WORDS_FASTCGI, dispenser_unrecognized(d));
     if (dispenser_remaining_args(d, &args) != 2)
         return dispenser_arg_err(d);
     j_set_key(a, j_at(a, o, "env"), args[0], j_text(a, args[1]));
@@ -193,7 +193,8 @@ enum err transport_read(struct adapt *a, struct dispenser *outer, const char **n
 {
     bool http = dispenser_val_is(outer, "http");
     if (!http && !dispenser_val_is(outer, "fastcgi"))
-        return no_module(outer, "http.reverse_proxy.transport", dispenser_val(outer));
+        return proxy_hint(outer, WORDS_TRANSPORT,
+                          no_module(outer, "http.reverse_proxy.transport", dispenser_val(outer)));
     struct dispenser d = dispenser_new_from_next_segment(outer);
     dispenser_next(&d);
     *name = http ? "http" : "fastcgi";

@@ -87,10 +87,7 @@ enum err dynamic_read(struct adapt *a, struct dispenser *outer, json_t **source)
             j_add_to_list(a, o, SLICE("sources"), inner);
         }
     } else {
-        return dispenser_err_f(outer,
-                               "getting module named 'http.reverse_proxy.upstreams." SLICE_FMT
-                               "': module not registered: http.reverse_proxy.upstreams." SLICE_FMT,
-                               SLICE_ARG(name), SLICE_ARG(name));
+        return proxy_hint(outer, WORDS_SOURCE, no_module(outer, "http.reverse_proxy.upstreams", name));
     }
     *source = j_module(a, "source", arena_str(a->arena, name), o);
     return OK;
@@ -209,11 +206,8 @@ enum err policy_read(struct adapt *a, struct dispenser *outer, json_t **policy)
     dispenser_next(&in);
     enum err e = policy_options(a, &in, name, o);
     if (e == ERR_NOT_FOUND)
-        return dispenser_err_f(outer,
-                               "getting module named 'http.reverse_proxy.selection_policies." SLICE_FMT
-                               "': module not registered: "
-                               "http.reverse_proxy.selection_policies." SLICE_FMT,
-                               SLICE_ARG(name), SLICE_ARG(name));
+        return proxy_hint(outer, WORDS_POLICY,
+                          no_module(outer, "http.reverse_proxy.selection_policies", name));
     *policy = e == OK ? j_module(a, "policy", arena_str(a->arena, name), o) : NULL;
     return e;
 }
