@@ -449,7 +449,7 @@ def ejects(io):
 
 
 def by_name(names, up, name="app.example", **more):
-    return {"source": "a", "name": name, "port": str(up.port), "refresh": "30ms",
+    return {"source": "a", "name": name, "port": str(up.port), "refresh": "100ms",
             "resolver": {"addresses": [f"127.0.0.1:{names.port}"]}, **more}
 
 
@@ -487,7 +487,7 @@ def ejects_found(io):
         a.status = b.status = 500
         for _ in range(40):
             s.get()
-        same((metric(s, "ejections_total"), metric(s, "ejected")), (2, 1))
+        s.wait(lambda: (metric(s, "ejections_total"), metric(s, "ejected")) == (2, 1))
 
 
 def warm_found(io):

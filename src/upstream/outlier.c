@@ -181,14 +181,8 @@ void outliers_apply(struct outliers *o, struct upstream *items, uint32_t count, 
     uint32_t out = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct outlier *u = outlier_seen(o, items[i].endpoint, now_ns);
-        items[i].outlier = u;
-        out += outlier_ejected(u, now_ns);
-    }
-    for (uint32_t i = 0; i < count && out * 2 > count; i++) {
-        if (outlier_ejected(items[i].outlier, now_ns)) {
-            items[i].outlier = NULL;
-            out--;
-        }
+        items[i].outlier = outlier_ejected(u, now_ns) && (out + 1) * 2 <= count ? u : NULL;
+        out += items[i].outlier != NULL;
     }
 }
 

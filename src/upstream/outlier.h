@@ -54,8 +54,8 @@ static inline bool outlier_ejected(const struct outlier *u, uint64_t now_ns)
     return u != NULL && atomic_load_explicit(&u->until_ns, memory_order_relaxed) > now_ns;
 }
 
-/* Fills in `outlier` of a set that was just found, within half of it: what others have found does not count
- * here, so those beyond the half are none of it. */
+/* Fills in `outlier` of those of a set that are ejected, within half of it: what others have found does
+ * not count here, nor whom they eject from now on. */
 void outliers_apply(struct outliers *, struct upstream *items, uint32_t count, uint64_t now_ns);
 
 /* How a request went. */
