@@ -5,6 +5,8 @@ says GOAWAY, or lies. Usage: h2_upstream_test.py PORTICO [TEXT]."""
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
 import struct
@@ -30,10 +32,13 @@ MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME, CONNECT = 3, 4, 5, 8
 
 
 @contextlib.contextmanager
-def gateway(io, *upstreams, workers=1, members=None, transport=None, **more):
-    route = {"handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": u.dial} for u in upstreams],
-                         "transport": {"protocol": "http", "versions": ["h2c", "2"], **(transport or {})}, **more}]}
-    s = Server(PORTICO, io, workers=workers, awaited=False, routes=[route],
+def gateway(io, *upstreams, workers=1, members=None, transport=None, paths=None, **more):
+    """`paths`: what is asked for there goes to these upstreams of them, with more of a transport: [(path, upstreams, {…})]."""
+    def route(to, extra):
+        return {"handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": u.dial} for u in to],
+                            "transport": {"protocol": "http", "versions": ["h2c", "2"], **(transport or {}), **extra}, **more}]}
+    routes = [{"match": [{"path": [path]}], **route(to, extra)} for path, to, extra in paths or []]
+    s = Server(PORTICO, io, workers=workers, awaited=False, routes=[*routes, route(upstreams, {})],
                members={"protocols": ["h1", "h2", "h2c"], **(members or {})},
                top={"logging": {"logs": {"default": {"level": "DEBUG"}}}})
     try:
@@ -105,7 +110,7 @@ def plain(io):
         same(len(up.conns), 1)
         same([r.stream for r in up.requests], list(range(1, 42, 2)))
         c = up.conns[0]
-        same((c.settings[2], c.settings[4]), (0, 262144))
+        same((c.settings[2], c.settings[4]), (0, 65536))
         s.wait(lambda: c.acknowledged == 1)
 
 
@@ -208,6 +213,30 @@ def poke(up):
     return any(f.kind == SETTINGS and f.flags & 1 for f in up.conns[0].frames)
 
 
+class Windows:
+    """What an upstream may send, by its own count."""
+
+    def __init__(self, conn):
+        self.conn, self.seen, self.left = conn, 0, {0: 65535}
+
+    def of(self, stream):
+        for f in self.conn.frames[self.seen:]:
+            if f.kind == WINDOW_UPDATE:
+                self.add(f.stream, struct.unpack("!I", f.payload)[0])
+        self.seen = len(self.conn.frames)
+        self.add(stream, 0)
+        return min(self.left[0], self.left[stream])
+
+    def add(self, stream, n):
+        self.left[stream] = self.left.get(stream, self.conn.settings[INITIAL_WINDOW]) + n
+
+    def send(self, stream, data, end=False):
+        assert len(data) <= self.of(stream)
+        self.left[0] -= len(data)
+        self.left[stream] -= len(data)
+        self.conn.data(stream, data, end)
+
+
 def slow_client(io):
     """A client that takes nothing holds its window and no more, and no other stream."""
     sent = {}
@@ -235,29 +264,49 @@ def slow_client(io):
         assert sum(struct.unpack("!I", f.payload)[0] for f in windows) <= 3 * 131072, windows
         same(len(up.conns), 1)
         # what is taken is granted anew: a stream of megabytes
+    most = []
+
     def much(c):
         c.grants = False
+        w = Windows(c)
         while True:
             r = c.request()
             c.head(r.stream)
-            left, window, link = 3 << 20, c.settings[INITIAL_WINDOW], 1 << 20
-            seen = len(c.frames)
+            left, told = 3 << 20, 0
             while left:
-                for f in c.frames[seen:]:
-                    if f.kind == WINDOW_UPDATE:
-                        n = struct.unpack("!I", f.payload)[0]
-                        window, link = window + n * (f.stream == r.stream), link + n * (f.stream == 0)
-                seen = len(c.frames)
-                n = min(left, window, link, 16384)
+                n = min(left, w.of(r.stream), 16384)
+                told = max(told, w.left[r.stream])
                 if n == 0:
                     c.read()
                     continue
                 left -= n
-                window, link = window - n, link - n
-                c.data(r.stream, b"m" * n, left == 0)
+                w.send(r.stream, b"m" * n, left == 0)
+            most.append(told)
     with gateway(io, Upstream(much)) as s:
         for _ in range(3):
             same(ask(s), (200, b"m" * (3 << 20)))
+    assert 131072 < max(most) <= 1 << 20, most  # who is quick may have more under way
+
+
+def trailers_go_up(c, up, size, late, length=True):
+    """A request with a body and trailers; `late`: they come when the upstream has the body."""
+    more = [("trailer", "x-sum")] + [("content-length", str(size))] * length
+    before = len(up.requests) if up else 0
+    stream = c.ask(h2_client.request("POST", "/", *more), end=False)
+    for at in range(0, size, 16384):
+        piece = b"b" * min(16384, size - at)
+        c.until(lambda: 65535 + sum(struct.unpack("!I", f.payload)[0] for f in c.frames if f.kind == WINDOW_UPDATE
+                                    and f.stream == stream) - at >= len(piece) or c.answers[stream].ended)
+        c.data(stream, piece)
+    if late:
+        deadline = time.monotonic() + 20
+        while len(up.requests) == before or len(up.requests[-1].body) < size:
+            assert time.monotonic() < deadline, "the body does not go up before its trailers"
+            time.sleep(0.002)
+        assert not up.requests[-1].ended, "it ended before its trailers"
+    c.frame(HEADERS, END_HEADERS | END_STREAM, stream, block([("x-sum", "9")]))
+    a = c.answer(stream, 20)
+    same((a.body, a.trailers), (b"body", [("grpc-status", "0"), ("x-seen", "[('x-sum', '9')]")]))
 
 
 def trailers(io):
@@ -278,10 +327,16 @@ def trailers(io):
         a = c.answer(stream)
         same((a.body, a.trailers), (b"body", [("grpc-status", "0"), ("x-seen", "[('x-sum', '9')]")]))
         same(up.requests[0].body, b"abc")
+        for n, late in ((3, False), (3, True), (70000, False), (70000, True)):  # behind a body of known length as well
+            trailers_go_up(c, up, n, late)
         a = c.answer(c.ask(h2_client.request("POST", "/none")))
         same((a.status, a.body, a.trailers), (200, b"", [("grpc-status", "5")]))
         out = raw(s, b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
         has(out, b"4\r\nbody\r\n0\r\nGrpc-Status: 0\r\nX-Seen: None\r\n\r\n")
+    with gateway(io, Upstream(play), request_buffers=1 << 20) as s, h2_client.Client(s.port) as c:
+        for n in (3, 70000):
+            trailers_go_up(c, None, n, False)
+            trailers_go_up(c, None, n, False, length=False)
 
 
 def goaway(io):
@@ -445,6 +500,82 @@ def keep_alive(io):
     with gateway(io, up, transport={"keep_alive": {"enabled": False}}) as s:
         same([ask(s) for _ in range(3)], [(200, b"ok")] * 3)
         same([[r.stream for r in c.requests] for c in up.conns], [[1]] * 3)
+
+
+def heads(io):
+    """Gateways with different limits of an answer's head do not get each other's, whichever was first."""
+    for first in ("/", "/small"):
+        up = Upstream(always(fields=[("x-long", "l" * 3000)]))
+        with gateway(io, up, paths=[("/small", [up], {"max_response_header_size": 1000})]) as s:
+            for path in (first, "/", "/small", "/"):
+                same(ask(s, path=path)[0], 502 if path == "/small" else 200)
+            same(len(up.conns), 2)
+            same(sorted(c.settings[6] for c in up.conns), [1000, 10 << 20])
+
+
+def idle_limits(io):
+    """max_idle_conns counts all that is idle, and closes what has been for longest; max_idle_conns_per_host holds when
+    nobody has wanted them for a second."""
+    ends = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(EOFError, OSError):
+            one(Peer(server.accept()[0]))
+        ends.set()
+    threading.Thread(target=serve, daemon=True).start()
+    old = played(server.getsockname()[1])
+    a, b = Upstream(always(b"a")), Upstream(always(b"b"))
+    paths = [("/a", [a], {}), ("/b", [b], {}), ("/one", [old], {"versions": ["1.1"]})]
+    with gateway(io, a, b, transport={"keep_alive": {"max_idle_conns": 2}}, paths=paths) as s:
+        for path in ("/one", "/a", "/a", "/b"):
+            same(ask(s, path=path), (200, path[1:].encode()))
+        assert ends.wait(20), "HTTP/1's has been idle for longest"
+        same((len(a.conns), len(b.conns)), (1, 1))
+        same(ask(s, path="/a"), (200, b"a"))
+        same((a.conns[0].goaway, b.conns[0].goaway), (None, None))
+    a, b = Upstream(always(b"a")), Upstream(always(b"b"))
+    with gateway(io, a, b, transport={"keep_alive": {"max_idle_conns": 1}}, paths=[("/a", [a], {}), ("/b", [b], {})]) as s:
+        for n, (path, up, other) in enumerate((("/a", a, b), ("/b", b, a), ("/a", a, b))):
+            same(ask(s, path=path), (200, path[1:].encode()))
+            if n:
+                s.wait(lambda: other.conns[-1].goaway is not None)
+                same(other.conns[-1].goaway.code, "NO_ERROR")
+        same((len(a.conns), len(b.conns)), (2, 1))
+
+    def both(c):
+        r = c.request()
+        c.upstream.gate.wait(20)
+        c.answer(r.stream)
+        c.ended()
+    up = Upstream(both, settings=[(MAX_STREAMS, 1)])
+    with gateway(io, up, transport={"keep_alive": {"max_idle_conns_per_host": 1}}) as s, h2_client.Client(s.port) as c:
+        streams = [c.ask(), c.ask()]
+        s.wait(lambda: len(up.requests) == 2)
+        up.gate.set()
+        same([c.answer(x).status for x in streams], [200, 200])
+        s.wait(lambda: [x.goaway is None for x in up.conns].count(True) == 1, 20)
+
+
+def ended_unread(io):
+    """An upstream that has ended while nothing was asked, which is not read yet as a request comes: if that cannot be
+    sent again, it goes on a fresh connection."""
+    up = Upstream(always())
+    with gateway(io, up) as s, socket.create_connection(("127.0.0.1", s.port), 20) as c:
+        for n in range(3):
+            request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" if n == 0 else \
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+            if n:
+                time.sleep(0.005)  # what has just been heard from is taken for alive
+                os.kill(s.server_pid(), signal.SIGSTOP)
+            c.sendall(request)
+            if n:
+                up.conns[-1].sock.shutdown(socket.SHUT_RDWR)
+                os.kill(s.server_pid(), signal.SIGCONT)
+            a = http.client.HTTPResponse(c)
+            a.begin()
+            same((a.status, a.read()), (200, b"ok"))
+            same(len(up.conns), n + 1)
 
 
 def waits_for_one(io):
@@ -635,24 +766,40 @@ def shrinks(io):
 
 
 def many_slow(io):
-    """Clients that take nothing and fill half a connection's window: it is opened for the others."""
+    """Two hundred and forty clients of one connection take nothing, though as much was sent to each as could be. Others get
+    theirs at once, on the same connection, be they asked before or after; and what is held is bounded by small windows."""
+    slow, held = 240, []
+
     def play(c):
-        slow = sorted((c.request() for _ in range(5)), key=lambda r: r.field(":path"))
-        last = slow.pop()
-        for n in (16384, 262144 - 16384):
-            for r in slow:
-                if n == 16384:
-                    c.head(r.stream)
-                for at in range(0, n, 16384):
-                    c.data(r.stream, b"z" * min(16384, n - at))
+        w = Windows(c)
+        requests = [c.request() for _ in range(slow + 1)]
+        last = next(r for r in requests if r.field(":path") == "/last")
+        requests.remove(last)
+        for r in requests:
+            c.head(r.stream)
+        sent, before = 0, -1
+        while sent != before:  # and no more is granted
+            before = sent
+            for r in requests:
+                while n := min(16384, w.of(r.stream)):
+                    w.send(r.stream, b"z" * n)
+                    sent += n
             turns(c)
-        c.until(lambda: 65535 - 4 * 262144 + sum(struct.unpack("!I", f.payload)[0] for f in c.frames
-                                                if f.kind == WINDOW_UPDATE and f.stream == 0) >= 100)
-        c.answer(last.stream, b"t" * 100)
+        held.append(sent)
+        for path in ("/last", "/new"):
+            r = last if path == "/last" else c.request()
+            c.head(r.stream)
+            w.send(r.stream, path.encode() * 1000, True)
         c.ended()
-    with gateway(io, Upstream(play)) as s, h2_client.Client(s.port, settings=[(INITIAL_WINDOW, 200)]) as c:
-        streams = [c.ask(h2_client.request("GET", f"/{i}")) for i in range(5)]
-        same(c.answer(streams[4]).body, b"t" * 100)
+    up = Upstream(play)
+    with gateway(io, up, transport={"max_conns_per_host": 1}) as s, \
+            h2_client.Client(s.port, settings=[(INITIAL_WINDOW, 200)], timeout=20) as c:
+        for _ in range(slow):
+            c.ask(h2_client.request("GET", "/slow"))
+        same(ask(s, path="/last"), (200, b"/last" * 1000))
+        same(ask(s, path="/new"), (200, b"/new" * 1000))
+        assert 8 << 20 < held[0] <= slow * 65536, held
+        same(len(up.conns), 1)
 
 
 def late_data(io):
@@ -867,6 +1014,9 @@ run_cases([
     ("limits of streams and of connections", many_streams),
     ("an upstream that allows no streams", no_streams),
     ("idle connections, and none kept", keep_alive),
+    ("limits of idle connections", idle_limits),
+    ("limits of heads are their gateway's", heads),
+    ("an end that is not read yet", ended_unread),
     ("one dials and the others wait", waits_for_one),
     ("an upstream that speaks HTTP/1", wrong_protocol),
     ("over a Unix socket", unix_sockets),

@@ -17,6 +17,7 @@ import time
 sys.dont_write_bytecode = True
 import h2_client as h2  # noqa: E402 (beside this file)
 from certificates import Authority  # noqa: E402
+from h2_upstream import Conn  # noqa: E402
 from server import Server, free_port, run_cases, same  # noqa: E402
 
 PORTICO = sys.argv[1]
@@ -24,6 +25,8 @@ SANITIZED = b"__asan_init" in open(PORTICO, "rb").read() or b"__tsan_init" in op
 CLIENTS = 200
 STREAMS = 50  # of one connection over HTTP/2
 EACH_KIB = 96  # of user space for a request that stands still: a piece of its body both sides of the gateway
+WINDOW_KIB = 64  # what an upstream of HTTP/2 may send beyond that, …
+SHARED_KIB = 32768  # … and of all streams of a worker together
 CA = Authority()
 LEAF = CA.leaf("good", "DNS:localhost")
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
@@ -73,9 +76,44 @@ class Upstream:
         self.sock.close()
 
 
+class UpstreamH2(Upstream):
+    """The same over HTTP/2, all on one connection: of each answer as much as is granted."""
+
+    def serve(self, c):
+        conn = Conn(c, self)
+        self.requests, windows, streams = [], {0: 65535}, {}
+        conn.acks = conn.grants = True
+        with contextlib.suppress(OSError, EOFError):
+            conn.preface()
+            conn.say_settings()
+            while True:
+                f = conn.read()
+                if f.kind == h2.HEADERS and f.stream not in streams:
+                    streams[f.stream] = True
+                    conn.head(f.stream, 200, [("content-length", "104857600")])
+                    self.count(1)
+                elif f.kind == h2.WINDOW_UPDATE:
+                    windows[f.stream] = windows.get(f.stream, conn.settings[4]) + int.from_bytes(f.payload, "big")
+                elif f.kind == h2.RST_STREAM and streams.pop(f.stream, False):
+                    self.count(-1)
+                for s in streams if f.stream == 0 else [f.stream] if f.stream in streams else []:
+                    while n := min(windows[0], windows.setdefault(s, conn.settings[4]), 16384):
+                        conn.data(s, b"x" * n)
+                        windows[0] -= n
+                        windows[s] -= n
+                        self.sent += n
+        self.count(-len(streams))
+        c.close()
+
+    def count(self, n):
+        with self.lock:
+            self.begun += max(n, 0)
+            self.open += n
+
+
 class Gate:
-    def __init__(self, io, **gateway):
-        self.up = Upstream()
+    def __init__(self, io, kind=Upstream, **gateway):
+        self.up = kind()
         self.server = s = Server(PORTICO, io, body="ready")
         self.secure, self.clear = free_port(), free_port()
         doc = s.document
@@ -185,10 +223,12 @@ def send_h2(gate, count, tls):
     return clients
 
 
-def pressed(ask, tls, buffers=0):
+def pressed(ask, tls, buffers=0, h2_up=False):
     def case(io):
         gateway = {"response_buffers": buffers, "request_buffers": buffers} if buffers else {}
-        gate = Gate(io, **gateway)
+        if h2_up:
+            gateway["transport"] = {"protocol": "http", "versions": ["h2c"]}
+        gate = Gate(io, UpstreamH2 if h2_up else Upstream, **gateway)
         try:
             for c in ask(gate, STREAMS, tls):  # what is recycled is there
                 c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -200,7 +240,8 @@ def pressed(ask, tls, buffers=0):
             gate.still(CLIENTS)
             each = (gate.memory() - before) / CLIENTS
             print(f"# {each:.0f} KiB for each of {CLIENTS} that stand still", flush=True)
-            limit = EACH_KIB + buffers / 1024 * 1.25 + (48 if tls else 0)
+            limit = EACH_KIB + buffers / 1024 * 1.25 + (48 if tls else 0) \
+                + (WINDOW_KIB + 2 * SHARED_KIB / CLIENTS if h2_up else 0)
             # AddressSanitizer keeps what was freed.
             assert SANITIZED or each < limit, f"{each:.0f} KiB each, limit {limit}"
             same(gate.up.open, CLIENTS)
@@ -219,6 +260,8 @@ run_cases([
     ("slow clients over TLS", pressed(ask_h1, True)),
     ("slow clients over HTTP/2", pressed(ask_h2, False)),
     ("slow clients over HTTP/2 and TLS", pressed(ask_h2, True)),
+    ("slow clients of an upstream of HTTP/2", pressed(ask_h1, False, h2_up=True)),
+    ("slow clients over HTTP/2 of an upstream of HTTP/2", pressed(ask_h2, False, h2_up=True)),
     ("a slow upstream behind uploads over HTTP/1", pressed(send_h1, False)),
     ("a slow upstream behind uploads over TLS", pressed(send_h1, True)),
     ("a slow upstream behind uploads over HTTP/2", pressed(send_h2, False)),

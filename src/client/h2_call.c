@@ -7,6 +7,10 @@
  * that leaves, a frame of each call in turn, as the windows allow. What comes of an answer is kept in
  * recycled buffers until it is taken, within a window that opens when it is: so a slow client costs a
  * window, and its call alone waits.
+ *
+ * A window begins small. It grows while its reader waits for more than one of it, out of what the calls
+ * of a thread have together, and shrinks as bytes are taken when there is little left of that. What was
+ * told cannot be taken back, so it is promises that are counted.
  */
 #include "client/h2_link_internal.h"
 
@@ -92,6 +96,7 @@ struct h2_call *h2_call_begin(struct h2_link *c, struct arena *arena)
     waiter_init(&k->out_waiter);
     take_number(k);
     c->calls++;
+    idle_end(&c->idle);
     c->rested = false;
     if (h2_link_room(c) == 0 && !c->going) { /* full: those with room stand before it */
         list_remove(&c->node);
@@ -133,7 +138,7 @@ void h2_call_reset(struct h2_call *k, enum h2_error code)
     struct h2_link *c = k->link;
     h2_link_put_u32(c, H2_RST_STREAM, k->id, code);
     int64_t late = c->late_left + (k->ended || k->in_left < 0 ? 0 : k->in_left);
-    c->late_left = late < c->in_window ? late : c->in_window;
+    c->late_left = late < H2_LINK_WINDOW ? late : H2_LINK_WINDOW;
 }
 
 static void close_stream(struct h2_call *k)
@@ -152,6 +157,15 @@ static void close_stream(struct h2_call *k)
     count_cancel(c);
 }
 
+static void begin_rest(struct h2_link *c)
+{
+    c->idle_ns = h2_now();
+    if (c->options.single)
+        h2_link_retire(c);
+    if (!c->going)
+        idle_begin(&c->idle, c->options.limits.idle_in_all);
+}
+
 void h2_call_end(struct h2_call *k)
 {
     struct h2_link *c = k->link;
@@ -161,18 +175,16 @@ void h2_call_end(struct h2_call *k)
     list_remove(&k->ready);
     close_stream(k);
     give_pieces(k);
-    h2_link_give_back(c, (uint32_t)k->queued);
+    h2_mine()->window_left += k->in_window - H2_CALL_WINDOW;
     unlink_call(k);
     give_call(k);
     if (c->calls == 0)
-        c->idle_ns = h2_now();
+        begin_rest(c);
     if (was_full && h2_link_room(c) > 0) {
         list_remove(&c->node);
         list_prepend(&c->group->links, &c->node);
     }
     h2_group_wake(c->group);
-    if (c->options.single)
-        h2_link_retire(c);
     h2_link_schedule(c); /* it may have been the last one */
 }
 
@@ -198,6 +210,7 @@ void h2_call_set_fate(struct h2_call *k, enum h2_fate fate, const char *why)
 {
     list_remove(&k->ready);
     k->source = SLICE_NONE;
+    k->last_words = NULL;
     h2_call_wake_out(k);
     if (k->fate != H2_CALL_GOES_ON)
         return;
@@ -261,6 +274,48 @@ void h2_call_doubt(struct h2_call *k)
         h2_link_retire(k->link);
 }
 
+/* --- windows --- */
+
+/* The larger, the more must be left: a few have large ones, or many have small ones. */
+bool h2_call_widen(struct h2_call *k, uint32_t to)
+{
+    struct h2_thread *t = h2_mine();
+    uint32_t more = to > k->in_window ? to - k->in_window : 0;
+    uint32_t spare = to / 4 * 3 * (H2_CALLS_WINDOW / H2_CALL_WINDOW_MAX);
+    if (more == 0 || t->window_left < more + spare)
+        return false;
+    t->window_left -= more;
+    k->in_window += more;
+    k->in_due += more;
+    return true;
+}
+
+void h2_call_taken(struct h2_call *k, uint32_t n)
+{
+    struct h2_thread *t = h2_mine();
+    uint32_t more = k->in_window - H2_CALL_WINDOW, less = more < n ? more : n;
+    if (t->window_left >= H2_CALLS_WINDOW / 8)
+        less = 0;
+    t->window_left += less;
+    k->in_window -= less;
+    k->in_due += n - less;
+}
+
+void h2_call_open_window(struct h2_call *k)
+{
+    h2_link_put_u32(k->link, H2_WINDOW_UPDATE, k->id, k->in_due);
+    k->in_left += k->in_due;
+    k->in_due = 0;
+}
+
+/* Where answers are large, the server need not wait for a word in the middle of each. */
+static void expect_large(struct h2_call *k)
+{
+    if (k->link->group->large && !k->tunnel && !k->to_head &&
+        h2_call_widen(k, H2_CALL_WINDOW_LARGE))
+        h2_call_open_window(k);
+}
+
 /* --- the request --- */
 
 /* Numbers go up in the order in which heads leave (RFC 9113 §5.1.1): who has waited for the server's
@@ -293,6 +348,7 @@ void h2_call_request(struct h2_call *k, const struct h2_request_head *h, bool en
     c->last_id = k->id;
     k->out_ended = ends;
     h2_link_end_block(c, k->id, ends, h2_request_put(&c->encoder, at + H2_FRAME_HEAD, h));
+    expect_large(k);
 }
 
 static void make_ready(struct h2_call *k)
@@ -308,12 +364,13 @@ void h2_call_window_grew(struct h2_call *k)
     make_ready(k);
 }
 
-void h2_call_put(struct h2_call *k, struct slice body)
+void h2_call_put(struct h2_call *k, struct slice body, const struct fields *trailers)
 {
     if (k->fate != H2_CALL_GOES_ON || k->out_ended)
         return;
     k->source = body;
     k->last_piece = true;
+    k->last_words = trailers != NULL && trailers->count > 0 ? trailers : NULL;
     make_ready(k);
 }
 
@@ -339,20 +396,24 @@ enum err await_h2_send(struct h2_call *k, struct slice piece, bool last, uint64_
     return gone ? OK : e;
 }
 
-void h2_call_put_end(struct h2_call *k, const struct fields *trailers)
+static void put_trailers(struct h2_call *k, const struct fields *trailers)
 {
     struct h2_link *c = k->link;
-    if (k->fate != H2_CALL_GOES_ON || k->out_ended)
-        return;
-    k->out_ended = true;
-    if (trailers == NULL || trailers->count == 0) {
-        h2_link_put(c, H2_DATA, H2_END_STREAM, k->id, SLICE_NONE);
-        return;
-    }
     char *at = h2_link_begin_block(c, h2_block_room(trailers));
     if (at != NULL)
         h2_link_end_block(c, k->id, true,
                           h2_trailers_put(&c->encoder, at + H2_FRAME_HEAD, trailers));
+}
+
+void h2_call_put_end(struct h2_call *k, const struct fields *trailers)
+{
+    if (k->fate != H2_CALL_GOES_ON || k->out_ended)
+        return;
+    k->out_ended = true;
+    if (trailers != NULL && trailers->count > 0)
+        put_trailers(k, trailers);
+    else
+        h2_link_put(k->link, H2_DATA, H2_END_STREAM, k->id, SLICE_NONE);
 }
 
 enum err await_h2_connect_allowed(struct h2_call *k, uint64_t deadline_ns, bool *allowed)
@@ -384,7 +445,7 @@ static size_t frame_size(const struct h2_link *c, const struct h2_call *k)
 
 static void put_data(struct h2_link *c, struct h2_call *k, size_t n)
 {
-    bool last = k->last_piece && n == k->source.len;
+    bool last = k->last_piece && n == k->source.len && k->last_words == NULL;
     h2_link_put(c, H2_DATA, last ? H2_END_STREAM : 0, k->id, slice_take(k->source, n));
     h2_refund(&c->budgets, H2_WINDOWS, 4 + (unsigned)(n / 512));
     h2_refund(&c->budgets, H2_CONTROL, 2);
@@ -394,19 +455,39 @@ static void put_data(struct h2_link *c, struct h2_call *k, size_t n)
     k->out_ended = last;
 }
 
+/* A frame of DATA; false: there is no window or no room for it. */
+static bool put_some(struct h2_link *c, struct h2_call *k)
+{
+    size_t n = c->send_window > 0 ? frame_size(c, k) : 0;
+    if (n == 0)
+        return false;
+    list_remove(&k->ready);
+    put_data(c, k, n);
+    if (k->source.len == 0 && k->last_words != NULL)
+        list_prepend(&c->ready, &k->ready);
+    else if (k->source.len == 0)
+        h2_call_wake_out(k);
+    else if (k->send_window > 0)
+        list_append(&c->ready, &k->ready);
+    return true;
+}
+
+/* Trailers behind the last of it, which need no window. */
+static bool put_last_words(struct h2_link *c, struct h2_call *k)
+{
+    if (!h2_link_fits(c, h2_block_room(k->last_words)))
+        return false;
+    list_remove(&k->ready);
+    k->out_ended = true;
+    put_trailers(k, k->last_words);
+    return true;
+}
+
 void h2_calls_fill(struct h2_link *c)
 {
-    while (!list_empty(&c->ready) && c->send_window > 0) {
+    for (bool more = true; more && !list_empty(&c->ready);) {
         struct h2_call *k = CONTAINER_OF(c->ready.next, struct h2_call, ready);
-        size_t n = frame_size(c, k);
-        if (n == 0)
-            return;
-        list_remove(&k->ready);
-        put_data(c, k, n);
-        if (k->source.len == 0)
-            h2_call_wake_out(k);
-        else if (k->send_window > 0)
-            list_append(&c->ready, &k->ready);
+        more = k->source.len > 0 ? put_some(c, k) : put_last_words(c, k);
     }
 }
 
@@ -435,6 +516,8 @@ static void take_head(struct h2_call *k, struct h2_answer_head *h)
     k->head_came = true;
     k->bodiless = !has_body(k, h->status);
     k->length = k->bodiless ? 0 : h->length;
+    if (!k->bodiless && !k->tunnel)
+        k->link->group->large = k->length < 0 ? !h->ends : k->length > H2_CALL_WINDOW;
     if (h->ends)
         h2_call_on_end(k);
     h2_call_wake_in(k);
@@ -517,7 +600,6 @@ void h2_call_on_block(struct h2_link *c, uint32_t id, bool ends, struct slice by
 /* Behind what is there already, in as many buffers as it takes. */
 static void keep_bytes(struct h2_call *k, struct slice bytes)
 {
-    k->queued += bytes.len;
     while (bytes.len > 0) {
         struct h2_piece *p = k->last;
         if (k->first == NULL || p->len == H2_PIECE) {
@@ -539,10 +621,8 @@ static void keep_bytes(struct h2_call *k, struct slice bytes)
 
 void h2_call_on_data(struct h2_call *k, struct slice bytes, bool whole)
 {
-    struct h2_link *c = k->link;
     k->seen += bytes.len;
     if (k->bodiless || (k->length >= 0 && k->seen > (uint64_t)k->length)) {
-        h2_link_give_back(c, (uint32_t)bytes.len);
         h2_call_fail(k, H2_PROTOCOL_ERROR,
                      k->bodiless ? "DATA of a response that has no body"
                                  : "more DATA than Content-Length");
@@ -550,12 +630,10 @@ void h2_call_on_data(struct h2_call *k, struct slice bytes, bool whole)
     }
     bool all = whole || k->seen == (uint64_t)k->length;
     bool small = all && k->first == NULL && k->seen == bytes.len && bytes.len <= CLIENT_ANSWER_SMALL;
-    if (small && !k->tunnel) {
+    if (small && !k->tunnel)
         k->small = arena_copy(k->arena, bytes);
-        h2_link_give_back(c, (uint32_t)bytes.len);
-    } else {
+    else
         keep_bytes(k, bytes);
-    }
     h2_call_wake_in(k);
 }
 

@@ -99,20 +99,13 @@ enum err h2_call_read_head(struct client_answer *a, bool to_head, uint64_t deadl
 /* Before it is used up, in large steps; a reader who is faster than the window gets a larger one. */
 static void open_window(struct h2_call *k, bool waits)
 {
-    struct h2_link *c = k->link;
-    if (k->ended || k->fate != H2_CALL_GOES_ON)
-        return;
-    if (waits && k->seen >= k->in_window && k->in_window < H2_CALL_WINDOW_MAX &&
-        c->in_window >= 4 * k->in_window) {
-        k->in_due += k->in_window;
-        k->in_window *= 2;
-    }
-    if (k->in_due < k->in_window / 2 ||
+    if (k->ended || k->fate != H2_CALL_GOES_ON ||
         (k->length >= 0 && (uint64_t)k->length <= k->seen + (uint64_t)k->in_left))
         return; /* all that is to come may come */
-    h2_link_put_u32(c, H2_WINDOW_UPDATE, k->id, k->in_due);
-    k->in_left += k->in_due;
-    k->in_due = 0;
+    if (waits && k->seen >= k->in_window && k->in_window < H2_CALL_WINDOW_MAX)
+        (void)h2_call_widen(k, 2 * k->in_window);
+    if (k->in_due >= k->in_window / 2)
+        h2_call_open_window(k);
 }
 
 static struct slice take_piece(struct h2_call *k)
@@ -122,11 +115,18 @@ static struct slice take_piece(struct h2_call *k)
     if (k->first == NULL)
         k->last = NULL;
     k->lent = p;
-    k->queued -= p->len;
-    k->in_due += p->len;
-    open_window(k, false);
-    h2_link_give_back(k->link, p->len);
     return slice_of(p->bytes, p->len);
+}
+
+static void return_piece(struct h2_call *k)
+{
+    struct h2_piece *p = k->lent;
+    if (p == NULL)
+        return;
+    k->lent = NULL;
+    h2_call_taken(k, p->len);
+    iobuf_give((char *)p);
+    open_window(k, false);
 }
 
 static void look_for_end(struct client_answer *a)
@@ -144,9 +144,7 @@ enum err h2_call_read_body(struct client_answer *a, uint64_t deadline_ns, struct
     a->in = SLICE_NONE;
     if (piece->len > 0)
         k->small = SLICE_NONE;
-    if (k->lent != NULL)
-        iobuf_give((char *)k->lent);
-    k->lent = NULL;
+    return_piece(k);
     while (piece->len == 0 && !a->done) {
         if (k->small.len > 0) { /* it came behind the head's turn */
             *piece = k->small;

@@ -36,14 +36,9 @@ static enum err on_await_readable(struct stream *pipe, uint64_t deadline_ns)
 
 static void open_window(struct h2_call *k, size_t n)
 {
-    k->queued -= n;
-    k->in_due += (uint32_t)n;
-    if (k->in_due >= k->in_window / 2 && !k->ended && k->fate == H2_CALL_GOES_ON) {
-        h2_link_put_u32(k->link, H2_WINDOW_UPDATE, k->id, k->in_due);
-        k->in_left += k->in_due;
-        k->in_due = 0;
-    }
-    h2_link_give_back(k->link, (uint32_t)n);
+    h2_call_taken(k, (uint32_t)n);
+    if (k->in_due >= k->in_window / 2 && !k->ended && k->fate == H2_CALL_GOES_ON)
+        h2_call_open_window(k);
 }
 
 static size_t take(struct h2_call *k, char *buf, size_t cap)

@@ -25,6 +25,7 @@
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 static void on_bytes(struct op *op, int result);
+static void on_too_many(struct idle *i);
 
 /* --- opening --- */
 
@@ -71,6 +72,8 @@ static void init(struct h2_link *c, struct link *link, struct slice key,
     c->group = h2_group_of(key);
     c->group->known = H2_SPOKEN;
     list_prepend(&c->group->links, &c->node);
+    list_init(&c->idle.node);
+    c->idle.end = on_too_many;
     list_init(&c->flush);
     list_init(&c->ready);
     c->read.on_done = on_bytes;
@@ -84,7 +87,6 @@ static void init(struct h2_link *c, struct link *link, struct slice key,
     c->send_window = c->peer_window = H2_WINDOW_DEFAULT;
     c->peer_frame_max = H2_FRAME_MAX_DEFAULT;
     c->peer_calls = H2_CALLS_MAX;
-    c->in_window = H2_LINK_WINDOW;
     c->in_left = H2_LINK_WINDOW;
     c->next_id = 1;
     t->open++;
@@ -155,8 +157,7 @@ unsigned h2_link_room(const struct h2_link *c)
     bool stalled = c->sending != NULL &&
                    (h2_now() - c->blocked_ns > H2_STALLED_NS ||
                     (c->out != NULL && c->out->len > H2_LINK_OUT / 2));
-    bool choked = c->in_left < H2_CALL_WINDOW; /* by answers that nobody takes */
-    if (c->dead || c->closing || c->going || stalled || choked)
+    if (c->dead || c->closing || c->going || stalled)
         return 0;
     return allowed > c->calls ? allowed - c->calls : 0;
 }
@@ -166,8 +167,16 @@ void h2_link_retire(struct h2_link *c)
     if (c->going)
         return;
     c->going = true;
+    idle_end(&c->idle);
     list_remove(&c->node);
     list_append(&c->group->links, &c->node);
+}
+
+static void on_too_many(struct idle *i)
+{
+    struct h2_link *c = CONTAINER_OF(i, struct h2_link, idle);
+    h2_link_retire(c);
+    h2_link_schedule(c);
 }
 
 /* --- ending --- */
@@ -218,10 +227,8 @@ void h2_link_fail(struct h2_link *c, enum h2_error code, const char *why)
 
 static void end_now(struct h2_link *c)
 {
-    struct h2_thread *t = h2_mine();
     struct h2_group *g = c->group;
-    t->window_left += c->in_window - H2_LINK_WINDOW;
-    t->open--;
+    h2_mine()->open--;
     list_remove(&c->flush);
     list_remove(&c->node);
     h2_link_drop_output(c);

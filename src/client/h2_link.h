@@ -18,11 +18,11 @@ struct h2_call;
 
 enum {
     H2_CALLS_MAX = 250,             /* at a time and connection, whatever the server allows */
-    H2_CALL_WINDOW = 256 << 10,     /* bytes of an answer that nobody has taken yet */
+    H2_CALL_WINDOW = 64 << 10,      /* bytes of an answer that nobody has taken yet */
+    H2_CALL_WINDOW_LARGE = 128 << 10, /* … where the server's last answer was larger */
     H2_CALL_WINDOW_MAX = 1 << 20,   /* … of one that is taken as fast as it comes */
-    H2_LINK_WINDOW = 1 << 20,       /* of all answers of a connection together */
-    H2_LINK_WINDOW_MAX = 16 << 20,  /* … when they are taken quickly */
-    H2_LINKS_WINDOW = 128 << 20,    /* what a thread's connections may have of that beyond the first */
+    H2_CALLS_WINDOW = 32 << 20,     /* what a thread's calls may have beyond the first, together */
+    H2_LINK_WINDOW = 16 << 20,      /* on their way: given back as they are read, taken or not */
     H2_LINK_BLOCK_MAX = 64 * 1024,  /* a header block, compressed, if no answer's head may be larger */
     H2_LINK_OUT_MAX = 1 << 20,      /* output that the server does not take */
     H2_CALL_INTERIMS = 17,          /* interim heads of one answer that are kept */
@@ -43,8 +43,9 @@ struct h2_link_options {
 struct h2_call *h2_link_begin(struct link *, struct slice key, const struct h2_link_options *,
                               struct arena *);
 
-/* A call on a connection of that key that has room, or NULL. Of those opened after `after` only. */
-struct h2_call *h2_call_take(struct slice key, uint64_t after, struct arena *);
+/* A call on a connection of that key that has room, or NULL. Of those opened after `after` only. `once`: the
+ * request could not be sent again, so not on one whose server has ended it though that was not read yet. */
+struct h2_call *h2_call_take(struct slice key, uint64_t after, bool once, struct arena *);
 
 /* The number of the connection that was opened last, of all keys. */
 uint64_t h2_links_opened(void);
@@ -85,8 +86,8 @@ void h2_call_request(struct h2_call *, const struct h2_request_head *, bool ends
 /* The server's word on extended CONNECT (RFC 8441) comes with its SETTINGS, which are waited for. */
 enum err await_h2_connect_allowed(struct h2_call *, uint64_t deadline_ns, bool *allowed);
 
-/* All of the body, which stays where it is until the call ends. Does not wait. */
-void h2_call_put(struct h2_call *, struct slice body);
+/* All of the body and its trailers, which stay where they are until the call ends. Does not wait. */
+void h2_call_put(struct h2_call *, struct slice body, const struct fields *trailers);
 
 /* A piece of the body, as the server's windows allow. ERR_CLOSED: nothing more is taken. After
  * ERR_TIMEOUT, h2_call_give_up. */

@@ -15,7 +15,7 @@
 #include "loop/await.h"
 #include "upstream/iobuf.h"
 
-enum { WITH_SETTINGS = 1, SLOW_READER = 2, TUNNEL = 4, KEPT = 8, CALLS = 3 };
+enum { WITH_SETTINGS = 1, SLOW_READER = 2, TUNNEL = 4, KEPT = 8, TRAILERS = 16, CALLS = 3 };
 
 static struct loop *loop;
 static struct endpoint *endpoint;
@@ -130,7 +130,7 @@ static void call_main(void *arg)
         (void)link_reserve(endpoint, &limits);
         k = h2_link_begin(link_open(key, endpoint, p->fd), key, &options, arena);
     } else {
-        k = h2_call_take(key, 0, arena);
+        k = h2_call_take(key, 0, n == 2, arena);
     }
     if (k == NULL) {
         p->ended++;
@@ -146,7 +146,7 @@ static void call_main(void *arg)
         h.protocol = SLICE("websocket");
     h2_call_request(k, &h, n == 0);
     if (n == 1)
-        h2_call_put(k, slice_of(body, sizeof body));
+        h2_call_put(k, slice_of(body, sizeof body), (p->options & TRAILERS) != 0 ? &fs : NULL);
     if (n == 2)
         (void)!await_h2_send(k, slice_of(body, 70000), false, 0);
     struct client_answer *a = h2_call_answer(k, arena, 8192);

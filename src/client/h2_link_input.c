@@ -28,27 +28,17 @@ static bool was_never_open(const struct h2_link *c, uint32_t id)
 
 /* --- windows --- */
 
-void h2_link_widen(struct h2_link *c, uint32_t n)
+/* Whoever takes the bytes, and when: what calls may hold is bounded by their own windows, and one that
+ * holds its own must not stop the others. */
+static void give_back(struct h2_link *c, uint32_t n)
 {
-    struct h2_thread *t = h2_mine();
-    uint32_t most = H2_LINK_WINDOW_MAX - c->in_window;
-    n = n < most ? n : most;
-    n = n < t->window_left ? n : t->window_left;
-    t->window_left -= n;
-    c->in_window += n;
+    c->in_left -= n;
     c->in_due += n;
-}
-
-void h2_link_give_back(struct h2_link *c, uint32_t n)
-{
-    c->in_due += n;
-    if (c->in_due < c->in_window / 2 || c->dead || c->closing)
+    if (c->in_due < H2_LINK_WINDOW / 2)
         return;
     h2_link_put_u32(c, H2_WINDOW_UPDATE, 0, c->in_due);
     c->in_left += c->in_due;
     c->in_due = 0;
-    if (c->in_left >= H2_CALL_WINDOW)
-        h2_group_wake(c->group);
 }
 
 /* --- DATA --- */
@@ -58,8 +48,6 @@ static void take_data(struct h2_link *c, struct slice piece, bool whole)
     struct h2_call *k = h2_call_find(c, c->data_id);
     if (k != NULL && k->fate == H2_CALL_GOES_ON && !k->ended)
         h2_call_on_data(k, piece, whole);
-    else
-        h2_link_give_back(c, (uint32_t)piece.len);
 }
 
 static void end_data(struct h2_link *c)
@@ -101,11 +89,7 @@ static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
         h2_link_fail(c, H2_FLOW_CONTROL_ERROR, "more DATA than the connection's window");
         return false;
     }
-    c->in_left -= h->len;
-    if (c->in_left + c->in_due < c->in_window / 2) {
-        h2_link_widen(c, c->in_window);
-        h2_link_give_back(c, 0); /* those who hold it may take nothing for long */
-    }
+    give_back(c, h->len);
     struct h2_call *k = h2_call_find(c, h->stream);
     if (k == NULL || k->fate != H2_CALL_GOES_ON)
         return check_late_data(c, h);
@@ -133,7 +117,6 @@ static void begin_data(struct h2_link *c, const struct h2_frame_head *h, const c
         struct h2_call *k = h2_call_find(c, h->stream);
         if (k != NULL)
             k->in_due += 1 + pad;
-        h2_link_give_back(c, 1 + pad);
     }
     if (len == pad && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
         return;
@@ -297,7 +280,7 @@ static void change_windows(struct h2_link *c, uint32_t to)
             k->send_window += delta;
             if (k->send_window > INT32_MAX)
                 h2_link_fail(c, H2_FLOW_CONTROL_ERROR, "SETTINGS made a window too large");
-            else if (k->send_window <= 0)
+            else if (k->send_window <= 0 && k->source.len > 0)
                 list_remove(&k->ready); /* it may have waited for the connection's window */
             else if (delta > 0)
                 h2_call_window_grew(k);

@@ -52,6 +52,7 @@ struct h2_group {
     unsigned holds;      /* links, turns, the dial under way */
     enum h2_known known;
     bool dialing;
+    bool large;          /* the last answer was more than H2_CALL_WINDOW, or of unknown length */
     uint32_t told;       /* how many calls a connection may have, as the last one was told; 0: not yet */
 };
 
@@ -69,7 +70,7 @@ struct h2_call {
     struct slice small;      /* a whole body, in the arena */
     unsigned interims;
     int64_t length;          /* -1: unknown */
-    uint64_t seen, queued;
+    uint64_t seen;
     uint32_t in_window, in_due;
     int64_t in_left;
     struct fields trailers;
@@ -83,6 +84,7 @@ struct h2_call {
     int64_t send_window;
     uint64_t head_at;        /* link->gathered before its head */
     struct waiter out_waiter;
+    const struct fields *last_words; /* trailers behind `source`, or NULL */
     bool out_waiting, last_piece, out_ended, head_out;
 
     bool tunnel, first_of_link;
@@ -95,6 +97,7 @@ struct h2_call {
 
 struct h2_link {
     struct list node;  /* of its group */
+    struct idle idle;  /* while there are no calls */
     struct list flush; /* until the end of the turn */
     struct h2_group *group;
     struct link *link; /* socket, TLS and what is counted; nobody waits on it */
@@ -111,7 +114,7 @@ struct h2_link {
     struct h2_budgets budgets;
     uint64_t serial, opened_ns, idle_ns, heard_ns, blocked_ns;
     int64_t send_window;
-    uint32_t in_window, in_due;
+    uint32_t in_due;
     int64_t in_left;
     int64_t late_left;    /* of DATA that may still come for calls that were reset */
     uint32_t next_id, last_id, calls, cancels; /* last_id: of the last head that was sent */
@@ -140,7 +143,7 @@ struct h2_thread {
     struct arena scrap;
     unsigned calls_free, outs_free, open, unspoken_count;
     uint64_t serial;
-    uint32_t window_left; /* of H2_LINKS_WINDOW */
+    uint32_t window_left; /* of H2_CALLS_WINDOW */
     bool ready, flush_due, draining;
 };
 
@@ -174,10 +177,6 @@ unsigned h2_link_room(const struct h2_link *); /* for so many new calls */
 
 void h2_link_feed(struct h2_link *, struct slice bytes);
 
-/* Bytes of DATA were dealt with: the server may send more. */
-void h2_link_give_back(struct h2_link *, uint32_t n);
-void h2_link_widen(struct h2_link *, uint32_t n);
-
 /* --- h2_link_output.c --- */
 
 char *h2_link_begin_frame(struct h2_link *, enum h2_type, uint8_t flags, uint32_t id, size_t n);
@@ -187,6 +186,7 @@ void h2_link_put_u32(struct h2_link *, enum h2_type, uint32_t id, uint32_t value
 /* Header blocks: room for n bytes; then how many it has become. */
 char *h2_link_begin_block(struct h2_link *, size_t n);
 void h2_link_end_block(struct h2_link *, uint32_t id, bool ends, char *end);
+bool h2_link_fits(struct h2_link *, size_t n); /* a block, without anything being sent before */
 bool h2_link_has_room(struct h2_link *); /* for what a frame calls forth */
 void h2_link_send(struct h2_link *);
 void h2_link_schedule(struct h2_link *);
@@ -204,6 +204,15 @@ void h2_call_set_fate(struct h2_call *, enum h2_fate, const char *why); /* RST_S
 void h2_call_fail(struct h2_call *, enum h2_error, const char *why);
 void h2_call_reset(struct h2_call *, enum h2_error); /* says so to the server */
 void h2_call_window_grew(struct h2_call *);
+
+/* The window of its answer becomes so large, if enough is left for others then. */
+bool h2_call_widen(struct h2_call *, uint32_t to);
+
+/* The client has so many bytes: they no longer count. */
+void h2_call_taken(struct h2_call *, uint32_t n);
+
+/* Tells the server what it may send. */
+void h2_call_open_window(struct h2_call *);
 
 /* Puts DATA of those that are ready into the output. */
 void h2_calls_fill(struct h2_link *);

@@ -133,10 +133,26 @@ void h2_link_put_u32(struct h2_link *c, enum h2_type type, uint32_t id, uint32_t
 }
 
 /* With the heads of HEADERS and of as many CONTINUATION as it may take. */
+static size_t block_room(size_t n)
+{
+    return n + (n / H2_FRAME_MAX_DEFAULT + 2) * H2_FRAME_HEAD;
+}
+
 char *h2_link_begin_block(struct h2_link *c, size_t n)
 {
-    char *at = room(c, n + (n / H2_FRAME_MAX_DEFAULT + 2) * H2_FRAME_HEAD);
-    return at != NULL ? at : NULL;
+    return room(c, block_room(n));
+}
+
+bool h2_link_fits(struct h2_link *c, size_t n)
+{
+    if (room_left(c) >= block_room(n))
+        return true;
+    if (c->out != NULL && c->out->len > 0)
+        return false;
+    if (c->out != NULL)
+        give_out(c->out);
+    c->out = NULL; /* it gets one that is as large as it takes */
+    return true;
 }
 
 /* The block stands behind the place of its first frame's head; the heads of the others are put in

@@ -75,6 +75,8 @@ struct carrier_type {
     enum err (*read_body)(struct exchange *, char *buf, size_t cap, size_t *n);
     /* Trailers that came behind a chunked body, NULL before its end or without any. */
     const struct fields *(*trailers)(struct exchange *);
+    /* Whether some may still come: the end of the request is not known yet. */
+    bool (*may_trail)(struct exchange *);
     /* Hands over the connection's stream (tls/stream.h) after a 101 head, and bytes already read.
      * ERR_UNSUPPORTED where there is no such thing. The caller has the stream until it returns
      * from its handler; the wire closes the connection then. */

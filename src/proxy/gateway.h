@@ -22,7 +22,7 @@
 #include "upstream/link.h"
 #include "wire/chunked.h"
 
-enum { TRIED_MAX = 8 };
+enum { TRIED_MAX = 8, HEAD_DEFAULT = 10 << 20 /* bytes of an answer's head, at most */ };
 
 #define PATIENCE_NS (10 * NS_PER_MS) /* then it is watched whether the client is still there */
 #define HANDSHAKE_NS (10 * NS_PER_S) /* of TLS, unless handshake_timeout says otherwise */

@@ -39,7 +39,8 @@ static const char *const response_members[] = {"add",     "set",      "delete", 
 /* --- addresses --- */
 
 /* Links over different local addresses, to other answers of DNS, or with other TLS, cannot stand for
- * one another. */
+ * one another; nor can those of HTTP/2, whose server was told how long a head may be, with other limits
+ * of that. */
 static void make_key(struct dial_address *d, const struct http_transport *t, struct arena *arena)
 {
     d->tls = transport_tls_for(t, d->at.first_port);
@@ -53,6 +54,9 @@ static void make_key(struct dial_address *d, const struct http_transport *t, str
     if (d->tls)
         d->key = arena_join(arena,
                             (struct slice[]){d->key, SLICE("\ntls "), tls_client_id(t->tls)}, 3);
+    if ((d->tls ? t->h2_offered : t->h2c) && t->head_max != HEAD_DEFAULT)
+        d->key = arena_printf(arena, SLICE_FMT "\nhead %llu", SLICE_ARG(d->key),
+                              (unsigned long long)t->head_max);
 }
 
 enum err dial_address_read(struct dial_address *d, struct slice text, const struct http_transport *t,

@@ -192,6 +192,13 @@ static struct slice via(const struct request *q)
     return q->minor == 0 ? SLICE("1.0 portico") : SLICE("1.1 portico");
 }
 
+/* Whether trailers have a place behind a body of known length: HTTP/1.1 has none (RFC 9112 §7.1.2). */
+static bool takes_any_trailers(const struct round *r)
+{
+    const struct http_transport *t = r->g->transport;
+    return t->h2c || (t->tls != NULL && t->h2_offered);
+}
+
 static void prepare_fields(struct round *r)
 {
     struct exchange *x = r->x;
@@ -220,7 +227,7 @@ static void prepare_fields(struct round *r)
         add_websocket_key(fs, x->arena);
     add_forwarded(r);
     fields_add(fs, SLICE("Via"), via(&x->req));
-    if (r->chunked_up && fields_has(from, SLICE("Trailer")))
+    if (r->has_body && (r->chunked_up || takes_any_trailers(r)) && fields_has(from, SLICE("Trailer")))
         fields_add(fs, SLICE("Trailer"), fields_joined(from, SLICE("Trailer"), x->arena));
 }
 
@@ -294,7 +301,8 @@ static enum err take_ready_body(struct round *r)
         return OK;
     char *to = arena_alloc(x->arena, (size_t)length);
     r->copy = to;
-    if (x->carrier->body_ready(x) < (size_t)length)
+    if (x->carrier->body_ready(x) < (size_t)length ||
+        (takes_any_trailers(r) && x->carrier->may_trail(x)))
         return OK;
     for (size_t n, len = 0; len < (size_t)length; len += n) {
         TRY(exchange_read(x, to + len, (size_t)length - len, &n));

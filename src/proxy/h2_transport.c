@@ -85,7 +85,8 @@ static bool all_open(const struct round *r)
 
 static bool take_call(struct round *r, uint64_t after)
 {
-    r->call = h2_call_take(r->address.key, after, r->x->arena);
+    bool once = !gateway_idempotent(r) || (r->has_body && !r->body_whole);
+    r->call = h2_call_take(r->address.key, after, once, r->x->arena);
     if (r->call != NULL)
         r->protocol = &protocol_h2;
     return r->call != NULL;
@@ -178,6 +179,22 @@ static struct slice authority_of(const struct round *r, const struct fields *fs)
     return r->address.is_unix ? SLICE("localhost") : r->address.hostport;
 }
 
+/* Those of the request as they go up; NULL: none. */
+static const struct fields *trailers_of(const struct round *r)
+{
+    const struct fields *from = r->probe ? NULL : r->x->carrier->trailers(r->x);
+    struct fields *to;
+    if (from == NULL)
+        return NULL;
+    to = ARENA_NEW(r->x->arena, struct fields);
+    fields_init(to, r->x->arena);
+    for (uint32_t i = 0; i < from->count; i++) {
+        if (!is_hop_by_hop(from->items[i].name))
+            fields_add(to, from->items[i].name, from->items[i].value);
+    }
+    return to;
+}
+
 static enum err send_request(struct round *r)
 {
     struct fields fs = gateway_fields(r);
@@ -190,8 +207,14 @@ static enum err send_request(struct round *r)
         TRY(prepare_tunnel(r, &h, &fs));
     h2_call_request(r->call, &h, !r->has_body && !r->upgrade);
     if (whole)
-        h2_call_put(r->call, r->body);
+        h2_call_put(r->call, r->body, trailers_of(r));
     return OK;
+}
+
+/* Else the body's last frame is the request's end as well. */
+static bool may_trail(struct exchange *x)
+{
+    return x->carrier->may_trail(x) || x->carrier->trailers(x) != NULL;
 }
 
 static enum err send_piece(struct round *r, char *buf, size_t n)
@@ -199,7 +222,8 @@ static enum err send_piece(struct round *r, char *buf, size_t n)
     const struct http_transport *t = r->g->transport;
     uint64_t deadline = t->write_ns > 0 ? loop_now_ns(loop_self()) + t->write_ns : r->write_by;
     r->call_sent += n;
-    bool last = r->body_length >= 0 && r->call_sent == (uint64_t)r->body_length;
+    bool last = r->body_length >= 0 && r->call_sent == (uint64_t)r->body_length &&
+                !may_trail(r->x);
     enum err e = await_h2_send(r->call, slice_of(buf + BODY_FRONT, n), last, deadline);
     if (e == ERR_TIMEOUT)
         h2_call_give_up(r->call, "write: i/o timeout");
@@ -209,14 +233,7 @@ static enum err send_piece(struct round *r, char *buf, size_t n)
 static enum err send_end(struct round *r, char *buf)
 {
     (void)buf;
-    const struct fields *from = r->x->carrier->trailers(r->x);
-    struct fields trailers;
-    fields_init(&trailers, r->x->arena);
-    for (uint32_t i = 0; from != NULL && i < from->count; i++) {
-        if (!is_hop_by_hop(from->items[i].name))
-            fields_add(&trailers, from->items[i].name, from->items[i].value);
-    }
-    h2_call_put_end(r->call, &trailers);
+    h2_call_put_end(r->call, trailers_of(r));
     return OK;
 }
 

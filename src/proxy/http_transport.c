@@ -14,7 +14,7 @@
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
 
-enum { HEAD_DEFAULT = 10 << 20, HEAD_MAX = 64 << 20, IDLE_PER_GROUP = 32 };
+enum { HEAD_MAX = 64 << 20, IDLE_PER_GROUP = 32 };
 
 static const char *const members[] = {
     "protocol", "resolver", "tls", "keep_alive", "compression", "max_conns_per_host",

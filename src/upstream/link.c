@@ -7,7 +7,8 @@
  *
  * The limit of idle links per group counts those that nobody has wanted for a second: a burst that
  * ends at the same moment does not close what the next moment opens again. A timer that runs while
- * there are idle links looks once a second. A group without links is freed.
+ * there are idle links looks once a second. A group without links is freed. The limit of all closes the one
+ * that has been idle for longest, as in Go, whatever is spoken on it.
  *
  * With TLS the same read gives ciphertext. It is decrypted into memory of this thread, which lasts as
  * long as a lent buffer does; what gives no plaintext (tickets, half a record) only arms the read again,
@@ -58,7 +59,8 @@ struct link_wait {
 static _Thread_local struct {
     struct map groups;
     struct timer sweep;
-    unsigned idle;
+    struct list resting; /* all that is idle */
+    unsigned idle, resting_count;
     bool ready, draining;
     char *plain; /* what was decrypted last */
 } mine;
@@ -66,6 +68,7 @@ static _Thread_local struct {
 static void on_sweep(struct timer *t);
 static void on_bytes(struct op *op, int result);
 static bool has_leftovers(struct link *l);
+static void on_too_many(struct idle *i);
 
 static void make_ready(void)
 {
@@ -73,7 +76,30 @@ static void make_ready(void)
         return;
     map_init(&mine.groups, false);
     timer_init(&mine.sweep, on_sweep);
+    list_init(&mine.resting);
     mine.ready = true;
+}
+
+/* --- all that is idle --- */
+
+void idle_end(struct idle *i)
+{
+    if (list_empty(&i->node))
+        return;
+    list_remove(&i->node);
+    mine.resting_count--;
+}
+
+void idle_begin(struct idle *i, uint32_t most)
+{
+    make_ready();
+    list_append(&mine.resting, &i->node);
+    mine.resting_count++;
+    while (most > 0 && mine.resting_count > most) {
+        struct idle *oldest = CONTAINER_OF(mine.resting.next, struct idle, node);
+        idle_end(oldest);
+        oldest->end(oldest);
+    }
 }
 
 /* --- groups --- */
@@ -103,6 +129,7 @@ static void leave_group(struct link_group *g)
 static void leave_idle(struct link *l)
 {
     list_remove(&l->node);
+    idle_end(&l->all);
     l->idle = false;
     l->group->idle_count--;
     mine.idle--;
@@ -114,6 +141,8 @@ struct link *link_open(struct slice key, struct endpoint *endpoint, int fd)
 {
     struct link *l = NEW(struct link);
     list_init(&l->node);
+    list_init(&l->all.node);
+    l->all.end = on_too_many;
     l->op.on_done = on_bytes;
     l->group = group_of(key);
     l->group->count++;
@@ -225,8 +254,7 @@ void link_give(struct link *l, const struct link_limits *limits)
     struct link_group *g = l->group;
     ASSERT(l->wait == NULL && !l->idle);
     if (mine.draining || link_has_news(l) || has_leftovers(l) || has_surplus(l) ||
-        atomic_load_explicit(&l->endpoint->leaving, memory_order_relaxed) ||
-        (limits->idle_in_all > 0 && mine.idle >= limits->idle_in_all)) {
+        atomic_load_explicit(&l->endpoint->leaving, memory_order_relaxed)) {
         link_close(l);
         return;
     }
@@ -242,9 +270,15 @@ void link_give(struct link *l, const struct link_limits *limits)
     list_prepend(&g->idle, &l->node);
     g->idle_count++;
     mine.idle++;
+    idle_begin(&l->all, limits->idle_in_all);
     uint64_t sweep = l->idle_ns + (limits->links > 0 ? SHORT_SWEEP_NS : SWEEP_NS);
     if (!timer_running(&mine.sweep) || mine.sweep.deadline_ns > sweep)
         timer_start(loop_self(), &mine.sweep, sweep);
+}
+
+static void on_too_many(struct idle *i)
+{
+    link_close(CONTAINER_OF(i, struct link, all));
 }
 
 /* --- bytes --- */
@@ -463,7 +497,7 @@ void links_thread_deinit(void)
         return;
     close_idle();
     timer_stop(&mine.sweep);
-    ASSERT(mine.idle == 0);
+    ASSERT(mine.idle == 0 && mine.resting_count == 0);
     loop_settle(loop_self()); /* what was armed is freed now, and the groups with it */
     map_deinit(&mine.groups);
     mem_free(mine.plain);

@@ -15,8 +15,15 @@
 struct link_group;
 struct link_wait;
 
+/* An idle connection of this thread: a link, or one of a protocol that keeps its own. */
+struct idle {
+    struct list node;           /* the one that has been for longest first */
+    void (*end)(struct idle *); /* there are too many: it is closed, then or soon */
+};
+
 struct link {
     struct list node; /* of its group's idle ones, the latest first */
+    struct idle all;
     struct op op;     /* the one read; armed while idle and while waited for */
     struct link_group *group;
     struct endpoint *endpoint;
@@ -32,7 +39,7 @@ struct link {
 
 struct link_limits {
     uint32_t idle_per_group; /* kept for longer than a second */
-    uint32_t idle_in_all;    /* of this thread; 0: no limit */
+    uint32_t idle_in_all;    /* of this thread, those that other protocols keep as well; 0: no limit */
     uint64_t idle_timeout_ns;
     uint32_t links; /* open ones of one endpoint, of all threads together; 0: no limit */
 };
@@ -61,6 +68,10 @@ enum err await_link_room(struct slice key, struct endpoint *, const struct link_
  * or sends anything. */
 void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
+
+/* Idle from now on, until the other; `most`: as idle_in_all. */
+void idle_begin(struct idle *, uint32_t most);
+void idle_end(struct idle *);
 
 /* The same in the middle of a request: what the peer has not taken is dropped, and it is told at once. */
 void link_abort(struct link *);

@@ -173,6 +173,12 @@ const struct fields *h1_trailers(struct exchange *x)
     return s->has_trailers ? &s->trailers : NULL;
 }
 
+bool h1_may_trail(struct exchange *x)
+{
+    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
+    return s->framing == H1_BODY_CHUNKED && !s->body_done;
+}
+
 enum err h1_take_over(struct exchange *x, struct stream **stream, struct slice *already_read)
 {
     struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);

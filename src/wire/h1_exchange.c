@@ -171,6 +171,7 @@ static bool on_has_left(struct exchange *x)
 static const struct carrier_type wire_carrier = {
     .read_body = h1_read_body,
     .trailers = h1_trailers,
+    .may_trail = h1_may_trail,
     .take_over = h1_take_over,
     .keep = h1_keep,
     .body_ready = h1_body_ready,

@@ -175,6 +175,7 @@ void h1_wrote(struct h1_scratch *, uint64_t n);
 /* The request's body: of a carrier. */
 enum err h1_read_body(struct exchange *, char *buf, size_t cap, size_t *n);
 const struct fields *h1_trailers(struct exchange *);
+bool h1_may_trail(struct exchange *);
 size_t h1_body_ready(struct exchange *);
 enum err h1_take_over(struct exchange *, struct stream **, struct slice *already_read);
 enum err h1_keep(struct exchange *, struct takeover *, struct slice *already_read);

@@ -235,6 +235,11 @@ static const struct fields *on_trailers(struct exchange *x)
     return s->has_trailers && s->in_ended && s->in_at == s->in.len ? &s->trailers : NULL;
 }
 
+static bool on_may_trail(struct exchange *x)
+{
+    return !h2_of(x)->in_ended;
+}
+
 static size_t on_body_ready(struct exchange *x)
 {
     struct h2_stream *s = h2_of(x);
@@ -284,6 +289,7 @@ static void on_local_addresses(struct exchange *x)
 const struct carrier_type h2_carrier = {
     .read_body = on_read_body,
     .trailers = on_trailers,
+    .may_trail = on_may_trail,
     .take_over = h2_take_over,
     .keep = h2_keep,
     .body_ready = on_body_ready,
