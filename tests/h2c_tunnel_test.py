@@ -150,7 +150,7 @@ class Two:
 
 def document(up, **options):
     return [{"handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": up.dial}],
-                         "transport": {"protocol": "http", "versions": ["h2c"]}, **options}]}]
+                         **{"transport": {"protocol": "http", "versions": ["h2c"]}, **options}}]}]
 
 
 def load(s, up, **options):
@@ -496,6 +496,34 @@ def stops(io):
             up.close()
 
 
+def left_before_settings(io):
+    """Whose client leaves before the upstream has said whether it takes tunnels is not asked for at all."""
+    def late(c):
+        begun.append(c)
+        up.gate.wait(30)
+        c.say_settings((CONNECT, 1))
+        quiet(c)
+    begun, up = [], Upstream(late, settings=None)
+    up.grants = True
+    patient = {"protocol": "http", "versions": ["h2c"], "dial_timeout": "60s"}
+    with gateway(io, up, transport=patient) as s:
+        c = h2_client.Client(s.port, timeout=20)
+        streams = [c.stream(), c.stream()]
+        head = h2_client.block([(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"),
+                                (":path", "/left"), (":authority", "a"), ("sec-websocket-version", "13")])
+        c.send(b"".join(h2_client.frame(HEADERS, END_HEADERS, n, head) for n in streams))
+        s.wait(lambda: len(begun) == 1 and s.live()["exchanges"] == 2)
+        for n in streams:
+            c.rst(n)
+        s.wait(lambda: s.live()["exchanges"] == 0)
+        up.gate.set()
+        t = Two(s, c=c)
+        s.wait(lambda: all(n.acknowledged for n in up.conns))
+        same([(r.field(":method"), r.field(":path")) for r in up.requests], [("CONNECT", "/chat")])
+        t.reset()
+        c.close()
+
+
 same(CODES[0], "NO_ERROR")
 NARROW = {"grants": False, "settings": [(INITIAL_WINDOW, 1000)]}
 run_cases([
@@ -511,4 +539,5 @@ run_cases([
     ("timeouts and reloads end them", both(ends)),
     ("the access log tells of them when they have ended", tells),
     ("a stop ends them", stops),
+    ("who leaves before the upstream's SETTINGS is not asked for", left_before_settings),
 ], at_once=3)

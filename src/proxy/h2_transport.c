@@ -155,10 +155,11 @@ static enum err prepare_tunnel(struct round *r, struct h2_request_head *h, struc
 {
     bool allowed = false;
     uint64_t limit = r->g->transport->dial_ns;
+    gateway_watch(r);
     enum err e = await_h2_connect_allowed(
         r->call, limit > 0 ? loop_now_ns(loop_self()) + limit : 0, &allowed);
-    if (e == ERR_CLOSED) /* the answer's reader finds out why */
-        return OK;
+    if (e == ERR_CLOSED && h2_call_fate(r->call) != H2_CALL_GOES_ON)
+        return OK; /* the answer's reader finds out why */
     if (e != OK)
         return gateway_dial_failed(r, e, err_text(e));
     if (!allowed)
