@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ATTEMPTS_MAX = 8, PORTS_MAX = 32, STREAMS_MAX = 8 };
+enum { ATTEMPTS_MAX = 8, STREAMS_MAX = 8, GROUPS_MAX = 16, PATIENCE_MS = 2000 };
+enum { HEARD_MS = 1000 }; /* what was said at rest has been heard by then, also on a busy machine */
 
 #define NEVER UINT64_MAX
 #define MS 1000000ull
@@ -85,6 +86,8 @@ struct route {
     bool refuses;     /* one of them is not there */
     uint8_t retries;
     bool tunnels;
+    bool tls;
+    bool checked;     /* its upstreams are asked for their health */
 };
 
 enum fault {
@@ -93,7 +96,7 @@ enum fault {
     FAULT_READ_RESET, FAULT_READ_END, FAULT_READ_HANG, /* at byte `at` of the request's body */
     FAULT_EARLY,   /* the answer does not wait for the body */
     FAULT_LIE,     /* one of `lie` */
-    FAULT_FLIP,    /* one bit of the head is another */
+    FAULT_FLIP,    /* one bit of the head is another; with TLS, of a record */
     FAULT_SURPLUS, /* an answer that nobody asked for behind it */
     FAULTS,
 };
@@ -106,6 +109,7 @@ struct plan {
     int status;
     uint8_t interim, lie, idle; /* idle: what happens to the connection when it rests */
     bool trailers, closes, bodiless;
+    bool said; /* with TLS: the end of its connection is */
     size_t size, piece, at, split; /* split: behind the head; SIZE_MAX: nowhere */
     uint32_t pause_ms, wait_ms;
     /* once rendered */
@@ -118,13 +122,15 @@ enum leaving { STAYS, LEAVES_BY_RESET, LEAVES_BY_END };
 struct round {
     uint32_t token;
     const struct route *route;
-    const char *method;
+    const char *method; /* of a tunnel: GET */
     bool idempotent, over, chunked_up, is_head, expects, tunnel, h2, weak;
     enum leaving leaving;
     size_t upload, leave_at, piece; /* leave_at: bytes of the answer, or of the request if `leaves_asking` */
     bool leaves_asking, deaf;
+    bool heard; /* the end of what goes up a tunnel was, there */
+    bool lost;  /* it comes on a connection that the gateway has given up */
     uint32_t pause_ms;
-    uint64_t begun_ns, left_ns;
+    uint64_t begun_ns, left_ns, half_ns; /* half: one end of its tunnel was said */
     struct round *before; /* on the same connection over HTTP/1 */
     unsigned attempts, faults, acted; /* acted: attempts that an upstream did not refuse unread */
     struct plan plans[ATTEMPTS_MAX];
@@ -141,12 +147,15 @@ struct seen {
 
 extern uint64_t fault_seed;
 extern uint64_t loop_time; /* of this turn, monotonic ns */
-extern uint64_t conn_faults_ns[16]; /* by group: when a connection was last ended or spoilt outside of any answer */
-extern uint64_t spoilt_ns[16]; /* by group: when a resting connection last said what nobody asked for */
+extern uint64_t conn_faults_ns[GROUPS_MAX]; /* by group: when a connection was last ended or spoilt outside of any answer */
+extern uint64_t spoilt_ns[GROUPS_MAX]; /* by group: when a resting connection last said what nobody asked for */
 extern struct round *rounds;
 extern uint32_t rounds_count;
+extern unsigned attempts_reused; /* that came on a connection which had been used before */
 
 bool rounds_create(uint32_t count, const char *routes);
+bool group_is_faulty(unsigned group);
+bool group_is_checked(unsigned group);
 void rounds_print(unsigned violations);
 struct round *round_by_token(uint32_t token);
 void round_print(const struct round *);
@@ -154,11 +163,13 @@ void round_plan(struct round *, uint32_t token);
 void round_judge(struct round *, const struct seen *);
 void round_begin(struct round *);
 void round_leave(struct round *);
+void round_half(struct round *);
 bool round_is_late(const struct round *); /* so that a timeout is no surprise */
 
 __attribute__((format(printf, 2, 3)))
 void violation(const struct round *, const char *format, ...);
 void plan_make(struct plan *, const struct round *, unsigned attempt);
+bool plan_is_deaf(const struct plan *);
 
 /* --- connections --- */
 
@@ -170,10 +181,19 @@ struct conn {
     size_t sent;        /* of all that was ever put into out */
     size_t stop_at;     /* of `sent`; SIZE_MAX: nowhere */
     size_t split_at;    /* of `sent`: two calls where that is passed, one right behind the other */
-    size_t piece;       /* at once; 0: all */
+    size_t piece;       /* at once; 0: all … */
+    uint64_t hurry_ns;  /* … from then on, on a machine that has much to do */
     uint64_t pause_ns, next_ns, deaf_until_ns;
     uint64_t wake_ns;   /* on_wake; NEVER */
     uint32_t events;
+    struct ssl_st *tls; /* NULL: plain */
+    struct bytes wire;  /* with TLS: what leaves of it next … */
+    size_t sealed;      /* … the first bytes of out */
+    size_t flip_at;     /* of `sent`: a record that holds it is spoilt */
+    size_t chop;        /* so many bytes are missing of the record before stop_at */
+    size_t wire_sent, cut_at; /* on_cut, then */
+    bool two, said, half_due, hung; /* two: HTTP/2; said: the peer's end was; hung: not a byte leaves any more */
+    void (*on_cut)(struct conn *);
     void (*on_input)(struct conn *); /* bytes came, or an end */
     void (*on_sent)(struct conn *);  /* out is empty, or stop_at is reached */
     void (*on_wake)(struct conn *);
@@ -183,10 +203,21 @@ struct conn {
 void conn_start(struct conn *, int fd);
 void conn_send(struct conn *, const void *, size_t);
 void conn_reset(struct conn *); /* RST; it is freed at the turn's end */
-void conn_close(struct conn *);
+void conn_close(struct conn *); /* with TLS its end is said */
+void conn_cut(struct conn *);   /* … and here not */
 void conn_half_close(struct conn *);
 void conn_update(struct conn *);
 unsigned conns_open(void);
+
+/* --- TLS, as a server --- */
+
+void tls_load(const char *pem);        /* chain and key */
+void tls_begin(struct conn *, bool two, bool faulty); /* before conn_start */
+bool tls_ready(const struct conn *);
+void tls_take(struct conn *, const char *bytes, size_t n); /* of the socket: to `in`, eof, broken */
+void tls_seal(struct conn *, size_t n); /* of `out`, at most */
+void tls_say_end(struct conn *);
+void tls_free(struct conn *);
 
 /* --- HTTP/1 messages, as both sides read them --- */
 
@@ -218,18 +249,21 @@ void h2_put_field(struct bytes *, const char *name, const char *value);
 uint32_t h2_number(const unsigned char *);
 
 /* --- the two sides --- */
-void h2_upstream_begin(int fd, unsigned group);
+void h2_upstream_begin(int fd, unsigned group, bool tls);
 unsigned h2_upstreams_busy(void);
 void h2_upstreams_blame(void);
 void h2_upstreams_check(void);
 struct plan *attempt_make(struct round *, unsigned *attempt); /* NULL: a violation */
-void upstream_listen(enum kind, unsigned group, uint16_t port);
+void upstream_listen(enum kind, bool tls, unsigned group, uint16_t port);
+bool upstreams_known(void); /* those that are asked for their health are known to be well */
 void upstreams_check(void);  /* connections whose client has left long ago */
 unsigned upstreams_busy(void);
+void tunnel_heard(struct round *, size_t got); /* up, and then its end */
 void upstreams_blame(void); /* a violation for each of those */
 struct bytes plan_render(struct plan *, const struct round *, unsigned attempt);
 struct bytes plan_render_fastcgi(struct plan *, const struct round *, unsigned attempt, struct dice *);
-void fastcgi_listen(struct conn *, unsigned group);
+struct bytes poison_fastcgi(void);
+void fastcgi_record(struct bytes *, int type, const char *bytes, size_t n, unsigned padding);
 void client_begin(uint16_t port, struct round **, unsigned count, struct dice *);
 void h2_client_begin(uint16_t port, struct round **, unsigned count, struct dice *);
 unsigned clients_open(void);

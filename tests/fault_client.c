@@ -212,6 +212,7 @@ static void ask(struct client *u)
     round_begin(r);
     u->c.piece = r->piece;
     u->c.pause_ns = r->pause_ms * MS;
+    u->c.hurry_ns = loop_time + PATIENCE_MS * MS;
     if (r->leaving != STAYS && r->leaves_asking && r->leave_at + 1 < b.len)
         u->c.stop_at = u->c.sent + u->c.out.len + 1 + r->leave_at;
     bytes_add(&u->c.out, b.at, b.len);
@@ -263,6 +264,7 @@ static void on_sent(struct conn *c)
     if (c->sent == c->stop_at) {
         leave(u);
     } else if (current(u) != NULL && current(u)->tunnel && u->seen.status == 101) {
+        round_half(current(u));
         if (c->eof)
             answer_whole(u);
         else
@@ -297,8 +299,10 @@ static void on_head(struct client *u)
         return;
     u->h1.state = H1_TO_END;
     render_body(&u->c.out, r);
-    if (r->upload == 0)
-        conn_half_close(&u->c);
+    if (r->upload > 0)
+        return;
+    round_half(r);
+    conn_half_close(&u->c);
 }
 
 static void answer_whole(struct client *u)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Clients over HTTP/2 (with prior knowledge): some rounds on one connection at once. Frames are made by
- * hand, header blocks of literals only; those that come are read by the project's own HPACK.
+ * Clients over HTTP/2 (with prior knowledge): some rounds on one connection at once, tunnels among them
+ * (extended CONNECT, RFC 8441). Frames are made by hand, header blocks of literals only; those that come are read by the project's own HPACK.
  */
 #include "fault.h"
 
@@ -12,13 +12,13 @@
 #include "base/arena.h"
 #include "wire/hpack.h"
 
-
 struct stream {
     struct round *r;
     uint32_t id;
     int64_t window;
     size_t up;     /* of the upload that was sent */
     bool asked, judged, headed, bare; /* bare: no H2_END_STREAM was sent yet */
+    bool open;     /* a tunnel is */
     int64_t length;
     struct seen seen;
     size_t down;
@@ -36,6 +36,7 @@ struct client {
     uint32_t block_stream;
     uint8_t block_flags;
     bool gone;
+    uint64_t done_ns; /* all answers are there since then */
 };
 
 void h2_put_frame(struct conn *c, int type, int flags, uint32_t stream, const void *payload, size_t n)
@@ -73,18 +74,33 @@ static void ask(struct client *u, struct stream *s)
     struct bytes b = {0};
     char text[64];
     snprintf(text, sizeof text, "/%c/%08x", r->route->name, r->token);
-    h2_put_field(&b, ":method", r->method);
+    h2_put_field(&b, ":method", r->tunnel ? "CONNECT" : r->method);
+    if (r->tunnel)
+        h2_put_field(&b, ":protocol", "fault");
     h2_put_field(&b, ":scheme", "http");
     h2_put_field(&b, ":path", text);
     h2_put_field(&b, ":authority", "fault");
     snprintf(text, sizeof text, "%zu", r->upload);
-    if (r->upload > 0 && !r->chunked_up)
+    if (r->upload > 0 && !r->chunked_up && !r->tunnel)
         h2_put_field(&b, "content-length", text);
-    s->bare = r->upload > 0;
+    s->bare = r->upload > 0 || r->tunnel;
     h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS | (s->bare ? 0 : H2_END_STREAM), s->id, b.at, b.len);
     free(b.at);
     s->asked = true;
     round_begin(s->r);
+}
+
+/* What goes up a tunnel must not be lost with the connection. */
+static void close_when_done(struct client *u)
+{
+    if (u->done_ns == 0 || u->c.out.len > 0)
+        return;
+    for (unsigned i = 0; i < u->count && loop_time < u->done_ns + 6000 * MS; i++) {
+        const struct stream *s = &u->streams[i];
+        if (s->open && s->seen.complete && !s->r->heard && s->r->faults == 0 && s->r->left_ns == 0)
+            return;
+    }
+    conn_close(&u->c);
 }
 
 static void judge(struct client *u, struct stream *s)
@@ -99,7 +115,8 @@ static void judge(struct client *u, struct stream *s)
     for (unsigned i = 0; i < u->count; i++)
         if (!u->streams[i].judged)
             return;
-    conn_close(&u->c);
+    u->done_ns = loop_time;
+    close_when_done(u);
 }
 
 static void end_all(struct client *u, bool by_reset)
@@ -119,7 +136,7 @@ static void leave(struct client *u, struct stream *s)
         return;
     }
     for (unsigned i = 0; i < u->count; i++)
-        if (!u->streams[i].judged)
+        if (!u->streams[i].judged || u->streams[i].open)
             round_leave(u->streams[i].r);
     end_all(u, true);
 }
@@ -128,8 +145,16 @@ static void upload(struct client *u, struct stream *s)
 {
     const struct round *r = s->r;
     char piece[H2_FRAME_MAX];
+    bool paced = r->piece > 0 && loop_time < r->begun_ns + PATIENCE_MS * MS;
+    if (r->tunnel && !s->open)
+        return;
+    if (s->bare && r->upload == 0) {
+        s->bare = false;
+        round_half(s->r);
+        h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, s->id, "", 0);
+    }
     while (s->bare && !u->c.dead && u->c.out.len < 4 * H2_FRAME_MAX && s->next_ns <= loop_time) {
-        size_t n = r->upload - s->up, most = r->piece > 0 && r->piece < H2_FRAME_MAX ? r->piece : H2_FRAME_MAX;
+        size_t n = r->upload - s->up, most = paced && r->piece < H2_FRAME_MAX ? r->piece : H2_FRAME_MAX;
         n = n < most ? n : most;
         n = (int64_t)n < s->window ? n : s->window > 0 ? (size_t)s->window : 0;
         n = (int64_t)n < u->window ? n : u->window > 0 ? (size_t)u->window : 0;
@@ -144,9 +169,13 @@ static void upload(struct client *u, struct stream *s)
         s->window -= (int64_t)n;
         u->window -= (int64_t)n;
         s->bare = s->up < r->upload;
-        s->next_ns = loop_time + r->pause_ms * MS;
+        s->next_ns = loop_time + (paced ? r->pause_ms * MS : 0);
+        if (s->open && !s->bare)
+            round_half(s->r);
         h2_put_frame(&u->c, H2_DATA, s->bare ? 0 : H2_END_STREAM, s->id, piece, n);
     }
+    if (s->open && !s->bare && s->seen.complete)
+        judge(u, s);
 }
 
 static void upload_all(struct client *u)
@@ -163,6 +192,14 @@ static struct stream *stream_of(struct client *u, uint32_t id)
         if (u->streams[i].id == id)
             return &u->streams[i];
     return NULL;
+}
+
+/* The other way of a tunnel goes on. */
+static void ended(struct client *u, struct stream *s)
+{
+    s->seen.complete = true;
+    if (!s->open || !s->bare)
+        judge(u, s);
 }
 
 static void note_field(struct stream *s, const struct hpack_field *f)
@@ -206,10 +243,9 @@ static void on_block(struct client *u)
         return;
     s->headed = s->seen.status >= 200;
     s->seen.tally.weak = s->r->weak || !s->seen.has_token;
-    if (u->block_flags & H2_END_STREAM) {
-        s->seen.complete = true;
-        judge(u, s);
-    }
+    s->open = s->r->tunnel && s->seen.status == 200;
+    if (u->block_flags & H2_END_STREAM)
+        ended(u, s);
 }
 
 static void on_data(struct client *u, struct stream *s, const char *bytes, size_t n, bool ends)
@@ -226,10 +262,8 @@ static void on_data(struct client *u, struct stream *s, const char *bytes, size_
     }
     if (n > 0 && !ends)
         h2_put_number(&u->c, H2_WINDOW_UPDATE, s->id, (uint32_t)n);
-    if (ends) {
-        s->seen.complete = true;
-        judge(u, s);
-    }
+    if (ends)
+        ended(u, s);
 }
 
 uint32_t h2_number(const unsigned char *b)
@@ -255,7 +289,7 @@ static void on_settings(struct client *u, int flags, const unsigned char *b, siz
 static void on_frame(struct client *u, int type, int flags, uint32_t id, const unsigned char *b, size_t n)
 {
     struct stream *s = stream_of(u, id);
-    if (s != NULL && s->judged && s->seen.complete && (type == H2_DATA || type == H2_HEADERS))
+    if (s != NULL && s->seen.complete && (type == H2_DATA || type == H2_HEADERS))
         violation(s->r, "has something behind its end");
     if (type == H2_DATA) {
         on_data(u, s, (const char *)b, n, flags & H2_END_STREAM);
@@ -307,7 +341,9 @@ static void on_input(struct conn *c)
 
 static void on_sent(struct conn *c)
 {
-    upload_all((struct client *)c);
+    struct client *u = (struct client *)c;
+    upload_all(u);
+    close_when_done(u);
 }
 
 /* Every few milliseconds, until there is nothing more to be sent, or it is too late. */
@@ -315,6 +351,8 @@ static void on_wake(struct conn *c)
 {
     struct client *u = (struct client *)c;
     upload_all(u);
+    if (!c->dead)
+        close_when_done(u);
     if (c->dead)
         return;
     c->wake_ns = loop_time + 5 * MS;

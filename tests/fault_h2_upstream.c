@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Upstreams over HTTP/2 (in clear text): many requests on one connection at once, each with the plan of
- * its attempt. Faults are of a stream (RST_STREAM, an answer that stops or contradicts itself, a refusal)
- * or of the whole connection, which its other requests are excused for.
+ * Upstreams over HTTP/2 (in clear text, or over TLS): many requests on one connection at once, each with
+ * the plan of its attempt, tunnels among them (extended CONNECT, RFC 8441). Faults are of a stream
+ * (RST_STREAM, an answer that stops or contradicts itself, a refusal) or of the whole connection, which ends
+ * within a frame then, and which its other requests are excused for.
  */
 #include "fault.h"
 
@@ -13,7 +14,7 @@
 #include "base/arena.h"
 #include "wire/hpack.h"
 
-enum { CALLS_MAX = 300, OUT_MAX = 65536, LIES = 6 };
+enum { CALLS_MAX = 300, OUT_MAX = 65536, LIES = 6, CONNECT_PROTOCOL = 8 };
 
 struct call {
     uint32_t id; /* 0: free */
@@ -23,8 +24,9 @@ struct call {
     struct tally tally;
     int64_t window;
     size_t sent;
-    uint64_t next_ns;
+    uint64_t begun_ns, next_ns;
     bool asked, answering, over, silent; /* asked: its request is whole */
+    bool tunnel, heard, told;            /* of a tunnel: which of its ends have come, and gone */
 };
 
 struct up {
@@ -37,7 +39,7 @@ struct up {
     struct bytes block;
     uint32_t block_stream, last;
     uint8_t block_flags;
-    bool greeted;
+    bool greeted, used, breaking, by_reset, said; /* breaking: once what is due has left */
 };
 
 static struct up *ups;
@@ -68,6 +70,8 @@ void h2_upstreams_blame(void)
 void h2_upstreams_check(void)
 {
     for (struct up *u = ups; u != NULL; u = u->next) {
+        if (u->c.hung && !u->c.dead)
+            conn_faults_ns[u->group] = loop_time;
         for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++) {
             struct call *k = &u->calls[i];
             if (k->id == 0 || k->r->left_ns == 0 || loop_time < k->r->left_ns + 8000 * MS)
@@ -103,17 +107,66 @@ static void reset_stream(struct up *u, struct call *k, uint32_t code)
     k->id = 0;
 }
 
-/* The connection with all that runs on it. */
-static void break_connection(struct up *u, bool by_reset)
+/* Of the connection: all that runs on it is excused. */
+static void note_fault(struct up *u)
 {
     conn_faults_ns[u->group] = loop_time;
     for (unsigned i = 0; i < CALLS_MAX; i++)
         if (u->calls[i].id != 0)
             u->calls[i].r->faults++;
-    by_reset ? conn_reset(&u->c) : conn_close(&u->c);
+}
+
+static void break_now(struct up *u)
+{
+    note_fault(u);
+    if (u->by_reset)
+        conn_reset(&u->c);
+    else
+        u->said ? conn_close(&u->c) : conn_cut(&u->c);
+}
+
+/* Somewhere in what it has to say. */
+static void break_connection(struct up *u, bool by_reset, const struct plan *p)
+{
+    size_t n = u->c.out.len - u->c.sealed, back = p->lie * 5;
+    u->by_reset = by_reset;
+    u->said = p->said;
+    u->breaking = true;
+    note_fault(u);
+    u->c.stop_at = u->c.sent + u->c.sealed + n - (back < n ? back : n);
+    u->c.chop = p->lie % 3;
+    if (u->c.stop_at == u->c.sent)
+        break_now(u);
+    else
+        conn_update(&u->c);
+}
+
+/* Somewhere in its TLS. */
+static void on_cut(struct conn *c)
+{
+    struct up *u = (struct up *)c;
+    note_fault(u);
+    if (c->cut_at % 3 == 0)
+        c->hung = true;
+    else
+        c->cut_at % 3 == 1 ? conn_reset(c) : conn_cut(c);
+}
+
+/* A bit of a record is another: what comes behind is nobody's. */
+static void spoil_record(struct up *u)
+{
+    note_fault(u);
+    u->c.flip_at = u->c.sent + u->c.out.len;
+    h2_put_frame(&u->c, H2_PING, 0, 0, "a secret", 8);
 }
 
 /* --- answers --- */
+
+/* Before it has come to its end. */
+static bool stops(const struct plan *p)
+{
+    return (p->fault >= FAULT_RESET && p->fault <= FAULT_HANG) || p->fault == FAULT_FLIP;
+}
 
 static void put_head(struct up *u, struct call *k)
 {
@@ -127,7 +180,7 @@ static void put_head(struct up *u, struct call *k)
         h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS, k->id, b.at, b.len);
         b.len = 0;
     }
-    snprintf(text, sizeof text, "%d", p->status);
+    snprintf(text, sizeof text, "%d", k->tunnel ? 200 : p->status);
     if (!lies || p->lie % LIES != 1)
         h2_put_field(&b, ":status", text);
     snprintf(text, sizeof text, "%08x", k->r->token);
@@ -139,9 +192,9 @@ static void put_head(struct up *u, struct call *k)
     if (lies && p->lie % LIES == 4)
         h2_put_field(&b, "x-split", "a\r\nb: c");
     snprintf(text, sizeof text, "%zu", p->size + (lies ? 1 : 0));
-    if (p->framing == BY_LENGTH || lies)
+    if (p->framing == BY_LENGTH || (lies && !k->tunnel))
         h2_put_field(&b, "content-length", text);
-    bool ends = (p->bodiless || p->size == 0) && (p->fault == FAULT_NONE || p->fault > FAULT_HANG);
+    bool ends = (p->bodiless || p->size == 0) && !stops(p) && !k->tunnel;
     h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS | (ends ? H2_END_STREAM : 0), k->id, b.at, b.len);
     free(b.at);
     k->over = ends;
@@ -149,6 +202,11 @@ static void put_head(struct up *u, struct call *k)
 
 static void end_call(struct up *u, struct call *k)
 {
+    k->told = true;
+    if (k->tunnel)
+        round_half(k->r);
+    if (k->tunnel && !k->heard)
+        return;
     if (!k->asked)
         h2_put_number(&u->c, H2_RST_STREAM, k->id, 0); /* the rest is not needed */
     k->id = 0;
@@ -163,26 +221,11 @@ static void begin_answer(struct up *u, struct call *k)
     }
     k->answering = true;
     p->needed = p->bodiless ? 0 : p->size;
-    if (p->fault >= FAULT_RESET && p->fault <= FAULT_HANG)
+    if (stops(p))
         p->at = p->at % 3 == 0 ? p->needed - (p->needed > 0 ? p->at / 3 % 2 : 0) : p->at / 3 % (p->needed + 1);
     put_head(u, k);
     if (k->over)
         end_call(u, k);
-}
-
-/* At byte `at` of its body. */
-static void fault_of_call(struct up *u, struct call *k)
-{
-    if (k->p->fault == FAULT_HANG)
-        k->silent = true;
-    else if (k->p->fault == FAULT_RESET && k->p->lie % 3 != 0)
-        reset_stream(u, k, k->p->lie % 2 ? 2 : 8);
-    else if (k->p->fault == FAULT_END && k->p->lie % 2 && k->p->framing == BY_LENGTH && k->p->at < k->p->needed) {
-        h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, k->id, "", 0); /* less than announced */
-        end_call(u, k);
-    } else {
-        break_connection(u, k->p->fault == FAULT_RESET);
-    }
 }
 
 static void put_end(struct up *u, struct call *k)
@@ -198,14 +241,40 @@ static void put_end(struct up *u, struct call *k)
     end_call(u, k);
 }
 
+/* At byte `at` of its body. */
+static void fault_of_call(struct up *u, struct call *k)
+{
+    k->silent = k->p->fault == FAULT_HANG || k->p->fault == FAULT_FLIP;
+    if (k->p->fault == FAULT_FLIP)
+        spoil_record(u);
+    else if (k->silent)
+        return;
+    else if (k->p->fault == FAULT_END && k->tunnel && k->p->lie % 2)
+        put_end(u, k);
+    else if (k->p->fault == FAULT_RESET && k->p->lie % 3 != 0)
+        reset_stream(u, k, k->p->lie % 2 ? 2 : 8);
+    else if (k->p->fault == FAULT_END && k->p->lie % 2 && k->p->framing == BY_LENGTH && k->p->at < k->p->needed) {
+        h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, k->id, "", 0); /* less than announced */
+        end_call(u, k);
+    } else {
+        break_connection(u, k->p->fault == FAULT_RESET, k->p);
+    }
+}
+
+static bool goes_on(const struct up *u, const struct call *k)
+{
+    return !u->c.dead && !u->breaking && k->id != 0 && !k->silent && !k->told;
+}
+
 static void send_more(struct up *u, struct call *k)
 {
     struct plan *p = k->p;
-    bool breaks = p->fault >= FAULT_RESET && p->fault <= FAULT_HANG;
+    bool breaks = stops(p), paced = p->piece > 0 && loop_time < k->begun_ns + PATIENCE_MS * MS;
     size_t stop = breaks ? p->at : p->needed;
     char piece[H2_FRAME_MAX];
-    while (!u->c.dead && k->id != 0 && !k->silent && u->c.out.len < OUT_MAX && k->next_ns <= loop_time) {
-        size_t n = stop - k->sent, most = p->piece > 0 ? p->piece + p->size / 100 : H2_FRAME_MAX;
+    while (goes_on(u, k) && u->c.out.len < OUT_MAX && k->next_ns <= loop_time) {
+        size_t n = stop - k->sent, pieces = k->tunnel ? 20 : 100;
+        size_t most = paced ? p->piece + p->size / pieces : H2_FRAME_MAX;
         most = most < H2_FRAME_MAX ? most : H2_FRAME_MAX;
         n = n < most ? n : most;
         if (k->sent == stop) {
@@ -220,14 +289,14 @@ static void send_more(struct up *u, struct call *k)
         k->sent += n;
         k->window -= (int64_t)n;
         u->window -= (int64_t)n;
-        k->next_ns = loop_time + p->pause_ms * MS;
+        k->next_ns = loop_time + (paced ? p->pause_ms * MS : 0);
         h2_put_frame(&u->c, H2_DATA, 0, k->id, piece, n);
     }
 }
 
 static void send_all(struct up *u)
 {
-    for (unsigned i = 0; i < CALLS_MAX && !u->c.dead; i++) {
+    for (unsigned i = 0; i < CALLS_MAX && !u->c.dead && !u->breaking; i++) {
         struct call *k = &u->calls[i];
         if (k->id != 0 && k->asked && !k->answering && !k->silent && k->next_ns <= loop_time)
             begin_answer(u, k);
@@ -245,7 +314,7 @@ static bool fault_of_reading(struct up *u, struct call *k)
     if (k->p->fault == FAULT_READ_HANG)
         k->silent = true;
     else if (k->p->fault == FAULT_READ_END && k->p->lie % 2)
-        break_connection(u, false);
+        break_connection(u, false, k->p);
     else
         reset_stream(u, k, 2);
     return true;
@@ -263,8 +332,37 @@ static void request_whole(struct up *u, struct call *k)
     k->next_ns = loop_time + k->p->wait_ms * MS;
 }
 
-static void begin_call(struct up *u, uint32_t id, const char *path, bool ends)
+static void begin_tunnel(struct call *k, bool ends)
 {
+    k->tunnel = k->p->status == 101;
+    k->asked = true;
+    k->next_ns = loop_time + k->p->wait_ms * MS;
+    if (ends)
+        violation(k->r, "has ended before it began");
+}
+
+/* Bytes have come up a tunnel, or its end. */
+static void on_tunnel(struct up *u, struct call *k, size_t n, bool ends)
+{
+    if (k->tally.wrong)
+        violation(k->r, "upload is not its own %s", k->tally.note);
+    if (k->heard || !k->answering)
+        violation(k->r, "has something behind its end, or before its beginning");
+    if (k->silent)
+        return;
+    if (n > 0 && !ends)
+        h2_put_number(&u->c, H2_WINDOW_UPDATE, k->id, (uint32_t)n);
+    if (fault_of_reading(u, k) || !ends)
+        return;
+    k->heard = true;
+    tunnel_heard(k->r, k->tally.got);
+    if (k->told)
+        k->id = 0;
+}
+
+static void begin_call(struct up *u, uint32_t id, const char *path, const char *protocol, bool ends)
+{
+    bool connects = strcmp(protocol, "fault") == 0;
     const char *token = strlen(path) > 3 ? path + 3 : "";
     struct round *r = round_by_token((uint32_t)strtoul(token, NULL, 16));
     struct call *k = call_of(u, 0);
@@ -273,7 +371,9 @@ static void begin_call(struct up *u, uint32_t id, const char *path, bool ends)
         conn_close(&u->c);
         return;
     }
-    *k = (struct call){.id = id, .r = r, .window = u->initial, .tally = {.token = r->token, .way = 'U'}};
+    *k = (struct call){.id = id, .r = r, .begun_ns = loop_time, .window = u->initial, .tally = {.token = r->token, .way = 'U'}};
+    r->lost = u->c.hung || u->breaking || (u->c.tls != NULL && u->c.flip_at != SIZE_MAX);
+    r->faults += r->lost;
     k->p = attempt_make(r, &k->attempt);
     if (k->p == NULL) {
         k->id = 0;
@@ -282,6 +382,14 @@ static void begin_call(struct up *u, uint32_t id, const char *path, bool ends)
     }
     if (k->p->fault >= FAULT_READ_RESET && k->p->fault <= FAULT_READ_HANG)
         k->p->at = k->p->at % 3 == 0 ? 0 : k->p->at % (r->upload + 1);
+    if (connects != r->tunnel)
+        violation(r, "is asked for by another method: protocol \"%s\"", protocol);
+    attempts_reused += u->used;
+    u->used = true;
+    if (r->tunnel) {
+        begin_tunnel(k, ends);
+        return;
+    }
     if (k->p->fault == FAULT_EARLY)
         begin_answer(u, k);
     if (k->id != 0 && ends)
@@ -294,12 +402,14 @@ static void on_block(struct up *u)
     struct hpack_reader reader;
     struct hpack_field f;
     enum hpack_event e;
-    char path[64] = "";
+    char path[64] = "", protocol[16] = "";
     arena_init(&arena, 4096);
     hpack_read(&reader, &u->decoder, slice_of(u->block.at, u->block.len), &arena, 1 << 20);
     while ((e = hpack_next(&reader, &f)) == HPACK_FIELD) {
         if (slice_is(f.name, ":path"))
             snprintf(path, sizeof path, "%.*s", (int)f.value.len, f.value.ptr);
+        if (slice_is(f.name, ":protocol"))
+            snprintf(protocol, sizeof protocol, "%.*s", (int)f.value.len, f.value.ptr);
     }
     arena_deinit(&arena);
     u->block.len = 0;
@@ -308,7 +418,7 @@ static void on_block(struct up *u)
     struct call *k = call_of(u, u->block_stream);
     if (u->block_stream > u->last) {
         u->last = u->block_stream;
-        begin_call(u, u->block_stream, path, u->block_flags & H2_END_STREAM);
+        begin_call(u, u->block_stream, path, protocol, u->block_flags & H2_END_STREAM);
     } else if (k != NULL && (u->block_flags & H2_END_STREAM)) {
         request_whole(u, k); /* trailers */
     }
@@ -321,6 +431,10 @@ static void on_data(struct up *u, struct call *k, const char *bytes, size_t n, b
     if (k == NULL)
         return;
     tally_add(&k->tally, bytes, n);
+    if (k->tunnel) {
+        on_tunnel(u, k, n, ends);
+        return;
+    }
     if (k->asked)
         violation(k->r, "has something behind its upload's end");
     if (k->silent)
@@ -369,7 +483,7 @@ static void on_frame(struct up *u, int type, int flags, uint32_t id, const unsig
         k->id = 0;
     } else if (type == H2_WINDOW_UPDATE && n == 4) {
         *(id == 0 ? &u->window : k != NULL ? &k->window : &(int64_t){0}) += h2_number(b);
-    } else if (type == H2_GOAWAY && n >= 8 && h2_number(b + 4) != 0 && u->group == 5) {
+    } else if (type == H2_GOAWAY && n >= 8 && h2_number(b + 4) != 0 && !group_is_faulty(u->group)) {
         violation(NULL, "an upstream that behaves is told GOAWAY %u: %.*s", h2_number(b + 4), (int)(n - 8), b + 8);
     }
 }
@@ -402,7 +516,11 @@ static void on_input(struct conn *c)
 
 static void on_sent(struct conn *c)
 {
-    send_all((struct up *)c);
+    struct up *u = (struct up *)c;
+    if (u->breaking)
+        break_now(u);
+    else
+        send_all(u);
 }
 
 static void on_wake(struct conn *c)
@@ -411,21 +529,26 @@ static void on_wake(struct conn *c)
     send_all((struct up *)c);
 }
 
-void h2_upstream_begin(int fd, unsigned group)
+void h2_upstream_begin(int fd, unsigned group, bool tls)
 {
+    static const unsigned char settings[6] = {0, CONNECT_PROTOCOL, 0, 0, 0, 1};
     static struct dice luck = {2};
     struct up *u = calloc(1, sizeof *u);
-    *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free},
+    *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free,
+                           .on_cut = on_cut},
                      .group = group, .next = ups, .link = &ups, .window = H2_WINDOW, .initial = H2_WINDOW};
     if (ups != NULL)
         ups->link = &u->next;
     ups = u;
     hpack_decoder_init(&u->decoder);
+    if (tls)
+        tls_begin(&u->c, true, group_is_faulty(group));
     conn_start(&u->c, fd);
-    if (group != 5 && dice_percent(&luck, 3)) {
-        break_connection(u, true);
+    if (group_is_faulty(group) && dice_percent(&luck, 3)) {
+        u->by_reset = true;
+        break_now(u);
         return;
     }
-    h2_put_frame(&u->c, H2_SETTINGS, 0, 0, "", 0);
+    h2_put_frame(&u->c, H2_SETTINGS, 0, 0, settings, sizeof settings);
     u->c.wake_ns = loop_time + MS;
 }

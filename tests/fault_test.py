@@ -16,6 +16,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
+from certificates import Authority  # noqa: E402 (beside this file)
 from server import Server, free_port, run_cases, same  # noqa: E402 (beside this file)
 
 PORTICO, DRIVER = sys.argv[1:3]
@@ -25,7 +26,8 @@ SEED = int(os.environ.get("FAULT_SEED", random.randrange(1, 4000)))
 SLOTS = 48
 
 # Groups of upstreams as the driver knows them: its kind, and how many there are.
-GROUPS = [("1", 2), ("1", 2), ("1", 2), ("f", 1), ("f", 2), ("2", 1), ("2", 2)]
+GROUPS = [("1", 2), ("1", 2), ("1", 2), ("f", 1), ("f", 2), ("2", 1), ("2", 2), ("f", 1), ("f", 2),
+          ("s", 1), ("s", 2), ("t", 1), ("t", 2)]
 TIMES = {"dial_timeout": "5s", "response_header_timeout": "2s", "read_timeout": "2s", "write_timeout": "2s"}
 PATIENT = {name: "25s" for name in TIMES}  # of upstreams that behave, however slow the machine is
 
@@ -34,9 +36,27 @@ def by_http(**more):
     return {"transport": {"protocol": "http", **TIMES, **more}}
 
 
-def fastcgi(seconds):
+def fastcgi(seconds, **more):
     return {"transport": {"protocol": "fastcgi", "root": "/nowhere", "read_timeout": f"{seconds}s",
-                          "write_timeout": f"{seconds}s"}}
+                          "write_timeout": f"{seconds}s", **more}}
+
+
+def asked(timeout):
+    """For their health, often."""
+    return {"health_checks": {"active": {"uri": "/health", "interval": "50ms", "timeout": timeout}}}
+
+
+AUTHORITY = Authority()
+PEM = AUTHORITY.path("upstream.both")
+with open(PEM, "w", encoding="ascii") as both:
+    for part in AUTHORITY.leaf("upstream", "DNS:fault.example"):
+        with open(part, encoding="ascii") as text:
+            both.write(text.read())
+
+
+def over_tls(timeout):
+    return {"tls": {"ca": {"provider": "file", "pem_files": [AUTHORITY.root]}, "server_name": "fault.example",
+                    "handshake_timeout": timeout}}
 
 
 BUFFERS = {"request_buffers": 65536, "response_buffers": 65536}
@@ -61,6 +81,16 @@ GATEWAYS = {
     "h": (5, by_http(**PATIENT, versions=["h2c"])),
     "i": (6, by_http(versions=["h2c"])),
     "j": (6, {**by_http(versions=["h2c"]), **again(2)}),
+    "g": (5, {**by_http(**PATIENT, versions=["h2c"]), "stream_close_delay": "100s"}),
+    "e": (6, {**by_http(versions=["h2c"]), "stream_close_delay": "100s"}),
+    "k": (7, {**fastcgi(25, keepalive=4), **asked("25s")}),
+    "l": (8, {**fastcgi(4, keepalive=4), **asked("2s"), **again(1)}),
+    "s": (9, by_http(**PATIENT, **over_tls("25s"))),
+    "a": (9, {**by_http(**PATIENT, **over_tls("25s")), "stream_close_delay": "100s"}),
+    "t": (10, {**by_http(**over_tls("2s")), **again(1)}),
+    "u": (10, {**by_http(**over_tls("2s")), "stream_close_delay": "100s"}),
+    "x": (11, by_http(**PATIENT, **over_tls("25s"))),
+    "y": (12, {**by_http(**over_tls("2s")), **again(1)}),
 }
 
 
@@ -84,7 +114,7 @@ class Field:
     def drive(self, seed, rounds, slots=SLOTS):
         used = {GATEWAYS[letter][0] for letter in self.letters}
         words = [f"{g}:{GROUPS[g][0]}:{p}" for g in used for p in self.ports[g]]
-        done = subprocess.run([DRIVER, str(seed), str(rounds), str(slots), str(self.server.port), self.letters,
+        done = subprocess.run([DRIVER, str(seed), str(rounds), str(slots), str(self.server.port), self.letters, PEM,
                                *words], stdout=subprocess.PIPE, text=True, errors="replace", check=False)
         lines = done.stdout.splitlines()
         assert done.returncode == 0, f"seed {seed}, status {done.returncode}\n" + "\n".join(lines[-24:])
@@ -145,7 +175,7 @@ def rounds(letters, seed, reloads):
 
 
 run_cases([
-    ("upstreams that behave answer every round, over reloads", rounds("cdpwh", 1, True)),
-    ("upstreams that do not: an answer of one's own or a clean failure", rounds("fnrbqvij", 2, False)),
-    ("both, over reloads, with a random seed", rounds("cdfnrbpqwvhij", SEED, True)),
+    ("upstreams that behave answer every round, over reloads", rounds("cdpwhgksax", 1, True)),
+    ("upstreams that do not: an answer of one's own or a clean failure", rounds("fnrbqvijeltuy", 2, False)),
+    ("both, over reloads, with a random seed", rounds("cdfnrbpqwvhijgeklsatuxy", SEED, True)),
 ], at_once=3)
