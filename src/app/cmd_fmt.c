@@ -10,6 +10,7 @@
 
 #include "app/commands.h"
 #include "app/config_file.h"
+#include "base/fd_write.h"
 #include "base/mem.h"
 #include "config/format.h"
 
@@ -97,19 +98,6 @@ static void print_difference(struct slice old_text, struct slice new_text)
 
 /* --- writing --- */
 
-static bool put_all(int fd, struct slice text)
-{
-    while (text.len > 0) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        text = slice_skip(text, (size_t)n);
-    }
-    return true;
-}
-
 /* Beside the file and then in its place, so that a full disk never costs the Caddyfile. */
 static int overwrite(const char *path, struct slice text)
 {
@@ -119,7 +107,7 @@ static int overwrite(const char *path, struct slice text)
     if (real != NULL && stat(real, &st) == 0 && asprintf(&beside, "%s.XXXXXX", real) > 0)
         fd = mkstemp(beside);
     bool done = fd >= 0 && fchown(fd, st.st_uid, st.st_gid) == 0 &&
-                fchmod(fd, st.st_mode & 07777) == 0 && put_all(fd, text) && fsync(fd) == 0 &&
+                fchmod(fd, st.st_mode & 07777) == 0 && fd_write_all(fd, text) == OK && fsync(fd) == 0 &&
                 rename(beside, real) == 0;
     int why = errno;
     if (fd >= 0)

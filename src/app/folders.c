@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "app/program_name.h"
+#include "base/fd_write.h"
 
 static const char *variable(const char *name)
 {
@@ -73,20 +74,6 @@ enum err folder_make(const char *path, unsigned mode)
     return OK;
 }
 
-static enum err write_all(int fd, const char *bytes, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, bytes, len);
-        if (n < 0 && errno != EINTR)
-            return err_from_errno(errno);
-        if (n > 0) {
-            bytes += n;
-            len -= (size_t)n;
-        }
-    }
-    return OK;
-}
-
 enum err folder_write(const char *path, const char *bytes, size_t len, char *error, size_t cap)
 {
     char fresh[FOLDER_MAX + 16];
@@ -96,7 +83,7 @@ enum err folder_write(const char *path, const char *bytes, size_t len, char *err
         snprintf(error, cap, "open %s: %s", fresh, strerror(errno));
         return err_from_errno(errno);
     }
-    enum err e = write_all(fd, bytes, len);
+    enum err e = fd_write_all(fd, slice_of(bytes, len));
     if (close(fd) != 0 && e == OK)
         e = err_from_errno(errno);
     if (e == OK && rename(fresh, path) != 0)

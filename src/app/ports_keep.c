@@ -6,7 +6,6 @@
  */
 #include "app/ports_keep.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "app/keeper_link.h"
+#include "base/fd_write.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/jsonx.h"
@@ -25,21 +25,10 @@
 
 enum { SCRIPT_MAX = 256 << 20 };
 
-static bool write_all(int fd, struct slice text)
-{
-    while (text.len > 0) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n < 0 && errno != EINTR)
-            return false;
-        text = slice_skip(text, n > 0 ? (size_t)n : 0);
-    }
-    return true;
-}
-
 void ports_ask_keeper(struct slice document)
 {
     int fd = memfd_create("portico-ports", MFD_CLOEXEC);
-    bool sent = fd >= 0 && write_all(fd, document) &&
+    bool sent = fd >= 0 && fd_write_all(fd, document) == OK &&
                 keeper_link_pass(KEEPER_ENFORCE, fd) == OK;
     if (!sent)
         LOG(LOG_ERROR, "ports", "the keeper could not be told which ports to keep shut");

@@ -2,9 +2,15 @@
 /*
  * The small tools of base/, each by its public face.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/fd_write.h"
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
@@ -69,6 +75,22 @@ TEST("an arena hands out aligned memory, large pieces too, and is reset as one")
         CHECK_INT(a.used, 0);
     }
     arena_deinit(&a);
+}
+
+TEST("a file gets all bytes, or the kernel's reason is known")
+{
+    char back[8] = "";
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(fd_write_all(fd, SLICE("one ")) == OK);
+    CHECK(fd_write_all(fd, SLICE_NONE) == OK);
+    CHECK(fd_write_all(fd, SLICE("two")) == OK);
+    CHECK(pread(fd, back, sizeof back, 0) == 7);
+    CHECK_TEXT(slice_of(back, 7), "one two");
+    close(fd);
+    fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    CHECK(fd_write_all(fd, SLICE("x")) == err_from_errno(ENOSPC));
+    CHECK_INT(errno, ENOSPC);
+    close(fd);
 }
 
 TEST("a list keeps its order while nodes leave it")

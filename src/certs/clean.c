@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd_write.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "certs/large_stack.h"
@@ -81,7 +82,7 @@ static struct slice instance_id(struct arena *arena, struct slice folder)
         return arena_copy(arena, slice_trim(slice_of(text, (size_t)n)));
     struct slice fresh = make_uuid(arena);
     fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || write(fd, fresh.ptr, fresh.len) != (ssize_t)fresh.len)
+    if (fd < 0 || fd_write_all(fd, fresh) != OK)
         LOG(LOG_WARN, "tls", "unable to get instance ID; storage clean stamps will be incomplete",
             LOG_CSTR("error", strerror(errno)));
     if (fd >= 0)

@@ -24,6 +24,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/fd_write.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -120,20 +121,6 @@ static void list_files(struct folder *f, const struct log_rolled *r)
 
 /* --- compressing --- */
 
-static bool write_whole(int fd, const char *p, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        p += n;
-        len -= (size_t)n;
-    }
-    return true;
-}
-
 static bool gzip_file(int in, int out)
 {
     static char from[65536], to[65536]; /* the mill has one thread, and a job at a time */
@@ -155,7 +142,7 @@ static bool gzip_file(int in, int out)
             z.next_out = (Bytef *)to;
             z.avail_out = sizeof to;
             deflate(&z, flush);
-            ok = write_whole(out, to, sizeof to - z.avail_out);
+            ok = fd_write_all(out, slice_of(to, sizeof to - z.avail_out)) == OK;
         } while (ok && z.avail_out == 0);
     }
     deflateEnd(&z);
@@ -179,7 +166,7 @@ static bool zstd_file(int in, int out)
         do {
             ZSTD_outBuffer target = {to, sizeof to, 0};
             left = ZSTD_compressStream2(c, &target, &source, last ? ZSTD_e_end : ZSTD_e_continue);
-            ok = !ZSTD_isError(left) && write_whole(out, to, target.pos);
+            ok = !ZSTD_isError(left) && fd_write_all(out, slice_of(to, target.pos)) == OK;
         } while (ok && (last ? left > 0 : source.pos < source.size));
     }
     ZSTD_freeCCtx(c);

@@ -24,6 +24,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/fd_write.h"
 #include "base/mem.h"
 #include "loop/await.h"
 
@@ -150,18 +151,6 @@ static enum err run(struct job *j, void (*work)(void *))
 
 /* --- store --- */
 
-static enum err write_all(int fd, struct slice bytes)
-{
-    while (bytes.len > 0) {
-        ssize_t n = write(fd, bytes.ptr, bytes.len);
-        if (n < 0 && errno != EINTR)
-            return ERR_IO;
-        if (n > 0)
-            bytes = slice_skip(bytes, (size_t)n);
-    }
-    return OK;
-}
-
 /* The folder of a path, with a new name in it. */
 static int create_beside(const char *path, char fresh[STORAGE_PATH_MAX + 64])
 {
@@ -192,7 +181,7 @@ static enum err replace(const char *path, struct slice value, struct storage_why
     int fd = create_beside(path, fresh);
     if (fd < 0)
         return storage_fail_errno(why, errno, "creating a file beside", path);
-    int e = write_all(fd, value) != OK || fsync(fd) != 0 ? errno : 0;
+    int e = fd_write_all(fd, value) != OK || fsync(fd) != 0 ? errno : 0;
     if (close(fd) != 0 && e == 0)
         e = errno;
     if (e == 0 && rename(fresh, path) != 0)

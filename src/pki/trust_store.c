@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/fd_write.h"
 #include "pki/certificate.h"
 #include "pki/tool.h"
 
@@ -170,7 +171,7 @@ static int put_file(const char *path, struct slice bytes)
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return errno;
-    int e = write(fd, bytes.ptr, bytes.len) != (ssize_t)bytes.len ? (errno != 0 ? errno : EIO) : 0;
+    int e = fd_write_all(fd, bytes) != OK ? errno : 0;
     if (e == 0 && fchmod(fd, 0644) != 0) /* whatever the umask says: everybody reads it */
         e = errno;
     if (close(fd) != 0 && e == 0)
@@ -367,8 +368,7 @@ static bool put_temporary(struct nss *n)
     int fd = mkstemp(n->pem);
     if (fd < 0)
         return false;
-    bool ok = write(fd, n->root->pem.ptr, n->root->pem.len) == (ssize_t)n->root->pem.len &&
-              fchmod(fd, 0644) == 0;
+    bool ok = fd_write_all(fd, n->root->pem) == OK && fchmod(fd, 0644) == 0;
     return close(fd) == 0 && ok;
 }
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd_write.h"
 #include "pki/tool.h"
 
 enum { CHUNK = 65536, SAID_MAX = 4096 };
@@ -31,17 +32,12 @@ extern char **environ;
 static int input_file(struct slice input)
 {
     int fd = memfd_create("nft", MFD_CLOEXEC);
-    size_t at = 0;
-    while (fd >= 0 && at < input.len) {
-        ssize_t n = write(fd, input.ptr + at, input.len - at);
-        if (n <= 0 && errno != EINTR) {
-            close(fd);
-            return -1;
-        }
-        at += n > 0 ? (size_t)n : 0;
+    if (fd < 0)
+        return -1;
+    if (fd_write_all(fd, input) != OK || lseek(fd, 0, SEEK_SET) != 0) {
+        close(fd);
+        return -1;
     }
-    if (fd >= 0)
-        (void)lseek(fd, 0, SEEK_SET);
     return fd;
 }
 

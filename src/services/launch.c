@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/fd_write.h"
 
 #define LAUNCH_MAGIC UINT32_C(0x4e55414c) /* "LAUN" */
 #define LAUNCH_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
@@ -63,19 +64,6 @@ static enum err put_launch(struct buffer *b, const struct launch *l)
     return OK;
 }
 
-static bool write_all(int fd, struct slice s)
-{
-    while (s.len > 0) {
-        ssize_t n = write(fd, s.ptr, s.len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        s = slice_skip(s, (size_t)n);
-    }
-    return true;
-}
-
 int launch_write(const struct launch *l)
 {
     struct buffer b;
@@ -86,7 +74,7 @@ int launch_write(const struct launch *l)
     else
         fd = memfd_create("launch", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd >= 0 &&
-        (!write_all(fd, buffer_slice(&b)) || fcntl(fd, F_ADD_SEALS, LAUNCH_SEALS) != 0)) {
+        (fd_write_all(fd, buffer_slice(&b)) != OK || fcntl(fd, F_ADD_SEALS, LAUNCH_SEALS) != 0)) {
         int e = errno;
         close(fd);
         errno = e;
