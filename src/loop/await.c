@@ -107,7 +107,7 @@ enum err await_recv_lent(int fd, uint64_t deadline_ns, struct slice *lent)
     return OK;
 }
 
-static void skip_sent(struct msghdr *m, size_t sent)
+void message_skip(struct msghdr *m, size_t sent)
 {
     while (m->msg_iovlen > 0 && sent >= m->msg_iov->iov_len) {
         sent -= m->msg_iov->iov_len;
@@ -154,11 +154,11 @@ static enum err send_some(int fd, struct msghdr *m, int flags, uint64_t deadline
 enum err await_send_some(int fd, struct msghdr *m, int flags, uint64_t deadline_ns, size_t *sent)
 {
     *sent = 0;
-    skip_sent(m, 0); /* empty parts */
+    message_skip(m, 0); /* empty parts */
     if (m->msg_iovlen == 0)
         return OK;
     TRY(send_some(fd, m, flags, deadline_ns, sent));
-    skip_sent(m, *sent);
+    message_skip(m, *sent);
     return OK;
 }
 

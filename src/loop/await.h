@@ -26,6 +26,9 @@ enum err await_send(int fd, struct iovec *parts, size_t count, int flags, uint64
  * is done when msg_iovlen is 0. */
 enum err await_send_some(int fd, struct msghdr *, int flags, uint64_t deadline_ns, size_t *sent);
 
+/* So many bytes of a message have left: it moves on behind them, and behind parts without any. */
+void message_skip(struct msghdr *, size_t sent);
+
 /* All of [offset, offset + len) of a file. ERR_IO when the file has become shorter. */
 enum err await_sendfile(int fd, int file, uint64_t offset, uint64_t len, uint64_t deadline_ns,
                         uint64_t *sent);

@@ -37,19 +37,6 @@ void stream_thread_deinit(void)
 
 /* --- sending --- */
 
-static void skip_bytes(struct msghdr *m, size_t n)
-{
-    while (m->msg_iovlen > 0 && n >= m->msg_iov->iov_len) {
-        n -= m->msg_iov->iov_len;
-        m->msg_iov++;
-        m->msg_iovlen--;
-    }
-    if (m->msg_iovlen > 0) {
-        m->msg_iov->iov_base = (char *)m->msg_iov->iov_base + n;
-        m->msg_iov->iov_len -= n;
-    }
-}
-
 static bool is_more_than(const struct msghdr *m, size_t n)
 {
     for (size_t i = 0; i < m->msg_iovlen; i++) {
@@ -102,16 +89,29 @@ void stream_push(struct stream *s)
         tls_stream_sent(s->tls, (size_t)n);
 }
 
+/* Of a stream that is no socket. */
+static enum err send_part(struct stream *s, struct msghdr *m, uint64_t deadline_ns, size_t *sent)
+{
+    *sent = 0;
+    message_skip(m, 0); /* empty parts */
+    if (m->msg_iovlen == 0)
+        return OK;
+    TRY(s->type->send(s, slice_of(m->msg_iov->iov_base, m->msg_iov->iov_len), deadline_ns));
+    *sent = m->msg_iov->iov_len;
+    message_skip(m, *sent);
+    return OK;
+}
+
 enum err stream_send_some(struct stream *s, struct msghdr *m, int flags, uint64_t deadline_ns,
                           size_t *sent)
 {
     if (s->type != NULL)
-        return s->type->send_some(s, m, deadline_ns, sent);
+        return send_part(s, m, deadline_ns, sent);
     if (s->tls == NULL)
         return await_send_some(s->fd, m, flags, deadline_ns, sent);
     struct tls_flight *f = tls_stream_flight(s->tls);
     *sent = 0;
-    skip_bytes(m, 0); /* empty parts */
+    message_skip(m, 0); /* empty parts */
     if (m->msg_iovlen == 0)
         return OK;
     if (f->ahead == 0)
@@ -121,7 +121,7 @@ enum err stream_send_some(struct stream *s, struct msghdr *m, int flags, uint64_
     if (is_more_than(m, f->ahead)) /* what fills no segment waits for it */
         flags |= MSG_MORE;
     TRY(send_ahead(s, flags, deadline_ns, sent));
-    skip_bytes(m, *sent);
+    message_skip(m, *sent);
     return OK;
 }
 
@@ -279,12 +279,11 @@ static enum err wait_for_some(struct stream *s, uint64_t deadline_ns)
 enum err stream_recv(struct stream *s, char *buf, size_t len, uint64_t deadline_ns, size_t *n)
 {
     enum err e;
-    if (s->type != NULL)
-        return s->type->recv(s, buf, len, deadline_ns, n);
-    if (s->tls == NULL)
+    if (s->type == NULL && s->tls == NULL)
         return await_recv(s->fd, buf, len, deadline_ns, n);
     while (!stream_recv_now(s, buf, len, n, &e))
-        TRY(wait_for_some(s, deadline_ns));
+        TRY(s->type != NULL ? s->type->await_readable(s, deadline_ns)
+                            : wait_for_some(s, deadline_ns));
     return e;
 }
 

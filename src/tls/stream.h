@@ -23,10 +23,9 @@ struct stream_watcher {
 
 /* A stream that is no socket of its own, such as one of HTTP/2: the waits below are its functions. */
 struct stream_type {
-    enum err (*recv)(struct stream *, char *buf, size_t len, uint64_t deadline_ns, size_t *n);
     enum err (*await_readable)(struct stream *, uint64_t deadline_ns);
     bool (*recv_now)(struct stream *, char *buf, size_t len, size_t *n, enum err *);
-    enum err (*send_some)(struct stream *, struct msghdr *, uint64_t deadline_ns, size_t *sent);
+    enum err (*send)(struct stream *, struct slice, uint64_t deadline_ns); /* all of it */
     void (*send_now)(struct stream *, struct slice);
     void (*shutdown)(struct stream *);
     void (*watch)(struct stream *, struct stream_watcher *); /* from the first one on */

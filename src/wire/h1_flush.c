@@ -40,13 +40,8 @@ static bool skip_flushed(struct h1_scratch *s, size_t n)
     if (s->conn->stream.tls != NULL)
         tls_stream_sent(s->conn->stream.tls, n);
     h1_wrote(s, n);
-    for (; m->msg_iovlen > 0 && n >= m->msg_iov->iov_len; m->msg_iov++, m->msg_iovlen--)
-        n -= m->msg_iov->iov_len;
-    if (m->msg_iovlen == 0)
-        return true;
-    m->msg_iov->iov_base = (char *)m->msg_iov->iov_base + n;
-    m->msg_iov->iov_len -= n;
-    return false;
+    message_skip(m, n);
+    return m->msg_iovlen == 0;
 }
 
 static void go_on_flushing(struct h1_conn *c)

@@ -23,16 +23,6 @@ static enum err on_await_readable(struct stream *pipe, uint64_t deadline_ns)
     return OK;
 }
 
-static enum err on_recv(struct stream *pipe, char *buf, size_t len, uint64_t deadline_ns, size_t *n)
-{
-    struct h2_stream *s = of_pipe(pipe);
-    *n = 0;
-    TRY(on_await_readable(pipe, deadline_ns));
-    if (h2_has_data(s))
-        *n = h2_take_data(s, buf, len);
-    return OK;
-}
-
 static bool on_recv_now(struct stream *pipe, char *buf, size_t len, size_t *n, enum err *e)
 {
     struct h2_stream *s = of_pipe(pipe);
@@ -47,23 +37,11 @@ static bool on_recv_now(struct stream *pipe, char *buf, size_t len, size_t *n, e
     return true;
 }
 
-static enum err on_send_some(struct stream *pipe, struct msghdr *m, uint64_t deadline_ns,
-                             size_t *sent)
+static enum err on_send(struct stream *pipe, struct slice bytes, uint64_t deadline_ns)
 {
     struct h2_stream *s = of_pipe(pipe);
-    *sent = 0;
-    while (m->msg_iovlen > 0 && m->msg_iov->iov_len == 0) {
-        m->msg_iov++;
-        m->msg_iovlen--;
-    }
-    if (m->msg_iovlen == 0)
-        return OK;
     s->hard_write_ns = deadline_ns;
-    TRY(h2_send_bytes(s, slice_of(m->msg_iov->iov_base, m->msg_iov->iov_len), false));
-    *sent = m->msg_iov->iov_len;
-    m->msg_iov++;
-    m->msg_iovlen--;
-    return OK;
+    return h2_send_bytes(s, bytes, false);
 }
 
 static void on_send_now(struct stream *pipe, struct slice bytes)
@@ -102,10 +80,9 @@ static void on_watch(struct stream *pipe, struct stream_watcher *w)
 }
 
 static const struct stream_type pipe_type = {
-    .recv = on_recv,
     .await_readable = on_await_readable,
     .recv_now = on_recv_now,
-    .send_some = on_send_some,
+    .send = on_send,
     .send_now = on_send_now,
     .shutdown = on_shutdown,
     .watch = on_watch,
