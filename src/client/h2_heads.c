@@ -23,31 +23,6 @@ size_t h2_request_room(const struct h2_request_head *h)
     return room;
 }
 
-/* What this side says itself, or what HTTP/2 has no place for. */
-static bool left_out(enum hpack_name id)
-{
-    switch (id) {
-    case NAME_CONNECTION:
-    case NAME_CONTENT_LENGTH:
-    case NAME_HOST:
-    case NAME_KEEP_ALIVE:
-    case NAME_PROTOCOL:
-    case NAME_PROXY_CONNECTION:
-    case NAME_TE:
-    case NAME_TRANSFER_ENCODING:
-    case NAME_UPGRADE:
-        return true;
-    default:
-        return id != NAME_OTHER && id <= NAME_STATUS;
-    }
-}
-
-static char *put_value(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice value)
-{
-    char *again = hpack_put_again(e, at, id, hpack_names[id], value);
-    return again != NULL ? again : hpack_put_named(e, at, id, value, HPACK_AUTO);
-}
-
 static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id, const struct field *f)
 {
     struct slice value = slice_trim(f->value); /* RFC 9113 §8.2.1 */
@@ -65,40 +40,29 @@ static char *put_fields(struct hpack_encoder *e, char *at, const struct fields *
         const struct field *f = &fs->items[i];
         enum hpack_name id = hpack_name_of(f->name);
         trailers |= id == NAME_TE && slice_eq_nocase(f->value, SLICE("trailers"));
-        if (left_out(id))
+        if (h2_left_out(id) || id == NAME_HOST)
             continue;
         char *again = hpack_put_again(e, at, id, f->name, f->value);
         at = again != NULL ? again : put_field(e, at, id, f);
     }
-    return trailers ? put_value(e, at, NAME_TE, SLICE("trailers")) : at;
-}
-
-static char *put_length(struct hpack_encoder *e, char *at, uint64_t length)
-{
-    char digits[20];
-    char *first = digits + sizeof digits;
-    do
-        *--first = (char)('0' + length % 10);
-    while ((length /= 10) > 0);
-    return put_value(e, at, NAME_CONTENT_LENGTH,
-                     slice_of(first, (size_t)(digits + sizeof digits - first)));
+    return trailers ? hpack_put_value(e, at, NAME_TE, SLICE("trailers")) : at;
 }
 
 char *h2_request_put(struct hpack_encoder *e, char *at, const struct h2_request_head *h)
 {
     bool alone = slice_is(h->method, "CONNECT") && h->protocol.len == 0;
     at = hpack_begin(e, at);
-    at = put_value(e, at, NAME_METHOD, h->method);
+    at = hpack_put_value(e, at, NAME_METHOD, h->method);
     if (h->protocol.len > 0)
-        at = put_value(e, at, NAME_PROTOCOL, h->protocol);
+        at = hpack_put_value(e, at, NAME_PROTOCOL, h->protocol);
     if (!alone) {
-        at = put_value(e, at, NAME_SCHEME, h->scheme);
-        at = put_value(e, at, NAME_PATH, h->path);
+        at = hpack_put_value(e, at, NAME_SCHEME, h->scheme);
+        at = hpack_put_value(e, at, NAME_PATH, h->path);
     }
     if (h->authority.len > 0)
-        at = put_value(e, at, NAME_AUTHORITY, h->authority);
+        at = hpack_put_value(e, at, NAME_AUTHORITY, h->authority);
     at = put_fields(e, at, h->fields);
-    return h->length >= 0 ? put_length(e, at, (uint64_t)h->length) : at;
+    return h->length >= 0 ? hpack_put_length(e, at, (uint64_t)h->length) : at;
 }
 
 /* --- answers --- */
@@ -186,22 +150,6 @@ static void add_field(struct reading *r, const struct hpack_field *f)
         .odd = (f->marks & HPACK_NAME_ODD) != 0};
 }
 
-/* RFC 9113 §8.2.2 */
-static bool is_of_connections(enum hpack_name id)
-{
-    switch (id) {
-    case NAME_CONNECTION:
-    case NAME_KEEP_ALIVE:
-    case NAME_PROXY_CONNECTION:
-    case NAME_TE:
-    case NAME_TRANSFER_ENCODING:
-    case NAME_UPGRADE:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void on_field(struct reading *r, const struct hpack_field *f)
 {
     if ((f->marks & HPACK_NAME_BAD) != 0)
@@ -210,7 +158,7 @@ static void on_field(struct reading *r, const struct hpack_field *f)
         bad(r, "the value of a field has a control character, or white space at an end");
     else if (f->name.ptr[0] == ':')
         on_pseudo(r, f);
-    else if (is_of_connections(f->id))
+    else if (h2_of_connection(f->id))
         bad(r, "a field that belongs to a connection");
     else if (!r->trailers && r->status == 0)
         bad(r, "a field before :status");

@@ -77,8 +77,7 @@ static void init(struct h2_link *c, struct link *link, struct slice key,
     list_init(&c->flush);
     list_init(&c->ready);
     c->read.on_done = on_bytes;
-    buffer_init(&c->in, 64 * 1024);
-    buffer_init(&c->block, block_max(o));
+    h2_reader_init(&c->reader, block_max(o));
     hpack_decoder_init(&c->decoder);
     hpack_encoder_init(&c->encoder);
     h2_budgets_init(&c->budgets, h2_now());
@@ -232,8 +231,7 @@ static void end_now(struct h2_link *c)
     list_remove(&c->flush);
     list_remove(&c->node);
     h2_link_drop_output(c);
-    buffer_deinit(&c->in);
-    buffer_deinit(&c->block);
+    h2_reader_deinit(&c->reader);
     hpack_decoder_deinit(&c->decoder);
     hpack_encoder_deinit(&c->encoder);
     if (c->read_ended)

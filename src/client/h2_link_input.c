@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frames from a server (RFC 9113 §4 to §6), read where they lie in the bytes that the loop lends. One
- * that is not whole is kept until it is, but for DATA, which goes to its call piece by piece.
+ * Frames from a server (RFC 9113 §5, §6), read where they lie in the bytes that the loop lends, by
+ * wire/h2_reader.h.
  *
  * What a server may get wrong is either its connection's end (h2_link_fail) or its call's
  * (h2_call_fail); what it may repeat without end is counted (h2_budget.h). When the output has no room
@@ -43,17 +43,17 @@ static void give_back(struct h2_link *c, uint32_t n)
 
 /* --- DATA --- */
 
-static void take_data(struct h2_link *c, struct slice piece, bool whole)
+static void take_data(struct h2_link *c, const struct h2_got *g)
 {
-    struct h2_call *k = h2_call_find(c, c->data_id);
+    struct h2_call *k = h2_call_find(c, g->head.stream);
     if (k != NULL && k->fate == H2_CALL_GOES_ON && !k->ended)
-        h2_call_on_data(k, piece, whole);
+        h2_call_on_data(k, g->bytes, g->whole);
 }
 
-static void end_data(struct h2_link *c)
+static void end_data(struct h2_link *c, const struct h2_frame_head *h)
 {
-    struct h2_call *k = h2_call_find(c, c->data_id);
-    if (c->data_ends && k != NULL && k->fate == H2_CALL_GOES_ON && !k->ended)
+    struct h2_call *k = h2_call_find(c, h->stream);
+    if ((h->flags & H2_END_STREAM) != 0 && k != NULL && k->fate == H2_CALL_GOES_ON && !k->ended)
         h2_call_on_end(k);
 }
 
@@ -97,115 +97,40 @@ static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
     return !c->closing && !c->dead;
 }
 
-static void begin_data(struct h2_link *c, const struct h2_frame_head *h, const char *payload)
+static void begin_data(struct h2_link *c, const struct h2_got *g)
 {
-    bool padded = (h->flags & H2_PADDED) != 0;
-    uint32_t len = h->len, pad = 0;
+    const struct h2_frame_head *h = &g->head;
     if (!check_data(c, h))
         return;
-    if (padded && len == 0) {
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "padded DATA without the padding's length");
-        return;
-    }
-    if (padded) {
-        pad = (unsigned char)payload[0];
-        len--;
-        if (pad > len) {
-            h2_link_fail(c, H2_PROTOCOL_ERROR, "more padding than DATA");
-            return;
-        }
+    if (g->padding > 0) {
         struct h2_call *k = h2_call_find(c, h->stream);
         if (k != NULL)
-            k->in_due += 1 + pad;
+            k->in_due += g->padding;
     }
-    if (len == pad && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
+    if (h->len == g->padding && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
         return;
-    c->data_id = h->stream;
-    c->data_left = c->data_len = len - pad;
-    c->pad_left = pad;
-    c->data_ends = (h->flags & H2_END_STREAM) != 0;
-    if (c->data_left == 0 && c->pad_left == 0)
-        end_data(c);
+    if (g->last)
+        end_data(c, h);
 }
 
-/* Bytes of a DATA frame in hand; returns how many were its own. */
-static size_t go_on_with_data(struct h2_link *c, struct slice bytes)
+static void go_on_with_data(struct h2_link *c, const struct h2_got *g)
 {
-    size_t n = bytes.len < c->data_left ? bytes.len : c->data_left;
-    if (n > 0) {
-        c->data_left -= (uint32_t)n;
-        take_data(c, slice_of(bytes.ptr, n), c->data_ends && n == c->data_len);
-    }
-    size_t pad = bytes.len - n < c->pad_left ? bytes.len - n : c->pad_left;
-    if (c->data_left == 0)
-        c->pad_left -= (uint32_t)pad;
-    else
-        pad = 0;
-    if (c->data_left == 0 && c->pad_left == 0)
-        end_data(c);
-    return n + pad;
+    if (g->bytes.len > 0)
+        take_data(c, g);
+    if (g->last)
+        end_data(c, &g->head);
 }
 
-/* --- HEADERS and CONTINUATION --- */
+/* --- header blocks --- */
 
-static void gather_block(struct h2_link *c, struct slice piece)
+static void on_block(struct h2_link *c, const struct h2_got *g)
 {
-    if (buffer_append(&c->block, piece) != OK)
-        h2_link_fail(c, H2_ENHANCE_YOUR_CALM, "a header block is too long");
-}
-
-static void end_block(struct h2_link *c)
-{
-    uint32_t id = c->block_id;
-    c->block_id = 0;
-    h2_call_on_block(c, id, (c->block_flags & H2_END_STREAM) != 0, buffer_slice(&c->block));
-    buffer_clear(&c->block);
-}
-
-static void on_headers(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
-{
-    size_t pad = 0, skip = 0;
-    if ((h->flags & H2_PADDED) != 0) {
-        pad = p.len > 0 ? (unsigned char)p.ptr[0] : 0;
-        skip = 1;
-    }
-    if ((h->flags & H2_PRIORITY_FLAG) != 0)
-        skip += 5;
-    if (was_never_open(c, h->stream)) {
+    if (was_never_open(c, g->head.stream))
         h2_link_fail(c, H2_PROTOCOL_ERROR, "HEADERS on a stream that was not opened");
-        return;
-    }
-    if (p.len < skip || pad > p.len - skip) {
-        h2_link_fail(c, p.len < skip ? H2_FRAME_SIZE_ERROR : H2_PROTOCOL_ERROR,
-                     "HEADERS too short for what they say");
-        return;
-    }
-    struct slice block = slice_of(p.ptr + skip, p.len - skip - pad);
-    if ((h->flags & H2_END_HEADERS) != 0) {
-        h2_call_on_block(c, h->stream, (h->flags & H2_END_STREAM) != 0, block);
-        return;
-    }
-    c->block_id = h->stream;
-    c->block_flags = h->flags;
-    c->continuations = 0;
-    gather_block(c, block);
-}
-
-static void on_continuation(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
-{
-    if (c->block_id == 0 || h->stream != c->block_id) {
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "CONTINUATION without HEADERS before it");
-        return;
-    }
-    if (++c->continuations > 32 + c->block.max / H2_FRAME_MAX_DEFAULT) {
-        h2_link_fail(c, H2_ENHANCE_YOUR_CALM, "too many CONTINUATION frames");
-        return;
-    }
-    if (p.len == 0 && (h->flags & H2_END_HEADERS) == 0 && !spend(c, H2_EMPTY))
-        return;
-    gather_block(c, p);
-    if ((h->flags & H2_END_HEADERS) != 0 && !c->closing)
-        end_block(c);
+    else if (g->kind == H2_GOT_BLOCK)
+        h2_call_on_block(c, g->head.stream, (g->head.flags & H2_END_STREAM) != 0, g->bytes);
+    else if (g->head.type == H2_CONTINUATION && g->bytes.len == 0)
+        (void)spend(c, H2_EMPTY);
 }
 
 /* --- the ends of streams --- */
@@ -232,10 +157,6 @@ static void on_rst_stream(struct h2_link *c, const struct h2_frame_head *h, stru
         h2_link_fail(c, H2_PROTOCOL_ERROR, "RST_STREAM on a stream that was not opened");
         return;
     }
-    if (p.len != 4) {
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "RST_STREAM of the wrong length");
-        return;
-    }
     struct h2_call *k = h2_call_find(c, h->stream);
     uint32_t code = h2_read_u32(p.ptr);
     bool late = k == NULL || k->fate != H2_CALL_GOES_ON; /* else each has cost it a call of ours */
@@ -246,13 +167,8 @@ static void on_rst_stream(struct h2_link *c, const struct h2_frame_head *h, stru
 }
 
 /* What it has not looked at may be asked elsewhere, the rest it will answer. */
-static void on_goaway(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
+static void on_goaway(struct h2_link *c, struct slice p)
 {
-    if (h->stream != 0 || p.len < 8) {
-        h2_link_fail(c, h->stream != 0 ? H2_PROTOCOL_ERROR : H2_FRAME_SIZE_ERROR,
-                     "malformed GOAWAY");
-        return;
-    }
     if (!spend(c, H2_CONTROL))
         return;
     uint32_t last = h2_read_u32(p.ptr) & 0x7fffffff, code = h2_read_u32(p.ptr + 4);
@@ -290,51 +206,27 @@ static void change_windows(struct h2_link *c, uint32_t to)
 
 static void on_setting(struct h2_link *c, unsigned id, uint32_t v)
 {
-    switch (id) {
-    case H2_SET_HEADER_TABLE_SIZE:
+    const char *why;
+    enum h2_error error = h2_setting_check(id, v, &why);
+    if (error != H2_NO_ERROR)
+        h2_link_fail(c, error, why);
+    else if (id == H2_SET_ENABLE_PUSH && v != 0)
+        h2_link_fail(c, H2_PROTOCOL_ERROR, "ENABLE_PUSH from a server");
+    else if (id == H2_SET_HEADER_TABLE_SIZE)
         hpack_encoder_limit(&c->encoder, v);
-        break;
-    case H2_SET_ENABLE_PUSH:
-        if (v != 0)
-            h2_link_fail(c, H2_PROTOCOL_ERROR, "ENABLE_PUSH from a server");
-        break;
-    case H2_SET_MAX_CONCURRENT_STREAMS:
+    else if (id == H2_SET_MAX_CONCURRENT_STREAMS)
         c->peer_calls = v;
-        break;
-    case H2_SET_ENABLE_CONNECT_PROTOCOL:
-        if (v > 1)
-            h2_link_fail(c, H2_PROTOCOL_ERROR, "a setting that is neither 0 nor 1");
+    else if (id == H2_SET_ENABLE_CONNECT_PROTOCOL)
         c->connect_allowed |= v == 1;
-        break;
-    case H2_SET_INITIAL_WINDOW_SIZE:
-        if (v > INT32_MAX)
-            h2_link_fail(c, H2_FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE too large");
-        else
-            change_windows(c, v);
-        break;
-    case H2_SET_MAX_FRAME_SIZE:
-        if (v < H2_FRAME_MAX_DEFAULT || v > 0xffffff)
-            h2_link_fail(c, H2_PROTOCOL_ERROR, "MAX_FRAME_SIZE out of bounds");
-        else
-            c->peer_frame_max = v;
-        break;
-    default:
-        break;
-    }
+    else if (id == H2_SET_INITIAL_WINDOW_SIZE)
+        change_windows(c, v);
+    else if (id == H2_SET_MAX_FRAME_SIZE)
+        c->peer_frame_max = v;
 }
 
 static void on_settings(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
 {
-    bool ack = (h->flags & H2_ACK) != 0;
-    if (h->stream != 0) {
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "SETTINGS on a stream");
-        return;
-    }
-    if (ack ? p.len != 0 : p.len % 6 != 0) {
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "SETTINGS of the wrong length");
-        return;
-    }
-    if (!spend(c, H2_CONTROL) || ack)
+    if (!spend(c, H2_CONTROL) || (h->flags & H2_ACK) != 0)
         return;
     for (size_t i = 0; i < p.len && !c->closing; i += 6) {
         if (i > 0 && i % (6 * SETTINGS_AT_ONCE) == 0 && !spend(c, H2_CONTROL))
@@ -358,11 +250,7 @@ static void on_settings(struct h2_link *c, const struct h2_frame_head *h, struct
 
 static void on_ping(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
 {
-    if (h->stream != 0)
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "PING on a stream");
-    else if (p.len != 8)
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "PING of the wrong length");
-    else if (spend(c, H2_CONTROL) && (h->flags & H2_ACK) == 0)
+    if (spend(c, H2_CONTROL) && (h->flags & H2_ACK) == 0)
         h2_link_put(c, H2_PING, H2_ACK, 0, p);
 }
 
@@ -397,10 +285,6 @@ static void grow_call(struct h2_link *c, uint32_t id, uint32_t n)
 
 static void on_window_update(struct h2_link *c, const struct h2_frame_head *h, struct slice p)
 {
-    if (p.len != 4) {
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "WINDOW_UPDATE of the wrong length");
-        return;
-    }
     if (!spend(c, H2_WINDOWS))
         return;
     uint32_t n = h2_read_u32(p.ptr) & 0x7fffffff;
@@ -424,9 +308,6 @@ static void on_priority(struct h2_link *c, const struct h2_frame_head *h)
 static void on_frame(struct h2_link *c, const struct h2_frame_head *h, struct slice payload)
 {
     switch (h->type) {
-    case H2_HEADERS:
-        on_headers(c, h, payload);
-        break;
     case H2_PRIORITY:
         on_priority(c, h);
         break;
@@ -443,13 +324,10 @@ static void on_frame(struct h2_link *c, const struct h2_frame_head *h, struct sl
         on_ping(c, h, payload);
         break;
     case H2_GOAWAY:
-        on_goaway(c, h, payload);
+        on_goaway(c, payload);
         break;
     case H2_WINDOW_UPDATE:
         on_window_update(c, h, payload);
-        break;
-    case H2_CONTINUATION:
-        on_continuation(c, h, payload);
         break;
     default:
         (void)spend(c, H2_CONTROL); /* RFC 9113 §5.5: unknown ones are left alone */
@@ -457,94 +335,48 @@ static void on_frame(struct h2_link *c, const struct h2_frame_head *h, struct sl
     }
 }
 
-/* What holds for every frame. */
-static bool check_frame(struct h2_link *c, const struct h2_frame_head *h, const char *in)
+static void on_bad(struct h2_link *c, const struct h2_got *g)
 {
-    if (!c->settled && memcmp(in, "HTTP/1.", 7) == 0)
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "the server speaks HTTP/1, not HTTP/2");
-    else if (!c->settled && (h->type != H2_SETTINGS || (h->flags & H2_ACK) != 0))
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "the server's first frame is not SETTINGS");
-    else if (h->len > H2_FRAME_MAX_DEFAULT)
-        h2_link_fail(c, H2_FRAME_SIZE_ERROR, "a frame that is too long");
-    else if (c->block_id != 0 && h->type != H2_CONTINUATION)
-        h2_link_fail(c, H2_PROTOCOL_ERROR, "a frame in the middle of a header block");
-    return !c->closing && !c->dead;
-}
-
-/* Deals with the frame at the front; 0: it is not whole, or there is no room for an answer. */
-static size_t take_frame(struct h2_link *c, struct slice in)
-{
-    struct h2_frame_head h = {0};
-    if (c->data_left > 0 || c->pad_left > 0)
-        return go_on_with_data(c, in);
-    if (in.len >= H2_FRAME_HEAD) {
-        h = h2_read_head(in.ptr);
-        if (!check_frame(c, &h, in.ptr))
-            return 0;
-    }
-    size_t n = h2_frame_wanted(in, &h);
-    if (in.len < n)
-        return 0;
-    if (!h2_link_has_room(c)) {
-        c->paused = true;
-        return 0;
-    }
-    if (h.type == H2_DATA)
-        begin_data(c, &h, in.ptr + H2_FRAME_HEAD);
+    if (!c->settled && slice_starts(g->bytes, SLICE("HTTP/1.")))
+        h2_link_fail(c, g->error, "the server speaks HTTP/1, not HTTP/2");
     else
-        on_frame(c, &h, slice_of(in.ptr + H2_FRAME_HEAD, h.len));
-    return n;
+        h2_link_fail(c, g->error, g->why);
 }
 
-/* Frames from the front of `bytes`; returns what is left. */
-static struct slice take_frames(struct h2_link *c, struct slice bytes)
+static void on_got(struct h2_link *c, const struct h2_got *g)
 {
-    while (bytes.len > 0 && !c->dead && !c->closing) {
-        size_t n = take_frame(c, bytes);
-        if (n == 0)
-            break;
-        bytes = slice_skip(bytes, n);
+    switch (g->kind) {
+    case H2_GOT_FRAME:
+        on_frame(c, &g->head, g->bytes);
+        break;
+    case H2_GOT_BLOCK:
+    case H2_GOT_PART:
+        on_block(c, g);
+        break;
+    case H2_GOT_DATA:
+        begin_data(c, g);
+        break;
+    case H2_GOT_PIECE:
+        go_on_with_data(c, g);
+        break;
+    case H2_GOT_BAD:
+        on_bad(c, g);
+        break;
     }
-    return bytes;
-}
-
-/* A frame that began in an earlier piece is made whole with as little copying as may be. */
-static struct slice complete_frame(struct h2_link *c, struct slice bytes)
-{
-    while (c->in.len > 0 && bytes.len > 0 && !c->paused && !c->dead && !c->closing) {
-        struct slice in = buffer_slice(&c->in);
-        struct h2_frame_head h = {0};
-        if (in.len >= H2_FRAME_HEAD)
-            h = h2_read_head(in.ptr);
-        size_t want = h2_frame_wanted(in, &h), n = want > in.len ? want - in.len : 0;
-        n = n < bytes.len ? n : bytes.len;
-        (void)!buffer_append(&c->in, slice_of(bytes.ptr, n)); /* at most a frame */
-        bytes = slice_skip(bytes, n);
-        in = take_frames(c, buffer_slice(&c->in));
-        buffer_consume(&c->in, c->in.len - in.len);
-    }
-    return bytes;
-}
-
-/* What had no room for its answers. */
-static void feed_again(struct h2_link *c)
-{
-    struct buffer kept = c->in;
-    c->in = (struct buffer){.max = kept.max};
-    struct slice rest = take_frames(c, buffer_slice(&kept));
-    (void)!buffer_append(&c->in, rest);
-    buffer_deinit(&kept);
 }
 
 void h2_link_feed(struct h2_link *c, struct slice bytes)
 {
-    if (bytes.len == 0 && c->in.len > 0) {
-        feed_again(c);
-        return;
+    struct h2_reader *r = &c->reader;
+    struct h2_got g;
+    while (!c->dead && !c->closing && h2_reader_look(r, &bytes, &g)) {
+        if (h2_got_asks(&g) && !h2_link_has_room(c)) {
+            c->paused = true;
+            break;
+        }
+        h2_reader_take(r, &bytes, &g);
+        on_got(c, &g);
     }
-    bytes = complete_frame(c, bytes);
-    if (c->in.len == 0)
-        bytes = take_frames(c, bytes);
-    if (bytes.len > 0 && !c->dead && !c->closing && buffer_append(&c->in, bytes) != OK)
+    if (!c->dead && !c->closing && h2_reader_keep(r, bytes) != OK)
         h2_link_die(c, "the input is full");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of the client's HTTP/2 share: h2_link.c opens and ends connections, h2_pool.c keeps
- * them and those who wait for one, h2_link_input.c takes frames apart, h2_link_output.c gathers and
+ * them and those who wait for one, h2_link_input.c does what frames say, h2_link_output.c gathers and
  * sends them, h2_call.c begins and ends calls, h2_call_answer.c is the face of their answers,
  * h2_call_pipe.c that of tunnels.
  *
@@ -16,7 +16,7 @@
 #include "client/h2_link.h"
 #include "upstream/iobuf.h"
 #include "wire/h2_budget.h"
-#include "wire/h2_frame.h"
+#include "wire/h2_reader.h"
 
 enum {
     H2_LINK_OUT = 64 * 1024 - 64, /* gathered before it is sent */
@@ -104,8 +104,7 @@ struct h2_link {
     struct op read, write;
     struct h2_bytes *out, *sending; /* NULL: nothing */
     uint64_t gathered, taken;       /* bytes ever put into `out`, and of them taken from it */
-    struct buffer in;    /* a frame in part, or what waits behind a full output */
-    struct buffer block; /* a header block in several frames */
+    struct h2_reader reader;
     struct hpack_decoder decoder;
     struct hpack_encoder encoder;
     struct h2_call *table[H2_LINK_TABLE];
@@ -119,9 +118,6 @@ struct h2_link {
     int64_t late_left;    /* of DATA that may still come for calls that were reset */
     uint32_t next_id, last_id, calls, cancels; /* last_id: of the last head that was sent */
     uint32_t peer_window, peer_frame_max, peer_calls;
-    uint32_t data_id, data_left, data_len, pad_left, block_id, continuations;
-    uint8_t block_flags;
-    bool data_ends;
     bool settled;         /* the server's SETTINGS have come */
     bool connect_allowed;
     bool going;           /* no new calls; it ends behind the last one */

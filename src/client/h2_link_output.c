@@ -155,28 +155,11 @@ bool h2_link_fits(struct h2_link *c, size_t n)
     return true;
 }
 
-/* The block stands behind the place of its first frame's head; the heads of the others are put in
- * between, from the end. */
-static size_t split(char *at, uint32_t id, bool ends, size_t n, size_t max)
-{
-    size_t pieces = n > 0 ? (n + max - 1) / max : 1;
-    char *payload = at + H2_FRAME_HEAD;
-    for (size_t i = pieces - 1; i > 0; i--) {
-        size_t len = i == pieces - 1 ? n - i * max : max;
-        char *to = payload + i * (max + H2_FRAME_HEAD);
-        memmove(to, payload + i * max, len);
-        h2_write_head(to - H2_FRAME_HEAD, (uint32_t)len, H2_CONTINUATION,
-                      i == pieces - 1 ? H2_END_HEADERS : 0, id);
-    }
-    uint8_t flags = (uint8_t)((ends ? H2_END_STREAM : 0) | (pieces == 1 ? H2_END_HEADERS : 0));
-    h2_write_head(at, (uint32_t)(pieces == 1 ? n : max), H2_HEADERS, flags, id);
-    return n + pieces * H2_FRAME_HEAD;
-}
-
 void h2_link_end_block(struct h2_link *c, uint32_t id, bool ends, char *end)
 {
     char *at = c->out->bytes + c->out->len;
-    size_t n = split(at, id, ends, (size_t)(end - at) - H2_FRAME_HEAD, H2_FRAME_MAX_DEFAULT);
+    size_t n = h2_frame_block(at + H2_FRAME_HEAD, (size_t)(end - at) - H2_FRAME_HEAD,
+                              H2_FRAME_MAX_DEFAULT, ends ? H2_END_STREAM : 0, id);
     c->out->len += n;
     c->gathered += n;
 }

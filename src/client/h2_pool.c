@@ -237,10 +237,7 @@ static bool is_over(const struct h2_link *c, uint64_t now, unsigned idle)
 static void rest(struct h2_link *c)
 {
     c->rested = true;
-    if (c->block.len == 0) /* else one in part, for a call that was given up */
-        buffer_deinit(&c->block);
-    if (c->in.len == 0)
-        buffer_deinit(&c->in);
+    h2_reader_rest(&c->reader);
     hpack_decoder_trim(&c->decoder);
     hpack_encoder_rest(&c->encoder);
 }

@@ -23,25 +23,6 @@ static enum err cut(struct h2_stream *s, enum err e, enum h2_error code)
 
 /* --- heads --- */
 
-/* A header block that stands in the output as one frame of n bytes, cut into as many as it takes:
- * the heads of the others are put in between. */
-static void split_block(struct h2_conn *c, char *payload, size_t n)
-{
-    size_t max = c->peer_frame_max, pieces = (n + max - 1) / max;
-    uint32_t id = h2_read_u32(payload - 4);
-    uint8_t flags = (uint8_t)payload[-5];
-    for (size_t i = pieces - 1; i > 0; i--) {
-        size_t len = i == pieces - 1 ? n - i * max : max;
-        char *to = payload + i * (max + H2_FRAME_HEAD);
-        memmove(to, payload + i * max, len);
-        h2_write_head(to - H2_FRAME_HEAD, (uint32_t)len, H2_CONTINUATION,
-                      i == pieces - 1 ? H2_END_HEADERS : 0, id);
-    }
-    h2_write_head(payload - H2_FRAME_HEAD, (uint32_t)max, H2_HEADERS,
-                  flags & (uint8_t)~H2_END_HEADERS, id);
-    c->out->len += (uint32_t)((pieces - 1) * H2_FRAME_HEAD);
-}
-
 enum block_kind { BLOCK_RESPONSE, BLOCK_INFORM, BLOCK_TRAILERS };
 
 struct block {
@@ -69,15 +50,12 @@ static char *encode(struct h2_conn *c, char *at, const struct block *b)
 /* The room that it may take is there. */
 static enum err put_block(struct h2_conn *c, const struct block *b)
 {
-    uint8_t flags = (uint8_t)(H2_END_HEADERS | (b->ends ? H2_END_STREAM : 0));
-    char *payload = h2_begin_frame(c, H2_HEADERS, flags, b->id, 0);
+    char *payload = h2_begin_frame(c, H2_HEADERS, 0, b->id, 0);
     if (payload == NULL)
         return ERR_CLOSED;
     size_t n = (size_t)(encode(c, payload, b) - payload);
-    h2_write_head(payload - H2_FRAME_HEAD, (uint32_t)n, H2_HEADERS, flags, b->id);
-    c->out->len += (uint32_t)n;
-    if (n > c->peer_frame_max)
-        split_block(c, payload, n);
+    n = h2_frame_block(payload, n, c->peer_frame_max, b->ends ? H2_END_STREAM : 0, b->id);
+    c->out->len += (uint32_t)(n - H2_FRAME_HEAD);
     return OK;
 }
 

@@ -107,23 +107,12 @@ static bool is_due(uint64_t deadline, uint64_t now)
     return deadline > 0 && now >= deadline;
 }
 
-static void free_kept(struct h2_conn *c)
-{
-    if (c->kept == NULL)
-        return;
-    buffer_deinit(&c->kept->in);
-    buffer_deinit(&c->kept->block);
-    mem_free(c->kept);
-    c->kept = NULL;
-}
-
 /* It has been idle for a while: what only requests need goes back. */
 static void rest(struct h2_conn *c)
 {
     uint64_t idle_ns = c->site->server->idle_timeout_ns;
     c->rested = true;
-    if (h2_kept_len(c) == 0 && c->block_id == 0)
-        free_kept(c);
+    h2_reader_rest(&c->reader);
     mem_free(c->closed);
     c->closed = NULL;
     hpack_decoder_trim(&c->decoder);
@@ -222,6 +211,7 @@ static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int 
 {
     struct h2_conn *c = NEW(struct h2_conn);
     uint64_t header_ns = site->server->read_header_timeout_ns;
+    size_t head_max = site->server->max_header_bytes;
     c->worker = w;
     c->shared = w->h2;
     c->site = site;
@@ -231,6 +221,7 @@ static struct h2_conn *open_conn(struct h1_worker *w, struct h1_site *site, int 
     timer_init(&c->timer, on_timer);
     list_init(&c->flush);
     list_append(&c->shared->conns, &c->node);
+    h2_reader_init(&c->reader, head_max > H2_BLOCK_MAX / 2 ? head_max * 2 : H2_BLOCK_MAX);
     hpack_decoder_init(&c->decoder);
     hpack_encoder_init(&c->encoder);
     h2_budgets_init(&c->budgets, loop_now_ns(w->loop));
@@ -400,7 +391,7 @@ static void end_now(struct h2_conn *c)
     list_remove(&c->node);
     h2_drop_output(c);
     give_busy(c);
-    free_kept(c);
+    h2_reader_deinit(&c->reader);
     mem_free(c->closed);
     mem_free(c->early);
     hpack_decoder_deinit(&c->decoder);

@@ -77,6 +77,13 @@ static inline size_t h2_frame_wanted(struct slice in, const struct h2_frame_head
     return H2_FRAME_HEAD + h->len;
 }
 
+/* Whether a setting may have that value (RFC 9113 §6.5.2, RFC 8441, RFC 9218), else *why: a constant. */
+enum h2_error h2_setting_check(unsigned id, uint32_t value, const char **why);
+
+/* A header block of n bytes, behind which there is room, and a frame's head before it, becomes as many
+ * frames of at most `max` bytes as it takes. `flags`: H2_END_STREAM. Returns how long they are together. */
+size_t h2_frame_block(char *payload, size_t n, size_t max, uint8_t flags, uint32_t stream);
+
 static inline void h2_write_head(char *p, uint32_t len, enum h2_type type, uint8_t flags,
                                  uint32_t stream)
 {

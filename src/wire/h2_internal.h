@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the HTTP/2 driver share: h2_conn.c opens, waits, drains and closes, h2_input.c
- * takes frames apart, h2_stream.c begins and ends exchanges, h2_body.c reads requests' bodies,
- * h2_answer.c writes responses, h2_turns.c takes from bodies, h2_output.c gathers and sends frames,
- * h2_budget.c counts what a hostile peer repeats.
+ * What the files of the HTTP/2 driver share: h2_conn.c opens, waits, drains and closes, h2_reader.c
+ * takes frames apart, h2_input.c does what they say, h2_stream.c begins and ends exchanges, h2_body.c
+ * reads requests' bodies, h2_answer.c writes responses, h2_turns.c takes from bodies, h2_output.c
+ * gathers and sends frames, h2_budget.c counts what a hostile peer repeats.
  *
  * A connection is freed only by h2_settle, at the end of a callback of the loop: whatever finds it
  * broken before marks it, and goes on with an object that is still there.
@@ -16,8 +16,8 @@
 #include "tls/stream.h"
 #include "wire/h2_budget.h"
 #include "wire/h2_conn.h"
-#include "wire/h2_frame.h"
 #include "wire/h2_message.h"
+#include "wire/h2_reader.h"
 #include "wire/hpack.h"
 #include "wire/peer_text.h"
 #include "wire/serve.h"
@@ -28,9 +28,7 @@ enum {
     H2_STREAM_WINDOW_MAX = 1 << 20, /* … of one that is read as fast as it comes */
     H2_CONN_WINDOW = 1 << 20,      /* of all bodies together: the memory they can hold */
     H2_BODIES_MAX = 128 << 20,     /* by which a worker's connections may have more than 64 KiB of it */
-    H2_INPUT_MAX = 64 * 1024,      /* of a frame in part, and what waits behind it */
-    H2_BLOCK_MAX = 64 * 1024,      /* of a header block, compressed, in any number of frames */
-    H2_CONTINUATIONS_MAX = 32,     /* … of which so many may be CONTINUATION */
+    H2_BLOCK_MAX = 64 * 1024,      /* of a header block, compressed, if no head may be half as large */
     H2_OUT_SIZE = 64 * 1024 - 64,  /* what is gathered before it is sent */
     H2_OUT_RESERVE = 6 * 1024,     /* … of which streams leave so much to control frames */
     H2_ANSWER_MAX = 64,            /* of them, what one frame of the client calls forth at most */
@@ -127,11 +125,6 @@ struct h2_busy {
     unsigned ready_count;
 };
 
-struct h2_kept {
-    struct buffer in;    /* a frame in part, or frames for whose answers there was no room */
-    struct buffer block; /* a header block in several frames */
-};
-
 enum { H2_PLAIN_SIZE = TLS_RECORD_MAX };
 
 enum h2_goaway { H2_STAYS, H2_WARNED, H2_GOES };
@@ -148,7 +141,7 @@ struct h2_conn {
     struct h2_busy *busy;   /* NULL: no stream */
     struct h2_out *out;     /* NULL: nothing gathered */
     struct h2_out *sending; /* what the socket did not take */
-    struct h2_kept *kept;   /* input that could not be dealt with yet; NULL: none has been */
+    struct h2_reader reader;
     struct hpack_decoder decoder;
     struct hpack_encoder encoder;
     uint64_t quiet_by, write_by, head_by; /* 0: none */
@@ -159,26 +152,20 @@ struct h2_conn {
     uint32_t last_id;       /* highest that the client has opened */
     uint32_t peer_window;   /* a new stream's send_window */
     uint32_t peer_frame_max;
-    uint32_t data_id, data_left, pad_left; /* of a DATA frame that is coming in pieces */
-    uint32_t block_id;      /* whose header block is not whole; 0: none */
     uint32_t epoch;         /* of `out`: counts what has left */
     uint16_t streams;
-    uint16_t continuations;
     struct h2_budgets budgets;
     uint32_t *closed;       /* streams that ended last: the number × 2, + 1 if it was reset; or NULL */
     struct h2_early *early; /* H2_EARLY_KEPT, or NULL */
     uint8_t closed_at, early_at;
     uint8_t preface_at;     /* bytes of it that have come */
     uint8_t goaway;
-    uint8_t block_flags;
     int unsent;             /* in the kernel's buffer when a write last waited in vain */
     uint32_t linger_left;
     struct sockaddr_in peer_four;
     int fd;
     struct tls_stream *tls; /* NULL: clear text */
     bool said_end;          /* close_notify */
-    bool settled;           /* the client's first SETTINGS has come */
-    bool data_ends;         /* the DATA frame in hand has END_STREAM */
     bool paused;            /* nothing is read until more has been sent */
     bool dead;              /* nothing is sent or read any more */
     bool closing;           /* a last GOAWAY is to leave, then it ends */
@@ -229,11 +216,6 @@ void h2_end_goaway(struct h2_conn *); /* the client has heard the warning */
 void h2_hurry(struct h2_conn *);      /* the timer looks at the deadlines again */
 
 /* --- h2_input.c --- */
-
-static inline size_t h2_kept_len(const struct h2_conn *c)
-{
-    return c->kept != NULL ? c->kept->in.len : 0;
-}
 
 /* Deals with bytes from the client; keeps what it cannot deal with yet. */
 void h2_feed(struct h2_conn *, struct slice bytes);

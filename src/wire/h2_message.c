@@ -155,18 +155,8 @@ static void on_request_field(struct reading *r, const struct hpack_field *f)
 /* RFC 9113 §8.2.2 */
 static bool is_of_connections(const struct hpack_field *f)
 {
-    switch (f->id) {
-    case NAME_CONNECTION:
-    case NAME_KEEP_ALIVE:
-    case NAME_PROXY_CONNECTION:
-    case NAME_TRANSFER_ENCODING:
-    case NAME_UPGRADE:
-        return true;
-    case NAME_TE:
-        return !slice_eq_nocase(f->value, SLICE("trailers"));
-    default:
-        return false;
-    }
+    return h2_of_connection(f->id) &&
+           (f->id != NAME_TE || !slice_eq_nocase(f->value, SLICE("trailers")));
 }
 
 static void on_field(struct reading *r, const struct hpack_field *f)

@@ -17,6 +17,29 @@ enum h2_verdict {
     H2_VERDICT_BROKEN,    /* a connection error, COMPRESSION_ERROR */
 };
 
+/* RFC 9113 §8.2.2: it is about a connection of HTTP/1. (TE may say "trailers" in a request.) */
+static inline bool h2_of_connection(enum hpack_name id)
+{
+    switch (id) {
+    case NAME_CONNECTION:
+    case NAME_KEEP_ALIVE:
+    case NAME_PROXY_CONNECTION:
+    case NAME_TE:
+    case NAME_TRANSFER_ENCODING:
+    case NAME_UPGRADE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Of fields that are handed on: what HTTP/2 has no place for, or the wire writes itself. */
+static inline bool h2_left_out(enum hpack_name id)
+{
+    bool pseudo = id == NAME_PROTOCOL || (id != NAME_OTHER && id <= NAME_STATUS);
+    return pseudo || id == NAME_CONTENT_LENGTH || h2_of_connection(id);
+}
+
 /* What the connection knows of a block. */
 struct h2_block {
     struct slice bytes;   /* of HEADERS and its CONTINUATIONs, without padding and priority */

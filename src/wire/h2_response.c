@@ -19,24 +19,6 @@ size_t h2_block_room(const struct fields *fs)
     return room;
 }
 
-/* What the wire writes itself, or what HTTP/2 has no place for. */
-static bool left_out(enum hpack_name id)
-{
-    switch (id) {
-    case NAME_CONNECTION:
-    case NAME_CONTENT_LENGTH:
-    case NAME_KEEP_ALIVE:
-    case NAME_PROTOCOL:
-    case NAME_PROXY_CONNECTION:
-    case NAME_TE:
-    case NAME_TRANSFER_ENCODING:
-    case NAME_UPGRADE:
-        return true;
-    default:
-        return id != NAME_OTHER && id <= NAME_STATUS;
-    }
-}
-
 static char *put_field(struct hpack_encoder *e, char *at, enum hpack_name id,
                        const struct field *f, struct arena *arena)
 {
@@ -54,7 +36,7 @@ static char *put_fields(struct hpack_encoder *e, char *at, const struct fields *
     for (uint32_t i = 0; i < fs->count; i++) {
         const struct field *f = &fs->items[i];
         enum hpack_name id = hpack_name_of(f->name);
-        if (left_out(id))
+        if (h2_left_out(id))
             continue;
         char *again = hpack_put_again(e, at, id, f->name, f->value);
         at = again != NULL ? again : put_field(e, at, id, f, fs->arena);
@@ -76,18 +58,6 @@ static char *put_date(struct hpack_encoder *e, char *at, struct h2_date *date, i
     return at + date->len;
 }
 
-static char *put_length(struct hpack_encoder *e, char *at, uint64_t length)
-{
-    char digits[20];
-    char *first = digits + sizeof digits;
-    do
-        *--first = (char)('0' + length % 10);
-    while ((length /= 10) > 0);
-    struct slice text = slice_of(first, (size_t)(digits + sizeof digits - first));
-    char *again = hpack_put_again(e, at, NAME_CONTENT_LENGTH, hpack_names[NAME_CONTENT_LENGTH], text);
-    return again != NULL ? again : hpack_put_named(e, at, NAME_CONTENT_LENGTH, text, HPACK_AUTO);
-}
-
 char *h2_response_put(struct hpack_encoder *e, char *at, const struct response *res,
                       struct h2_date *date, int64_t now_s)
 {
@@ -98,7 +68,7 @@ char *h2_response_put(struct hpack_encoder *e, char *at, const struct response *
     if (!res->no_date && !fields_has(&res->fields, SLICE("Date")))
         at = put_date(e, at, date, now_s);
     if (res->content_length >= 0 && !no_length)
-        at = put_length(e, at, (uint64_t)res->content_length);
+        at = hpack_put_length(e, at, (uint64_t)res->content_length);
     return at;
 }
 

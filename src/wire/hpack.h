@@ -135,6 +135,10 @@ char *hpack_put_named(struct hpack_encoder *, char *at, enum hpack_name, struct 
 char *hpack_put_again(struct hpack_encoder *, char *at, enum hpack_name, struct slice name,
                       struct slice value);
 
+/* That, or else hpack_put_named. */
+char *hpack_put_value(struct hpack_encoder *, char *at, enum hpack_name, struct slice value);
+char *hpack_put_length(struct hpack_encoder *, char *at, uint64_t content_length);
+
 /* What hpack_put writes at most. */
 static inline size_t hpack_room(size_t name_len, size_t value_len)
 {

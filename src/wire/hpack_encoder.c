@@ -349,3 +349,20 @@ char *hpack_put_named(struct hpack_encoder *e, char *at, enum hpack_name id, str
 {
     return put_field(e, at, id, hpack_names[id], value, how);
 }
+
+char *hpack_put_value(struct hpack_encoder *e, char *at, enum hpack_name id, struct slice value)
+{
+    char *again = hpack_put_again(e, at, id, hpack_names[id], value);
+    return again != NULL ? again : hpack_put_named(e, at, id, value, HPACK_AUTO);
+}
+
+char *hpack_put_length(struct hpack_encoder *e, char *at, uint64_t content_length)
+{
+    char digits[20];
+    char *first = digits + sizeof digits;
+    do
+        *--first = (char)('0' + content_length % 10);
+    while ((content_length /= 10) > 0);
+    return hpack_put_value(e, at, NAME_CONTENT_LENGTH,
+                           slice_of(first, (size_t)(digits + sizeof digits - first)));
+}
