@@ -13,6 +13,7 @@
 #include "adapter/upstream_address.h"
 #include "base/buffer.h"
 #include "base/test.h"
+#include "config/table_testing.h"
 
 static struct arena arena;
 static struct diag diag;
@@ -24,52 +25,30 @@ static void begin(void)
     diag_clear(&diag);
 }
 
-static json_t *table(const char *name)
-{
-    char path[4096];
-    json_error_t e;
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *j = json_load_file(path, JSON_ALLOW_NUL, &e);
-    if (j == NULL)
-        test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
-    return j;
-}
-
-static struct slice member(const json_t *row, const char *key)
-{
-    const json_t *j = json_object_get(row, key);
-    return slice_of(json_string_value(j), json_string_length(j));
-}
-
-#define FOR_CASES(row, all)                                                                        \
-    for (size_t i_ = 0; i_ < json_array_size(json_object_get(all, "cases")); i_++)                 \
-        for (json_t *row = json_array_get(json_object_get(all, "cases"), i_); row != NULL;         \
-             row = NULL)
-
 static void check_parts(const struct site_address *a, const json_t *row)
 {
-    CHECK_SLICE(a->scheme, member(row, "scheme"));
-    CHECK_SLICE(a->host, member(row, "host"));
-    CHECK_SLICE(a->port, member(row, "port"));
-    CHECK_SLICE(a->path, member(row, "path"));
+    CHECK_SLICE(a->scheme, row_slice(row, "scheme"));
+    CHECK_SLICE(a->host, row_slice(row, "host"));
+    CHECK_SLICE(a->port, row_slice(row, "port"));
+    CHECK_SLICE(a->path, row_slice(row, "path"));
 }
 
 static struct site_address parts_of(const json_t *row)
 {
-    return (struct site_address){.original = member(row, "original"),
-                                 .scheme = member(row, "scheme"),
-                                 .host = member(row, "host"),
-                                 .port = member(row, "port"),
-                                 .path = member(row, "path")};
+    return (struct site_address){.original = row_slice(row, "original"),
+                                 .scheme = row_slice(row, "scheme"),
+                                 .host = row_slice(row, "host"),
+                                 .port = row_slice(row, "port"),
+                                 .path = row_slice(row, "path")};
 }
 
 TEST("site addresses come apart as published")
 {
-    json_t *all = table("site-address");
+    json_t *all = table_load("site-address");
     FOR_CASES(row, all) {
         struct site_address a;
         begin();
-        enum err e = site_address_parse(member(row, "input"), &a, &diag);
+        enum err e = site_address_parse(row_slice(row, "input"), &a, &diag);
         if (json_is_true(json_object_get(row, "error"))) {
             CHECK(e != OK && diag.text[0] != '\0');
         } else {
@@ -82,11 +61,11 @@ TEST("site addresses come apart as published")
 
 TEST("site addresses have the published normal form")
 {
-    json_t *all = table("site-address-normal");
+    json_t *all = table_load("site-address-normal");
     FOR_CASES(row, all) {
         struct site_address a;
         begin();
-        CHECK_OK(site_address_parse(member(row, "input"), &a, &diag));
+        CHECK_OK(site_address_parse(row_slice(row, "input"), &a, &diag));
         a = site_address_normal(&a, &arena);
         check_parts(&a, row);
     }
@@ -95,20 +74,20 @@ TEST("site addresses have the published normal form")
 
 TEST("site addresses are written as published")
 {
-    json_t *all = table("site-address-string");
+    json_t *all = table_load("site-address-string");
     FOR_CASES(row, all) {
         begin();
         struct site_address a = parts_of(row);
-        CHECK_SLICE(site_address_text(&a, &arena), member(row, "expect"));
+        CHECK_SLICE(site_address_text(&a, &arena), row_slice(row, "expect"));
     }
     json_decref(all);
 }
 
 TEST("hosts and paths are as specific as published")
 {
-    json_t *all = table("host-specificity");
+    json_t *all = table_load("host-specificity");
     FOR_CASES(row, all) {
-        CHECK_INT(specificity(member(row, "input")),
+        CHECK_INT(specificity(row_slice(row, "input")),
                   json_integer_value(json_object_get(row, "expect")));
     }
     json_decref(all);
@@ -130,7 +109,7 @@ static void check_hosts(struct adapt *a, const struct placed_site *p, bool logge
 
 TEST("a site's keys give the published host names")
 {
-    json_t *all = table("site-hosts");
+    json_t *all = table_load("site-hosts");
     FOR_CASES(row, all) {
         static struct site site;
         begin();
@@ -148,18 +127,18 @@ TEST("a site's keys give the published host names")
 
 TEST("upstream addresses are read as published")
 {
-    json_t *all = table("upstream-address");
+    json_t *all = table_load("upstream-address");
     FOR_CASES(row, all) {
         struct upstream_address u;
         struct address_error why;
         begin();
-        enum err e = upstream_address_parse(member(row, "input"), &u, &arena, &why);
+        enum err e = upstream_address_parse(row_slice(row, "input"), &u, &arena, &why);
         if (json_is_true(json_object_get(row, "error"))) {
             CHECK(e != OK);
         } else {
             CHECK_OK(e);
-            CHECK_SLICE(upstream_dial(&u, &arena), member(row, "dial"));
-            CHECK_SLICE(u.scheme, member(row, "scheme"));
+            CHECK_SLICE(upstream_dial(&u, &arena), row_slice(row, "dial"));
+            CHECK_SLICE(u.scheme, row_slice(row, "scheme"));
         }
     }
     json_decref(all);

@@ -4,41 +4,25 @@
  */
 #include "admin/document.h"
 #include "base/test.h"
+#include "config/table_testing.h"
 
 static struct document_error error;
 static char path[512];
 
-static json_t *rows(const char *name)
-{
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    if (table == NULL)
-        test_fail(__FILE__, __LINE__, "%s does not load", path);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    CHECK(json_array_size(cases) > 3);
-    return cases;
-}
-
-static const char *text(const json_t *row, const char *key)
-{
-    return json_string_value(json_object_get(row, key));
-}
-
 TEST("a document is changed step by step as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("config-traversal"), *root = json_object(), *found;
+    json_t *row, *cases = table_rows("config-traversal"), *root = json_object(), *found;
     json_array_foreach(cases, i, row)
     {
-        const char *payload = text(row, "payload");
+        const char *payload = row_text(row, "payload");
         json_t *value = payload[0] != '\0' ? json_loads(payload, JSON_DECODE_ANY, NULL) : NULL;
-        snprintf(path, sizeof path, "/config%s", text(row, "path"));
-        enum err e = document_access(root, slice_from(text(row, "method")), slice_from(path),
+        snprintf(path, sizeof path, "/config%s", row_text(row, "path"));
+        enum err e = document_access(root, slice_from(row_text(row, "method")), slice_from(path),
                                      value, &found, &error);
         CHECK_INT(e != OK, json_is_true(json_object_get(row, "error")));
         json_decref(value);
-        json_t *want = json_loads(text(row, "expect"), JSON_DECODE_ANY, NULL);
+        json_t *want = json_loads(row_text(row, "expect"), JSON_DECODE_ANY, NULL);
         CHECK(json_equal(json_object_get(root, "config"), want));
         json_decref(want);
     }
@@ -49,18 +33,18 @@ TEST("a document is changed step by step as the table says")
 TEST("an index is digits without leading zeros")
 {
     size_t i;
-    json_t *row, *cases = rows("config-array-index"), *found;
+    json_t *row, *cases = table_rows("config-array-index"), *found;
     json_t *root = json_pack("{s{s[sssssssssss]}}", "config", "list", "zero", "one", "two", "three",
                              "four", "five", "six", "seven", "eight", "nine", "ten");
     json_array_foreach(cases, i, row)
     {
-        snprintf(path, sizeof path, "/config/list/%s", text(row, "index"));
+        snprintf(path, sizeof path, "/config/list/%s", row_text(row, "index"));
         enum err e = document_access(root, SLICE("GET"), slice_from(path), NULL, &found, &error);
         CHECK_INT(e != OK, json_is_true(json_object_get(row, "error")));
         if (e != OK)
             continue;
         char *got = json_dumps(found, JSON_ENCODE_ANY);
-        struct slice want = slice_from(text(row, "expect"));
+        struct slice want = slice_from(row_text(row, "expect"));
         CHECK_SLICE(slice_from(got), slice_take(want, want.len - 1));
         free(got);
     }

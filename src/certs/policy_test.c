@@ -3,11 +3,11 @@
  * Connection policies: Caddy's published rows of their matchers, and what their members become.
  */
 #include <arpa/inet.h>
-#include <jansson.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "http/tls_modules.h"
 #include "http/tls_policies.h"
 
@@ -66,15 +66,6 @@ static void refuse(const char *text, const char *sentence)
 
 /* --- Caddy's rows --- */
 
-static json_t *load_table(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    return table;
-}
-
 static bool matches(const char *name, const json_t *config, const struct tls_hello *hello)
 {
     const struct module *m;
@@ -102,7 +93,7 @@ static void lower(struct slice s)
 TEST("names are matched as in Caddy's rows")
 {
     size_t i;
-    json_t *row, *table = load_table("match-sni");
+    json_t *row, *table = table_load("match-sni");
     json_array_foreach(json_object_get(table, "cases"), i, row)
     {
         char *name = strdup(json_string_value(json_object_get(row, "input")));
@@ -112,7 +103,7 @@ TEST("names are matched as in Caddy's rows")
         free(name);
     }
     json_decref(table);
-    table = load_table("match-sni-regexp");
+    table = table_load("match-sni-regexp");
     json_array_foreach(json_object_get(table, "cases"), i, row)
     {
         struct tls_hello hello = {
@@ -142,7 +133,7 @@ TEST("addresses are matched as in Caddy's rows")
     static const char *const tables[] = {"match-tls-remote-ip", "match-tls-local-ip"};
     for (int which = 0; which < 2; which++) {
         size_t i;
-        json_t *row, *table = load_table(tables[which]);
+        json_t *row, *table = table_load(tables[which]);
         json_array_foreach(json_object_get(table, "cases"), i, row)
         {
             struct sockaddr_storage a = address(row);

@@ -10,9 +10,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/test.h"
 #include "client/fetch.h"
-#include "loop/await.h"
+#include "loop/scene_testing.h"
 #include "net/resolver.h"
 #include "tls/tls_testing.h"
 
@@ -264,7 +263,6 @@ static struct arena arena;
 static struct fetch_answer got;
 static const char *wrong; /* what did not hold, with its place: a CHECK cannot leave a fiber */
 static int wrong_line;
-static void (*scene)(void);
 
 #define EXPECT(cond)                                                                               \
     do {                                                                                           \
@@ -274,33 +272,14 @@ static void (*scene)(void);
         }                                                                                          \
     } while (0)
 
-static void on_scene(void *arg)
+static void run_scene(enum loop_kind kind, void (*scene)(void))
 {
-    (void)arg;
-    scene();
-    loop_stop(loop);
-}
-
-static void start_scene(struct task *t)
-{
-    (void)t;
-    if (fiber_start(loop, on_scene, NULL) != OK)
-        loop_stop(loop);
-}
-
-static void run_scene(enum loop_kind kind, void (*function)(void))
-{
-    struct task start = {.run = start_scene};
-    if (kind == LOOP_URING && !loop_probe_uring())
-        test_skip("io_uring is not allowed here");
     start_server();
-    scene = function;
     wrong = NULL;
     atomic_store(&connections, 0);
     arena_init(&arena, 4096);
     CHECK_OK(loop_create(kind, &loop));
-    loop_defer(loop, &start);
-    loop_run(loop);
+    scene_play(loop, scene);
     fetch_thread_deinit();
     resolver_thread_deinit();
     loop_settle(loop);
@@ -312,18 +291,6 @@ static void run_scene(enum loop_kind kind, void (*function)(void))
     if (wrong != NULL)
         test_fail(__FILE__, wrong_line, "%s (%s)", wrong, got.why);
 }
-
-#define SCENE(sentence, name)                                                                      \
-    static void name(void);                                                                        \
-    TEST(sentence " (epoll)")                                                                      \
-    {                                                                                              \
-        run_scene(LOOP_EPOLL, name);                                                               \
-    }                                                                                              \
-    TEST(sentence " (io_uring)")                                                                   \
-    {                                                                                              \
-        run_scene(LOOP_URING, name);                                                               \
-    }                                                                                              \
-    static void name(void)
 
 static struct slice url_of(const char *path)
 {

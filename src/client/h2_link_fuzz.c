@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "client/h2_link.h"
 #include "loop/await.h"
+#include "loop/turn_testing.h"
 #include "upstream/iobuf.h"
 
 enum { WITH_SETTINGS = 1, SLOW_READER = 2, TUNNEL = 4, KEPT = 8, TRAILERS = 16, CALLS = 3 };
@@ -33,23 +34,9 @@ struct play {
     unsigned broken;
 };
 
-static struct task stopper;
-static unsigned turns_left;
-
-static void on_turn(struct task *t)
-{
-    if (--turns_left == 0)
-        loop_stop(loop);
-    else
-        loop_defer(loop, t);
-}
-
 static void turn(unsigned times)
 {
-    turns_left = times;
-    stopper.run = on_turn;
-    loop_defer(loop, &stopper);
-    loop_run(loop);
+    loop_turn(loop, times);
 }
 
 /* --- a tunnel --- */

@@ -9,6 +9,7 @@
 #include "config/format.h"
 #include "config/jsonx.h"
 #include "config/parser.h"
+#include "config/table_testing.h"
 
 static struct arena arena;
 static struct diag diag;
@@ -27,26 +28,10 @@ static const char *data_path(const char *relative)
     return path;
 }
 
-static json_t *table(const char *name)
-{
-    char relative[200];
-    json_error_t e;
-    snprintf(relative, sizeof relative, "tables/%s.json", name);
-    json_t *j = json_load_file(data_path(relative), JSON_ALLOW_NUL, &e);
-    if (j == NULL)
-        test_fail(__FILE__, __LINE__, "%s: %s", relative, e.text);
-    return j;
-}
-
 static struct slice text_of(const json_t *j)
 {
     return slice_of(json_string_value(j), json_string_length(j));
 }
-
-#define FOR_CASES(row, all)                                                                        \
-    for (size_t i_ = 0; i_ < json_array_size(json_object_get(all, "cases")); i_++)                 \
-        for (json_t *row = json_array_get(json_object_get(all, "cases"), i_); row != NULL;         \
-             row = NULL)
 
 #define FAIL_ROW(row, ...)                                                                         \
     do {                                                                                           \
@@ -81,7 +66,7 @@ static void lexer_row(const json_t *row)
 
 TEST("the lexer splits text as published")
 {
-    json_t *all = table("caddyfile-lexer");
+    json_t *all = table_load("caddyfile-lexer");
     FOR_CASES(row, all)
         lexer_row(row);
     json_decref(all);
@@ -105,7 +90,7 @@ TEST("a token knows its column, and bytes that are not UTF-8 become U+FFFD")
 
 TEST("environment variables are replaced as published")
 {
-    json_t *all = table("caddyfile-env");
+    json_t *all = table_load("caddyfile-env");
     setenv("FOOBAR", "foobar", 1);
     setenv("CHAINED", "$FOOBAR", 1);
     FOR_CASES(row, all) {
@@ -152,7 +137,7 @@ static void parse_one_row(const json_t *row)
 
 TEST("the first server block is parsed as published")
 {
-    json_t *all = table("caddyfile-parse-one");
+    json_t *all = table_load("caddyfile-parse-one");
     FOR_CASES(row, all)
         parse_one_row(row);
     json_decref(all);
@@ -160,7 +145,7 @@ TEST("the first server block is parsed as published")
 
 TEST("every server block is parsed as published")
 {
-    json_t *all = table("caddyfile-parse-all");
+    json_t *all = table_load("caddyfile-parse-all");
     FOR_CASES(row, all) {
         struct server_blocks blocks;
         const json_t *want = json_object_get(row, "keys");
@@ -182,7 +167,7 @@ TEST("every server block is parsed as published")
 
 TEST("arguments of imports are replaced as published")
 {
-    json_t *all = table("caddyfile-import-args");
+    json_t *all = table_load("caddyfile-import-args");
     FOR_CASES(row, all) {
         struct slice args[4];
         const json_t *list = json_object_get(row, "args");
@@ -198,7 +183,7 @@ TEST("arguments of imports are replaced as published")
 
 TEST("variadic placeholders are told from others as published")
 {
-    json_t *all = table("caddyfile-variadic");
+    json_t *all = table_load("caddyfile-variadic");
     FOR_CASES(row, all) {
         size_t from, to;
         struct token t = {.text = text_of(json_object_get(row, "input"))};
@@ -210,7 +195,7 @@ TEST("variadic placeholders are told from others as published")
 
 TEST("files of variables are read as published")
 {
-    json_t *all = table("envfile");
+    json_t *all = table_load("envfile");
     FOR_CASES(row, all) {
         struct env_var *vars;
         size_t count;

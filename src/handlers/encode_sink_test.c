@@ -7,6 +7,7 @@
 
 #include "base/buffer.h"
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "handlers/encoder.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
@@ -243,21 +244,10 @@ TEST("a failure behind the head cuts the response, one before it leaves no trace
     over();
 }
 
-static json_t *rows(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    return cases;
-}
-
 TEST("event streams are told from their head on, as the table says what is one")
 {
     size_t i;
-    json_t *row, *cases = rows("encode-sse");
+    json_t *row, *cases = table_rows("encode-sse");
     json_array_foreach(cases, i, row)
     {
         bool want = json_is_true(json_object_get(row, "want"));
@@ -278,7 +268,7 @@ TEST("event streams are told from their head on, as the table says what is one")
 TEST("a request that forbids transforming is not compressed, as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("encode-allowed");
+    json_t *row, *cases = table_rows("encode-allowed");
     json_array_foreach(cases, i, row)
     {
         run("L", "text/plain", json_object_get(row, "headers"));

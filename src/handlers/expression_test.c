@@ -4,6 +4,7 @@
  */
 #include "base/buffer.h"
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 #include "http/uri.h"
@@ -90,19 +91,15 @@ static void check_row(const json_t *row, size_t i)
 
 TEST("expressions match as the table says")
 {
-    char path[512];
     size_t i;
-    json_t *row;
-    snprintf(path, sizeof path, "%s/tests/data/tables/match-expression.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    CHECK_INT(json_array_size(json_object_get(table, "cases")), 54);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    json_t *row, *cases = table_rows("match-expression");
+    CHECK_INT(json_array_size(cases), 54);
+    json_array_foreach(cases, i, row)
     {
         if (!is_for_later(row))
             check_row(row, i);
     }
-    json_decref(table);
+    json_decref(cases);
 }
 
 enum outcome { NO, YES, FAILS, REFUSED };

@@ -4,12 +4,12 @@
  * rest of the file server is asked over real connections, in tests/files_test.py.
  */
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "files/file_cache.h"
 #include "files/path.h"
 #include "handlers/handlers.h"
@@ -106,34 +106,16 @@ TEST("more ranges than are worth it are not served")
 
 /* --- tables --- */
 
-static json_t *rows(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    if (table == NULL)
-        test_fail(__FILE__, __LINE__, "%s does not load", path);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    CHECK(json_array_size(cases) > 3);
-    return cases;
-}
-
-static struct slice text(const json_t *row, const char *key)
-{
-    return slice_from(json_string_value(json_object_get(row, key)));
-}
-
 TEST("a request's path never leaves its root, as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("safe-path-join");
+    json_t *row, *cases = table_rows("safe-path-join");
     json_array_foreach(cases, i, row)
     {
         struct slice path;
         arena_init(&arena, 4096);
-        CHECK_OK(uri_decode(text(row, "path"), &arena, &path));
-        CHECK_SLICE(path_join(text(row, "root"), path, &arena), text(row, "expect"));
+        CHECK_OK(uri_decode(row_slice(row, "path"), &arena, &path));
+        CHECK_SLICE(path_join(row_slice(row, "root"), path, &arena), row_slice(row, "expect"));
         arena_deinit(&arena);
     }
     json_decref(cases);
@@ -142,13 +124,13 @@ TEST("a request's path never leaves its root, as the table says")
 TEST("files are hidden as the table says")
 {
     size_t i, k;
-    json_t *row, *one, *cases = rows("file-hidden");
+    json_t *row, *one, *cases = table_rows("file-hidden");
     json_array_foreach(cases, i, row)
     {
         bool hidden = false;
         json_array_foreach(json_object_get(row, "hide"), k, one)
             hidden = hidden || path_hidden_by(slice_from(json_string_value(one)),
-                                              text(row, "path"));
+                                              row_slice(row, "path"));
         if (hidden != json_is_true(json_object_get(row, "expect")))
             test_fail(__FILE__, __LINE__, "row %zu gives %d", i, hidden);
     }
@@ -174,16 +156,16 @@ TEST("names are cleaned as Go's path.Clean does")
 TEST("breadcrumbs are what the table says")
 {
     size_t i, k, count;
-    json_t *row, *want, *cases = rows("browse-breadcrumbs");
+    json_t *row, *want, *cases = table_rows("browse-breadcrumbs");
     json_array_foreach(cases, i, row)
     {
         arena_init(&arena, 4096);
-        struct crumb *crumbs = listing_crumbs(text(row, "path"), &arena, &count);
+        struct crumb *crumbs = listing_crumbs(row_slice(row, "path"), &arena, &count);
         CHECK_INT(count, json_array_size(json_object_get(row, "expect")));
         json_array_foreach(json_object_get(row, "expect"), k, want)
         {
-            CHECK_SLICE(crumbs[k].link, text(want, "link"));
-            CHECK_SLICE(crumbs[k].text, text(want, "text"));
+            CHECK_SLICE(crumbs[k].link, row_slice(want, "link"));
+            CHECK_SLICE(crumbs[k].text, row_slice(want, "text"));
         }
         arena_deinit(&arena);
     }
@@ -275,14 +257,14 @@ static void put_table_files(void)
 static void check_match_table(const char *table, const char *config)
 {
     size_t i;
-    json_t *row, *cases = rows(table);
+    json_t *row, *cases = table_rows(table);
     put_table_files();
     json_array_foreach(cases, i, row)
     {
         struct slice path, ignored;
         bool matches = false, want = json_is_true(json_object_get(row, "expect"));
         begin_exchange(SLICE_NONE);
-        slice_cut(text(row, "path"), '?', &ignored, &path);
+        slice_cut(row_slice(row, "path"), '?', &ignored, &path);
         CHECK_OK(uri_decode(ignored, &arena, &path));
         x.req.uri.path = path;
         CHECK_OK(ask(config, &matches));
@@ -290,8 +272,8 @@ static void check_match_table(const char *table, const char *config)
             test_fail(__FILE__, __LINE__, "row %zu gives %d", i, matches);
         if (!want)
             continue;
-        CHECK_SLICE(told("http.matchers.file.relative"), text(row, "relative"));
-        CHECK_SLICE(told("http.matchers.file.type"), text(row, "type"));
+        CHECK_SLICE(told("http.matchers.file.relative"), row_slice(row, "relative"));
+        CHECK_SLICE(told("http.matchers.file.type"), row_slice(row, "type"));
     }
     json_decref(cases);
     end_files();
@@ -313,7 +295,7 @@ TEST("the file matcher splits scripts from what follows as the table says")
 TEST("a rewrite to the matched file escapes its name as the table says")
 {
     size_t i, k;
-    json_t *row, *file, *cases = rows("try-files-rewrite");
+    json_t *row, *file, *cases = table_rows("try-files-rewrite");
     json_array_foreach(cases, i, row)
     {
         struct slice ignored;
@@ -323,7 +305,7 @@ TEST("a rewrite to the matched file escapes its name as the table says")
         json_array_foreach(json_object_get(row, "files"), k, file)
             put(json_string_value(file), "x");
         begin_exchange(SLICE_NONE);
-        CHECK_OK(uri_parse(text(row, "target"), &uri, &ignored, &arena));
+        CHECK_OK(uri_parse(row_slice(row, "target"), &uri, &ignored, &arena));
         x.req.uri = uri;
         CHECK_OK(ask("{\"try_files\": [\"{http.request.uri.path}\"]}", &matches));
         CHECK(matches);
@@ -333,8 +315,8 @@ TEST("a rewrite to the matched file escapes its name as the table says")
         json_decref(json);
         struct chain nothing = {.list = &(struct route_list){0}};
         CHECK_OK(handler_rewrite.serve(cfg, &x, &nothing));
-        CHECK_SLICE(x.req.uri.path, text(row, "path"));
-        CHECK_SLICE(uri_text(&x.req.uri, &arena), text(row, "request_uri"));
+        CHECK_SLICE(x.req.uri.path, row_slice(row, "path"));
+        CHECK_SLICE(uri_text(&x.req.uri, &arena), row_slice(row, "request_uri"));
         end_files();
     }
     json_decref(cases);

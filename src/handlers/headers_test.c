@@ -3,6 +3,7 @@
  * The headers handler against Caddy's table, and what that does not say.
  */
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 
@@ -109,14 +110,10 @@ static bool same(const struct fields *fs, const json_t *want)
 
 TEST("fields change as the table says")
 {
-    char path[512];
     size_t i;
-    json_t *row;
-    snprintf(path, sizeof path, "%s/tests/data/tables/headers.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    CHECK_INT(json_array_size(json_object_get(table, "cases")), 10);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    json_t *row, *cases = table_rows("headers");
+    CHECK_INT(json_array_size(cases), 10);
+    json_array_foreach(cases, i, row)
     {
         const json_t *request = json_object_get(row, "expect_request");
         const json_t *response = json_object_get(row, "expect_response");
@@ -130,7 +127,7 @@ TEST("fields change as the table says")
             test_fail(__FILE__, __LINE__, "row %zu: response", i);
         over();
     }
-    json_decref(table);
+    json_decref(cases);
 }
 
 static void check(const char *handler, const char *request, const char *host, const char *want_host,

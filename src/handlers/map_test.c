@@ -3,6 +3,7 @@
  * The map handler against Caddy's table, the values of vars, and JSON values as text.
  */
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "handlers/handlers.h"
 #include "handlers/json_text.h"
 #include "http/route.h"
@@ -49,15 +50,11 @@ static struct slice get(const char *name)
 
 TEST("inputs are mapped as the table says")
 {
-    char path[512];
     size_t i;
     const char *name;
-    json_t *row, *want;
-    snprintf(path, sizeof path, "%s/tests/data/tables/map.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    CHECK_INT(json_array_size(json_object_get(table, "cases")), 7);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    json_t *row, *want, *cases = table_rows("map");
+    CHECK_INT(json_array_size(cases), 7);
+    json_array_foreach(cases, i, row)
     {
         CHECK_OK(use("map", json_deep_copy(json_object_get(row, "handler")),
                      slice_from(json_string_value(json_object_get(row, "target")))));
@@ -65,7 +62,7 @@ TEST("inputs are mapped as the table says")
             CHECK_TEXT(get(name), json_string_value(want));
         unuse();
     }
-    json_decref(table);
+    json_decref(cases);
 }
 
 TEST("the first mapping with an output counts, null and what is not there fall through")

@@ -2,11 +2,10 @@
 /*
  * Matchers against Caddy's published tables, and patterns where those say nothing.
  */
-#include <jansson.h>
-
 #include "base/test.h"
 #include "base/glob.h"
 #include "base/map.h"
+#include "config/table_testing.h"
 #include "handlers/handlers.h"
 #include "http/regexp.h"
 #include "http/route.h"
@@ -77,24 +76,6 @@ static bool ask(const char *name, const json_t *config)
     return matches;
 }
 
-static json_t *rows(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    if (table == NULL)
-        test_fail(__FILE__, __LINE__, "%s does not load", path);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    CHECK(json_array_size(cases) > 3);
-    return cases;
-}
-
-static struct slice text(const json_t *row, const char *key)
-{
-    return slice_from(json_string_value(json_object_get(row, key)));
-}
-
 static void expect(const json_t *row, bool got, size_t index)
 {
     bool want = json_is_true(json_object_get(row, "expect"));
@@ -134,19 +115,19 @@ static void check_captures(const json_t *captures)
 
 static struct slice target_of(const json_t *row, const char *key)
 {
-    struct slice target = text(row, key);
+    struct slice target = row_slice(row, key);
     return target.len > 0 ? target : SLICE("/");
 }
 
 TEST("hosts match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-host");
+    json_t *row, *cases = table_rows("match-host");
     setenv("GO_BENCHMARK_DOMAIN", "localhost", 1);
     json_array_foreach(cases, i, row)
     {
         begin(SLICE("/"));
-        x.req.host = text(row, "input");
+        x.req.host = row_slice(row, "input");
         expect(row, ask("host", json_object_get(row, "match")), i);
         end();
     }
@@ -156,10 +137,10 @@ TEST("hosts match as the table says")
 TEST("paths match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-path");
+    json_t *row, *cases = table_rows("match-path");
     json_array_foreach(cases, i, row)
     {
-        begin(text(row, "input"));
+        begin(row_slice(row, "input"));
         expect(row, ask("path", json_object_get(row, "match")), i);
         end();
     }
@@ -169,10 +150,10 @@ TEST("paths match as the table says")
 TEST("regular expressions on paths match and capture as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-path-regexp");
+    json_t *row, *cases = table_rows("match-path-regexp");
     json_array_foreach(cases, i, row)
     {
-        begin(text(row, "input"));
+        begin(row_slice(row, "input"));
         expect(row, ask("path_regexp", json_object_get(row, "match")), i);
         check_captures(json_object_get(row, "captures"));
         end();
@@ -183,11 +164,11 @@ TEST("regular expressions on paths match and capture as the table says")
 TEST("headers match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-header");
+    json_t *row, *cases = table_rows("match-header");
     json_array_foreach(cases, i, row)
     {
         begin(SLICE("/"));
-        x.req.host = text(row, "host");
+        x.req.host = row_slice(row, "host");
         exchange_set_var(&x, SLICE("a"), SLICE("foobar"));
         put_fields(json_object_get(row, "input"));
         expect(row, ask("header", json_object_get(row, "match")), i);
@@ -199,11 +180,11 @@ TEST("headers match as the table says")
 TEST("regular expressions on headers match and capture as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-header-regexp");
+    json_t *row, *cases = table_rows("match-header-regexp");
     json_array_foreach(cases, i, row)
     {
         begin(SLICE("/"));
-        x.req.host = text(row, "host");
+        x.req.host = row_slice(row, "host");
         put_fields(json_object_get(row, "input"));
         expect(row, ask("header_regexp", json_object_get(row, "match")), i);
         check_captures(json_object_get(row, "captures"));
@@ -215,11 +196,11 @@ TEST("regular expressions on headers match and capture as the table says")
 TEST("methods match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-method");
+    json_t *row, *cases = table_rows("match-method");
     json_array_foreach(cases, i, row)
     {
         begin(SLICE("/"));
-        x.req.method = text(row, "input");
+        x.req.method = row_slice(row, "input");
         expect(row, ask("method", json_object_get(row, "match")), i);
         end();
     }
@@ -229,11 +210,11 @@ TEST("methods match as the table says")
 TEST("not matches when no set does, as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-not");
+    json_t *row, *cases = table_rows("match-not");
     json_array_foreach(cases, i, row)
     {
         begin(target_of(row, "path"));
-        x.req.host = text(row, "host");
+        x.req.host = row_slice(row, "host");
         expect(row, ask("not", json_object_get(row, "not")), i);
         end();
     }
@@ -243,10 +224,10 @@ TEST("not matches when no set does, as the table says")
 TEST("queries match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-query");
+    json_t *row, *cases = table_rows("match-query");
     json_array_foreach(cases, i, row)
     {
-        begin(text(row, "input"));
+        begin(row_slice(row, "input"));
         exchange_set_var(&x, SLICE("http.vars.debug"), SLICE("1"));
         exchange_set_var(&x, SLICE("http.vars.key"), SLICE("somekey"));
         expect(row, ask("query", json_object_get(row, "match")), i);
@@ -268,13 +249,13 @@ static bool refused(const char *name, const json_t *config)
 TEST("URL patterns match as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-url-pattern");
+    json_t *row, *cases = table_rows("match-url-pattern");
     json_array_foreach(cases, i, row)
     {
         const json_t *match = json_object_get(row, "match");
         bool fails = json_is_true(json_object_get(row, "error"));
-        begin(fails ? SLICE("/") : text(row, "input"));
-        x.req.host = text(row, "host");
+        begin(fails ? SLICE("/") : row_slice(row, "input"));
+        x.req.host = row_slice(row, "host");
         if (json_is_true(json_object_get(row, "tls")))
             x.req.scheme = SLICE("https");
         if (fails)
@@ -359,7 +340,7 @@ static void put_vars(const json_t *vars)
 TEST("variables match as the table says, and are not expanded twice")
 {
     size_t i;
-    json_t *row, *cases = rows("match-vars");
+    json_t *row, *cases = table_rows("match-vars");
     setenv("CADDY_VARS_TEST_SECRET", "topsecret", 1);
     json_array_foreach(cases, i, row)
     {
@@ -375,7 +356,7 @@ TEST("variables match as the table says, and are not expanded twice")
 TEST("regular expressions on variables match and capture as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("match-vars-regexp");
+    json_t *row, *cases = table_rows("match-vars-regexp");
     json_array_foreach(cases, i, row)
     {
         begin(SLICE("/"));

@@ -2,9 +2,8 @@
 /*
  * The rewrite handler against Caddy's published tables.
  */
-#include <jansson.h>
-
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "handlers/handlers.h"
 #include "http/route.h"
 #include "http/uri.h"
@@ -38,24 +37,6 @@ static void run(const json_t *rule)
     handler_rewrite.release(cfg);
 }
 
-static json_t *rows(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    if (table == NULL)
-        test_fail(__FILE__, __LINE__, "%s does not load", path);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    CHECK(json_array_size(cases) > 3);
-    return cases;
-}
-
-static const char *text(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
-
 static void put_fields(const json_t *fields)
 {
     const char *name;
@@ -69,21 +50,21 @@ static void put_fields(const json_t *fields)
 TEST("requests are rewritten as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("rewrite");
+    json_t *row, *cases = table_rows("rewrite");
     setenv("CADDY_REWRITE_TEST_SECRET", "secret", 1);
     json_array_foreach(cases, i, row)
     {
         const json_t *in = json_object_get(row, "input"), *want = json_object_get(row, "expect");
-        if (strchr(text(in, "uri"), '#') != NULL) /* no client sends a fragment */
+        if (strchr(row_text(in, "uri"), '#') != NULL) /* no client sends a fragment */
             continue;
-        begin(text(in, "method"), text(in, "uri"));
+        begin(row_text(in, "method"), row_text(in, "uri"));
         put_fields(json_object_get(in, "headers"));
         run(json_object_get(row, "rule"));
         struct slice got = uri_text(&x.req.uri, &arena), target, fragment;
-        slice_cut(slice_from(text(want, "uri")), '#', &target, &fragment); /* which is never sent */
+        slice_cut(slice_from(row_text(want, "uri")), '#', &target, &fragment); /* which is never sent */
         if (slice_starts(target, SLICE("http://host"))) /* the authority is not the handler's */
             target = slice_skip(target, 11);
-        if (!slice_eq(got, target) || !slice_is(x.req.method, text(want, "method"))) {
+        if (!slice_eq(got, target) || !slice_is(x.req.method, row_text(want, "method"))) {
             char *dump = json_dumps(row, JSON_COMPACT);
             test_fail(__FILE__, __LINE__, "row %zu gives " SLICE_FMT " " SLICE_FMT ": %s", i,
                       SLICE_ARG(x.req.method), SLICE_ARG(got), dump);
@@ -96,11 +77,11 @@ TEST("requests are rewritten as the table says")
 TEST("query operations give the parameters that the table says")
 {
     size_t i, k;
-    json_t *row, *cases = rows("rewrite-query"), *values, *v;
+    json_t *row, *cases = table_rows("rewrite-query"), *values, *v;
     const char *key;
     json_array_foreach(cases, i, row)
     {
-        begin("GET", text(row, "input"));
+        begin("GET", row_text(row, "input"));
         json_t *rule = json_pack("{sO}", "query", json_object_get(row, "ops"));
         run(rule);
         json_decref(rule);

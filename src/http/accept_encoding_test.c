@@ -2,9 +2,8 @@
 /*
  * Accept-Encoding against Caddy's table.
  */
-#include <jansson.h>
-
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "http/accept_encoding.h"
 
 static void check_row(const json_t *row, size_t i)
@@ -25,16 +24,12 @@ static void check_row(const json_t *row, size_t i)
 
 TEST("codings are ordered as the table says")
 {
-    char path[512];
     size_t i;
-    json_t *row;
-    snprintf(path, sizeof path, "%s/tests/data/tables/encode-prefer.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
-    CHECK_INT(json_array_size(json_object_get(table, "cases")), 13);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    json_t *row, *cases = table_rows("encode-prefer");
+    CHECK_INT(json_array_size(cases), 13);
+    json_array_foreach(cases, i, row)
         check_row(row, i);
-    json_decref(table);
+    json_decref(cases);
 }
 
 TEST("odd weights are read without harm")

@@ -3,6 +3,7 @@
  * Response matchers against Caddy's table, and their patterns.
  */
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "http/response_match.h"
 
 static struct arena arena;
@@ -27,15 +28,11 @@ static bool matches(const json_t *config, int status, const json_t *fields)
 
 TEST("responses match as the table says")
 {
-    char path[512];
     size_t i;
-    json_t *row;
-    snprintf(path, sizeof path, "%s/tests/data/tables/match-response.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL);
-    CHECK(table != NULL);
+    json_t *row, *cases = table_rows("match-response");
     arena_init(&arena, 4096);
-    CHECK_INT(json_array_size(json_object_get(table, "cases")), 17);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    CHECK_INT(json_array_size(cases), 17);
+    json_array_foreach(cases, i, row)
     {
         bool got = matches(json_object_get(row, "match"),
                            (int)json_integer_value(json_object_get(row, "status")),
@@ -43,7 +40,7 @@ TEST("responses match as the table says")
         if (got != json_is_true(json_object_get(row, "expect")))
             test_fail(__FILE__, __LINE__, "row %zu", i);
     }
-    json_decref(table);
+    json_decref(cases);
     arena_deinit(&arena);
 }
 

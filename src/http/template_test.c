@@ -2,7 +2,6 @@
 /*
  * Placeholders against Caddy's published tables and, where those say nothing, as sentences.
  */
-#include <jansson.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "base/pem.h"
 #include "base/test.h"
 #include "base/text.h"
+#include "config/table_testing.h"
 #include "http/template.h"
 #include "http/tls_placeholder.h"
 #include "http/uri.h"
@@ -38,15 +38,6 @@ static void begin(void)
     x.local_port = SLICE("80");
 }
 
-static json_t *table(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *t = json_load_file(path, 0, NULL);
-    CHECK(t != NULL);
-    return t;
-}
-
 /* A member that is text, or {"bytes": hex} for what is not UTF-8. */
 static struct slice member(const json_t *row, const char *key)
 {
@@ -69,7 +60,7 @@ static struct slice expand(struct slice text)
 
 TEST("every placeholder of an unknown name becomes the empty value, as the table says")
 {
-    json_t *t = table("replacer"), *row;
+    json_t *t = table_load("replacer"), *row;
     size_t i;
     begin();
     json_array_foreach(json_object_get(t, "cases"), i, row)
@@ -85,7 +76,7 @@ TEST("every placeholder of an unknown name becomes the empty value, as the table
 
 TEST("the placeholders of a request have the values that the table says")
 {
-    json_t *t = table("http-placeholders"), *row;
+    json_t *t = table_load("http-placeholders"), *row;
     size_t i, checked = 0;
     begin();
     json_array_foreach(json_object_get(t, "cases"), i, row)
@@ -124,7 +115,7 @@ static struct slice client_der(const json_t *rows)
 
 TEST("those of TLS have the values that the table says")
 {
-    json_t *t = table("http-placeholders"), *row, *rows = json_object_get(t, "cases");
+    json_t *t = table_load("http-placeholders"), *row, *rows = json_object_get(t, "cases");
     struct tls_facts facts = {.version = 0x0304, .cipher_name = "TLS_AES_256_GCM_SHA384",
                               .alpn = SLICE("h2"), .server_name = SLICE("example.com")};
     struct peer_certificate peer;

@@ -2,9 +2,8 @@
 /*
  * Targets, escapes, cleaning and queries.
  */
-#include <jansson.h>
-
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "http/uri.h"
 
 static struct arena arena;
@@ -50,21 +49,18 @@ TEST("bad escapes, NUL bytes and unknown forms are refused")
 
 TEST("paths are cleaned as the table says")
 {
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/clean-path.json", getenv("PORTICO_SOURCE"));
-    json_t *table = json_load_file(path, 0, NULL), *row;
+    json_t *row, *cases = table_rows("clean-path");
     size_t i;
-    CHECK(table != NULL);
     arena_init(&arena, 4096);
-    json_array_foreach(json_object_get(table, "cases"), i, row)
+    json_array_foreach(cases, i, row)
     {
-        struct slice in = slice_from(json_string_value(json_object_get(row, "input")));
+        struct slice in = row_slice(row, "input");
         struct slice out = uri_clean(in, json_is_true(json_object_get(row, "merge_slashes")),
                                      &arena);
-        CHECK_TEXT(out, json_string_value(json_object_get(row, "expect")));
+        CHECK_TEXT(out, row_text(row, "expect"));
     }
     CHECK_INT(i, 10);
-    json_decref(table);
+    json_decref(cases);
     arena_deinit(&arena);
 }
 

@@ -11,9 +11,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/test.h"
-#include "loop/await.h"
 #include "loop/offload.h"
+#include "loop/scene_testing.h"
 
 static struct loop *loop;
 static char note[256]; /* what happened, in order */
@@ -26,8 +25,6 @@ static void add_note(const char *what)
 
 static void run_scene(enum loop_kind kind, void (*scene)(void))
 {
-    if (kind == LOOP_URING && !loop_probe_uring())
-        test_skip("io_uring is not allowed here");
     note[0] = '\0';
     CHECK_OK(loop_create(kind, &loop));
     CHECK_INT(loop_kind(loop), kind);
@@ -38,18 +35,6 @@ static void run_scene(enum loop_kind kind, void (*scene)(void))
     loop_destroy(loop);
     CHECK(loop_self() == NULL);
 }
-
-#define SCENE(sentence, name)                                                                      \
-    static void name(void);                                                                        \
-    TEST(sentence " (epoll)")                                                                      \
-    {                                                                                              \
-        run_scene(LOOP_EPOLL, name);                                                               \
-    }                                                                                              \
-    TEST(sentence " (io_uring)")                                                                   \
-    {                                                                                              \
-        run_scene(LOOP_URING, name);                                                               \
-    }                                                                                              \
-    static void name(void)
 
 static int listener(struct sockaddr_in *at)
 {

@@ -11,58 +11,26 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/test.h"
-#include "loop/await.h"
+#include "loop/scene_testing.h"
 #include "net/dial.h"
 
 static struct loop *loop;
 static struct resolved to;
 static struct dialed got;
-static void (*scene)(void);
 static int keep[64];
 static size_t kept;
 
-static void on_scene(void *arg)
+static void run_scene(enum loop_kind kind, void (*scene)(void))
 {
-    (void)arg;
-    scene();
-    loop_stop(loop);
-}
-
-static void start_scene(struct task *t)
-{
-    (void)t;
-    CHECK_OK(fiber_start(loop, on_scene, NULL));
-}
-
-static void run_scene(enum loop_kind kind, void (*function)(void))
-{
-    if (kind == LOOP_URING && !loop_probe_uring())
-        test_skip("io_uring is not allowed here");
-    scene = function;
     to.count = 0;
     CHECK_OK(loop_create(kind, &loop));
-    struct task start = {.run = start_scene};
-    loop_defer(loop, &start);
-    loop_run(loop);
+    scene_play(loop, scene);
     CHECK_INT(loop_armed(loop), 0);
     CHECK_INT(fiber_live(loop), 0);
     loop_destroy(loop);
     while (kept > 0)
         close(keep[--kept]);
 }
-
-#define SCENE(sentence, name)                                                                      \
-    static void name(void);                                                                        \
-    TEST(sentence " (epoll)")                                                                      \
-    {                                                                                              \
-        run_scene(LOOP_EPOLL, name);                                                               \
-    }                                                                                              \
-    TEST(sentence " (io_uring)")                                                                   \
-    {                                                                                              \
-        run_scene(LOOP_URING, name);                                                               \
-    }                                                                                              \
-    static void name(void)
 
 static int hold(int fd)
 {

@@ -5,36 +5,18 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/test.h"
+#include "config/table_testing.h"
 #include "net/holder.h"
 #include "net/listener.h"
 
 static struct arena arena;
 static struct address_error why;
-
-static json_t *rows(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tests/data/tables/%s.json", getenv("PORTICO_SOURCE"), name);
-    json_t *table = json_load_file(path, 0, NULL);
-    if (table == NULL)
-        test_fail(__FILE__, __LINE__, "%s does not load", path);
-    json_t *cases = json_incref(json_object_get(table, "cases"));
-    json_decref(table);
-    CHECK(json_array_size(cases) > 3);
-    return cases;
-}
-
-static struct slice text(const json_t *row, const char *key)
-{
-    return slice_from(json_string_value(json_object_get(row, key)));
-}
 
 static int64_t number(const json_t *row, const char *key)
 {
@@ -44,18 +26,18 @@ static int64_t number(const json_t *row, const char *key)
 TEST("addresses are taken apart as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("network-address-split");
+    json_t *row, *cases = table_rows("network-address-split");
     arena_init(&arena, 4096);
     json_array_foreach(cases, i, row)
     {
         struct slice network, host, port;
-        enum err e = address_split(text(row, "input"), &network, &host, &port, &arena, &why);
+        enum err e = address_split(row_slice(row, "input"), &network, &host, &port, &arena, &why);
         CHECK_INT(e != OK, json_is_true(json_object_get(row, "error")));
         if (e != OK)
             continue;
-        CHECK_SLICE(network, text(row, "network"));
-        CHECK_SLICE(host, text(row, "host"));
-        CHECK_SLICE(port, text(row, "port"));
+        CHECK_SLICE(network, row_slice(row, "network"));
+        CHECK_SLICE(host, row_slice(row, "host"));
+        CHECK_SLICE(port, row_slice(row, "port"));
     }
     json_decref(cases);
     arena_deinit(&arena);
@@ -64,18 +46,18 @@ TEST("addresses are taken apart as the table says")
 TEST("addresses with ports, ranges and defaults are read as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("network-address-parse");
+    json_t *row, *cases = table_rows("network-address-parse");
     arena_init(&arena, 4096);
     json_array_foreach(cases, i, row)
     {
         struct network_address a;
-        enum err e = address_parse(text(row, "input"), text(row, "default_network"),
+        enum err e = address_parse(row_slice(row, "input"), row_slice(row, "default_network"),
                                    (uint16_t)number(row, "default_port"), &a, &arena, &why);
         CHECK_INT(e != OK, json_is_true(json_object_get(row, "error")));
         if (e != OK)
             continue;
-        CHECK_SLICE(a.network, text(row, "network"));
-        CHECK_SLICE(a.host, text(row, "host"));
+        CHECK_SLICE(a.network, row_slice(row, "network"));
+        CHECK_SLICE(a.host, row_slice(row, "host"));
         CHECK_INT(a.first_port, number(row, "start_port"));
         CHECK_INT(a.last_port, number(row, "end_port"));
     }
@@ -86,13 +68,13 @@ TEST("addresses with ports, ranges and defaults are read as the table says")
 TEST("addresses are joined as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("network-address-join");
+    json_t *row, *cases = table_rows("network-address-join");
     arena_init(&arena, 4096);
     json_array_foreach(cases, i, row)
     {
-        struct slice got = address_join(text(row, "network"), text(row, "host"), text(row, "port"),
+        struct slice got = address_join(row_slice(row, "network"), row_slice(row, "host"), row_slice(row, "port"),
                                         &arena);
-        CHECK_SLICE(got, text(row, "expect"));
+        CHECK_SLICE(got, row_slice(row, "expect"));
     }
     json_decref(cases);
     arena_deinit(&arena);
@@ -111,18 +93,18 @@ static void mode_text(uint32_t mode, char out[11])
 TEST("the mode of a Unix socket is read as the table says")
 {
     size_t i;
-    json_t *row, *cases = rows("unix-socket-permissions");
+    json_t *row, *cases = table_rows("unix-socket-permissions");
     json_array_foreach(cases, i, row)
     {
         struct slice path;
         uint32_t mode;
         char letters[11];
-        enum err e = unix_permissions(text(row, "input"), &path, &mode, &why);
+        enum err e = unix_permissions(row_slice(row, "input"), &path, &mode, &why);
         CHECK_INT(e != OK, json_is_true(json_object_get(row, "error")));
         if (e != OK)
             continue;
         mode_text(mode, letters);
-        CHECK_SLICE(path, text(row, "path"));
+        CHECK_SLICE(path, row_slice(row, "path"));
         CHECK_TEXT(slice_from(letters), json_string_value(json_object_get(row, "mode")));
     }
     json_decref(cases);

@@ -14,8 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/test.h"
-#include "loop/await.h"
+#include "loop/scene_testing.h"
 #include "net/resolver.h"
 
 /* --- the server --- */
@@ -220,7 +219,6 @@ static struct loop *loop;
 static struct resolver *resolver;
 static struct resolved found; /* of the last ask() */
 static char conf[64];
-static void (*scene)(void);
 static struct resolved call_out;
 static struct resolve_call open_call; /* left open by a scene, if on_done is set */
 static enum err called_with;
@@ -231,33 +229,15 @@ static void write_conf(const char *text)
     CHECK(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
 }
 
-static void on_scene(void *arg)
+static void run_scene(enum loop_kind kind, void (*scene)(void))
 {
-    (void)arg;
-    scene();
-    loop_stop(loop);
-}
-
-static void start_scene(struct task *t)
-{
-    (void)t;
-    CHECK_OK(fiber_start(loop, on_scene, NULL));
-}
-
-static void run_scene(enum loop_kind kind, void (*function)(void))
-{
-    if (kind == LOOP_URING && !loop_probe_uring())
-        test_skip("io_uring is not allowed here");
     snprintf(conf, sizeof conf, "/tmp/portico-resolver-test-%d.conf", getpid());
     write_conf("nameserver 127.0.0.1\n");
     start_server();
     struct dns_options o = {dns.servers, conf, 1000, 1};
     CHECK_OK(loop_create(kind, &loop));
     CHECK_OK(resolver_create(loop, &o, &resolver));
-    scene = function;
-    struct task start = {.run = start_scene};
-    loop_defer(loop, &start);
-    loop_run(loop);
+    scene_play(loop, scene);
     resolver_destroy(resolver);
     loop_settle(loop);
     CHECK_INT(fiber_live(loop), 0);
@@ -268,18 +248,6 @@ static void run_scene(enum loop_kind kind, void (*function)(void))
     stop_server();
     unlink(conf);
 }
-
-#define SCENE(sentence, name)                                                                      \
-    static void name(void);                                                                        \
-    TEST(sentence " (epoll)")                                                                      \
-    {                                                                                              \
-        run_scene(LOOP_EPOLL, name);                                                               \
-    }                                                                                              \
-    TEST(sentence " (io_uring)")                                                                   \
-    {                                                                                              \
-        run_scene(LOOP_URING, name);                                                               \
-    }                                                                                              \
-    static void name(void)
 
 static uint64_t soon(unsigned ms)
 {

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "http/server.h"
 #include "loop/await.h"
+#include "loop/turn_testing.h"
 #include "tls/stream.h"
 #include "wire/h1_conn.h"
 #include "wire/h2_conn.h"
@@ -185,25 +186,11 @@ static void read_answers(struct client *c, size_t most)
     }
 }
 
-/* --- turns --- */
-
-static struct task stopper;
-static unsigned turns_left;
-
-static void on_turn(struct task *t)
-{
-    if (--turns_left == 0)
-        loop_stop(loop);
-    else
-        loop_defer(loop, t);
-}
+/* --- connections --- */
 
 static void turn(unsigned times)
 {
-    turns_left = times;
-    stopper.run = on_turn;
-    loop_defer(loop, &stopper);
-    loop_run(loop);
+    loop_turn(loop, times);
 }
 
 static void start(void)
