@@ -3,10 +3,8 @@
 """portico as an ACME authority (the handler acme_server), asked by its own client, by Debian's lego,
 acme-tiny and caddy, and by requests made by hand. It looks for answers on ports 80 and 443: without
 a network namespace of its own it is skipped. As TAP. Usage: acme_authority_test.py PORTICO DRIVER."""
-import base64
 import datetime
 import glob
-import hashlib
 import http.server
 import json
 import os
@@ -23,7 +21,7 @@ import urllib.error
 import urllib.request
 
 sys.dont_write_bytecode = True
-from server import free_port, has, same  # noqa: E402 (beside this file)
+from server import free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 PORTICO, DRIVER = sys.argv[1:3]
 WANTED = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -428,22 +426,4 @@ def _():
         same(one.problem(path, None), (401, "unauthorized"))
 
 
-def main():
-    done = failed = 0
-    for sentence, function in TESTS:
-        if WANTED not in sentence:
-            continue
-        done += 1
-        try:
-            function()
-            print("ok %d - %s" % (done, sentence), flush=True)
-        except Exception as e:
-            failed += 1
-            print("not ok %d - %s" % (done, sentence))
-            print("# line %d: %s: %s" % (sys.exc_info()[2].tb_next.tb_lineno, type(e).__name__,
-                                         str(e).replace("\n", "\n# ")), flush=True)
-    print("1..%d" % done)
-    return failed > 0
-
-
-sys.exit(main())
+sys.exit(run_tests(TESTS, WANTED) > 0)

@@ -4,10 +4,9 @@
 refused and how, framing, persistence, pipelining, limits. Usage: bytes_test.py PORTICO."""
 import re
 import socket
-import sys
 import time
 
-from server import Server, run_cases, same
+from server import run_cases, same, with_server
 
 OK = (b"HTTP/1.1 200 OK\r\nServer: portico\r\nContent-Type: text/plain; charset=utf-8\r\n"
       b"Date: x\r\nContent-Length: 5\r\n")
@@ -180,14 +179,4 @@ CASES = [
 ]
 
 
-def with_server(case):
-    def run(io):
-        s = Server(sys.argv[1], io, "hello")
-        try:
-            case(s)
-        finally:
-            same(s.end(), 0)
-    return run
-
-
-run_cases([(name, with_server(case)) for name, case in CASES])
+run_cases([(name, with_server(case, body="hello")) for name, case in CASES])

@@ -15,14 +15,9 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port, has, same  # noqa: E402 (beside this file)
+from server import Skip, free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
-count = failed = 0
-
-
-class Skip(Exception):
-    """This build or machine cannot run the test."""
 
 
 def need_module(place, name):
@@ -768,22 +763,5 @@ TESTS = [
 ]
 
 
-def main():
-    global count, failed
-    print(f"1..{len(TESTS)}")
-    for name, test in TESTS:
-        count += 1
-        try:
-            test()
-            print(f"ok {count} - {name}", flush=True)
-        except Skip as e:
-            print(f"ok {count} - {name} # SKIP {e}", flush=True)
-        except Exception as e:  # every failure is one line of the report
-            failed += 1
-            print(f"not ok {count} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),
-                  flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(TESTS) > 0)

@@ -17,6 +17,7 @@ import tempfile
 import time
 
 import network as net
+from server import run_tests
 
 PORTICO = os.path.abspath(sys.argv[1])
 NAME, OUTSIDE, INSIDE, OWN = "shop", 8080, 8000, 7000
@@ -198,18 +199,7 @@ def inside(folder):
 
 
 def each(docker, world):
-    failed = 0
-    text = sys.argv[2] if len(sys.argv) > 2 else ""
-    chosen = [c for c in CASES if text in c.__doc__]
-    for number, case in enumerate(chosen, 1):
-        try:
-            case(docker, world)
-            print(f"ok {number} - {case.__doc__}", flush=True)
-        except (AssertionError, KeyError, IndexError) as e:
-            failed += 1
-            print(f"not ok {number} - {case.__doc__}\n# " + f"{e!r}".replace("\n", "\n# "), flush=True)
-    print(f"1..{len(chosen)}")
-    return 1 if failed else 0
+    return run_tests([(case.__doc__, lambda case=case: case(docker, world)) for case in CASES]) > 0
 
 
 def groups():

@@ -16,7 +16,7 @@ import time
 sys.dont_write_bytecode = True
 import network as net  # noqa: E402 (beside this file)
 from certificates import Authority  # noqa: E402
-from server import free_port, has, same  # noqa: E402
+from server import free_port, has, run_tests, same  # noqa: E402
 
 PORTICO = os.path.abspath(sys.argv[1])
 OWN, OTHER = "203.0.113.7", "203.0.113.99"
@@ -200,21 +200,11 @@ TESTS = (whole, names, firewall, ports, certificates, upstreams)
 
 
 def inside(folder):
-    failed, world = 0, None
+    world = World(folder)
     try:
-        world = World(folder)
-        print(f"1..{len(TESTS)}")
-        for number, test in enumerate(TESTS, 1):
-            try:
-                test(world)
-                print(f"ok {number} - {test.__doc__}", flush=True)
-            except Exception as e:  # pylint: disable=broad-except
-                failed += 1
-                print(f"not ok {number} - {test.__doc__}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "), flush=True)
+        return run_tests([(test.__doc__, lambda test=test: test(world)) for test in TESTS], "") > 0
     finally:
-        if world:
-            world.end()
-    return 1 if failed else 0
+        world.end()
 
 
 def main():

@@ -14,6 +14,7 @@ import zlib
 import brotli
 import zstandard
 
+import server
 from server import Server, run_cases, same
 
 TEXT = b"The quick brown fox jumps over the lazy dog. " * 400
@@ -53,13 +54,7 @@ def answer(body, content_type="text/plain; charset=utf-8", **fields):
 
 def with_server(*handlers, **options):
     def wrap(case):
-        def run(io):
-            s = Server(sys.argv[1], io, routes=routes(*handlers, **options), environment=CALM)
-            try:
-                case(s)
-            finally:
-                same(s.end(), 0)
-        return run
+        return server.with_server(case, routes=routes(*handlers, **options), environment=CALM)
     return wrap
 
 

@@ -14,14 +14,12 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+from server import Skip, run_tests  # noqa: E402 (beside this file)
+
 PORTICO, SOURCE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 RUN = f"{SOURCE}/examples/first/run.py"
 PORTS = (8080, 8081, 3000, 4000, 2019)
-count = failed = 0
-
-
-class Skip(Exception):
-    """The example's ports are not free."""
 
 
 def taken():
@@ -160,21 +158,4 @@ TESTS = [("the site, both services, the errors; Ctrl-C ends all of it", answers)
          ("a taken port is told with its holder", tells_of_taken_ports)]
 
 
-def main():
-    global count, failed
-    print(f"1..{len(TESTS)}")
-    for name, test in TESTS:
-        count += 1
-        try:
-            test()
-            print(f"ok {count} - {name}", flush=True)
-        except Skip as e:
-            print(f"ok {count} - {name} # SKIP {e}", flush=True)
-        except Exception as e:  # every failure is one line of the report
-            failed += 1
-            print(f"not ok {count} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),
-                  flush=True)
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run_tests(TESTS, "") > 0)

@@ -23,49 +23,17 @@ import time
 import zlib
 
 sys.dont_write_bytecode = True
-from server import fenced, free_port  # noqa: E402 (beside this file)
+import played  # noqa: E402 (beside this file)
+from server import fenced, free_port, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 count = failed = 0
 
 
-def same(got, want):
-    assert got == want, f"got {got!r}, want {want!r}"
-
-
-class Peer:
-    """One connection, as bytes."""
-
+class Peer(played.Peer):
     def __init__(self, sock):
-        self.sock, self.seen = sock, b""
-        sock.settimeout(30)
-
-    def send(self, data):
-        self.sock.sendall(data)
-
-    def until(self, mark):
-        """Up to and with the mark; what comes behind it is kept."""
-        while mark not in self.seen:
-            piece = self.sock.recv(65536)
-            if not piece:
-                raise AssertionError(f"ended; had {self.seen!r}")
-            self.seen += piece
-        at = self.seen.index(mark) + len(mark)
-        out, self.seen = self.seen[:at], self.seen[at:]
-        return out
-
-    def head(self):
-        return self.until(b"\r\n\r\n")
-
-    def take(self, n):
-        while len(self.seen) < n:
-            piece = self.sock.recv(65536)
-            if not piece:
-                raise AssertionError(f"ended; had {len(self.seen)} of {n}")
-            self.seen += piece
-        out, self.seen = self.seen[:n], self.seen[n:]
-        return out
+        super().__init__(sock, patience=30)
 
     def rest(self):
         """All until the end."""
@@ -74,13 +42,6 @@ class Peer:
                 self.seen += piece
         out, self.seen = self.seen, b""
         return out
-
-    def ended(self):
-        """True when the other side has closed and sent nothing more."""
-        try:
-            return self.sock.recv(1) == b""
-        except ConnectionResetError:
-            return True
 
     def reset(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -117,7 +78,7 @@ class Upstream:
             threading.Thread(target=self.run, args=(peer,), daemon=True).start()
 
     def run(self, peer):
-        with contextlib.suppress(OSError, AssertionError):
+        with contextlib.suppress(OSError, EOFError, AssertionError):
             self.play(peer)
         with contextlib.suppress(OSError):
             peer.close()
@@ -1452,7 +1413,7 @@ def tunnel_storm(s):
                 dice.choice((one, other)).reset()
             if step % 300 == 299:
                 s.use(up, stream_close_delay=f"{60 + step}s")
-    except (AssertionError, OSError) as e:
+    except (AssertionError, EOFError, OSError) as e:
         raise AssertionError(f"PORTICO_SEED={seed}: {e}") from e
     for c, u in live:
         c.reset()

@@ -21,6 +21,7 @@ import threading
 import time
 
 from certificates import Authority
+import played
 from patience import held
 from server import Server, Skip, free_port, run_cases, same
 
@@ -47,40 +48,8 @@ def context(chain=GOOD, version=None, clients=False):
     return c
 
 
-class Peer:
-    """One connection of the gateway, as bytes; `raw` is below the TLS."""
-
-    def __init__(self, sock):
-        self.sock, self.seen = sock, b""
-        sock.settimeout(20)
-
-    def send(self, data):
-        self.sock.sendall(data)
-
-    def until(self, mark):
-        while mark not in self.seen:
-            piece = self.sock.recv(65536)
-            if not piece:
-                raise EOFError(f"ended; had {self.seen[:200]!r}")
-            self.seen += piece
-        at = self.seen.index(mark) + len(mark)
-        out, self.seen = self.seen[:at], self.seen[at:]
-        return out
-
-    def head(self):
-        return self.until(b"\r\n\r\n")
-
-    def take(self, n):
-        parts, have = [self.seen], len(self.seen)
-        while have < n:
-            piece = self.sock.recv(65536)
-            if not piece:
-                raise EOFError(f"ended; had {have} of {n}")
-            parts.append(piece)
-            have += len(piece)
-        whole = b"".join(parts)
-        self.seen = whole[n:]
-        return whole[:n]
+class Peer(played.Peer):
+    """One connection of the gateway; `raw` is below the TLS."""
 
     def cut(self):
         """The end without a close_notify."""

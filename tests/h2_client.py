@@ -84,6 +84,69 @@ class Frame:
         return f"{name}(stream {self.stream}, flags {self.flags}, {len(self.payload)} bytes{more}{note})"
 
 
+class Wire:
+    """One side of a connection, as frames. Who is it brings send(), and what adds to `received` (more(), where
+    it is a server's)."""
+
+    def __init__(self):
+        self.received, self.gathering, self.decoder = b"", None, hpack.Decoder()
+
+    # --- out ---
+
+    def frame(self, kind, flags=0, stream=0, payload=b""):
+        self.send(frame(kind, flags, stream, payload))
+
+    @staticmethod
+    def settings_frame(pairs, flags=0):
+        return frame(SETTINGS, flags, 0, b"".join(struct.pack("!HI", k, v) for k, v in pairs))
+
+    def data(self, stream, payload=b"", end=False):
+        self.frame(DATA, END_STREAM if end else 0, stream, payload)
+
+    def window(self, stream, more):
+        self.frame(WINDOW_UPDATE, 0, stream, struct.pack("!I", more))
+
+    def rst(self, stream, code="CANCEL"):
+        self.frame(RST_STREAM, 0, stream, struct.pack("!I", CODES.index(code) if isinstance(code, str) else code))
+
+    def ping(self, payload=b"12345678", flags=0):
+        self.frame(PING, flags, 0, payload)
+
+    # --- in ---
+
+    def preface(self):
+        while len(self.received) < len(PREFACE):
+            self.more()
+        assert self.received.startswith(PREFACE), self.received[:40]
+        self.received = self.received[len(PREFACE):]
+
+    def next_frame(self):
+        """Taken from what has come; None: it is not whole."""
+        end = 9 + int.from_bytes(self.received[:3], "big")
+        if len(self.received) < 9 or len(self.received) < end:
+            return None
+        f = Frame(self.received[3], self.received[4], int.from_bytes(self.received[5:9], "big") & 0x7fffffff,
+                  self.received[9:end])
+        self.received = self.received[end:]
+        return f
+
+    def gathered(self, f):
+        """Of HEADERS and CONTINUATION: the stream, whether it ends, the fields; None: there is more to come."""
+        if f.kind == HEADERS:
+            assert not f.flags & (PADDED | WITH_PRIORITY)
+            self.gathering = [f.stream, bool(f.flags & END_STREAM), b""]
+        self.gathering[2] += f.payload
+        if not f.flags & END_HEADERS:
+            return None
+        stream, ends, whole = self.gathering
+        return stream, ends, [(n if isinstance(n, str) else n.decode(), v if isinstance(v, str) else v.decode("latin-1"))
+                              for n, v in self.decoder.decode(whole, raw=True)]
+
+
+def settings_of(f):
+    return {key: value for key, value in struct.iter_unpack("!HI", f.payload)}
+
+
 class Answer:
     """What has come of one stream."""
 
@@ -95,11 +158,12 @@ class Answer:
         return next((v for n, v in self.fields if n == name), None)
 
 
-class Client:
+class Client(Wire):
     """`port` on loopback. `tls`: an SSLContext. `settings`: pairs for the first SETTINGS. With
     `preface` False nothing is sent at first. Window updates are the test's business, unless `grants`."""
 
     def __init__(self, port, tls=None, settings=(), preface=True, grants=False, timeout=30, room=None):
+        super().__init__()
         raw = socket.socket()
         if room:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
@@ -109,12 +173,10 @@ class Client:
         self.socket = tls.wrap_socket(raw, server_hostname="localhost") if tls else raw
         self.tls, self.timeout, self.grants = tls, timeout, grants
         self.scheme = "https" if tls else "http"
-        self.decoder = hpack.Decoder()
         self.decoder.max_header_list_size = 1 << 20
-        self.received, self.frames = b"", []
+        self.frames = []
         self.answers = collections.defaultdict(Answer)
         self.settings, self.acknowledged = {}, 0
-        self.gathering = None
         self.goaway, self.closed, self.reset = None, False, False
         self.next_stream = 1
         if preface:
@@ -138,13 +200,6 @@ class Client:
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             pass
 
-    def frame(self, kind, flags=0, stream=0, payload=b""):
-        self.send(frame(kind, flags, stream, payload))
-
-    @staticmethod
-    def settings_frame(pairs, flags=0):
-        return frame(SETTINGS, flags, 0, b"".join(struct.pack("!HI", k, v) for k, v in pairs))
-
     def stream(self):
         self.next_stream += 2
         return self.next_stream - 2
@@ -155,18 +210,6 @@ class Client:
         flags = END_HEADERS | (END_STREAM if end else 0)
         self.frame(HEADERS, flags, stream, block(request() if fields is None else fields))
         return stream
-
-    def data(self, stream, payload=b"", end=False):
-        self.frame(DATA, END_STREAM if end else 0, stream, payload)
-
-    def window(self, stream, more):
-        self.frame(WINDOW_UPDATE, 0, stream, struct.pack("!I", more))
-
-    def rst(self, stream, code=8):
-        self.frame(RST_STREAM, 0, stream, struct.pack("!I", code))
-
-    def ping(self, payload=b"12345678", flags=0):
-        self.frame(PING, flags, 0, payload)
 
     # --- in ---
 
@@ -189,23 +232,17 @@ class Client:
     def read(self, timeout=None):
         """The next frame, noted down; None at the connection's end."""
         end = time.monotonic() + (timeout or self.timeout)
-        while len(self.received) < 9 or len(self.received) < 9 + int.from_bytes(self.received[:3], "big"):
+        while (f := self.next_frame()) is None:
             if self.closed:
                 return None
             self._more(end)
-        length = int.from_bytes(self.received[:3], "big")
-        f = Frame(self.received[3], self.received[4], int.from_bytes(self.received[5:9], "big") & 0x7fffffff,
-                  self.received[9:9 + length])
-        self.received = self.received[9 + length:]
         self.frames.append(f)
         self._note(f)
         return f
 
     def _note(self, f):
         if f.kind == SETTINGS and not f.flags & ACK:
-            for at in range(0, len(f.payload), 6):
-                key, value = struct.unpack("!HI", f.payload[at:at + 6])
-                self.settings[key] = value
+            self.settings.update(settings_of(f))
             self.send(frame(SETTINGS, ACK))
         elif f.kind == SETTINGS:
             self.acknowledged += 1
@@ -223,15 +260,10 @@ class Client:
             self._gather(f)
 
     def _gather(self, f):
-        if f.kind == HEADERS:
-            assert not f.flags & (PADDED | WITH_PRIORITY)
-            self.gathering = [f.stream, bool(f.flags & END_STREAM), b""]
-        self.gathering[2] += f.payload
-        if not f.flags & END_HEADERS:
+        block_of = self.gathered(f)
+        if block_of is None:
             return
-        stream, ends, whole = self.gathering
-        fields = [(n if isinstance(n, str) else n.decode(), v if isinstance(v, str) else v.decode("latin-1"))
-                  for n, v in self.decoder.decode(whole, raw=True)]
+        stream, ends, fields = block_of
         answer = self.answers[stream]
         answer.ended |= ends
         if answer.status is not None:

@@ -14,7 +14,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 
 sys.dont_write_bytecode = True
 import h2_client as h2  # noqa: E402 (beside this file)
@@ -55,7 +54,7 @@ class Behind:
             if not self.before or self.asked:
                 conn.begin(*self.settings)
             else:
-                same(conn.exactly(24), h2.PREFACE)
+                conn.preface()
             while True:
                 while conn.requests:
                     self.one(conn, *conn.requests.pop(0))

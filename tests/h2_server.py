@@ -4,13 +4,9 @@ gateway, whose requests are decoded by a library (Debian's python3-hpack)."""
 import contextlib
 import socket
 
-import hpack
-
 import h2_client as h2
 from h2_client import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
                        WINDOW_UPDATE, frame)
-from server import same
-
 
 STATUS = (":status", "200")
 
@@ -19,31 +15,28 @@ class Ended(Exception):
     """portico has closed the connection."""
 
 
-class Conn:
+class Conn(h2.Wire):
     """One connection of portico's, as frames."""
 
     def __init__(self, sock, behind=None, patience=15):
-        self.sock, self.behind, self.received = sock, behind, b""
+        super().__init__()
+        self.sock, self.behind = sock, behind
         sock.settimeout(patience)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.decoder, self.gathering = hpack.Decoder(), None
         self.requests, self.held, self.bodies = [], [], {}
         self.whole = {}  # all fields of a stream's request, then those of its trailers
         self.resets, self.goaway, self.ended_streams = {}, None, set()
         self.windows, self.acknowledged, self.pongs, self.closed = {}, 0, [], False
 
-    def exactly(self, n):
-        while len(self.received) < n:
-            try:
-                part = self.sock.recv(65536)
-            except (ConnectionResetError, BrokenPipeError):
-                part = b""
-            if not part:
-                self.closed = True
-                raise Ended
-            self.received += part
-        out, self.received = self.received[:n], self.received[n:]
-        return out
+    def more(self):
+        try:
+            part = self.sock.recv(65536)
+        except (ConnectionResetError, BrokenPipeError):
+            part = b""
+        if not part:
+            self.closed = True
+            raise Ended
+        self.received += part
 
     def send(self, *parts):
         try:
@@ -52,13 +45,12 @@ class Conn:
             pass  # reading will tell
 
     def begin(self, *settings):
-        same(self.exactly(24), h2.PREFACE)
-        self.send(h2.Client.settings_frame(settings))
+        self.preface()
+        self.send(self.settings_frame(settings))
 
     def read(self):
-        head = self.exactly(9)
-        f = h2.Frame(head[3], head[4], int.from_bytes(head[5:], "big") & 0x7fffffff,
-                     self.exactly(int.from_bytes(head[:3], "big")))
+        while (f := self.next_frame()) is None:
+            self.more()
         if f.kind == SETTINGS and not f.flags & ACK:
             self.send(frame(SETTINGS, ACK))
         elif f.kind == SETTINGS:
@@ -81,12 +73,9 @@ class Conn:
         return f
 
     def gather(self, f):
-        if f.kind == HEADERS:
-            self.gathering = [f.stream, f.flags & END_STREAM, b""]
-        self.gathering[2] += f.payload
-        if f.flags & END_HEADERS:
-            stream, ends, whole = self.gathering
-            fields = self.decoder.decode(whole)
+        whole = self.gathered(f)
+        if whole:
+            stream, ends, fields = whole
             self.ended_streams |= {stream} if ends else set()
             self.whole.setdefault(stream, []).append(fields)
             if len(self.whole[stream]) == 1:
@@ -107,9 +96,6 @@ class Conn:
 
     def headers(self, stream, *fields, end=False, flags=END_HEADERS):
         self.send(frame(HEADERS, flags | (END_STREAM if end else 0), stream, h2.block(fields)))
-
-    def data(self, stream, body=b"", end=False):
-        self.send(frame(DATA, END_STREAM if end else 0, stream, body))
 
     def answer(self, stream, body, *fields):
         self.headers(stream, STATUS, ("content-length", str(len(body))), *fields)

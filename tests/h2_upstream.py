@@ -7,10 +7,8 @@ import ssl
 import struct
 import threading
 
-import hpack
-
-from h2_client import (ACK, CODES, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE,
-                       RST_STREAM, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY, Frame, block, frame)
+from h2_client import (ACK, CODES, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED,
+                       RST_STREAM, SETTINGS, Wire, block, frame, settings_of)
 
 
 class Request:
@@ -25,15 +23,15 @@ class Request:
         return [n for n, _ in self.fields]
 
 
-class Conn:
+class Conn(Wire):
     """One connection. Window updates are the play's business, unless `grants`."""
 
     def __init__(self, sock, upstream):
+        super().__init__()
         self.sock, self.upstream = sock, upstream
-        self.received, self.frames, self.requests, self.streams = b"", [], [], {}
-        self.decoder = hpack.Decoder()
+        self.frames, self.requests, self.streams = [], [], {}
         self.settings, self.acknowledged, self.goaway = {}, 0, None
-        self.gathering, self.grants, self.acks = None, True, True
+        self.grants, self.acks = True, True
         self.seen = 0  # of requests given out
 
     # --- in ---
@@ -44,28 +42,16 @@ class Conn:
             raise EOFError
         self.received += piece
 
-    def preface(self):
-        while len(self.received) < len(PREFACE):
-            self.more()
-        assert self.received.startswith(PREFACE), self.received[:40]
-        self.received = self.received[len(PREFACE):]
-
     def read(self):
-        while len(self.received) < 9 or len(self.received) < 9 + int.from_bytes(self.received[:3], "big"):
+        while (f := self.next_frame()) is None:
             self.more()
-        n = int.from_bytes(self.received[:3], "big")
-        f = Frame(self.received[3], self.received[4], int.from_bytes(self.received[5:9], "big") & 0x7fffffff,
-                  self.received[9:9 + n])
-        self.received = self.received[9 + n:]
         self.frames.append(f)
         self.note(f)
         return f
 
     def note(self, f):
         if f.kind == SETTINGS and not f.flags & ACK:
-            for at in range(0, len(f.payload), 6):
-                key, value = struct.unpack("!HI", f.payload[at:at + 6])
-                self.settings[key] = value
+            self.settings.update(settings_of(f))
             if self.acks:
                 self.frame(SETTINGS, ACK)
         elif f.kind == SETTINGS:
@@ -86,14 +72,10 @@ class Conn:
             self.gather(f)
 
     def gather(self, f):
-        if f.kind == HEADERS:
-            assert not f.flags & (PADDED | WITH_PRIORITY)
-            self.gathering = [f.stream, bool(f.flags & END_STREAM), b""]
-        self.gathering[2] += f.payload
-        if not f.flags & END_HEADERS:
+        whole = self.gathered(f)
+        if whole is None:
             return
-        stream, ends, whole = self.gathering
-        fields = [(n.decode(), v.decode("latin-1")) for n, v in self.decoder.decode(whole, raw=True)]
+        stream, ends, fields = whole
         if stream in self.streams:
             self.streams[stream].trailers = fields
         else:
@@ -127,30 +109,15 @@ class Conn:
     def send(self, data):
         self.sock.sendall(data)
 
-    def frame(self, kind, flags=0, stream=0, payload=b""):
-        self.send(frame(kind, flags, stream, payload))
-
     def say_settings(self, *pairs):
-        self.frame(SETTINGS, 0, 0, b"".join(struct.pack("!HI", k, v) for k, v in pairs))
-
-    def window(self, stream, n):
-        self.frame(WINDOW_UPDATE, 0, stream, struct.pack("!I", n))
-
-    def rst(self, stream, code="CANCEL"):
-        self.frame(RST_STREAM, 0, stream, struct.pack("!I", CODES.index(code)))
+        self.send(self.settings_frame(pairs))
 
     def say_goaway(self, last, code="NO_ERROR"):
         self.frame(GOAWAY, 0, 0, struct.pack("!II", last, CODES.index(code)))
 
-    def ping(self, payload=b"12345678", flags=0):
-        self.frame(PING, flags, 0, payload)
-
     def head(self, stream, status=200, fields=(), end=False):
         self.frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream,
                    block([(":status", str(status)), *fields]))
-
-    def data(self, stream, payload=b"", end=False):
-        self.frame(DATA, END_STREAM if end else 0, stream, payload)
 
     def answer(self, stream, body=b"ok", status=200, fields=(), trailers=None):
         self.send(frame(HEADERS, END_HEADERS | (0 if body or trailers else END_STREAM), stream,

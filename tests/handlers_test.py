@@ -4,11 +4,10 @@
 intercept, request_body, map, named routes. Usage: handlers_test.py PORTICO."""
 import base64
 import http.client
-import sys
 import tempfile
 import threading
 
-from server import Server, run_cases, same
+from server import run_cases, same, with_server
 
 # U*U, at the lowest cost
 HASH = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
@@ -190,14 +189,4 @@ CASES = [
 ]
 
 
-def with_server(case):
-    def run(io):
-        s = Server(sys.argv[1], io, "hello")
-        try:
-            case(s)
-        finally:
-            same(s.end(), 0)
-    return run
-
-
-run_cases([(name, with_server(case)) for name, case in CASES])
+run_cases([(name, with_server(case, body="hello")) for name, case in CASES])

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Active health checks of the gateway, as TAP: what is asked and how the answer is judged, counters,
 transports, what a reload keeps and ends. Usage: health_test.py PORTICO [TEXT]."""
-import contextlib
 import http.client
 import http.server
 import json
@@ -17,7 +16,7 @@ import time
 
 sys.dont_write_bytecode = True
 from certificates import Authority  # noqa: E402 (beside this file)
-from server import Server, run_cases, same  # noqa: E402
+from server import run_cases, running, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 
@@ -94,17 +93,6 @@ def config(server, *gateways):
             **({"health_checks": {"active": active}} if active else {}), **more}]})
     document["apps"]["http"]["servers"]["srv0"]["routes"] = routes
     return document
-
-
-@contextlib.contextmanager
-def running(io, *backends):
-    server = Server(PORTICO, io)
-    try:
-        yield server
-    finally:
-        for b in backends:
-            b.close()
-        same(server.end(), 0)
 
 
 def load(server, *gateways):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hedged requests of the gateway, as TAP: when a second upstream is asked, who wins, what becomes of the
 loser, what is told of both. Usage: hedge_test.py PORTICO [TEXT]."""
-import contextlib
 import http.client
 import json
 import random
@@ -18,24 +17,13 @@ sys.dont_write_bytecode = True
 import h2_upstream  # noqa: E402 (beside this file)
 from h2_client import Client, request  # noqa: E402 (beside this file)
 from played import Peer, Upstream, always, answer  # noqa: E402
-from server import Server, free_port, has, run_cases, same  # noqa: E402
+from server import free_port, has, run_cases, running, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 FIRST = {"selection_policy": {"policy": "first"}}
 LATE = "1500ms"  # where the second is not to come meanwhile, on a machine that is busy
 LOGGED = [{"handler": "log_append", "key": k, "value": "{http.reverse_proxy.%s}" % k}
           for k in ("hedged", "hedge_won", "upstream.address", "retries")]
-
-
-@contextlib.contextmanager
-def running(io, *upstreams, workers=2):
-    s = Server(PORTICO, io, workers=workers)
-    try:
-        yield s
-    finally:
-        for u in upstreams:
-            u.close()
-        same(s.end(), 0)
 
 
 def load(s, dials, hedge, server=None, **more):
@@ -629,7 +617,7 @@ def ends(io):
         t.join()
         same(got, [(200, b"b")])
         same(s.end(None), 0)
-        s.end = lambda: 0
+        s.end = lambda **_: 0
 
 
 def refused(io):

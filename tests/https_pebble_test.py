@@ -12,10 +12,9 @@ import tempfile
 
 sys.dont_write_bytecode = True
 from pebble import PEBBLE, World, listening, same, wait_for  # noqa: E402 (beside this file)
-from server import free_port  # noqa: E402
+from server import free_port, run_tests  # noqa: E402
 
 PORTICO = sys.argv[1]
-WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 NAMED = shutil.which("named") or "/usr/sbin/named"
 if PEBBLE is None:
     print("1..0 # SKIP pebble or python3-cryptography is missing")
@@ -103,22 +102,4 @@ def _():
         same(open(w.folder + "/pebble.log").read().count("Issued certificate serial"), 1)
 
 
-def main():
-    done = failed = 0
-    for sentence, function in TESTS:
-        if WANTED not in sentence:
-            continue
-        done += 1
-        try:
-            function()
-            print("ok %d - %s" % (done, sentence), flush=True)
-        except Exception as e:
-            failed += 1
-            print("not ok %d - %s" % (done, sentence))
-            print("# line %d: %s: %s" % (sys.exc_info()[2].tb_next.tb_lineno, type(e).__name__,
-                                         str(e).replace("\n", "\n# ")), flush=True)
-    print("1..%d" % done)
-    return failed > 0
-
-
-sys.exit(main())
+sys.exit(run_tests(TESTS) > 0)

@@ -10,6 +10,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True
+from server import Skip, run_tests  # noqa: E402 (beside this file)
+
 PORTICO, SOURCE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 PREFIX = "/usr"
 WANTED = {
@@ -24,11 +27,6 @@ WANTED = {
     "/usr/share/zsh/site-functions/_portico": 0o644,
     "/usr/share/fish/vendor_completions.d/portico.fish": 0o644,
 }
-count = failed = 0
-
-
-class Skip(Exception):
-    """This machine cannot run the test."""
 
 
 def run(*command, status=0, **env):
@@ -132,22 +130,9 @@ TESTS = [("everything is in its place with its mode, and nothing else", places),
 
 
 def main():
-    global count, failed
-    print(f"1..{len(TESTS)}")
     with tempfile.TemporaryDirectory(prefix="portico-install-") as dest:
         os.chmod(dest, 0o755)
-        for name, test in TESTS:
-            count += 1
-            try:
-                test(dest)
-                print(f"ok {count} - {name}", flush=True)
-            except Skip as e:
-                print(f"ok {count} - {name} # SKIP {e}", flush=True)
-            except Exception as e:  # every failure is one line of the report
-                failed += 1
-                print(f"not ok {count} - {name}\n# " +
-                      f"{type(e).__name__}: {e}".replace("\n", "\n# "), flush=True)
-    return 1 if failed else 0
+        return run_tests([(name, lambda test=test: test(dest)) for name, test in TESTS], "") > 0
 
 
 sys.exit(main())

@@ -16,17 +16,12 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port, same  # noqa: E402 (beside this file)
+from server import Skip, free_port, run_tests, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 CADDY = "/usr/bin/caddy"
 NAMES = ["localhost", "a.internal", "b.internal", "127.0.0.1"]
 LOCAL = "pki/authorities/local"
-count = failed = 0
-
-
-class Skip(Exception):
-    """This machine cannot run the test."""
 
 
 class Site:
@@ -274,24 +269,4 @@ def test_read_only():
 TESTS = [test_issued, test_killed, test_renewed, test_caddy, test_together, test_full, test_read_only]
 
 
-def main():
-    global count, failed
-    for test in TESTS:
-        if len(sys.argv) > 2 and sys.argv[2] not in test.__name__ + test.__doc__:
-            continue
-        count += 1
-        try:
-            test()
-            print(f"ok {count} - {test.__doc__}", flush=True)
-        except Skip as why:
-            print(f"ok {count} - {test.__doc__} # SKIP {why}", flush=True)
-        except Exception as why:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {count} - {test.__doc__}", flush=True)
-            for line in f"{type(why).__name__}: {why}".splitlines():
-                print(f"# {line}", flush=True)
-    print(f"1..{count}")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run_tests([(test.__doc__, test) for test in TESTS]) > 0)

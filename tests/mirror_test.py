@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway's mirror, as TAP: what a copy is, that nothing of it reaches the client, its limits, what
 is counted, reloads and the end. Usage: mirror_test.py PORTICO [TEXT]."""
-import contextlib
 import http.client
 import json
 import os
@@ -16,20 +15,9 @@ import time
 sys.dont_write_bytecode = True
 import h2_upstream  # noqa: E402 (beside this file)
 from played import Peer, Upstream, always  # noqa: E402 (beside this file)
-from server import Server, free_port, has, run_cases, same  # noqa: E402
+from server import free_port, has, run_cases, running, same  # noqa: E402
 
 PORTICO = sys.argv[1]
-
-
-@contextlib.contextmanager
-def running(io, *upstreams, workers=2):
-    s = Server(PORTICO, io, workers=workers)
-    try:
-        yield s
-    finally:
-        for u in upstreams:
-            u.close()
-        same(s.end(), 0)
 
 
 def load(s, up, mirror, **more):
@@ -154,7 +142,7 @@ def never_waits(io):
         begin = time.monotonic()
         same(s.end(), 0)
         assert time.monotonic() - begin < 18
-        s.end = lambda: 0
+        s.end = lambda **_: 0
 
 
 def bodies(io):

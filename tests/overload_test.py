@@ -16,7 +16,7 @@ import time
 sys.dont_write_bytecode = True
 from dns_server import Names  # noqa: E402 (beside this file)
 from patience import at_some_pace  # noqa: E402
-from server import Server, free_port, has, run_cases, same  # noqa: E402
+from server import Server, free_port, has, run_cases, running, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 
@@ -81,17 +81,6 @@ class Upstream:
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
             s.close()
-
-
-@contextlib.contextmanager
-def running(io, *upstreams, **more):
-    s = Server(PORTICO, io, **more)
-    try:
-        yield s
-    finally:
-        for u in upstreams:
-            u.close()
-        same(s.end(), 0)
 
 
 def load(s, upstreams, **more):

@@ -3,8 +3,6 @@
 """The ACME client against Pebble, the authority of Let's Encrypt's developers, with its faults on:
 a third of all nonces refused (ten tries each), no authorization reused. As TAP.
 Usage: pebble_test.py ACME_DRIVER [TEXT]."""
-import base64
-import concurrent.futures
 import glob
 import json
 import os
@@ -20,10 +18,9 @@ import time
 import urllib.request
 
 sys.dont_write_bytecode = True
-from server import free_port, has, same  # noqa: E402 (beside this file)
+from server import free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 DRIVER = sys.argv[1]
-WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 PEBBLE = shutil.which("pebble")
 try:
     from cryptography import x509
@@ -219,26 +216,4 @@ def _():
         assert "There are now 2 accounts" not in open(w.folder + "/log").read()
 
 
-def attempt(function):
-    try:
-        function()
-        return None
-    except Exception as e:
-        return "line %d: %s: %s" % (sys.exc_info()[2].tb_next.tb_lineno, type(e).__name__, e)
-
-
-def main():
-    chosen = [(s, f) for s, f in TESTS if WANTED in s]
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:  # they wait more than they compute
-        results = pool.map(attempt, [f for _, f in chosen])
-        for number, ((sentence, _), why) in enumerate(zip(chosen, results), 1):
-            print("%s %d - %s" % ("not ok" if why else "ok", number, sentence), flush=True)
-            if why:
-                failed += 1
-                print("# " + why.replace("\n", "\n# "), flush=True)
-    print("1..%d" % len(chosen))
-    return failed > 0
-
-
-sys.exit(main())
+sys.exit(run_tests(TESTS, at_once=3) > 0)  # they wait more than they compute

@@ -9,9 +9,9 @@ import threading
 class Peer:
     """One connection, as bytes. `upstream` keeps the heads and bodies that were taken."""
 
-    def __init__(self, sock, upstream=None):
+    def __init__(self, sock, upstream=None, patience=60):
         self.sock, self.upstream, self.seen = sock, upstream, b""
-        sock.settimeout(60)
+        sock.settimeout(patience)
 
     def send(self, data):
         self.sock.sendall(data)
@@ -19,8 +19,29 @@ class Peer:
     def more(self):
         piece = self.sock.recv(65536)
         if not piece:
-            raise EOFError
+            raise EOFError(f"ended; had {len(self.seen)}: {self.seen[:200]!r}")
         self.seen += piece
+
+    def until(self, mark):
+        """Up to and with the mark; what comes behind it is kept."""
+        while mark not in self.seen:
+            self.more()
+        at = self.seen.index(mark) + len(mark)
+        out, self.seen = self.seen[:at], self.seen[at:]
+        return out
+
+    def head(self):
+        return self.until(b"\r\n\r\n")
+
+    def take(self, n):
+        parts, have = [], 0
+        while have + len(self.seen) < n:
+            parts.append(self.seen)
+            have, self.seen = have + len(self.seen), b""
+            self.more()
+        parts.append(self.seen[:n - have])
+        self.seen = self.seen[n - have:]
+        return b"".join(parts)
 
     def request(self):
         """The next one, head and body."""

@@ -5,12 +5,12 @@ are really dropped. Usage: ports_apply_test.py PORTICO [TEXT]."""
 import json
 import os
 import re
-import signal
 import sys
 import tempfile
 import time
 
 import network as net
+from server import run_tests
 
 PORTICO = os.path.abspath(sys.argv[1])
 PORTS = [22, 80, 443, 3000, 5432, 9999]
@@ -345,30 +345,21 @@ CASES = [lets_in_whom_it_says, device_always, goes_out, path_mtu, foreign_untouc
          not_root]
 
 
+def placed(case):
+    place = Place()
+    try:
+        case(place)
+    finally:
+        place.end()
+
+
 def main():
     print("TAP version 13")
     why = net.may()
     if why:
         print(f"1..0 # SKIP {why}")
         return 0
-    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
-    cases = [c for c in CASES if wanted in c.__doc__]
-    failed = 0
-    for number, case in enumerate(cases, 1):
-        place = Place()
-        try:
-            case(place)
-            print(f"ok {number} - {case.__doc__}")
-        except (AssertionError, RuntimeError) as e:
-            failed += 1
-            print(f"not ok {number} - {case.__doc__}")
-            for line in str(e).splitlines():
-                print(f"# {line}")
-        finally:
-            place.end()
-        sys.stdout.flush()
-    print(f"1..{len(cases)}")
-    return 1 if failed else 0
+    return run_tests([(case.__doc__, lambda case=case: placed(case)) for case in CASES]) > 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import json
 import os
 import pty
 import queue
-import select
 import signal
 import socket
 import ssl
@@ -22,7 +21,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from server import Skip, free_port, has, same  # noqa: E402 (beside this file)
+from server import Skip, free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 ROW = {"port", "protocol", "family", "address", "namespace", "reach", "reach_from", "owners", "iana",
@@ -558,21 +557,5 @@ TESTS = (
 )
 
 
-def main():
-    failed = 0
-    print(f"1..{len(TESTS)}")
-    for number, (name, test) in enumerate(TESTS, 1):
-        try:
-            test()
-            print(f"ok {number} - {name}", flush=True)
-        except Skip as why:
-            print(f"ok {number} - {name} # SKIP {why}", flush=True)
-        except Exception as e:  # every failure is one line of the report
-            failed += 1
-            print(f"not ok {number} - {name}\n# " + f"{type(e).__name__}: {e}".replace("\n", "\n# "),
-                  flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(TESTS) > 0)

@@ -10,23 +10,12 @@ import time
 
 sys.dont_write_bytecode = True
 from played import Peer, Upstream, always, answer  # noqa: E402 (beside this file)
-from server import Server, free_port, run_cases, same  # noqa: E402
+from server import free_port, run_cases, running, same  # noqa: E402
 
 PORTICO = sys.argv[1]
 BIG = bytes(i % 251 for i in range(100000))  # never whole in memory by itself
 ROUND = {"selection_policy": {"policy": "first"}, "retries": 1, "try_interval": "1ms"}
 MARKED = {"passive": {"fail_duration": "1h", "max_fails": 1}}  # whom it failed at is not asked again
-
-
-@contextlib.contextmanager
-def running(io, *upstreams):
-    s = Server(PORTICO, io, workers=1)
-    try:
-        yield s
-    finally:
-        for u in upstreams:
-            u.close()
-        same(s.end(), 0)
 
 
 def load(s, dials, balancing=None, **more):
@@ -117,7 +106,7 @@ def once(s, *args, **more):
 
 def nothing_sent(io):
     """No connection: always, whatever the method and however much of the body is to come."""
-    with running(io) as s:
+    with running(io, workers=1) as s:
         for method, body in (("GET", b""), ("POST", b"abc"), ("POST", BIG), ("PATCH", BIG)):
             b = Upstream(always(b"second"))
             load(s, [f"127.0.0.1:{free_port()}", b.dial])
@@ -147,7 +136,7 @@ def nothing_sent(io):
 def nobody(io):
     """No upstream that is available: always, until there is one."""
     a, b = Upstream(closes), Upstream(always(b"second"))
-    with running(io, a, b) as s:
+    with running(io, a, b, workers=1) as s:
         load(s, [a.dial], {"try_duration": "20s", "try_interval": "20ms", "retries": 0},
              health_checks={"passive": {"fail_duration": "300ms", "max_fails": 1}})
         c = Peer(socket.create_connection(("127.0.0.1", s.port)))
@@ -163,7 +152,7 @@ def acted_on(io):
     bad = (closes, says(b"HTTP/1.1 2"), says(b"garbage\r\n\r\n"),
            says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"))
     late = {"transport": {"protocol": "http", "response_header_timeout": "1200ms"}}
-    with running(io) as s:
+    with running(io, workers=1) as s:
         for play in bad:
             repeated(s, play, "GET")
             once(s, play, "POST", b"abc")
@@ -185,7 +174,7 @@ def acted_on(io):
 
 def bodies(io):
     """A body that was read and not kept is never sent again; one that was kept is, byte for byte."""
-    with running(io) as s:
+    with running(io, workers=1) as s:
         match = {"retry_match": [{"method": ["PUT"]}]}
         once(s, closes_early, "PUT", BIG, match)
         once(s, closes, "PUT", BIG, match)
@@ -198,7 +187,7 @@ def bodies(io):
 
 def clients(io):
     """A client that breaks off, or whose body is malformed, is nobody's turn again."""
-    with running(io) as s:
+    with running(io, workers=1) as s:
         for data in (b"5\r\nabcde\r\nzz\r\n", b"5\r\nabc"):
             a, b = Upstream(hangs), Upstream(always(b"second"))
             a.play = lambda peer: (peer.more(), peer.upstream.requests.append(1), peer.sock.recv(65536),
@@ -232,7 +221,7 @@ def clients(io):
 
 def answered(io):
     """An answer, whatever its status, and one that breaks off behind its head, is what the client gets."""
-    with running(io) as s:
+    with running(io, workers=1) as s:
         for status in (b"500 Bad", b"502 Bad", b"503 Busy", b"404 No"):
             got, a, b = two(s, says(answer(b"x", status=status)), "GET")
             same((got, len(a), b), (int(status[:3]), 1, []))
@@ -266,7 +255,7 @@ def stale(io):
         peer.request()
         peer.send(b"HTTP/1.1 2")
 
-    with running(io) as s:
+    with running(io, workers=1) as s:
         def tried(play, method, body=b"", pause=0, **fields):
             u = Upstream(play)
             load(s, [u.dial], {"retries": 0})

@@ -2,6 +2,7 @@
 """A running portico for the tests in this folder: its file, its ports, its log, its counters; and
 the loop that runs cases on both I/O back ends and prints TAP. Everything started is ended."""
 import concurrent.futures
+import contextlib
 import fcntl
 import http.client
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 BACK_ENDS = ("epoll", "uring")
 # Each server in its sandbox. The tracer by which leaks are looked for at the end is refused there, as it
@@ -216,34 +218,79 @@ class Server:
         return status
 
 
-def run_case(case, io):
+@contextlib.contextmanager
+def running(io, *upstreams, secure=False, seconds=15, **more):
+    """A server that ends well behind the block, once the upstreams have been closed. `secure`: it answers by
+    TLS only."""
+    s = Server(sys.argv[1], io, awaited=not secure, **more)
     try:
-        case(io)
+        if secure:
+            s.wait(lambda: s.api("GET", "/config/")[0] == 200)
+        yield s
+    except BaseException:
+        s.process.kill()
+        s.end(None)
+        raise
+    finally:
+        for u in upstreams:
+            u.close()
+    same(s.end(seconds=seconds), 0)
+
+
+def with_server(case, **more):
+    """A case of a server, for run_cases."""
+    def run(io):
+        with running(io, **more) as s:
+            case(s)
+    return run
+
+
+def run_case(case, *args):
+    try:
+        case(*args)
     except Skip as why:
         return "skip", str(why)
     except Exception as e:  # every failure is a line, the others still run
+        if os.environ.get("TRACE"):
+            traceback.print_exc()
         return "failed", "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", [])])
     return "ok", ""
+
+
+def told(sentences, results):
+    """Writes the lines of TAP; how many failed."""
+    failed = number = 0
+    for number, (sentence, (outcome, why)) in enumerate(zip(sentences, results), 1):
+        failed += outcome == "failed"
+        print(f"{'not ' * (outcome == 'failed')}ok {number} - {sentence}"
+              + f" # SKIP {why}" * (outcome == "skip"), flush=True)
+        if outcome == "failed":
+            print("# " + why.replace("\n", "\n# "), flush=True)
+    print(f"1..{number}", flush=True)
+    return failed
 
 
 def run_cases(cases, back_ends=BACK_ENDS, at_once=1):
     """cases: (sentence, function(io)); a function may raise Skip. Several may run at once, for most
     of them wait for time to pass; their lines come in order. A case may name back ends of its own."""
-    failed = 0
     text = sys.argv[2] if len(sys.argv) > 2 else ""
-    chosen = [(name, case, io) for name, case, *own in cases for io in (own[0] if own else back_ends)
+    chosen = [(f"{name} ({io})", case, io) for name, case, *own in cases for io in (own[0] if own else back_ends)
               if text in f"{name} {io}"]
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         results = [pool.submit(run_case, case, io) for _, case, io in chosen]
-        for i, ((name, _, io), result) in enumerate(zip(chosen, results), 1):
-            outcome, why = result.result()
-            failed += outcome == "failed"
-            print(f"{'not ' * (outcome == 'failed')}ok {i} - {name} ({io})"
-                  + f" # SKIP {why}" * (outcome == "skip"), flush=True)
-            if outcome == "failed":
-                print("# " + why.replace("\n", "\n# "), flush=True)
-    print(f"1..{len(chosen)}")
+        failed = told([name for name, *_ in chosen], (r.result() for r in results))
     sys.exit(1 if failed else 0)
+
+
+def run_tests(tests, wanted=None, at_once=1):
+    """tests: (sentence, function()); how many failed. Of those that say `wanted`, or the second argument.
+    One at once is on this thread."""
+    if wanted is None:
+        wanted = sys.argv[2] if len(sys.argv) > 2 else ""
+    chosen = [(sentence, test) for sentence, test in tests if wanted in sentence]
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        ways = pool.map if at_once > 1 else map
+        return told([sentence for sentence, _ in chosen], ways(run_case, [test for _, test in chosen]))
 
 
 class Skip(Exception):

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from server import Skip, free_port, same
+from server import Skip, free_port, run_tests, same
 
 DRIVER = os.path.abspath(sys.argv[1])
 OTHER = "nobody"
@@ -1238,24 +1238,4 @@ CASES = [
 ]
 
 
-def main():
-    wanted = [c for c in CASES if len(sys.argv) < 3 or sys.argv[2] in c[0]]
-    failed = 0
-    for number, (sentence, case) in enumerate(wanted, 1):
-        try:
-            case()
-            print(f"ok {number} - {sentence}", flush=True)
-        except Skip as why:
-            print(f"ok {number} - {sentence} # SKIP {why}", flush=True)
-        except Exception as e:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {number} - {sentence}\n# {type(e).__name__}: {e}".replace("\n", "\n# "),
-                  flush=True)
-            if os.environ.get("TRACE"):
-                import traceback
-                traceback.print_exc()
-    print(f"1..{len(wanted)}")
-    return failed > 0
-
-
-sys.exit(main())
+sys.exit(run_tests(CASES) > 0)

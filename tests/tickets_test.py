@@ -3,7 +3,6 @@
 """Keys of session tickets that instances share through one storage, as TAP: sessions go on at the
 other one and across rotations, Caddy and we rotate one file, a storage that cannot be used costs
 nothing but the sharing. Usage: tickets_test.py PORTICO."""
-import contextlib
 import json
 import os
 import shutil
@@ -15,8 +14,9 @@ import tempfile
 import time
 
 from certificates import Authority
+import server
 from patience import at_some_pace
-from server import Server, Skip, free_port, run_cases, same
+from server import Skip, free_port, run_cases, same
 
 PORTICO = os.path.abspath(sys.argv[1])
 CA = Authority()
@@ -30,18 +30,9 @@ def apps_of(storage, tickets=None):
                     "session_tickets": {"key_source": source, **(tickets or {})}}}
 
 
-@contextlib.contextmanager
 def running(io, apps, **more):
-    s = Server(PORTICO, io, awaited=False, apps=apps, members={
+    return server.running(io, secure=True, apps=apps, members={
         "tls_connection_policies": [{}], "automatic_https": {"disable": True}}, **more)
-    try:
-        s.wait(lambda: s.api("GET", "/config/")[0] == 200)
-        yield s
-    except BaseException:
-        s.process.kill()
-        s.end(None)
-        raise
-    same(s.end(), 0)
 
 
 class Client:

@@ -13,7 +13,8 @@ import time
 import urllib.parse
 
 from certificates import Authority
-from server import Server, Skip, run_cases, same
+import server
+from server import Skip, run_cases, same
 
 PORTICO = os.path.abspath(sys.argv[1])
 CA = Authority()
@@ -24,21 +25,12 @@ with contextlib.suppress(ValueError, OSError):
     resource.setrlimit(resource.RLIMIT_NOFILE, (40000, max(40000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
 
 
-@contextlib.contextmanager
 def running(io, automation=None):
-    s = Server(PORTICO, io, workers=1, awaited=False, body="secure", members={
+    return server.running(io, secure=True, seconds=60, workers=1, body="secure", members={
         "tls_connection_policies": [{}], "automatic_https": {"disable": True}},
         apps={"tls": {"certificates": {"load_files": [{"certificate": HELD[0], "key": HELD[1]}]},
                       **({"automation": automation} if automation else {})},
               "pki": {"certificate_authorities": {"local": {"install_trust": False}}}})
-    try:
-        s.wait(lambda: s.api("GET", "/config/")[0] == 200)
-        yield s
-    except BaseException:
-        s.process.kill()
-        s.end(None)
-        raise
-    same(s.end(seconds=60), 0)
 
 
 def connect(s, name="held.example", trusted=True):

@@ -15,7 +15,8 @@ import threading
 import time
 
 from certificates import Authority, openssl
-from server import Server, free_port, run_cases, same
+import server
+from server import free_port, run_cases, same
 
 PORTICO = os.path.abspath(sys.argv[1])
 CA = Authority()
@@ -57,21 +58,12 @@ def routes():
              "handle": [{"handler": "static_response", "body": "secure"}]}]
 
 
-@contextlib.contextmanager
 def running(io, policies=None, certificates=(ONE, TWO), members=None, own_routes=None, **more):
-    s = Server(PORTICO, io, routes=own_routes or routes(), awaited=False, members={
+    return server.running(io, secure=True, routes=own_routes or routes(), members={
         "tls_connection_policies": policies if policies is not None else [{}],
         "automatic_https": {"disable": True}, "logs": {}, **(members or {})},
         apps={"tls": files_of(*certificates)},
         top={"logging": {"logs": {"default": {"level": "DEBUG"}}}}, **more)
-    try:
-        s.wait(lambda: s.api("GET", "/config/")[0] == 200)
-        yield s
-    except BaseException:
-        s.process.kill()
-        s.end(None)
-        raise
-    same(s.end(), 0)
 
 
 def context(version=None, alpn=(), own=None, root=CA.root):

@@ -14,16 +14,11 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
-from server import free_port, has, same  # noqa: E402 (beside this file)
+from server import Skip, free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 PORTICO = os.path.abspath(sys.argv[1])
 STORE = "/usr/local/share/ca-certificates"
 NOBODY = 65534
-count = failed = 0
-
-
-class Skip(Exception):
-    """This machine cannot run the test."""
 
 
 def private_stores():
@@ -313,23 +308,6 @@ TESTS = [test_admin, test_default, test_trust, test_sudo, test_caddy, test_wrong
          test_start_nobody]
 
 
-def run_all():
-    global count, failed
-    for test in TESTS:
-        count += 1
-        try:
-            test()
-            print(f"ok {count} - {test.__doc__}", flush=True)
-        except Skip as why:
-            print(f"ok {count} - {test.__doc__} # SKIP {why}", flush=True)
-        except Exception as why:  # pylint: disable=broad-except
-            failed += 1
-            print(f"not ok {count} - {test.__doc__}", flush=True)
-            for line in f"{type(why).__name__}: {why}".splitlines():
-                print(f"# {line}", flush=True)
-    print(f"1..{count}")
-
-
 def main():
     if os.environ.get("PORTICO_TRUST_TEST") != "inside":
         inside = ["unshare", "--mount", "--propagation", "private"]
@@ -342,7 +320,7 @@ def main():
         return subprocess.run([*inside, sys.executable, *sys.argv], env=env, check=False).returncode
     copies = private_stores()
     try:
-        run_all()
+        failed = run_tests([(test.__doc__, test) for test in TESTS])
     finally:
         for folder in ("/etc/ssl/certs", STORE):
             subprocess.run(["umount", folder], check=False)

@@ -11,7 +11,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from server import Server, free_port, has, run_cases, same  # noqa: E402 (beside this file)
+from server import free_port, has, run_cases, running, same  # noqa: E402 (beside this file)
 
 PORTICO = sys.argv[1]
 
@@ -42,21 +42,10 @@ class Upstream:
                     peer.sendall(b"HTTP/1.1 200 OK\r\nX-B: 1\r\nX-B: 2\r\nContent-Length: 2\r\n\r\nok")
 
     def close(self):
+        self.gate.set()
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
-
-
-@contextlib.contextmanager
-def running(io, *upstreams):
-    s = Server(PORTICO, io)
-    try:
-        yield s
-    finally:
-        for u in upstreams:
-            u.gate.set()
-            u.close()
-        same(s.end(), 0)
 
 
 def load(s, upstreams, before=(), metrics=False, **more):

@@ -3,7 +3,6 @@
 """The issuer zerossl against an API that the test plays, and ZeroSSL's external accounts for ACME; and
 accounts that Debian's caddy made, used by portico and the other way round. As TAP.
 Usage: zerossl_test.py ACME_DRIVER [TEXT]."""
-import base64
 import glob
 import http.server
 import json
@@ -19,12 +18,11 @@ import urllib.request
 
 sys.dont_write_bytecode = True
 from forward_proxy import Proxy  # noqa: E402 (beside this file)
-from server import free_port, has, same  # noqa: E402 (beside this file)
+from server import free_port, has, run_tests, same  # noqa: E402 (beside this file)
 
 DRIVER = sys.argv[1]
-WANTED = sys.argv[2] if len(sys.argv) > 2 else ""
 try:
-    from acme_server import Authority, Chain, pem
+    from acme_server import Authority, pem
     from cryptography import x509
     from dns_server import Names
 except ImportError as e:
@@ -256,22 +254,4 @@ def _():
             ca.stop()
 
 
-def main():
-    done = failed = 0
-    for sentence, function in TESTS:
-        if WANTED not in sentence:
-            continue
-        done += 1
-        try:
-            function()
-            print("ok %d - %s" % (done, sentence), flush=True)
-        except Exception as e:
-            failed += 1
-            print("not ok %d - %s" % (done, sentence))
-            print("# line %d: %s: %s" % (sys.exc_info()[2].tb_next.tb_lineno, type(e).__name__,
-                                         str(e).replace("\n", "\n# ")), flush=True)
-    print("1..%d" % done)
-    return failed > 0
-
-
-sys.exit(main())
+sys.exit(run_tests(TESTS) > 0)
