@@ -280,6 +280,9 @@ void sort_stable(void *items, size_t count, size_t size,
 /* Appends `value` to the list at `key`. */
 void j_add_to_list(struct adapt *, json_t *object, struct slice key, json_t *value);
 
+/* Appends the words of the line to it, of which there must be one. */
+enum err more_words(struct adapt *, struct dispenser *, json_t *object, const char *key);
+
 /* --- reading options of a block: "name value" lines that become a member --- */
 
 enum option_kind {
@@ -310,6 +313,9 @@ enum err ratio_read(struct dispenser *, struct slice, double *);
 /* Numbers with Go's words for what is wrong with them. */
 enum err read_int(struct dispenser *, struct slice, const char *what, int64_t *);
 enum err read_duration(struct dispenser *, struct slice, const char *what, int64_t *ns);
+
+/* The word at hand, where Caddy does not say where the wrong one stands. */
+enum err bare_duration(struct adapt *, struct dispenser *, int64_t *ns);
 enum err read_size(struct dispenser *, struct slice, const char *what, int64_t *);
 
 /* --- other parts --- */

@@ -322,6 +322,25 @@ enum err read_duration(struct dispenser *d, struct slice s, const char *what, in
                            SLICE_ARG(s), SLICE_ARG(s));
 }
 
+enum err bare_duration(struct adapt *a, struct dispenser *d, int64_t *ns)
+{
+    if (duration_parse(dispenser_val(d), ns) == OK)
+        return OK;
+    return diag_fail(a->diag, "time: invalid duration \"" SLICE_FMT "\"",
+                     SLICE_ARG(dispenser_val(d)));
+}
+
+enum err more_words(struct adapt *a, struct dispenser *d, json_t *object, const char *key)
+{
+    struct slice *args;
+    size_t count = dispenser_remaining_args(d, &args);
+    if (count == 0)
+        return dispenser_arg_err(d);
+    for (size_t i = 0; i < count; i++)
+        j_add_to_list(a, object, slice_from(key), j_text(a, args[i]));
+    return OK;
+}
+
 enum err read_size(struct dispenser *d, struct slice s, const char *what, int64_t *out)
 {
     uint64_t bytes;

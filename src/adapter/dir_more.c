@@ -225,9 +225,7 @@ static enum err acme_option(struct helper *h, json_t *o, struct slice *ca)
     } else if (dispenser_val_is(d, "lifetime")) {
         if (!dispenser_next_arg(d))
             return dispenser_arg_err(d);
-        if (duration_parse(dispenser_val(d), &ns) != OK)
-            return diag_fail(a->diag, "time: invalid duration \"" SLICE_FMT "\"",
-                             SLICE_ARG(dispenser_val(d)));
+        TRY(bare_duration(a, d, &ns));
         j_put_int(a, o, "lifetime", ns);
     } else if (dispenser_val_is(d, "resolvers")) {
         struct slice *args;

@@ -11,6 +11,7 @@
 #include "adapter/dns_providers.h"
 #include "adapter/issuer.h"
 #include "base/text.h"
+#include "http/tls_policies.h"
 
 struct tls {
     struct helper *h;
@@ -99,23 +100,12 @@ static enum err read_protocols(struct tls *t)
     return OK;
 }
 
-/* Names that Go's crypto/tls has. */
 static enum err read_names(struct tls *t, bool ciphers)
 {
-    static const char *const suites[] = {
-        "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
-        "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
-        "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
-        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", NULL};
-    static const char *const curves[] = {"x25519mlkem768", "x25519", "secp256r1", "secp384r1",
-                                         "secp521r1", NULL};
     struct dispenser *d = &t->h->d;
     while (dispenser_next_arg(d)) {
         struct slice name = dispenser_val(d);
-        if (!is_one_of(name, ciphers ? suites : curves))
+        if (!is_one_of(name, ciphers ? tls_suite_names : tls_curve_names))
             return dispenser_err_f(
                 d, "%s name or %s not supported: '" SLICE_FMT "'",
                 ciphers ? "wrong cipher suite" : "Wrong curve", ciphers ? "cipher suite" : "curve",

@@ -69,12 +69,7 @@ enum err dns_option_read(struct adapt *a, struct dispenser *d, json_t *owner, co
 static enum err chain_names(struct adapt *a, struct dispenser *d, json_t *o, bool root)
 {
     const char *key = root ? "root_common_name" : "any_common_name";
-    struct slice *args;
-    size_t count = dispenser_remaining_args(d, &args);
-    if (count == 0)
-        return dispenser_arg_err(d);
-    for (size_t i = 0; i < count; i++)
-        j_add_to_list(a, o, slice_from(key), j_text(a, args[i]));
+    TRY(more_words(a, d, o, key));
     if (json_object_get(o, root ? "any_common_name" : "root_common_name") != NULL)
         return dispenser_err_f(d, "Can't set %s when %s is already set", key,
                                root ? "any_common_name" : "root_common_name");
@@ -260,9 +255,7 @@ static enum err read_internal(struct adapt *a, struct dispenser *d, json_t *o)
         } else if (dispenser_val_is(d, "lifetime")) {
             if (!dispenser_next_arg(d))
                 return dispenser_arg_err(d);
-            if (duration_parse(dispenser_val(d), &ns) != OK)
-                return diag_fail(a->diag, "time: invalid duration \"" SLICE_FMT "\"",
-                                 SLICE_ARG(dispenser_val(d)));
+            TRY(bare_duration(a, d, &ns));
             j_put_int(a, o, "lifetime", ns);
         } else if (dispenser_val_is(d, "sign_with_root")) {
             if (dispenser_next_arg(d))

@@ -62,10 +62,7 @@ enum err option_duration(struct adapt *a, struct dispenser *d, int64_t *ns)
     dispenser_next(d);
     if (!dispenser_next(d))
         return dispenser_arg_err(d);
-    if (duration_parse(dispenser_val(d), ns) == OK)
-        return OK;
-    return diag_fail(a->diag, "time: invalid duration \"" SLICE_FMT "\"",
-                     SLICE_ARG(dispenser_val(d)));
+    return bare_duration(a, d, ns);
 }
 
 static enum err read_grace_period(struct adapt *a, struct dispenser *d)

@@ -112,17 +112,6 @@ static enum err words(struct adapt *a, struct dispenser *d, json_t *o, const cha
     return OK;
 }
 
-static enum err more_words(struct adapt *a, struct dispenser *d, json_t *o, const char *key)
-{
-    struct slice *args;
-    size_t count = dispenser_remaining_args(d, &args);
-    if (count == 0)
-        return dispenser_arg_err(d);
-    for (size_t i = 0; i < count; i++)
-        j_add_to_list(a, o, slice_from(key), j_text(a, args[i]));
-    return OK;
-}
-
 #define LINE(function, reader, key)                                                                \
     static enum err function(struct adapt *a, struct dispenser *d, json_t *o)                      \
     {                                                                                              \

@@ -313,9 +313,7 @@ static enum err ca_option(struct adapt *a, struct dispenser *d, json_t *ca)
     }
     if (!period)
         return ca_ratio(a, d, ca);
-    if (duration_parse(dispenser_val(d), &ns) != OK)
-        return diag_fail(a->diag, "time: invalid duration \"" SLICE_FMT "\"",
-                         SLICE_ARG(dispenser_val(d)));
+    TRY(bare_duration(a, d, &ns));
     j_put_int(a, ca, arena_str(a->arena, name), ns);
     return OK;
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "app/commands.h"
-#include "app/config_file.h"
+#include "app/config_named.h"
 #include "app/env_load.h"
 #include "app/generation.h"
 #include "base/buffer.h"
@@ -46,16 +46,12 @@ static int validate(json_t *document)
 static int run(const struct command_line *l)
 {
     struct loaded_config c;
-    char error[4096];
     if (env_load(l) != OK)
         return EXIT_STARTUP;
-    if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) !=
-        OK)
-        return cli_fail("%s", error);
-    if (c.document == NULL)
-        return cli_fail("input file required when there is no Caddyfile in current directory (use "
-                        "--config flag)");
-    int status = print_document(c.document, flag_on(l, "pretty"));
+    int status = config_load_named(l, &c);
+    if (status != EXIT_OK)
+        return status;
+    status = print_document(c.document, flag_on(l, "pretty"));
     config_warn(c.adapter, c.warnings);
     if (status == EXIT_OK && flag_on(l, "validate"))
         status = validate(c.document);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "app/cmd_ports.h"
-#include "app/config_file.h"
+#include "app/config_named.h"
 #include "app/env_load.h"
 #include "base/clock.h"
 #include "base/text.h"
@@ -124,16 +124,13 @@ static int run(const struct command_line *l)
 {
     struct loaded_config c = {0};
     struct arena arena;
-    char error[2048];
     if (env_load(l) != OK)
         return EXIT_STARTUP;
-    if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) != OK)
-        return cli_fail("%s", error);
-    if (c.document == NULL)
-        return cli_fail("input file required when there is no Caddyfile in current directory (use "
-                        "--config flag)");
+    int status = config_load_named(l, &c);
+    if (status != EXIT_OK)
+        return status;
     arena_init(&arena, 1 << 16);
-    int status = apply(l, &c, &arena);
+    status = apply(l, &c, &arena);
     arena_deinit(&arena);
     config_unload(&c);
     return status;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "app/commands.h"
-#include "app/config_file.h"
+#include "app/config_named.h"
 #include "app/env_load.h"
 #include "app/generation.h"
 
@@ -24,12 +24,9 @@ static int run(const struct command_line *l)
     char error[2048];
     if (env_load(l) != OK)
         return EXIT_STARTUP;
-    if (config_load(flag_value(l, "config"), flag_value(l, "adapter"), &c, error, sizeof error) !=
-        OK)
-        return cli_fail("%s", error);
-    if (c.document == NULL)
-        return cli_fail("input file required when there is no Caddyfile in current directory (use "
-                        "--config flag)");
+    int status = config_load_named(l, &c);
+    if (status != EXIT_OK)
+        return status;
     enum err e = generation_create(c.document, 1, &g, error, sizeof error);
     config_unload(&c);
     if (e != OK)

@@ -86,21 +86,11 @@ static void word_add(struct word *w, uint32_t rune)
     w->len = w->len + n <= sizeof w->text ? w->len + n : sizeof w->text;
 }
 
-static bool marker_ok(struct slice marker)
-{
-    for (size_t i = 0; i < marker.len; i++) {
-        char c = ascii_lower(marker.ptr[i]);
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
-            return false;
-    }
-    return marker.len > 0;
-}
-
 /* True when the character is done with. */
 static bool heredoc_opening(struct formatter *f, uint32_t ch)
 {
     if (ch == '\n') {
-        if (marker_ok(buffer_slice(&f->marker))) {
+        if (heredoc_marker_ok(buffer_slice(&f->marker))) {
             f->heredoc = HEREDOC_OPENED;
             put(f, ch);
         } else {

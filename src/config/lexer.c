@@ -48,16 +48,6 @@ static enum step failed_at(struct lexer *l, unsigned line)
     return STEP_FAILED;
 }
 
-static bool marker_ok(struct slice marker)
-{
-    for (size_t i = 0; i < marker.len; i++) {
-        char c = ascii_lower(marker.ptr[i]);
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
-            return false;
-    }
-    return marker.len > 0;
-}
-
 /* Behind "<<…", which may become a heredoc when the line ends. */
 static enum step heredoc_opening(struct lexer *l, uint32_t rune)
 {
@@ -82,7 +72,7 @@ static enum step heredoc_opening(struct lexer *l, uint32_t rune)
                  "too many '<' for heredoc on line #%u; only use two, for example <<END", l->line);
         return failed_at(l, l->line);
     }
-    if (!marker_ok(slice_skip(val, 2))) {
+    if (!heredoc_marker_ok(slice_skip(val, 2))) {
         diag_say(l->diag,
                  "heredoc marker on line #%u must contain only alphanumeric characters, dashes "
                  "and underscores; got '" SLICE_FMT "'",

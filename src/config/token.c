@@ -83,3 +83,13 @@ bool token_on_new_line(const struct token *a, const struct token *b)
     return !slice_eq(a->file, b->file) || !same_imports(a->imports, b->imports) ||
            a->line + token_line_breaks(a) < b->line;
 }
+
+bool heredoc_marker_ok(struct slice marker)
+{
+    for (size_t i = 0; i < marker.len; i++) {
+        char c = ascii_lower(marker.ptr[i]);
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+            return false;
+    }
+    return marker.len > 0;
+}

@@ -61,6 +61,9 @@ unsigned token_line_breaks(const struct token *);
 /* Go's unicode.IsSpace. */
 bool rune_is_space(uint32_t);
 
+/* What may stand behind the sign that opens a heredoc. */
+bool heredoc_marker_ok(struct slice);
+
 /* Go's view of bytes that should be UTF-8: the next rune, U+FFFD for one byte that is none.
  * Returns how many bytes it takes; `in` must not be empty. */
 size_t rune_next(struct slice in, uint32_t *rune);

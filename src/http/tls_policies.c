@@ -24,8 +24,8 @@ static const char *const policy_members[] = {
     "protocol_max", "drop", "client_authentication", "default_sni", "fallback_sni",
     "insecure_secrets_log", "handshake_context", NULL};
 
-/* TLS 1.3's come first: they cannot be chosen, and are taken without effect. */
-static const char *const suites[] = {
+/* TLS 1.3's cannot be chosen, and are taken without effect. */
+const char *const tls_suite_names[] = {
     "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
@@ -35,8 +35,8 @@ static const char *const suites[] = {
     NULL};
 enum { SUITES_OF_TLS_1_3 = 3 };
 
-static const char *const curves[] = {"x25519mlkem768", "x25519", "secp256r1", "secp384r1",
-                                     "secp521r1", NULL};
+const char *const tls_curve_names[] = {"x25519mlkem768", "x25519", "secp256r1", "secp384r1",
+                                       "secp521r1", NULL};
 
 static const char *const modes[] = {"request", "require", "verify_if_given", "require_and_verify",
                                     NULL};
@@ -185,10 +185,10 @@ static enum err read_names(struct provision *p, const json_t *json, const char *
 static enum err read_suites(struct tls_policy *policy, const json_t *json, struct provision *p)
 {
     size_t n = 0;
-    TRY(read_names(p, json, "cipher_suites", "cipher suite", suites, &policy->ciphers,
+    TRY(read_names(p, json, "cipher_suites", "cipher suite", tls_suite_names, &policy->ciphers,
                    &policy->ciphers_count));
     for (size_t i = 0; i < policy->ciphers_count; i++)
-        if (find_text(suites, policy->ciphers[i]) >= SUITES_OF_TLS_1_3)
+        if (find_text(tls_suite_names, policy->ciphers[i]) >= SUITES_OF_TLS_1_3)
             policy->ciphers[n++] = policy->ciphers[i];
     if (policy->ciphers_count > 0 && n == 0) /* nothing is left that TLS 1.2 could use */
         policy->min_version = TLS_1_3;
@@ -376,7 +376,8 @@ static enum err read_policy(struct tls_policy *policy, const struct tls_server *
     TRY(read_selection(policy, json_object_get(json, "certificate_selection"), p));
     TRY(read_versions(policy, json, p));
     TRY(read_suites(policy, json, p));
-    TRY(read_names(p, json, "curves", "curve", curves, &policy->curves, &policy->curves_count));
+    TRY(read_names(p, json, "curves", "curve", tls_curve_names, &policy->curves,
+                   &policy->curves_count));
     TRY(read_alpn(policy, server, json, p));
     TRY(provision_bool(p, json, "drop", false, &policy->drop));
     TRY(provision_text(p, json, "default_sni", SLICE_NONE, &policy->default_sni));

@@ -8,6 +8,9 @@
 #include "http/module.h"
 #include "tls/policy.h"
 
+/* Names that Go's crypto/tls has; TLS 1.3's suites come first. NULL-ended. */
+extern const char *const tls_suite_names[], *const tls_curve_names[];
+
 /* All of it is in the generation's arena. A policy without "alpn" takes the server's protocols.
  * *client_auth: any of the policies asks for certificates of clients. */
 enum err tls_policies_provision(struct tls_server *, const json_t *policies, struct provision *,

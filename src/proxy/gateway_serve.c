@@ -8,13 +8,12 @@
  * failure is counted.
  */
 #include "base/clock.h"
-#include "client/relay.h"
+#include "client/fetch.h"
 #include "http/http_metrics.h"
 #include "loop/await.h"
 #include "proxy/gateway.h"
 #include "proxy/proxy.h"
 #include "services/services.h"
-#include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
 
@@ -483,10 +482,5 @@ void proxy_thread_deinit(void)
     dns_sources_thread_deinit();
     mirrors_thread_deinit();
     transport_resolvers_deinit();
-    h2_links_close();
-    links_thread_deinit();
-    h2_links_thread_deinit();
-    relays_thread_deinit();
-    client_thread_deinit();
-    iobuf_thread_deinit();
+    fetch_thread_deinit(); /* of all that the client keeps */
 }
