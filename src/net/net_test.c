@@ -72,8 +72,8 @@ TEST("addresses are joined as the table says")
     arena_init(&arena, 4096);
     json_array_foreach(cases, i, row)
     {
-        struct slice got = address_join(row_slice(row, "network"), row_slice(row, "host"), row_slice(row, "port"),
-                                        &arena);
+        struct slice got = address_join(row_slice(row, "network"), row_slice(row, "host"),
+                                        row_slice(row, "port"), &arena);
         CHECK_SLICE(got, row_slice(row, "expect"));
     }
     json_decref(cases);
