@@ -557,6 +557,15 @@ def idle_limits(io):
         s.wait(lambda: [x.goaway is None for x in up.conns].count(True) == 1, 20)
 
 
+def stands_still(pid):
+    """Each of its threads: a signal that stops them takes its time."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="ascii") as f:
+            if f.read().rsplit(") ", 1)[1][0] != "T":
+                return False
+    return True
+
+
 def ended_unread(io):
     """An upstream that has ended while nothing was asked, which is not read yet as a request comes: if that cannot be
     sent again, it goes on a fresh connection."""
@@ -568,6 +577,7 @@ def ended_unread(io):
             if n:
                 time.sleep(0.005)  # what has just been heard from is taken for alive
                 os.kill(s.server_pid(), signal.SIGSTOP)
+                s.wait(lambda: stands_still(s.server_pid()))
             c.sendall(request)
             if n:
                 up.conns[-1].sock.shutdown(socket.SHUT_RDWR)
