@@ -1099,7 +1099,7 @@ CASES = [
     ("health by a command", by_command, ("epoll",)),
     ("a server that was killed takes the running programs over", server_crash, ("epoll",)),
     ("a service on demand starts at the first request and stops when idle", on_demand),
-    ("replicas are ejected, and have open connections before they are asked", overload, ("uring",)),
+    ("replicas are ejected, and have open connections before they are asked", overload, ("epoll",)),
     ("beyond the queue and the deadline there is 503 with Retry-After", queue),
     ("a changed file starts it anew", watches, ("epoll",)),
     ("folders that come and go are watched", watches_anew, ("epoll",)),
