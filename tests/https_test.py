@@ -583,19 +583,21 @@ class Pebble:
             ["pebble", "-config", f"{self.folder.name}/config.json", "-dnsserver",
              f"127.0.0.1:{self.names.port}"], stdout=self.log, stderr=self.log,
             env={**os.environ, "PEBBLE_VA_NOSLEEP": "1"})
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
+        end = time.monotonic() + 60
+        for port in (self.port, self.management):
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < end, "pebble does not listen"
+                    time.sleep(0.05)
 
     def root(self):
         path = f"{self.folder.name}/root.pem"
         context = ssl.create_default_context(cafile=key("ca.pem"))
         with urllib.request.urlopen(f"https://localhost:{self.management}/roots/0",
-                                    context=context, timeout=10) as answer, open(path, "wb") as f:
+                                    context=context, timeout=60) as answer, open(path, "wb") as f:
             f.write(answer.read())
         return path
 

@@ -62,13 +62,15 @@ class World:
              "-dnsserver", "127.0.0.1:%d" % self.names.port], env=dict(os.environ, **env),
             stdout=self.log, stderr=self.log)
         self.url = "https://localhost:%d/dir" % self.port
-        deadline = time.time() + 20
-        while time.time() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        deadline = time.time() + 60
+        for port in (self.port, self.management):
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert time.time() < deadline, open(self.folder + "/log").read()
+                    time.sleep(0.05)
 
     def __enter__(self):
         return self
