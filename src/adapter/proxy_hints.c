@@ -45,8 +45,8 @@ static const char *const *const words[] = {
     [WORDS_POLICY] = policy_words, [WORDS_SOURCE] = source_words, [WORDS_TRANSPORT] = transport_words,
 };
 
-static const char *const timeouts = "timeouts are dial_timeout, response_header_timeout, read_timeout and "
-                                    "write_timeout of 'transport http'";
+#define TIMEOUTS "timeouts are dial_timeout, response_header_timeout, read_timeout and " \
+                 "write_timeout of 'transport http'"
 
 static const struct {
     enum proxy_words where;
@@ -62,8 +62,8 @@ static const struct {
     {WORDS_PROXY, "without", "handle_path around it takes a prefix away"},
     {WORDS_PROXY, "proxy_set_header", "it is header_up here"},
     {WORDS_PROXY, "insecure_skip_verify", "it is tls_insecure_skip_verify of 'transport http'"},
-    {WORDS_PROXY, "timeout", timeouts},
-    {WORDS_HTTP, "timeout", timeouts},
+    {WORDS_PROXY, "timeout", TIMEOUTS},
+    {WORDS_HTTP, "timeout", TIMEOUTS},
     {WORDS_TRANSPORT, "https", "it is 'http' with 'tls' in its block, or https:// before the upstream"},
     {WORDS_TRANSPORT, "h2c", "it is 'http' with 'versions h2c' in its block, or h2c:// before the upstream"},
 };
