@@ -348,11 +348,9 @@ static void on_tunnel(struct up *u, struct call *k, size_t n, bool ends)
         violation(k->r, "upload is not its own %s", k->tally.note);
     if (k->heard || !k->answering)
         violation(k->r, "has something behind its end, or before its beginning");
-    if (k->silent)
-        return;
-    if (n > 0 && !ends)
+    if (n > 0 && !ends) /* also who says nothing takes it: else the client would wait for ever */
         h2_put_number(&u->c, H2_WINDOW_UPDATE, k->id, (uint32_t)n);
-    if (fault_of_reading(u, k) || !ends)
+    if (k->silent || fault_of_reading(u, k) || !ends)
         return;
     k->heard = true;
     tunnel_heard(k->r, k->tally.got);
