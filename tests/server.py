@@ -219,7 +219,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(io, *upstreams, secure=False, seconds=15, **more):
+def running(io, *upstreams, secure=False, seconds=60, **more):
     """A server that ends well behind the block, once the upstreams have been closed. `secure`: it answers by
     TLS only."""
     s = Server(sys.argv[1], io, awaited=not secure, **more)
