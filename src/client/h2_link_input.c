@@ -97,6 +97,14 @@ static bool check_data(struct h2_link *c, const struct h2_frame_head *h)
     return !c->closing && !c->dead;
 }
 
+static void go_on_with_data(struct h2_link *c, const struct h2_got *g)
+{
+    if (g->bytes.len > 0)
+        take_data(c, g);
+    if (g->last)
+        end_data(c, &g->head);
+}
+
 static void begin_data(struct h2_link *c, const struct h2_got *g)
 {
     const struct h2_frame_head *h = &g->head;
@@ -109,16 +117,7 @@ static void begin_data(struct h2_link *c, const struct h2_got *g)
     }
     if (h->len == g->padding && (h->flags & H2_END_STREAM) == 0 && !spend(c, H2_EMPTY))
         return;
-    if (g->last)
-        end_data(c, h);
-}
-
-static void go_on_with_data(struct h2_link *c, const struct h2_got *g)
-{
-    if (g->bytes.len > 0)
-        take_data(c, g);
-    if (g->last)
-        end_data(c, &g->head);
+    go_on_with_data(c, g);
 }
 
 /* --- header blocks --- */

@@ -124,30 +124,40 @@ static const char *fault_of(const struct h2_reader *r, const struct h2_frame_hea
 
 /* --- looking --- */
 
-static void look_at_piece(const struct h2_reader *r, struct slice in, struct h2_got *g)
+/* What is there of so many bytes, and of the padding behind them. */
+static void take_piece(struct slice in, uint32_t data, uint32_t padding, struct h2_got *g)
 {
-    size_t n = in.len < r->data_left ? in.len : r->data_left;
-    size_t pad = in.len - n < r->pad_left ? in.len - n : r->pad_left;
-    g->kind = H2_GOT_PIECE;
-    g->head = (struct h2_frame_head){r->data_len, H2_DATA, r->data_flags, r->data_id};
+    size_t n = in.len < data ? in.len : data;
+    size_t pad = in.len - n < padding ? in.len - n : padding;
     g->bytes = slice_of(in.ptr, n);
     g->size = n + pad;
-    g->last = g->size == (size_t)r->data_left + r->pad_left;
-    g->whole = n == r->data_len && (r->data_flags & H2_END_STREAM) != 0;
+    g->last = g->size == (size_t)data + padding;
 }
 
-/* DATA, of which all is there that stands before its bytes. */
+static void look_at_piece(const struct h2_reader *r, struct slice in, struct h2_got *g)
+{
+    g->kind = H2_GOT_PIECE;
+    g->head = (struct h2_frame_head){r->data_len, H2_DATA, r->data_flags, r->data_id};
+    take_piece(in, r->data_left, r->pad_left, g);
+    g->whole = g->bytes.len == r->data_len && (r->data_flags & H2_END_STREAM) != 0;
+}
+
+/* DATA, of which all is there that stands before its bytes; those that are there come with it. */
 static void look_at_data(struct slice in, struct h2_got *g)
 {
     uint32_t len = g->head.len;
     bool padded = (g->head.flags & H2_PADDED) != 0;
     g->kind = H2_GOT_DATA;
     g->padding = padded && len > 0 ? 1u + (unsigned char)in.ptr[H2_FRAME_HEAD] : 0;
-    g->last = g->size == H2_FRAME_HEAD + (size_t)len;
-    if (padded && len == 0)
+    if (padded && len == 0) {
         refuse(g, H2_FRAME_SIZE_ERROR, "padded DATA without the padding's length");
-    else if (g->padding > len)
+    } else if (g->padding > len) {
         refuse(g, H2_PROTOCOL_ERROR, "more padding than DATA");
+    } else {
+        take_piece(slice_skip(in, g->size), len - g->padding, padded ? g->padding - 1 : 0, g);
+        g->whole = g->bytes.len == len - g->padding && (g->head.flags & H2_END_STREAM) != 0;
+        g->size += H2_FRAME_HEAD + padded;
+    }
 }
 
 static void look_at_headers(struct slice p, struct h2_got *g)
@@ -200,6 +210,13 @@ static size_t wanted(const struct h2_frame_head *h)
     return H2_FRAME_HEAD + h->len;
 }
 
+/* What comes most often, and now may. */
+static bool is_plain(const struct h2_reader *r, const struct h2_frame_head *h)
+{
+    return h->type <= H2_HEADERS && h->stream != 0 && r->begun && r->block_id == 0 &&
+           h->len <= H2_FRAME_MAX_DEFAULT;
+}
+
 /* True: something can be said of the frame at the front. `g->size` is how much of it that takes. */
 static bool look_at_frame(const struct h2_reader *r, struct slice in, struct h2_got *g)
 {
@@ -208,7 +225,7 @@ static bool look_at_frame(const struct h2_reader *r, struct slice in, struct h2_
     if (in.len < H2_FRAME_HEAD)
         return false;
     g->head = h2_read_head(in.ptr);
-    const char *fault = fault_of(r, &g->head, &error);
+    const char *fault = is_plain(r, &g->head) ? NULL : fault_of(r, &g->head, &error);
     if (fault != NULL) {
         refuse(g, error, fault);
         g->bytes = in;
@@ -285,8 +302,9 @@ void h2_reader_take(struct h2_reader *r, struct slice *bytes, struct h2_got *g)
     case H2_GOT_DATA:
         r->data_id = g->head.stream;
         r->data_flags = g->head.flags;
-        r->data_len = r->data_left = g->head.len - g->padding;
-        r->pad_left = g->padding > 0 ? g->padding - 1 : 0;
+        r->data_len = g->head.len - g->padding;
+        r->data_left = r->data_len - (uint32_t)g->bytes.len;
+        r->pad_left = (uint32_t)(H2_FRAME_HEAD + g->head.len - g->size - r->data_left);
         break;
     case H2_GOT_PIECE:
         r->data_left -= (uint32_t)g->bytes.len;

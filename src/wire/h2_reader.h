@@ -23,8 +23,8 @@ enum h2_got_kind {
     H2_GOT_FRAME, /* none of the others */
     H2_GOT_BLOCK, /* a header block, whole, without padding and priority */
     H2_GOT_PART,  /* of a header block, which is kept */
-    H2_GOT_DATA,  /* a frame of DATA begins */
-    H2_GOT_PIECE, /* some of its bytes */
+    H2_GOT_DATA,  /* a frame of DATA begins, with those of its bytes that are there */
+    H2_GOT_PIECE, /* more of its bytes */
     H2_GOT_BAD,   /* the connection's error */
 };
 
@@ -35,7 +35,7 @@ struct h2_got {
     size_t size;               /* bytes of the input that are taken with it */
     uint32_t padding;          /* DATA: bytes of the frame that are none, the padding's length included */
     bool last;                 /* DATA and PIECE: nothing of the frame follows */
-    bool whole;                /* PIECE: all that the frame has, and the stream ends behind it */
+    bool whole;                /* DATA and PIECE: all that the frame has, and the stream ends behind it */
     enum h2_error error;
     const char *why;           /* constant */
 };

@@ -57,6 +57,7 @@ static void note(const struct h2_got *g)
     case H2_GOT_DATA:
         CHECK(buffer_append_f(&seen, "data %u%s %u-%u:", g->head.stream, ends, g->head.len,
                               g->padding) == OK);
+        CHECK(buffer_append(&seen, g->bytes) == OK);
         break;
     case H2_GOT_PIECE:
         CHECK(buffer_append(&seen, g->bytes) == OK);
