@@ -220,14 +220,13 @@ static bool is_plain(const struct h2_reader *r, const struct h2_frame_head *h)
 /* True: something can be said of the frame at the front. `g->size` is how much of it that takes. */
 static bool look_at_frame(const struct h2_reader *r, struct slice in, struct h2_got *g)
 {
-    enum h2_error error;
     g->size = H2_FRAME_HEAD;
     if (in.len < H2_FRAME_HEAD)
         return false;
     g->head = h2_read_head(in.ptr);
-    const char *fault = is_plain(r, &g->head) ? NULL : fault_of(r, &g->head, &error);
+    const char *fault = is_plain(r, &g->head) ? NULL : fault_of(r, &g->head, &g->error);
     if (fault != NULL) {
-        refuse(g, error, fault);
+        refuse(g, g->error, fault);
         g->bytes = in;
         return true;
     }
@@ -242,9 +241,11 @@ bool h2_reader_look(struct h2_reader *r, struct slice *bytes, struct h2_got *g)
 {
     for (;;) {
         struct slice in = front(r, *bytes);
+        if (in.len == 0)
+            return false;
         if (r->data_left > 0 || r->pad_left > 0) {
             look_at_piece(r, in, g);
-            return in.len > 0;
+            return true;
         }
         if (look_at_frame(r, in, g))
             return true;
