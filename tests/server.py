@@ -201,6 +201,15 @@ class Server:
         with open(f"/proc/{self.server_pid()}/status", encoding="ascii") as f:
             return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
 
+    def forget_peak(self):
+        with open(f"/proc/{self.server_pid()}/clear_refs", "w", encoding="ascii") as f:
+            f.write("5")
+
+    def peak_kib(self):
+        """The most that was resident since then."""
+        with open(f"/proc/{self.server_pid()}/status", encoding="ascii") as f:
+            return int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
+
     def end(self, how=signal.SIGTERM, seconds=60):
         """The exit status; `how` None: it was told already."""
         if how and self.process.poll() is None:
