@@ -78,7 +78,7 @@ class Upstream:
             threading.Thread(target=self.run, args=(peer,), daemon=True).start()
 
     def run(self, peer):
-        with contextlib.suppress(OSError, EOFError, AssertionError):
+        with contextlib.suppress(OSError, EOFError):
             self.play(peer)
         with contextlib.suppress(OSError):
             peer.close()

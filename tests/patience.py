@@ -8,9 +8,10 @@ def at_some_pace(case, paces=(1, 3, 9)):
     for pace in paces:
         try:
             return case(pace)
-        except AssertionError:
+        except AssertionError as e:
             if pace == paces[-1]:
                 raise
+            print(f"# at pace {pace}: " + str(e)[:300].replace("\n", "\n# "), flush=True)
 
 
 def held(port):

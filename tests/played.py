@@ -83,6 +83,7 @@ class Upstream:
         self.dial = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.play, self.requests, self.connections = play, [], 0
         self.ended = []  # for what notes that connections end
+        self.errors = []
         self.gate = threading.Event()  # for what is to wait
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -94,8 +95,12 @@ class Upstream:
                 threading.Thread(target=self.run, args=(peer,), daemon=True).start()
 
     def run(self, peer):
-        with contextlib.suppress(OSError, EOFError):
+        try:
             self.play(peer)
+        except (OSError, EOFError):
+            pass
+        except Exception as e:  # pylint: disable=broad-except
+            self.errors.append(e)
         peer.sock.close()
 
     def close(self):
@@ -103,3 +108,5 @@ class Upstream:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
+        if self.errors:
+            raise self.errors[0]

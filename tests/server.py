@@ -111,7 +111,14 @@ class Server:
                  "PORTICO_WORKERS": str(workers),
                  **(environment or {})})
         if awaited:
-            self.wait(lambda: self.get() is not None)
+            try:
+                self.wait(lambda: self.get() is not None)
+            except BaseException:  # nobody else knows of it
+                self.process.kill()
+                self.process.wait()
+                self.log.close()
+                self.folder.cleanup()
+                raise
 
     def get(self, path="/", **fields):
         """Status and body, through one connection of its own."""
@@ -233,16 +240,16 @@ def running(io, *upstreams, secure=False, seconds=60, **more):
     TLS only."""
     s = Server(sys.argv[1], io, awaited=not secure, **more)
     try:
-        if secure:
-            s.wait(lambda: s.api("GET", "/config/")[0] == 200)
-        yield s
+        with contextlib.ExitStack() as stack:
+            for u in upstreams:
+                stack.callback(u.close)  # which may raise what went wrong there
+            if secure:
+                s.wait(lambda: s.api("GET", "/config/")[0] == 200)
+            yield s
     except BaseException:
         s.process.kill()
         s.end(None)
         raise
-    finally:
-        for u in upstreams:
-            u.close()
     same(s.end(seconds=seconds), 0)
 
 
@@ -259,7 +266,7 @@ def run_case(case, *args):
         case(*args)
     except Skip as why:
         return "skip", str(why)
-    except Exception as e:  # every failure is a line, the others still run
+    except (Exception, SystemExit) as e:  # every failure is a line, the others still run
         if os.environ.get("TRACE"):
             traceback.print_exc()
         return "failed", "\n".join([f"{type(e).__name__}: {e}", *getattr(e, "__notes__", [])])
