@@ -65,6 +65,8 @@ ROWS = [
     ("304 with a body", "GET", b"HTTP/1.1 304 Not Modified\r\n" + HELLO, (304, b"")),
     ("304 with chunks", "GET", b"HTTP/1.1 304 Not Modified\r\n" + CHUNKS, (304, b"")),
     ("304 with a body later", "GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n" + LATE + b"hello", (304, b"")),
+    ("a status beyond 599", "GET", b"HTTP/1.1 600 Own\r\n" + HELLO, (600, b"hello")),
+    ("the last status", "GET", b"HTTP/1.1 999 Own\r\n" + HELLO, (999, b"hello")),
     ("205 with a body", "GET", b"HTTP/1.1 205 Reset Content\r\n" + HELLO, None),
     ("an answer until the end", "GET", OK + b"\r\n" + POISON + LATE, (200, POISON)),
     ("the connection's end behind an answer", "GET", OK + HELLO + LATE, (200, b"hello")),

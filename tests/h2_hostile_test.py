@@ -237,6 +237,7 @@ ROWS = [
     Row("frames that nobody knows", raw(frame(0xbe, 255, 0, b"x" * 100), on(0xbf, 255, b"y" * 100), frame(10, 0, 0, b"\0\0"), frame(12, 0, 0, b""), OKAY), GOOD),
     Row("settings that nobody knows", raw(setting(0xfff0, 7), setting(h2.HEADER_TABLE_SIZE, 0), setting(h2.HEADER_TABLE_SIZE, 1 << 30), OKAY), GOOD),
     Row("PRIORITY", raw(on(PRIORITY, 0, b"\0\0\0\0\x10"), frame(PRIORITY, 0, 77, b"\0\0\0\0\x10"), OKAY), GOOD),
+    *[Row(f"the status {v}", fields((":status", v)), (int(v), b"hello")) for v in ("600", "700", "999")],
     Row("103 first", raw(on(HEADERS, END_HEADERS, block([(":status", "103"), ("link", "</a>")])), OKAY), GOOD),
     Row("sixteen interim heads", raw(*[on(HEADERS, END_HEADERS, block([(":status", "103")]))] * 16, OKAY), GOOD),
     Row("seventeen interim heads", raw(*[on(HEADERS, END_HEADERS, block([(":status", "103")]))] * 17, OKAY), 502, "any"),

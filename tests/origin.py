@@ -125,7 +125,8 @@ class Talk(Wire):
         a = Answer()
         while True:
             start = self.line()
-            if not re.match(rb"HTTP/1\.[01] [1-5]\d\d( |$)", start):
+            # Beyond 599 as well: an upstream's own numbers come through (RFC 9110 §15, and so does Caddy).
+            if not re.match(rb"HTTP/1\.[01] [1-9]\d\d( |$)", start):
                 raise ValueError(f"no status line: {start!r}")
             a.status, a.fields = int(start[9:12]), self.fields()
             if a.status >= 200 or a.status == 101:
