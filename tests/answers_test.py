@@ -311,8 +311,10 @@ def run(io, number):
                 if why:
                     print(f"# {type(why).__name__}: {str(why)[:1500]!r}", flush=True)
     finally:
-        s.end()
-        plain.end()
+        try:
+            s.end()
+        finally:
+            plain.end()
     return number, failed
 
 

@@ -7,6 +7,7 @@ was at fault. Floods: memory stays, and the next request is answered.
 Usage: h2_hostile_test.py PORTICO [TEXT]."""
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -411,10 +412,11 @@ def judge(row, got):
 
 
 class Dice:
-    """An upstream that says anything, by a seed: frames of all kinds in any order, bytes of them changed, in pieces."""
+    """An upstream that says anything, by a seed: frames of all kinds in any order, bytes of them changed, in pieces. What
+    is said to a request depends on its path, not on which of them comes first."""
 
     def __init__(self, seed):
-        self.dice = random.Random(seed)
+        self.seed, self.connections, self.played = seed, itertools.count(), []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -429,15 +431,17 @@ class Dice:
 
     def serve(self, conn):
         with contextlib.suppress(Exception):  # what it says itself makes no sense
-            conn.begin(*([(h2.MAX_CONCURRENT_STREAMS, self.dice.choice((1, 2, 100)))] if self.dice.random() < 0.5 else []))
+            d = random.Random(f"{self.seed} connection {next(self.connections)}")
+            conn.begin(*([(h2.MAX_CONCURRENT_STREAMS, d.choice((1, 2, 100)))] if d.random() < 0.5 else []))
             while True:
                 while conn.requests:
-                    self.play(conn, conn.requests.pop(0)[0])
+                    stream, asked = conn.requests.pop(0)
+                    self.play(conn, stream, random.Random(f"{self.seed} {asked[':path']}"))
                 conn.read()
         conn.sock.close()
 
-    def one(self, s):
-        d = self.dice
+    @staticmethod
+    def one(d, s):
         return d.choice((
             lambda: OKAY(s), lambda: HEAD(s), lambda: frame(DATA, 0, s, b"x" * 100), lambda: frame(DATA, END_STREAM, s, b"y"),
             lambda: frame(PING, 0, 0, b"12345678"), lambda: setting(d.randrange(1, 9), d.choice((0, 1, 100, 16384, 65535, 1 << 20, (1 << 31) - 1))),
@@ -449,15 +453,16 @@ class Dice:
             lambda: frame(CONTINUATION, END_HEADERS, s, block([("x", "y")])),
             lambda: frame(d.randrange(256), d.randrange(256), d.choice((0, s, 2)), d.randbytes(d.randrange(40)))))()
 
-    def play(self, conn, s):
-        said = bytearray(b"".join(self.one(s) for _ in range(self.dice.randrange(1, 8))))
-        for _ in range(self.dice.choice((0, 0, 1, 3))):
-            said[self.dice.randrange(len(said))] = self.dice.randrange(256)
+    def play(self, conn, s, d):
+        said = bytearray(b"".join(self.one(d, s) for _ in range(d.randrange(1, 8))))
+        for _ in range(d.choice((0, 0, 1, 3))):
+            said[d.randrange(len(said))] = d.randrange(256)
         while said:
-            n = self.dice.choice((len(said), 1, 9, 20))
+            n = d.choice((len(said), 1, 9, 20))
             conn.send(bytes(said[:n]))
             del said[:n]
-        if self.dice.random() < 0.3:
+        self.played.append(s)
+        if d.random() < 0.3:
             raise Ended
 
 
@@ -466,13 +471,19 @@ def at_random(s, rounds):
     seed = int(os.environ.get("PORTICO_SEED", random.randrange(1 << 32)))
     dice = Dice(seed)
 
-    def client(_):
+    def client(n):
         for i in range(rounds // 8):
-            ask_h1(s, dice.port, b"/row", ("GET", "POST", "HEAD")[i % 3])
+            path, method = b"/%d/%d" % (n, i), ("GET", "POST", "HEAD")[i % 3]
+            try:
+                ask_h1(s, dice.port, path, method)
+            except (AssertionError, OSError, ValueError) as e:
+                raise AssertionError(f"{method} {path.decode()}: {e!r}") from e
+    print(f"# PORTICO_SEED={seed}", flush=True)  # also for what is found as the server ends
     try:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(client, range(8)))
         s.wait(lambda: s.live()["fibers"] == 0)
+        assert len(dice.played) > rounds // 4, f"only {len(dice.played)} of {rounds} were answered at all"
     except (AssertionError, OSError, ValueError) as e:
         raise AssertionError(f"PORTICO_SEED={seed}: {e!r}") from e
     finally:
@@ -511,52 +522,51 @@ def memory(s):
         return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
 
 
-def run(io, number):
+def run(io, number, stack):
     # One worker, so that both requests go on one connection.
     s = Server(PORTICO, io, workers=1, members={"protocols": ["h1", "h2c"]}, routes=[{"handle": [{
         "handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:{http.request.header.X-Port}"}],
         "transport": {"protocol": "http", "versions": ["h2c", "2"], "max_response_header_size": 32768}}]}])
+    stack.callback(s.end)
     # One that waits for less long: what is said at random may leave a question open.
     quick = Server(PORTICO, io, workers=1, routes=[{"handle": [{
         "handler": "reverse_proxy", "upstreams": [{"dial": "127.0.0.1:{http.request.header.X-Port}"}],
         "transport": {"protocol": "http", "versions": ["h2c", "2"], "response_header_timeout": "200ms", "read_timeout": "200ms",
                       "dial_timeout": "1s"}}]}])
+    stack.callback(quick.end)
     jobs = [(f"to HTTP/{v}: {row.name}", ask, s, row) for v, ask in ((1, ask_h1), (2, ask_h2)) for row in ROWS]
     jobs = [j for j in jobs if ONLY in j[0]]
     failed, before = 0, memory(s)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(check, *job[1:]) for job in jobs]
+        for (name, *_), result in zip(jobs, results):
+            number += 1
+            why = result.exception()
+            failed += why is not None
+            name = name.replace("#", "")
+            print(f"{'not ' if why else ''}ok {number} - {name} ({io})", flush=True)
+            if why:
+                print(f"# {type(why).__name__}: {str(why)[:700]!r}", flush=True)
+    number += 1
+    grown = memory(s) - before
+    good = grown < 64 << 10
+    failed += not good
+    print(f"{'not ' * (not good)}ok {number} - all that took less than 64 MiB of memory ({io})\n# {grown} KiB", flush=True)
+    number += 1
     try:
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            results = [pool.submit(check, *job[1:]) for job in jobs]
-            for (name, *_), result in zip(jobs, results):
-                number += 1
-                why = result.exception()
-                failed += why is not None
-                name = name.replace("#", "")
-                print(f"{'not ' if why else ''}ok {number} - {name} ({io})", flush=True)
-                if why:
-                    print(f"# {type(why).__name__}: {str(why)[:700]!r}", flush=True)
-        number += 1
-        grown = memory(s) - before
-        good = grown < 64 << 10
-        failed += not good
-        print(f"{'not ' * (not good)}ok {number} - all that took less than 64 MiB of memory ({io})\n# {grown} KiB", flush=True)
-        number += 1
-        try:
-            at_random(quick, int(os.environ.get("ROUNDS", "800")))
-            print(f"ok {number} - frames at random ({io})", flush=True)
-        except AssertionError as e:
-            failed += 1
-            print(f"not ok {number} - frames at random ({io})\n# {str(e)[:1500]!r}", flush=True)
-    finally:
-        s.end()
-        quick.end()
+        at_random(quick, int(os.environ.get("ROUNDS", "800")))
+        print(f"ok {number} - frames at random ({io})", flush=True)
+    except AssertionError as e:
+        failed += 1
+        print(f"not ok {number} - frames at random ({io})\n# {str(e)[:1500]!r}", flush=True)
     return number, failed
 
 
 def main():
     number = failed = 0
     for io in BACK_ENDS:
-        number, more = run(io, number)
+        with contextlib.ExitStack() as stack:  # of the servers, each of which ends, and well
+            number, more = run(io, number, stack)
         failed += more
     print(f"1..{number}")
     sys.exit(1 if failed else 0)

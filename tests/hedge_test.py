@@ -554,9 +554,9 @@ def queued(io):
 def many(io):
     """Random delays, errors and cuts: each client gets one whole answer that is its own, or an error."""
     def play(peer):
-        rnd = random.Random(id(peer))
         while True:
             name = peer.request().split(b" ")[1]
+            rnd = random.Random(f"{ups.index(peer.upstream)} {name}")
             dice = rnd.random()
             if dice < 0.3:
                 time.sleep(rnd.random() * 0.02)
