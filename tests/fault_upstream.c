@@ -432,8 +432,8 @@ static void answer_check(struct up *u)
 /* All of its parameters have come. */
 static void fastcgi_asked(struct up *u)
 {
-    char *uri = memmem(u->params.at, u->params.len, "REQUEST_URI", 11);
     bytes_add(&u->params, "", 1);
+    char *uri = memmem(u->params.at, u->params.len, "REQUEST_URI", 11);
     if (uri == NULL || strlen(uri) < 18) {
         violation(NULL, "a FastCGI request without its name");
         conn_close(&u->c);
