@@ -161,7 +161,7 @@ def fair(io):
     """A client that takes as fast as it can must not keep the worker from others."""
     with Site(io, {"page": b"p"}, environment={"PORTICO_WORKERS": "1"}) as s:
         with open(f"{s.root}/large", "wb") as f:
-            f.truncate(8 << 30)
+            f.truncate(1 << 40)  # more than they take before it is over
         stop, took = threading.Event(), [0]
 
         def swallow():
@@ -180,6 +180,8 @@ def fair(io):
                 same(s.ask("/page")[2], b"p")
                 slowest = max(slowest, time.monotonic() - start)
             assert slowest < 4, f"waited {slowest:.2f} s"
+            before = took[0]
+            soon(lambda: took[0] > before)  # all of that was while they took
         finally:
             stop.set()
             for t in takers:
