@@ -43,7 +43,7 @@ class World:
 
     def __init__(self, binding=None, **env):
         self.folder = tempfile.mkdtemp(prefix="pebble-")
-        self.storage = self.folder + "/storage"
+        self.storage, self.environment = self.folder + "/storage", {}  # … of what is tested
         self.http, self.https, self.port, self.management = (free_port() for _ in range(4))
         web_files(self.folder)
         self.names = Names(self.folder)
@@ -86,7 +86,7 @@ class World:
         task["issuer"] = dict({"module": "acme", "ca": self.url, "email": "me@example.com",
                                "trusted_roots_pem_files": [self.folder + "/root.pem"]}, **(issuer or {}))
         return subprocess.Popen([DRIVER, json.dumps(task)], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+                                stderr=subprocess.PIPE, text=True, env={**os.environ, **self.environment})
 
     def finish(self, process):
         out, self.err = process.communicate(timeout=120)
@@ -179,7 +179,7 @@ def _():
         assert w.run(action="revoke", chain=result["chain"])["ok"]
         serial = "%x" % x509.load_pem_x509_certificate(result["chain"].encode()).serial_number
         has(w.manage("/cert-status-by-serial/" + serial), "Revoked")
-        os.environ["SSL_CERT_FILE"] = w.folder + "/root.pem"  # these three use the system's roots
+        w.environment["SSL_CERT_FILE"] = w.folder + "/root.pem"  # these three use the system's roots
         assert w.run(action="contacts", contacts=["mailto:x@example.com"])["ok"]
         assert w.run(action="change_key")["ok"]
         w.good()
@@ -187,7 +187,6 @@ def _():
         assert w.run(action="deactivate")["ok"]
         w.good()
         assert w.account() != url
-        del os.environ["SSL_CERT_FILE"]
 
 
 @test("killed at any moment, there is one account and a certificate at last")
