@@ -105,9 +105,9 @@ class Upstream:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
-        for p in self.peers:
-            with contextlib.suppress(OSError, ssl.SSLError):
-                p.sock.close()
+        for p in self.peers:  # closed by their threads: the TLS of one that still reads would read on from
+            with contextlib.suppress(OSError):  # whatever socket gets the number
+                socket.socket.shutdown(p.sock, socket.SHUT_RDWR)
 
 
 def answer(body, extra=b""):
