@@ -510,6 +510,22 @@ def warm_found(io):
         s.wait(lambda: len(names.asked) > asked)
 
 
+def warm_undialable(io):
+    """What DNS names and nobody can dial is left alone, and not asked for more often than the rest."""
+    with tempfile.TemporaryDirectory() as folder, running(io, workers=1) as s:
+        names = Names(folder)
+        names.set("_app._tcp.example", (1, 1, 0, "host.example"))  # without a port
+        load(s, [], overload={"warm_connections": 2}, dynamic_upstreams={
+            "source": "srv", "name": "_app._tcp.example", "refresh": "1ms",
+            "resolver": {"addresses": [f"127.0.0.1:{names.port}"]}})
+        s.wait(lambda: names.asked)
+        begin, before = time.monotonic(), len(names.asked)
+        time.sleep(2)
+        asked = len(names.asked) - before
+        assert asked <= 2 * (time.monotonic() - begin) + 2, asked
+        same(s.get()[0], 502)
+
+
 def slow_clients(io):
     """The time that a client takes for its body is not the upstream's."""
     a, b = Upstream(delay=0.1), Upstream(delay=0.1)  # ten times of which no pause of a busy machine is
@@ -648,6 +664,7 @@ CASES = [
     ("an upstream that came back starts slowly", slow_start),
     ("connections are open before they are needed", warm),
     ("upstreams by DNS have open connections, too", warm_found),
+    ("an upstream by DNS that cannot be dialed is asked for no more often", warm_undialable),
     ("of a limit's connections no more are opened", warm_within_limit),
     ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),

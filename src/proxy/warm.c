@@ -238,7 +238,7 @@ static bool take_found(struct survey *v, const struct found_upstreams *found)
         struct found_place *f = place_of(v, found->endpoints[i]);
         if (f == NULL && has_place(v)) {
             f = add_place(v, found->endpoints[i]);
-            news = true;
+            news |= f != NULL; /* else each look would call for the next at once */
         }
         if (f == NULL)
             continue;
