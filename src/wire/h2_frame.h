@@ -66,17 +66,6 @@ static inline struct h2_frame_head h2_read_head(const char *p)
                                   h2_read_u32(p + 5) & 0x7fffffff};
 }
 
-/* How many bytes of the frame at the front of `in` must be there before it is looked at: of DATA only
- * what stands before its bytes. `h`: its head, once that is there. */
-static inline size_t h2_frame_wanted(struct slice in, const struct h2_frame_head *h)
-{
-    if (in.len < H2_FRAME_HEAD)
-        return H2_FRAME_HEAD;
-    if (h->type == H2_DATA)
-        return H2_FRAME_HEAD + ((h->flags & H2_PADDED) != 0 && h->len > 0);
-    return H2_FRAME_HEAD + h->len;
-}
-
 /* Whether a setting may have that value (RFC 9113 §6.5.2, RFC 8441, RFC 9218), else *why: a constant. */
 enum h2_error h2_setting_check(unsigned id, uint32_t value, const char **why);
 

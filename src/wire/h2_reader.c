@@ -71,6 +71,7 @@ static void refuse(struct h2_got *g, enum h2_error error, const char *why)
     g->kind = H2_GOT_BAD;
     g->error = error;
     g->why = why;
+    g->bytes = SLICE_NONE;
     g->size = 0;
 }
 

@@ -31,7 +31,7 @@ enum h2_got_kind {
 struct h2_got {
     enum h2_got_kind kind;
     struct h2_frame_head head; /* of a block's flags, END_STREAM is that of its first frame */
-    struct slice bytes;        /* payload, block, part or piece; BAD: what the input goes on with */
+    struct slice bytes;        /* payload, block, part or piece; BAD by its head: the input from there */
     size_t size;               /* bytes of the input that are taken with it */
     uint32_t padding;          /* DATA: bytes of the frame that are none, the padding's length included */
     bool last;                 /* DATA and PIECE: nothing of the frame follows */
@@ -58,7 +58,7 @@ struct h2_reader {
     size_t block_max;        /* of a header block, compressed, in any number of frames */
     uint32_t data_id, data_len, data_left, pad_left; /* of a DATA frame that is coming in pieces */
     uint32_t block_id;       /* whose header block is not whole; 0: none */
-    uint16_t continuations;
+    uint32_t continuations;  /* of it */
     uint8_t block_flags, data_flags;
     bool begun;              /* SETTINGS have come, which are the first */
 };

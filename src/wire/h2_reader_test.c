@@ -165,6 +165,27 @@ TEST("a header block has an end")
     end();
 }
 
+/* As many frames as a block of a configuration's largest heads may have: more than 16 bits count. */
+TEST("so has a very large one")
+{
+    enum { FRAMES = 32 + (1u << 31) / 16384 };
+    unsigned none = 0, taken = 0;
+    fresh();
+    h2_reader_init(&reader, (size_t)1 << 31);
+    put(H2_HEADERS, 0, 1, SLICE("x"));
+    CHECK(feed(buffer_slice(&sent), &none));
+    buffer_clear(&sent);
+    put(H2_CONTINUATION, 0, 1, SLICE("x"));
+    buffer_clear(&seen);
+    while (taken <= FRAMES && feed(buffer_slice(&sent), &none)) {
+        taken++;
+        buffer_clear(&seen);
+    }
+    CHECK_INT(taken, FRAMES);
+    CHECK_SLICE(buffer_slice(&seen), SLICE("bad 11 too many CONTINUATION frames\n"));
+    end();
+}
+
 static const struct row {
     const char *want;
     uint8_t type, flags;
@@ -243,6 +264,8 @@ TEST("settings have bounds")
     const char *why;
     CHECK(h2_setting_check(H2_SET_ENABLE_PUSH, 2, &why) == H2_PROTOCOL_ERROR);
     CHECK(h2_setting_check(H2_SET_ENABLE_CONNECT_PROTOCOL, 1, &why) == H2_NO_ERROR);
+    CHECK(h2_setting_check(H2_SET_NO_RFC7540_PRIORITIES, 1, &why) == H2_NO_ERROR);
+    CHECK(h2_setting_check(H2_SET_NO_RFC7540_PRIORITIES, 2, &why) == H2_PROTOCOL_ERROR);
     CHECK(h2_setting_check(H2_SET_INITIAL_WINDOW_SIZE, 0x80000000, &why) == H2_FLOW_CONTROL_ERROR);
     CHECK(h2_setting_check(H2_SET_MAX_FRAME_SIZE, 16383, &why) == H2_PROTOCOL_ERROR);
     CHECK(h2_setting_check(H2_SET_MAX_FRAME_SIZE, 0xffffff, &why) == H2_NO_ERROR);
