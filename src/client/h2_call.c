@@ -280,6 +280,7 @@ void h2_call_doubt(struct h2_call *k)
 bool h2_call_widen(struct h2_call *k, uint32_t to)
 {
     struct h2_thread *t = h2_mine();
+    to = to < H2_CALL_WINDOW_MAX ? to : H2_CALL_WINDOW_MAX;
     uint32_t more = to > k->in_window ? to - k->in_window : 0;
     uint32_t spare = to / 4 * 3 * (H2_CALLS_WINDOW / H2_CALL_WINDOW_MAX);
     if (more == 0 || t->window_left < more + spare)

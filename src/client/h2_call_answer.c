@@ -102,7 +102,7 @@ static void open_window(struct h2_call *k, bool waits)
     if (k->ended || k->fate != H2_CALL_GOES_ON ||
         (k->length >= 0 && (uint64_t)k->length <= k->seen + (uint64_t)k->in_left))
         return; /* all that is to come may come */
-    if (waits && k->seen >= k->in_window && k->in_window < H2_CALL_WINDOW_MAX)
+    if (waits && k->seen >= k->in_window)
         (void)h2_call_widen(k, 2 * k->in_window);
     if (k->in_due >= k->in_window / 2)
         h2_call_open_window(k);
