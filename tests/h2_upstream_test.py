@@ -525,12 +525,13 @@ def idle_limits(io):
         ends.set()
     threading.Thread(target=serve, daemon=True).start()
     old = played(server.getsockname()[1])
-    a, b = Upstream(always(b"a")), Upstream(always(b"b"))
-    paths = [("/a", [a], {}), ("/b", [b], {}), ("/one", [old], {"versions": ["1.1"]})]
-    with gateway(io, a, b, transport={"keep_alive": {"max_idle_conns": 2}}, paths=paths) as s:
-        for path in ("/one", "/a", "/a", "/b"):
+    a, b, free = Upstream(always(b"a")), Upstream(always(b"b")), Upstream(always(b"free"))
+    paths = [("/a", [a], {}), ("/b", [b], {}), ("/one", [old], {"versions": ["1.1"]}), ("/free", [free], {"keep_alive": {}})]
+    with gateway(io, a, b, free, transport={"keep_alive": {"max_idle_conns": 2}}, paths=paths) as s:
+        for path in ("/free", "/one", "/a", "/a", "/b", "/free"):
             same(ask(s, path=path), (200, path[1:].encode()))
         assert ends.wait(20), "HTTP/1's has been idle for longest"
+        same((len(free.conns), free.conns[0].goaway), (1, None))  # that of a transport without a limit does not count
         same((len(a.conns), len(b.conns)), (1, 1))
         same(ask(s, path="/a"), (200, b"a"))
         same((a.conns[0].goaway, b.conns[0].goaway), (None, None))

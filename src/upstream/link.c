@@ -7,8 +7,8 @@
  *
  * The limit of idle links per group counts those that nobody has wanted for a second: a burst that
  * ends at the same moment does not close what the next moment opens again. A timer that runs while
- * there are idle links looks once a second. A group without links is freed. The limit of all closes the one
- * that has been idle for longest, as in Go, whatever is spoken on it.
+ * there are idle links looks once a second. A group without links is freed. The limit of all counts those
+ * that have one, and closes the one that has been idle for longest, as in Go, whatever is spoken on it.
  *
  * With TLS the same read gives ciphertext. It is decrypted into memory of this thread, which lasts as
  * long as a lent buffer does; what gives no plaintext (tickets, half a record) only arms the read again,
@@ -59,7 +59,7 @@ struct link_wait {
 static _Thread_local struct {
     struct map groups;
     struct timer sweep;
-    struct list resting; /* all that is idle */
+    struct list resting; /* all that is idle within a limit of all */
     unsigned idle, resting_count;
     bool ready, draining;
     char *plain; /* what was decrypted last */
@@ -80,7 +80,7 @@ static void make_ready(void)
     mine.ready = true;
 }
 
-/* --- all that is idle --- */
+/* --- all that is idle, and counted --- */
 
 void idle_end(struct idle *i)
 {
@@ -92,10 +92,12 @@ void idle_end(struct idle *i)
 
 void idle_begin(struct idle *i, uint32_t most)
 {
+    if (most == 0) /* no other transport's limit is to end it */
+        return;
     make_ready();
     list_append(&mine.resting, &i->node);
     mine.resting_count++;
-    while (most > 0 && mine.resting_count > most) {
+    while (mine.resting_count > most) {
         struct idle *oldest = CONTAINER_OF(mine.resting.next, struct idle, node);
         idle_end(oldest);
         oldest->end(oldest);

@@ -15,7 +15,7 @@
 struct link_group;
 struct link_wait;
 
-/* An idle connection of this thread: a link, or one of a protocol that keeps its own. */
+/* An idle connection of this thread that counts: a link, or one of a protocol that keeps its own. */
 struct idle {
     struct list node;           /* the one that has been for longest first */
     void (*end)(struct idle *); /* there are too many: it is closed, then or soon */
@@ -39,7 +39,7 @@ struct link {
 
 struct link_limits {
     uint32_t idle_per_group; /* kept for longer than a second */
-    uint32_t idle_in_all;    /* of this thread, those that other protocols keep as well; 0: no limit */
+    uint32_t idle_in_all;    /* of this thread, whatever they speak, but for those without a limit: 0 */
     uint64_t idle_timeout_ns;
     uint32_t links; /* open ones of one endpoint, of all threads together; 0: no limit */
 };
@@ -69,7 +69,7 @@ enum err await_link_room(struct slice key, struct endpoint *, const struct link_
 void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
 
-/* Idle from now on, until the other; `most`: as idle_in_all. */
+/* Idle from now on, until the other; `most`: as idle_in_all. 0: it does not count. */
 void idle_begin(struct idle *, uint32_t most);
 void idle_end(struct idle *);
 
