@@ -369,7 +369,10 @@ static bool put_temporary(struct nss *n)
     if (fd < 0)
         return false;
     bool ok = fd_write_all(fd, n->root->pem) == OK && fchmod(fd, 0644) == 0;
-    return close(fd) == 0 && ok;
+    ok = close(fd) == 0 && ok;
+    if (!ok)
+        unlink(n->pem);
+    return ok;
 }
 
 static enum err change_nss(const struct root *r, void (*act)(struct nss *, const char *))
