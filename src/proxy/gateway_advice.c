@@ -2,7 +2,8 @@
 /*
  * What a configuration says in vain, or hardly as it is meant. Nothing of it is wrong: Caddy takes it
  * without a word, and so it is taken here; but whoever has written it waits for something that will
- * not happen. A line at the level warn for each, once, as it is loaded.
+ * not happen. A line at the level warn for each, once, as it is loaded; at the level info what may be meant
+ * all the same.
  */
 #include "base/log.h"
 #include "proxy/gateway.h"
@@ -11,10 +12,15 @@
 
 enum { HTTPS_PORT = 443 };
 
-static void advise(const struct provision *p, const char *text)
+static void tell(const struct provision *p, enum log_level level, const char *text)
 {
     struct log_field at[] = {LOG_STR("at", p->path)};
-    log_emit(LOG_WARN, LOGGER, slice_from(text), at, 1);
+    log_emit(level, LOGGER, slice_from(text), at, 1);
+}
+
+static void advise(const struct provision *p, const char *text)
+{
+    tell(p, LOG_WARN, text);
 }
 
 static bool says(const json_t *json, const char *key)
@@ -68,8 +74,8 @@ static void advise_upstreams(const struct gateway *g, const struct provision *p)
     if (g->source == NULL && g->upstreams_count == 0)
         advise(p, "there are no upstreams: every request will be answered by 503");
     if (g->transport->protocol == &protocol_http && g->transport->tls == NULL && looks_like_https(g))
-        advise(p, "an upstream with the port 443 is spoken to without TLS: write https:// before "
-                  "it, or tls in its transport");
+        tell(p, LOG_INFO, "an upstream with the port 443 is spoken to without TLS: for TLS write https:// "
+                          "before it, or tls in its transport");
     if (one && g->hedge != NULL)
         advise(p, "hedge has no effect with one upstream");
     if (one && g->overload.outliers != NULL)
