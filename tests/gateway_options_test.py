@@ -184,10 +184,17 @@ ADVISED = {
     "reverse_proxy ::1:3000": "it is written as [::1]:3000",
     "reverse_proxy unix/run/app.sock": "as in unix//run/app.sock",
     "reverse_proxy *.example.com:80": "a name with a '*'",
-    "reverse_proxy localhost:1 { header_up Host $host }": "'$host' is sent as it stands: a placeholder is written "
-                                                          "{host}",
+    "reverse_proxy localhost:80:3000": "taken for an IPv6 address",
+    "reverse_proxy localhost:1 { header_up Host $host }": "is sent as it stands: the placeholder is written {host}",
+    "reverse_proxy localhost:1 { header_up X-Real-IP $remote_addr }": "the placeholder is written {remote_host}",
+    "reverse_proxy localhost:1; reverse_proxy localhost:2": "no request comes to this reverse_proxy",
+    "route { reverse_proxy localhost:1; reverse_proxy /a/* localhost:2 }": "no request comes to this reverse_proxy",
 }
-QUIET = ("reverse_proxy https://localhost:443 https://localhost:2 { fail_duration 1s; max_fails 3; health_uri /; "
+QUIET = ("reverse_proxy localhost:3 { @ok status 2xx; handle_response @ok { header X-A b }; }; "
+         "reverse_proxy /a/* unix/./app.sock { header_up X-A $own }; reverse_proxy @b ::1; @b path /b; "
+         "handle /c { reverse_proxy [::1]:3000 ::ffff:127.0.0.1 2001:db8::443 fe80::1%lo }; "
+         "reverse_proxy /d app:443; "
+         "reverse_proxy https://localhost:443 https://localhost:2 { fail_duration 1s; max_fails 3; health_uri /; "
          "lb_retries 1; lb_try_interval 1s; lb_policy weighted_round_robin 1 2; eject; hedge 1s; "
          "header_up Cookie a(b) c$1; header_up X-A $1 }")
 

@@ -81,6 +81,7 @@ struct config_value {
 struct values {
     struct config_value *items;
     size_t count, cap;
+    bool looked_at; /* for what is never reached: a site's are built for each of its servers */
 };
 
 struct counter {

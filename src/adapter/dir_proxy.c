@@ -5,8 +5,6 @@
  */
 #include "adapter/proxy_parts.h"
 
-#include <stdio.h>
-
 #include "adapter/service_option.h"
 #include "adapter/upstream_address.h"
 #include "base/log.h"
@@ -246,21 +244,6 @@ static void warn_needless(struct slice field, struct slice value)
             }
 }
 
-/* A variable as other servers write them: nobody sends that on purpose. */
-static void warn_variable(struct slice value)
-{
-    size_t n = 1;
-    while (n < value.len && ((value.ptr[n] >= 'a' && value.ptr[n] <= 'z') || value.ptr[n] == '_'))
-        n++;
-    if (n == 1 || n != value.len || value.ptr[0] != '$')
-        return;
-    struct slice name = slice_skip(slice_take(value, 60), 1);
-    char text[200];
-    snprintf(text, sizeof text, "header_up: '$" SLICE_FMT "' is sent as it stands: a placeholder is "
-             "written {" SLICE_FMT "}", SLICE_ARG(name), SLICE_ARG(name));
-    log_emit(LOG_WARN, "caddyfile", slice_from(text), NULL, 0);
-}
-
 static enum err read_header_op(struct proxy *p, bool up)
 {
     struct adapt *a = p->h->a;
@@ -272,7 +255,7 @@ static enum err read_header_op(struct proxy *p, bool up)
         return dispenser_arg_err(d);
     if (up && count == 2) {
         warn_needless(args[0], args[1]);
-        warn_variable(args[1]);
+        proxy_warn_variable(d, args[1]);
     }
     return header_op(a, d, ops, NULL, args[0], count > 1 ? args[1] : SLICE_NONE,
                      count > 2 ? &args[2] : NULL);

@@ -4,6 +4,7 @@
  * directives inside of directives, and the lists of routes that come of them.
  */
 #include "adapter/directives.h"
+#include "base/log.h"
 
 /* --- values --- */
 
@@ -318,6 +319,34 @@ static void flatten(const struct config_value *v, const struct slice groups[3], 
     out[(*count)++] = r;
 }
 
+/* Its first upstream says which one it is. */
+static void tell_unreached(const struct config_value *it)
+{
+    const json_t *proxy = json_array_get(it->route.handle, 0);
+    const json_t *first = json_array_get(json_object_get(proxy, "upstreams"), 0);
+    const char *dial = json_string_value(json_object_get(first, "dial"));
+    LOG(LOG_WARN, "caddyfile", "no request comes to this reverse_proxy: the one before it has no matcher and "
+        "answers all; give one of them a matcher, or name both upstreams in one",
+        LOG_CSTR("upstream", dial != NULL ? dial : "dynamic"));
+}
+
+/* Behind a gateway without a matcher, unless it may go on from what it was answered. */
+static void warn_unreached(struct values *v)
+{
+    bool all = false;
+    for (size_t i = 0; i < v->count && !v->looked_at; i++) {
+        const struct config_value *it = &v->items[i];
+        const json_t *proxy = json_array_get(it->route.handle, 0);
+        if (it->kind != VALUE_ROUTE || !slice_is(it->directive, "reverse_proxy"))
+            continue;
+        if (all)
+            tell_unreached(it);
+        all |= json_array_size(it->route.match) == 0 && proxy != NULL &&
+               json_object_get(proxy, "handle_response") == NULL;
+    }
+    v->looked_at = true;
+}
+
 enum err build_routes(struct adapt *a, struct values *v, struct counter *counter, bool sorted,
                       struct route **routes, size_t *count)
 {
@@ -335,6 +364,7 @@ enum err build_routes(struct adapt *a, struct values *v, struct counter *counter
     }
     if (sorted)
         sort_stable(v->items, v->count, sizeof *v->items, value_before, a);
+    warn_unreached(v);
     choose_groups(a, v, counter, groups);
     *routes = ARENA_ARRAY(a->arena, struct route, total + 1);
     for (size_t i = 0; i < v->count; i++)

@@ -4,13 +4,12 @@
  * of another server or of an older version; one too many on its line; or one that is nearly right.
  * Upstreams that are taken, as in Caddy, for what hardly anybody means have a warning.
  */
-#include <stdio.h>
-
 #include "adapter/proxy_parts.h"
 #include "adapter/suggest.h"
 #include "adapter/upstream_address.h"
 #include "base/log.h"
 #include "net/address.h"
+#include "net/ip_set.h"
 
 static const char *const proxy_words[] = {
     "to", "dynamic", "lb_policy", "lb_retries", "lb_try_duration", "lb_try_interval", "lb_retry_match",
@@ -91,7 +90,7 @@ static const char *hint_for(enum proxy_words where, struct slice word)
 static const struct token *begin_of_line(const struct dispenser *d)
 {
     ptrdiff_t at = d->cursor;
-    while (at > 0 && d->tokens[at - 1].line == d->tokens[d->cursor].line &&
+    while (at > 0 && !token_on_new_line(&d->tokens[at - 1], &d->tokens[at]) &&
            !token_opens(&d->tokens[at - 1]))
         at--;
     return at < 0 || at == d->cursor ? NULL : &d->tokens[at];
@@ -123,17 +122,31 @@ static bool is_number(struct slice s)
     return slice_to_u64(s, 1000000, &n);
 }
 
-static size_t colons(struct slice s)
+/* One that begins with a dot is meant to be that. */
+static bool is_relative(const struct upstream_address *u)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < s.len; i++)
-        count += s.ptr[i] == ':';
-    return count;
+    return u->host.len > 0 && memchr("/@{.", u->host.ptr[0], 4) == NULL;
 }
 
-static void warn(struct dispenser *d, struct slice text, const char *why)
+/* "::1:3000", and what is no address at all. One may stand without brackets, as long as its last group is
+ * not written as a port behind what would be an address by itself. */
+static bool has_odd_colons(struct slice text)
 {
-    struct log_field f[] = {LOG_STR("upstream", text), LOG_STR("file", dispenser_file(d)),
+    struct slice plain = slice_take(text, slice_find(text, '%')); /* without a zone */
+    size_t last = slice_find_last(plain, ':');
+    struct ip_address ip;
+    uint64_t port;
+    if (slice_find(plain, ':') == last || slice_starts(text, SLICE("[")) ||
+        slice_find(text, '{') != SIZE_MAX)
+        return false;
+    return !ip_parse(plain, &ip) ||
+           (ip_parse(slice_take(plain, last), &ip) &&
+            slice_to_u64(slice_skip(plain, last + 1), UINT16_MAX, &port) && port >= 80);
+}
+
+static void warn(struct dispenser *d, const char *key, struct slice text, const char *why)
+{
+    struct log_field f[] = {LOG_STR(key, text), LOG_STR("file", dispenser_file(d)),
                             LOG_NUM("line", dispenser_line(d))};
     log_emit(LOG_WARN, "caddyfile", slice_from(why), f, 3);
 }
@@ -141,16 +154,49 @@ static void warn(struct dispenser *d, struct slice text, const char *why)
 void proxy_warn_upstream(struct dispenser *d, struct slice text, const struct upstream_address *u)
 {
     bool plain = u->network.len == 0 && u->scheme.len == 0;
-    if (network_is_unix(u->network) && u->host.len > 0 && u->host.ptr[0] != '/' &&
-        u->host.ptr[0] != '@' && u->host.ptr[0] != '{')
-        warn(d, text, "the path of this Unix socket is relative to the folder that portico is started "
-                      "in: an absolute one has two slashes behind 'unix', as in unix//run/app.sock");
+    bool is_unix = network_is_unix(u->network);
+    if (is_unix && is_relative(u))
+        warn(d, "upstream", text, "the path of this Unix socket is relative to the folder that portico is "
+             "started in: an absolute one has two slashes behind 'unix', as in unix//run/app.sock");
     else if (plain && is_number(text))
-        warn(d, text, "this is the host of that name, with the port 80: a port is written as "
-                      "localhost:3000");
-    else if (plain && !slice_starts(text, SLICE("[")) && colons(text) > 1)
-        warn(d, text, "this is taken for an IPv6 address, with the port 80: with a port it is written "
-                      "as [::1]:3000");
-    else if (slice_find(u->host, '*') != SIZE_MAX)
-        warn(d, text, "nothing can be asked by a name with a '*'");
+        warn(d, "upstream", text, "this is the host of that name, with the port 80: a port is written as "
+             "localhost:3000");
+    else if (plain && has_odd_colons(text))
+        warn(d, "upstream", text, "this is taken for an IPv6 address, with the port 80: with a port it is "
+             "written as [::1]:3000");
+    else if (!is_unix && slice_find(u->host, '*') != SIZE_MAX)
+        warn(d, "upstream", text, "nothing can be asked by a name with a '*'");
+}
+
+/* --- header_up --- */
+
+#define UNNEEDED "header_up: this is sent as it stands, not as another server's variable; WebSockets and " \
+                 "X-Forwarded-For need no header_up"
+
+/* Variables as nginx has them: nobody sends such a word on purpose. */
+static const struct {
+    const char *variable, *why;
+} variables[] = {
+#define WRITTEN(variable, placeholder)                                                             \
+    {variable, "header_up: this is sent as it stands: the placeholder is written " placeholder}
+    WRITTEN("$host", "{host}"),
+    WRITTEN("$http_host", "{hostport}"),
+    WRITTEN("$server_name", "{host}"),
+    WRITTEN("$proxy_host", "{upstream_hostport}"),
+    WRITTEN("$remote_addr", "{remote_host}"),
+    WRITTEN("$remote_port", "{remote_port}"),
+    WRITTEN("$scheme", "{scheme}"),
+    WRITTEN("$request_uri", "{uri}"),
+    WRITTEN("$request_method", "{method}"),
+#undef WRITTEN
+    {"$proxy_add_x_forwarded_for", UNNEEDED},
+    {"$http_upgrade", UNNEEDED},
+    {"$connection_upgrade", UNNEEDED},
+};
+
+void proxy_warn_variable(struct dispenser *d, struct slice value)
+{
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+        if (slice_is(value, variables[i].variable))
+            warn(d, "value", value, variables[i].why);
 }

@@ -18,6 +18,7 @@ MUST_USE enum err proxy_hint(struct dispenser *, enum proxy_words, enum err);
 
 struct upstream_address;
 void proxy_warn_upstream(struct dispenser *, struct slice text, const struct upstream_address *);
+void proxy_warn_variable(struct dispenser *, struct slice value);
 
 /* The word at the cursor, "10%", as 0.1. */
 MUST_USE enum err read_share(struct dispenser *, const char *option, double *share);
