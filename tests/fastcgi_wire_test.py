@@ -593,7 +593,7 @@ def queued(io):
         threads = [threading.Thread(target=lambda: got.append(ask(s, "POST", body=b"x")[:2])) for _ in range(5)]
         for t in threads:
             t.start()
-        s.wait(lambda: metric(s, "queued") == 3)
+        s.wait(lambda: (metric(s, "queued"), len(up.requests)) == (3, 2))
         same((ask(s)[0], len(up.requests)), (503, 2))
         gate.set()
         for t in threads:
