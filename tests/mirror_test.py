@@ -182,7 +182,7 @@ def share(io):
     """About so many, on kept connections; upgrades never."""
     up, other = Upstream(always(b"real")), Upstream(always(b"copy"))
     with running(io, up, other, workers=1) as s:
-        same(load(s, up, {"dial": other.dial, "share": 0.25}), (200, ""))
+        same(load(s, up, {"dial": other.dial, "share": 0.25, "max_requests": 1000}), (200, ""))
         c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=30)
         for _ in range(800):
             c.request("GET", "/")
