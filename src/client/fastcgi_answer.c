@@ -75,7 +75,8 @@ static enum err unwrap(struct client_answer *a, struct slice in, struct slice *o
         case FASTCGI_END:
             f->ended = true;
             f->clean = in.len == 0 && f->records.left == 0 && f->records.padding == 0;
-            /* fall through */
+            *out = slice_of(a->piece, (size_t)(to - a->piece));
+            return OK;
         case FASTCGI_MORE:
             *out = slice_of(a->piece, (size_t)(to - a->piece));
             return OK;
