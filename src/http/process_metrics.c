@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -34,15 +35,14 @@ static unsigned count_fds(void)
     return n > 3 ? n - 3 : 0; /* ".", ".." and the folder's own */
 }
 
+static double started; /* seconds since the epoch */
+
 /* Field 22 of /proc/self/stat, in ticks after boot; /proc/stat tells the boot. */
-static double start_seconds(void)
+static void read_start(void)
 {
     char text[1024], *at;
     unsigned long long ticks = 0, boot = 0;
     static char all[65536];
-    static double known;
-    if (known > 0)
-        return known;
     read_text("/proc/self/stat", text, sizeof text);
     at = strrchr(text, ')');
     for (unsigned i = 0; at != NULL && i < 20; i++)
@@ -53,8 +53,15 @@ static double start_seconds(void)
     at = strstr(all, "btime ");
     if (at != NULL)
         boot = strtoull(at + 6, NULL, 10);
-    known = (double)boot + (double)ticks / (double)sysconf(_SC_CLK_TCK);
-    return known;
+    started = (double)boot + (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Workers and the admin endpoint ask. */
+static double start_seconds(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_start);
+    return started;
 }
 
 enum err process_metrics_put(struct buffer *b)
