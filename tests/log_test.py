@@ -137,9 +137,9 @@ def pipeline(port, paths, pad=0):
         same(found, len(paths))
 
 
-def load(port, clients, each, pad=0):
+def load(port, clients, each, pad=0, first=0):
     """Every path is asked for once; returns the paths."""
-    paths = [[f"/{c}/{i}" for i in range(each)] for c in range(clients)]
+    paths = [[f"/{c}/{i}" for i in range(first, first + each)] for c in range(clients)]
     threads = [threading.Thread(target=pipeline, args=(port, p, pad)) for p in paths]
     for t in threads:
         t.start()
@@ -322,7 +322,10 @@ def blocked_fifo(io):
                                 "include": ["http.log.access"]}
         s = Server(io, logging)
         try:
-            paths = load(s.port, 2, 2500, 2000)  # more than a pipe and what is kept for it
+            paths = []  # more than a pipe and what is kept for it, but never more than a queue holds
+            for first in range(0, 2500, 500):
+                paths += load(s.port, 2, 500, 2000, first)
+                s.wait(lambda: len(lines_of(f"{folder}/b.log")) >= len(paths))
             s.wait(lambda: "portico_log_dropped_total 0\n" not in s.api("GET", "/metrics")[1])
             reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
             got = b""
