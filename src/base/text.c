@@ -57,6 +57,18 @@ bool utf8_valid(struct slice s)
     return true;
 }
 
+struct slice utf8_whole(struct slice s)
+{
+    size_t at = s.len;
+    while (at > 0 && s.len - at < 3 && ((unsigned char)s.ptr[at - 1] & 0xc0) == 0x80)
+        at--;
+    if (at == 0)
+        return s;
+    unsigned char lead = (unsigned char)s.ptr[at - 1];
+    size_t want = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    return want > 1 && s.len - at + 1 < want ? slice_take(s, at - 1) : s;
+}
+
 size_t utf8_encode(uint32_t rune, char out[4])
 {
     if (rune < 0x80) {

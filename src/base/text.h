@@ -15,6 +15,9 @@ int hex_value(char c);
 size_t utf8_decode(struct slice, uint32_t *rune);
 bool utf8_valid(struct slice);
 
+/* Without a sequence at the end that was cut in its middle. */
+struct slice utf8_whole(struct slice);
+
 /* Writes 1 … 4 bytes; returns how many. */
 size_t utf8_encode(uint32_t rune, char out[4]);
 

@@ -64,6 +64,12 @@ TEST("UTF-8 that is overlong, a surrogate or beyond Unicode is refused")
     CHECK(!utf8_valid(SLICE("\xed\xa0\x80")));
     CHECK(!utf8_valid(SLICE("\xf4\x90\x80\x80")));
     CHECK(!utf8_valid(SLICE("\xe2\x82")));
+    CHECK_INT(utf8_whole(SLICE("a\xe2\x82")).len, 1);
+    CHECK_INT(utf8_whole(SLICE("a\xe2\x82\xac")).len, 4);
+    CHECK_INT(utf8_whole(SLICE("a\xf0\x9f\x9a")).len, 1);
+    CHECK_INT(utf8_whole(SLICE("\xf0")).len, 0);
+    CHECK_INT(utf8_whole(SLICE("ab")).len, 2);
+    CHECK_INT(utf8_whole(SLICE("")).len, 0);
     char out[4];
     CHECK_INT(utf8_encode(0x1f6aa, out), 4);
     CHECK(memcmp(out, "\xf0\x9f\x9a\xaa", 4) == 0);

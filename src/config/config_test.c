@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/test.h"
+#include "base/text.h"
 #include "config/env_file.h"
 #include "config/format.h"
 #include "config/jsonx.h"
@@ -397,4 +398,20 @@ TEST("a long sentence is cut at a whole character")
     text[sizeof text - 1] = '\0';
     diag_say(&diag, "%s", text);
     CHECK_INT(strlen(diag.text), 2046);
+}
+
+TEST("a sentence is cut at a whole character before its place is told")
+{
+    char text[1200];
+    struct token only = {.text = SLICE("a"), .file = SLICE("f"), .line = 1};
+    struct dispenser d;
+    begin();
+    for (size_t i = 0; i + 2 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa9", 2);
+    text[sizeof text - 2] = '\0';
+    dispenser_init(&d, &only, 1, &arena, &diag);
+    CHECK(dispenser_next(&d));
+    CHECK(dispenser_err_f(&d, "%s", text) == ERR_INVALID);
+    CHECK(utf8_valid(slice_from(diag.text)));
+    CHECK(slice_ends(slice_from(diag.text), SLICE("\xc3\xa9, at f:1")));
 }

@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/text.h"
+
 void diag_clear(struct diag *d)
 {
     if (d != NULL) {
@@ -16,18 +18,10 @@ void diag_clear(struct diag *d)
     }
 }
 
-/* Bytes of a sequence that the cap cut in its middle go. */
+/* What the cap cut in its middle goes. */
 static void trim_partial(char *text, size_t len)
 {
-    size_t at = len;
-    while (at > 0 && len - at < 3 && ((unsigned char)text[at - 1] & 0xc0) == 0x80)
-        at--;
-    if (at == 0)
-        return;
-    unsigned char lead = (unsigned char)text[at - 1];
-    size_t want = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    if (want > 1 && len - at + 1 < want)
-        text[at - 1] = '\0';
+    text[utf8_whole(slice_of(text, len)).len] = '\0';
 }
 
 void diag_place(struct diag *d, struct slice file, unsigned line, unsigned column)
@@ -36,7 +30,6 @@ void diag_place(struct diag *d, struct slice file, unsigned line, unsigned colum
         return;
     size_t len = file.len < sizeof d->file - 1 ? file.len : sizeof d->file - 1;
     memcpy(d->file, file.ptr != NULL ? file.ptr : "", len);
-    d->file[len] = '\0';
     trim_partial(d->file, len);
     d->line = line;
     d->column = column;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "config/jsonx.h"
 
 void dispenser_init(struct dispenser *d, struct token *tokens, size_t count, struct arena *arena,
@@ -343,7 +344,7 @@ enum err dispenser_err_f(const struct dispenser *d, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    diag_say(d->diag, "%s", text);
+    diag_say(d->diag, SLICE_FMT, SLICE_ARG(utf8_whole(slice_from(text)))); /* it may have been cut */
     return dispenser_wrap_err(d, ERR_INVALID);
 }
 
