@@ -500,7 +500,7 @@ class Run:
         self.alone = {n: self.make(n) for n in sorted(others)}
         for chain in self.alone.values():
             chain.patience = 4
-        self.processes = []
+        self.processes, self.over = [], threading.Event()
 
     def make(self, text):
         return Chain(text, self.origin, self.sockets.port)
@@ -514,6 +514,19 @@ class Run:
         for io in BACK_ENDS:
             mine = [p for c in self.chains[io] for p in c.places if p.program == "portico"]
             self.begin(peers.Portico(mine, self.authority, PORTICO, io))
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        haproxy = [p for p in self.processes if p.name == "haproxy"]
+        while haproxy and not self.over.wait(1):
+            try:
+                haproxy[0].look()
+            except OSError:
+                assert self.over.is_set(), "HAProxy does not tell its state"
+
+    def forgotten(self, chain):
+        """What HAProxy did not send, though nothing held it, is not portico's doing."""
+        return any(set(chain.places) & p.forgetful for p in self.processes if p.name == "haproxy")
 
     def begin(self, process):
         self.processes.append(process)
@@ -539,18 +552,29 @@ class Run:
                         if ONLY not in text:
                             continue
                         weak = self.unable(chain, case)
-                        jobs.append((text, weak, None if weak else pool.submit(attempt, case, chain)))
-            for text, weak, job in jobs:
+                        jobs.append((text, chain, weak, None if weak else pool.submit(attempt, case, chain)))
+            for text, chain, weak, job in jobs:
                 number += 1
                 outcome, why = ("skip", ", ".join(weak) + " cannot") if weak else job.result()
+                if outcome == "failed" and self.forgotten(chain):
+                    outcome, why = "skip", f"HAProxy kept streams without a reason ({why})"
                 failed += outcome == "failed"
                 print(f"{'not ' * (outcome == 'failed')}ok {number} - {text}" +
                       f" # SKIP {why}" * (outcome == "skip"), flush=True)
                 if outcome == "failed":
                     print("# " + why[:1500].replace("\n", "\n# "), flush=True)
+                    print("".join(f"# {line[:700]}\n" for line in self.told(chain)[-3:]), end="", flush=True)
         return number, failed
 
+    def told(self, chain):
+        """Errors in portico's logs about where the chain goes on."""
+        to = [f"127.0.0.1:{p.next_port}" for p in chain.places if p.program == "portico"]
+        logs = [p.all_said() for p in self.processes if p.name == "portico"]
+        return [line for log in logs for line in log.splitlines() if '"level":"error"' in line and
+                any(t in line for t in to)]
+
     def end(self):
+        self.over.set()
         for process in self.processes[::-1]:
             process.end()
 

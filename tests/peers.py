@@ -3,6 +3,7 @@
 its places, each of which listens on a port and passes everything on to the next. What is under "/ws" goes to
 another server behind the last place. Debian's nginx, caddy and haproxy; portico takes caddy's file."""
 import os
+import re
 import shutil
 import signal
 import socket
@@ -66,10 +67,13 @@ class Process:
                     raise AssertionError(f"{self.name} does not listen: {self.said()}") from None
             time.sleep(0.02)
 
-    def said(self):
+    def all_said(self):
         self.output.flush()
         with open(f"{self.folder.name}/output", encoding="utf-8", errors="replace") as f:
-            return f.read()[-4000:]
+            return f.read()
+
+    def said(self):
+        return self.all_said()[-4000:]
 
     def tell(self, how):
         self.process.send_signal(how)
@@ -121,6 +125,29 @@ class Nginx(Process):
 
 
 class Haproxy(Process):
+    """HAProxy before 2.6.16 forgets streams of HTTP/2 that wait for their turn behind one that ends ("mux-h2: make up
+    other blocked streams upon removal from list"): nothing holds them, and nobody sends them."""
+
+    FORGOTTEN = re.compile(r" back=1 .* lport=(\d+) .* sv=b(\d+)/.* \.flg=0x\w*[048c] .* \.fctl_cnt=0 \.send_cnt=[1-9]"
+                           r".* \.mbuf=\S*,h=\[0@")
+
+    def __init__(self, *given):
+        self.waiting, self.forgetful = {}, set()
+        super().__init__(*given)
+
+    def look(self):
+        """To be called once a second: keeps the places whose connection was in that state three times in a row."""
+        answer = b""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(f"{self.folder.name}/stats")
+            s.sendall(b"show fd\n")
+            while piece := s.recv(65536):
+                answer += piece
+        seen = [m.groups() for m in map(self.FORGOTTEN.search, answer.decode().splitlines()) if m]
+        self.waiting = {port: self.waiting.get(port, 0) + 1 for port, _ in seen}
+        self.forgetful |= {self.places[int(i)] for port, i in seen if self.waiting[port] >= 3}
+
     def command(self):
         return [found("haproxy"), "-db", "-f", self.file]
 
@@ -131,7 +158,8 @@ class Haproxy(Process):
                 for name in (self.pem, self.key):
                     with open(name, encoding="ascii") as f:
                         out.write(f.read())
-        return ("global\n  nbthread 2\n  maxconn 500\ndefaults\n  mode http\n  timeout client 30s\n"
+        return (f"global\n  nbthread 2\n  maxconn 500\n  stats socket {self.folder.name}/stats level admin\n"
+                "defaults\n  mode http\n  timeout client 30s\n"
                 "  timeout server 30s\n  timeout connect 5s\n  timeout tunnel 30s\n  option http-no-delay\n  option abortonclose\n  http-reuse always\n" +
                 "".join(self.server(i, p, both) for i, p in enumerate(self.places)))
 
