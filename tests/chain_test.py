@@ -469,6 +469,7 @@ CASES = [
 CANNOT = {
     ("nginx", hints): "it takes a 103 for the answer, and waits for more of it on the connection",
     ("caddy", echoes): "its HTTP/1 reads no body any more when it answers",
+    ("caddy", early): "it mostly waits for the body, though it went well alone",
     **{(c, socket_talk): "no WebSocket over HTTP/2" for c in ("caddy portico+h2c", "portico caddy+h2c",
                                                               "portico nginx+h2c", "portico+h2c nginx+h2c")},
     **{(c, cut_chunks): "it ends a broken answer well over HTTP/2" for c in ("haproxy+h2c", "haproxy+https")},
