@@ -514,35 +514,25 @@ def heads(io):
 
 
 def idle_limits(io):
-    """max_idle_conns counts all that is idle, and closes what has been for longest; max_idle_conns_per_host holds when
-    nobody has wanted them for a second."""
-    ends = threading.Event()
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def serve():
-        with contextlib.suppress(EOFError, OSError):
-            one(Peer(server.accept()[0]))
-        ends.set()
-    threading.Thread(target=serve, daemon=True).start()
-    old = played(server.getsockname()[1])
-    a, b, free = Upstream(always(b"a")), Upstream(always(b"b")), Upstream(always(b"free"))
-    paths = [("/a", [a], {}), ("/b", [b], {}), ("/one", [old], {"versions": ["1.1"]}), ("/free", [free], {"keep_alive": {}})]
-    with gateway(io, a, b, free, transport={"keep_alive": {"max_idle_conns": 2}}, paths=paths) as s:
-        for path in ("/free", "/one", "/a", "/a", "/b", "/free"):
+    """max_idle_conns counts what is idle of one transport, whatever others keep, and closes what has been for longest;
+    max_idle_conns_per_host holds when nobody has wanted them for a second."""
+    a, b, c, other, free = ups = [Upstream(always(name)) for name in (b"a", b"b", b"c", b"other", b"free")]
+    to = types.SimpleNamespace(dial="{http.request.header.To}")
+    paths = [("/to", [to], {}), ("/other", [other], {}), ("/free", [free], {"keep_alive": {}})]
+    with gateway(io, *ups, transport={"keep_alive": {"max_idle_conns": 2}}, paths=paths) as s:
+        for path in ("/free", "/other"):
             same(ask(s, path=path), (200, path[1:].encode()))
-        assert ends.wait(20), "HTTP/1's has been idle for longest"
-        same((len(free.conns), free.conns[0].goaway), (1, None))  # that of a transport without a limit does not count
-        same((len(a.conns), len(b.conns)), (1, 1))
-        same(ask(s, path="/a"), (200, b"a"))
-        same((a.conns[0].goaway, b.conns[0].goaway), (None, None))
-    a, b = Upstream(always(b"a")), Upstream(always(b"b"))
-    with gateway(io, a, b, transport={"keep_alive": {"max_idle_conns": 1}}, paths=[("/a", [a], {}), ("/b", [b], {})]) as s:
-        for n, (path, up, other) in enumerate((("/a", a, b), ("/b", b, a), ("/a", a, b))):
-            same(ask(s, path=path), (200, path[1:].encode()))
-            if n:
-                s.wait(lambda: other.conns[-1].goaway is not None)
-                same(other.conns[-1].goaway.code, "NO_ERROR")
-        same((len(a.conns), len(b.conns)), (2, 1))
+        for up, name in ((a, b"a"), (b, b"b"), (a, b"a"), (c, b"c")):
+            same(ask(s, path="/to", To=up.dial), (200, name))
+        s.wait(lambda: b.conns[0].goaway is not None)
+        same(b.conns[0].goaway.code, "NO_ERROR")
+        for path, to, name in (("/to", a, b"a"), ("/to", c, b"c"), ("/other", other, b"other"), ("/free", free, b"free")):
+            same(ask(s, path=path, To=to.dial), (200, name))
+        same([len(u.conns) for u in ups], [1] * 5)
+        same([u.conns[0].goaway for u in (a, c, other, free)], [None] * 4)
+        same(ask(s, path="/to", To=b.dial), (200, b"b"))  # a has been idle for longest now
+        s.wait(lambda: a.conns[0].goaway is not None)
+        same([u.conns[-1].goaway for u in (b, c, other, free)], [None] * 4)
 
     def both(c):
         r = c.request()

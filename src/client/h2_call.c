@@ -163,7 +163,7 @@ static void begin_rest(struct h2_link *c)
     if (c->options.single)
         h2_link_retire(c);
     if (!c->going)
-        idle_begin(&c->idle, c->options.limits.idle_in_all);
+        idle_begin(&c->idle, c->options.limits.idle_of, c->options.limits.idle_in_all);
 }
 
 void h2_call_end(struct h2_call *k)

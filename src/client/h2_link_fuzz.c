@@ -117,7 +117,7 @@ static void call_main(void *arg)
         (void)link_reserve(endpoint, &limits);
         k = h2_link_begin(link_open(key, endpoint, p->fd), key, &options, arena);
     } else {
-        k = h2_call_take(key, 0, n == 2, arena);
+        k = h2_call_take(key, &limits, 0, n == 2, arena);
     }
     if (k == NULL) {
         p->ended++;

@@ -105,7 +105,8 @@ static bool has_ended(const struct h2_link *c)
     return h2_now() - c->heard_ns >= TRUSTED_NS && poll(&p, 1, 0) > 0;
 }
 
-struct h2_call *h2_call_take(struct slice key, uint64_t after, bool once, struct arena *arena)
+struct h2_call *h2_call_take(struct slice key, const struct link_limits *limits, uint64_t after,
+                             bool once, struct arena *arena)
 {
     struct h2_group *g = find_group(key);
     int looked = 0;
@@ -114,8 +115,10 @@ struct h2_call *h2_call_take(struct slice key, uint64_t after, bool once, struct
     LIST_FOR(n, &g->links)
     {
         struct h2_link *c = CONTAINER_OF(n, struct h2_link, node);
-        if (c->serial > after && h2_link_room(c) > 0 && !(once && has_ended(c)))
+        if (c->serial > after && h2_link_room(c) > 0 && !(once && has_ended(c))) {
+            c->options.limits = *limits;
             return h2_call_begin(c, arena);
+        }
         if (++looked == LOOK_MAX && after == 0)
             break;
     }

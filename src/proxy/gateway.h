@@ -292,6 +292,13 @@ void gateway_learn_beaten(struct round *);
 enum err gateway_provision(void *cfg, const json_t *, struct provision *);
 void gateway_release(void *cfg);
 
+/* A member of the configuration, the same text for equal ones; empty for none. */
+struct slice gateway_part_text(const json_t *, const char *key, struct provision *);
+
+/* The transport's idle connections count together, and with those of equal ones that have the same
+ * upstreams, so that a reload begins no other count. `json`: of who has it. */
+void transport_count_idle(struct http_transport *, const json_t *json, struct provision *);
+
 /* ERR_INVALID with a sentence in *why. */
 enum err dial_address_read(struct dial_address *, struct slice text, const struct http_transport *,
                            struct arena *, struct address_error *why);

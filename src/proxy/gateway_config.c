@@ -3,6 +3,8 @@
  * From the JSON of reverse_proxy to struct gateway. What a later version will have is refused by
  * name: a gateway that silently left out TLS, or a health check, would be worse than none.
  */
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "proxy/gateway.h"
@@ -146,10 +148,32 @@ static enum err read_upstreams(struct gateway *g, const json_t *list, unsigned r
 
 /* --- parts --- */
 
-static enum err read_transport(struct gateway *g, const json_t *json, struct provision *p)
+struct slice gateway_part_text(const json_t *json, const char *key, struct provision *p)
+{
+    char *text = json_dumps(json_object_get(json, key),
+                            JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    struct slice kept = text != NULL ? arena_copy(p->arena, slice_from(text)) : SLICE("");
+    free(text); /* NOLINT: jansson's */
+    return kept;
+}
+
+void transport_count_idle(struct http_transport *t, const json_t *json, struct provision *p)
+{
+    static const char *const parts[] = {"transport", "upstreams", "dynamic_upstreams", "dial"};
+    struct slice text = SLICE("");
+    if (t->limits.idle_in_all == 0)
+        return;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        text = arena_join(p->arena, (struct slice[]){text, gateway_part_text(json, parts[i], p),
+                                                     SLICE("\n")}, 3);
+    t->limits.idle_of = idle_name(text);
+}
+
+static enum err read_transport(struct gateway *g, const json_t *handler, struct provision *p)
 {
     const struct module *m;
     void *cfg;
+    const json_t *json = json_object_get(handler, "transport");
     if (json == NULL || json_is_null(json)) {
         g->transport = http_transport_default(p);
         return OK;
@@ -158,7 +182,8 @@ static enum err read_transport(struct gateway *g, const json_t *json, struct pro
     if (protocol == NULL)
         return provision_fail(p, "\"transport\" must name its \"protocol\"");
     TRY(provision_module(p, "http.reverse_proxy.transport", protocol, json, &m, &cfg));
-    g->transport = cfg; /* every transport begins with one */
+    transport_count_idle(cfg, handler, p); /* every transport begins with an http_transport */
+    g->transport = cfg;
     return OK;
 }
 
@@ -366,7 +391,7 @@ enum err gateway_provision(void *cfg, const json_t *json, struct provision *p)
     unsigned request_limit = 0, max_fails = 0;
     TRY(provision_members(p, json, members));
     TRY(read_breaker(json_object_get(json, "circuit_breaker"), p));
-    TRY(read_transport(g, json_object_get(json, "transport"), p));
+    TRY(read_transport(g, json, p));
     TRY(read_balancing(g, json_object_get(json, "load_balancing"), p));
     TRY(read_health(g, json_object_get(json, "health_checks"), &request_limit, &max_fails, p));
     TRY(overload_read(g, json_object_get(json, "overload"), &request_limit, p));

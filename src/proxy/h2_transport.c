@@ -86,7 +86,7 @@ static bool all_open(const struct round *r)
 static bool take_call(struct round *r, uint64_t after)
 {
     bool once = !gateway_idempotent(r) || (r->has_body && !r->body_whole);
-    r->call = h2_call_take(r->address.key, after, once, r->x->arena);
+    r->call = h2_call_take(r->address.key, &r->g->transport->limits, after, once, r->x->arena);
     if (r->call != NULL)
         r->protocol = &protocol_h2;
     return r->call != NULL;

@@ -173,22 +173,14 @@ enum err gateway_read_active(struct gateway *g, const json_t *json, struct provi
 
 /* --- the upstreams that are asked --- */
 
-static struct slice part_text(const json_t *part, struct provision *p)
-{
-    char *text = json_dumps(part, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
-    struct slice kept = text != NULL ? arena_copy(p->arena, slice_from(text)) : SLICE("");
-    free(text); /* NOLINT: jansson's */
-    return kept;
-}
-
 enum err gateway_begin_checks(struct gateway *g, const json_t *json, struct provision *p)
 {
     struct active_health *h = g->active;
     if (h == NULL)
         return OK;
-    struct slice check = part_text(json_object_get(json_object_get(json, "health_checks"), "active"),
-                                   p);
-    struct slice transport = part_text(json_object_get(json, "transport"), p);
+    const json_t *health = json_object_get(json, "health_checks");
+    struct slice check = gateway_part_text(health, "active", p);
+    struct slice transport = gateway_part_text(json, "transport", p);
     struct active_target *targets = ARENA_ARRAY(p->arena, struct active_target, g->upstreams_count);
     g->active_targets = targets;
     for (uint32_t i = 0; i < g->upstreams_count; i++) {

@@ -130,6 +130,7 @@ static enum err read_transport(struct mirror *m, const struct gateway *g, const 
         if (protocol == NULL)
             return provision_fail(p, "mirror: \"transport\" must name its \"protocol\"");
         TRY(provision_module(p, "http.reverse_proxy.transport", protocol, transport, &module, &cfg));
+        transport_count_idle(cfg, json, p);
         m->gateway.transport = cfg;
     }
     if (speaks_fastcgi(m->gateway.transport) && fastcgi_of(m)->resolve_root)

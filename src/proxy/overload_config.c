@@ -8,8 +8,6 @@
  *                "min_requests": 20, "interval": "10s", "base_time": "30s", "max_time": "5m"},
  *      "warm_connections": 2}
  */
-#include <stdlib.h>
-
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "proxy/gateway.h"
@@ -170,25 +168,18 @@ static void free_outliers(void *arg)
     outliers_unref(arg);
 }
 
-static void put_json(struct buffer *b, const json_t *json)
-{
-    char *text = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
-    (void)!buffer_append(b, slice_from(text != NULL ? text : ""));
-    free(text); /* NOLINT: jansson's */
-}
-
 /* Equal upstreams, or sources, under equal rules are one, and go on over a reload. */
-static struct slice outliers_key(const struct gateway *g, const json_t *rules, const json_t *source,
+static struct slice outliers_key(const struct gateway *g, const json_t *handler, bool source,
                                  struct provision *p)
 {
     struct buffer b;
     buffer_init(&b, 16 << 20);
-    put_json(&b, rules);
-    if (source != NULL) {
+    (void)!buffer_append(&b, gateway_part_text(json_object_get(handler, "overload"), "eject", p));
+    if (source) {
         (void)!buffer_append(&b, SLICE("\nsource "));
-        put_json(&b, source);
+        (void)!buffer_append(&b, gateway_part_text(handler, "dynamic_upstreams", p));
     }
-    for (uint32_t i = 0; source == NULL && i < g->upstreams_count; i++) {
+    for (uint32_t i = 0; !source && i < g->upstreams_count; i++) {
         struct slice name = g->upstreams[i].endpoint->name; /* which may hold anything */
         (void)!buffer_append_f(&b, "\n%zu ", name.len);
         (void)!buffer_append(&b, name);
@@ -207,30 +198,30 @@ static struct outliers *use_outliers(struct slice key, struct upstream_set set,
 }
 
 /* Those that a request names are of different services, of which one may well be slower. */
-static enum err begin_found(struct gateway *g, const json_t *json, const json_t *source,
+static enum err begin_found(struct gateway *g, const json_t *handler,
                             const struct eject_rules *rules, struct provision *p)
 {
     if (rules->slow_percent > 0 && upstream_source_varies(g))
         return provision_fail(p, "\"latency_factor\" of \"eject\" compares upstreams of one service: it "
                               "needs \"dynamic_upstreams\" without placeholders");
-    g->overload.found = use_outliers(outliers_key(g, json, source, p), (struct upstream_set){0}, rules,
+    g->overload.found = use_outliers(outliers_key(g, handler, true, p), (struct upstream_set){0}, rules,
                                      p);
     return OK;
 }
 
-static enum err begin_outliers(struct gateway *g, const json_t *json, const json_t *source,
-                               struct provision *p)
+static enum err begin_outliers(struct gateway *g, const json_t *handler, struct provision *p)
 {
+    const json_t *json = json_object_get(json_object_get(handler, "overload"), "eject");
     struct eject_rules rules = {0};
     struct upstream_set set = {g->upstreams, g->upstreams_count};
     if (json == NULL || json_is_null(json))
         return OK;
     TRY(read_rules(&rules, json, p));
     if (g->source != NULL)
-        TRY(begin_found(g, json, source, &rules, p));
+        TRY(begin_found(g, handler, &rules, p));
     if (set.count == 0)
         return OK;
-    g->overload.outliers = use_outliers(outliers_key(g, json, NULL, p), set, &rules, p);
+    g->overload.outliers = use_outliers(outliers_key(g, handler, false, p), set, &rules, p);
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         g->upstreams[i].outlier = outlier_of(g->overload.outliers, g->upstreams[i].endpoint);
     return OK;
@@ -247,8 +238,7 @@ enum err overload_begin(struct gateway *g, const json_t *handler, struct provisi
     const json_t *json = json_object_get(handler, "overload");
     for (uint32_t i = 0; i < g->upstreams_count; i++)
         g->upstreams[i].slow_ns = g->overload.slow_ns;
-    TRY(begin_outliers(g, json_object_get(json, "eject"),
-                       json_object_get(handler, "dynamic_upstreams"), p));
+    TRY(begin_outliers(g, handler, p));
     TRY(begin_warm(g, json, p));
     return begin_queue(g, p);
 }

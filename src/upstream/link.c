@@ -7,8 +7,8 @@
  *
  * The limit of idle links per group counts those that nobody has wanted for a second: a burst that
  * ends at the same moment does not close what the next moment opens again. A timer that runs while
- * there are idle links looks once a second. A group without links is freed. The limit of all counts those
- * that have one, and closes the one that has been idle for longest, as in Go, whatever is spoken on it.
+ * there are idle links looks once a second. A group without links is freed. The limit of all of a transport's
+ * (upstream/idle.h) closes the one that has been idle for longest, as in Go.
  *
  * With TLS the same read gives ciphertext. It is decrypted into memory of this thread, which lasts as
  * long as a lent buffer does; what gives no plaintext (tickets, half a record) only arms the read again,
@@ -59,8 +59,7 @@ struct link_wait {
 static _Thread_local struct {
     struct map groups;
     struct timer sweep;
-    struct list resting; /* all that is idle within a limit of all */
-    unsigned idle, resting_count;
+    unsigned idle;
     bool ready, draining;
     char *plain; /* what was decrypted last */
 } mine;
@@ -76,32 +75,7 @@ static void make_ready(void)
         return;
     map_init(&mine.groups, false);
     timer_init(&mine.sweep, on_sweep);
-    list_init(&mine.resting);
     mine.ready = true;
-}
-
-/* --- all that is idle, and counted --- */
-
-void idle_end(struct idle *i)
-{
-    if (list_empty(&i->node))
-        return;
-    list_remove(&i->node);
-    mine.resting_count--;
-}
-
-void idle_begin(struct idle *i, uint32_t most)
-{
-    if (most == 0) /* no other transport's limit is to end it */
-        return;
-    make_ready();
-    list_append(&mine.resting, &i->node);
-    mine.resting_count++;
-    while (mine.resting_count > most) {
-        struct idle *oldest = CONTAINER_OF(mine.resting.next, struct idle, node);
-        idle_end(oldest);
-        oldest->end(oldest);
-    }
 }
 
 /* --- groups --- */
@@ -272,7 +246,7 @@ void link_give(struct link *l, const struct link_limits *limits)
     list_prepend(&g->idle, &l->node);
     g->idle_count++;
     mine.idle++;
-    idle_begin(&l->all, limits->idle_in_all);
+    idle_begin(&l->all, limits->idle_of, limits->idle_in_all);
     uint64_t sweep = l->idle_ns + (limits->links > 0 ? SHORT_SWEEP_NS : SWEEP_NS);
     if (!timer_running(&mine.sweep) || mine.sweep.deadline_ns > sweep)
         timer_start(loop_self(), &mine.sweep, sweep);
@@ -499,8 +473,9 @@ void links_thread_deinit(void)
         return;
     close_idle();
     timer_stop(&mine.sweep);
-    ASSERT(mine.idle == 0 && mine.resting_count == 0);
+    ASSERT(mine.idle == 0);
     loop_settle(loop_self()); /* what was armed is freed now, and the groups with it */
+    idle_thread_deinit();
     map_deinit(&mine.groups);
     mem_free(mine.plain);
     mine.plain = NULL;

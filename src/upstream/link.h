@@ -11,15 +11,10 @@
 #include "tls/stream.h"
 #include "tls/trust.h"
 #include "upstream/endpoint.h"
+#include "upstream/idle.h"
 
 struct link_group;
 struct link_wait;
-
-/* An idle connection of this thread that counts: a link, or one of a protocol that keeps its own. */
-struct idle {
-    struct list node;           /* the one that has been for longest first */
-    void (*end)(struct idle *); /* there are too many: it is closed, then or soon */
-};
 
 struct link {
     struct list node; /* of its group's idle ones, the latest first */
@@ -39,7 +34,8 @@ struct link {
 
 struct link_limits {
     uint32_t idle_per_group; /* kept for longer than a second */
-    uint32_t idle_in_all;    /* of this thread, whatever they speak, but for those without a limit: 0 */
+    uint32_t idle_in_all;    /* of this thread, of all that are of the same … (0: without limit) */
+    uint64_t idle_of;        /* … idle_name */
     uint64_t idle_timeout_ns;
     uint32_t links; /* open ones of one endpoint, of all threads together; 0: no limit */
 };
@@ -68,10 +64,6 @@ enum err await_link_room(struct slice key, struct endpoint *, const struct link_
  * or sends anything. */
 void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
-
-/* Idle from now on, until the other; `most`: as idle_in_all. 0: it does not count. */
-void idle_begin(struct idle *, uint32_t most);
-void idle_end(struct idle *);
 
 /* The same in the middle of a request: what the peer has not taken is dropped, and it is told at once. */
 void link_abort(struct link *);

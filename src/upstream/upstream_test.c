@@ -496,6 +496,49 @@ static void share(void)
     close(scene.peer[0]);
 }
 
+/* Of one name, whatever is spoken; others' count for themselves, or not at all. */
+static int ended;
+
+static void on_other_ended(struct idle *i)
+{
+    (void)i;
+    ended++;
+}
+
+static void count_each(void)
+{
+    struct link_limits two = {.idle_per_group = 9, .idle_in_all = 2, .idle_of = 1}, third = two;
+    struct idle other = {.end = on_other_ended}, free = {.end = on_other_ended};
+    struct link *l[4];
+    third.idle_of = 3;
+    ended = 0;
+    list_init(&other.node);
+    list_init(&free.node);
+    for (int i = 0; i < 4; i++)
+        l[i] = open_link(i);
+    idle_begin(&free, 1, 0);
+    idle_begin(&other, 1, 2);
+    link_give(l[0], &two);
+    link_give(l[1], &third);
+    EXPECT(links_idle() == 2 && ended == 0 && idle_counts() == 2);
+    link_give(l[2], &two);
+    EXPECT(links_idle() == 3 && ended == 1); /* the other protocol's has been for longest */
+    link_give(l[3], &two);
+    EXPECT(links_idle() == 3 && ended == 1); /* l[0] */
+    EXPECT(link_take(SLICE("k")) == l[3]);
+    link_give(l[3], &third);
+    EXPECT(links_idle() == 3);
+    link_close(l[2]);
+    two.idle_of = 1000;
+    for (int i = 0; i < 100; i++, two.idle_of++) { /* as with configurations that come and go */
+        EXPECT(link_take(SLICE("k")) == l[3]);
+        link_give(l[3], &two);
+        EXPECT(links_idle() == 2 && idle_counts() <= 20);
+    }
+    for (int i = 0; i < 4; i++)
+        close(scene.peer[i]);
+}
+
 static void run_fiber(void *play)
 {
     EXPECT(await_sleep(1) == OK); /* the loop runs from here on */
@@ -535,6 +578,11 @@ TEST("a link is used again, tells what came early, and is dropped when its peer 
 TEST("idle links beyond their limit or their time are closed")
 {
     play_scene(trim);
+}
+
+TEST("of each name so many idle connections are kept, and the one that has been for longest goes")
+{
+    play_scene(count_each);
 }
 
 TEST("a draining thread keeps no link")
