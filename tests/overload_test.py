@@ -422,8 +422,6 @@ def ejects(io):
                  "nothing that would eject", "more"]
         for json_, text in zip(eject, texts):
             has(refused(s, ["a:1"], overload={"eject": json_}), text)
-        has(refused(s, [], overload={"eject": {"latency_factor": 3}},
-                    dynamic_upstreams={"source": "a", "name": "{http.request.host}"}), "without placeholders")
     handler = adapt(":80 {\n\treverse_proxy a:1 {\n\t\teject {\n\t\t\tconsecutive_failures 4\n"
                     "\t\t\tfailure_rate 50%\n\t\t\tlatency 2.5\n\t\t\tmin_requests 9\n\t\t\tinterval 5s\n"
                     "\t\t\tbase_time 10s\n\t\t\tmax_time 1m\n\t\t}\n\t}\n}\n")
@@ -477,6 +475,39 @@ def ejects_found(io):
         for _ in range(40):
             s.get()
         s.wait(lambda: (metric(s, "ejections_total"), metric(s, "ejected")) == (2, 1))
+
+
+def ejects_within(s, names, pace):
+    fast = [Upstream(delay=0.03 * pace, address="127.0.0.2")]
+    fast += [Upstream(port=fast[0].port, delay=0.03 * pace, address=f"127.0.0.{n}") for n in (3, 4)]
+    slow = [Upstream(port=fast[0].port, delay=pace * (n == 7 and 1 or 0.2), address=f"127.0.0.{n}") for n in (5, 6, 7)]
+    source = by_name(names, fast[0], "{http.request.uri.path.0}.example")
+    load(s, [], load_balancing={"selection_policy": {"policy": "round_robin"}}, dynamic_upstreams=source, overload={"eject": {
+        "consecutive_failures": 0, "latency_factor": 4, "min_requests": 3, "interval": f"{1500 * pace}ms",
+        "base_time": "1h", "max_time": "1h"}})
+    try:
+        before = metric(s, "ejections_total") or 0
+
+        def both():
+            for c in [Clients(s, 12, "/fast"), Clients(s, 12, "/slow")]:
+                same({status for status, _ in c.join()}, {200})
+        s.wait(lambda: both() or metric(s, "ejections_total") > before)
+        same(metric(s, "ejected"), 1)
+        requests = [u.requests for u in fast + slow]
+        both()
+        same([u.requests > n for u, n in zip(fast + slow, requests)], [True] * 5 + [False])
+    finally:
+        for u in fast + slow:
+            u.close()
+
+
+def ejects_by_service(io):
+    """Where a request names the service, its upstreams are compared with each other and not with another service's."""
+    with tempfile.TemporaryDirectory() as folder, running(io) as s:
+        names = Names(folder)
+        names.set("fast.example", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+        names.set("slow.example", "127.0.0.5", "127.0.0.6", "127.0.0.7")
+        at_some_pace(lambda pace: ejects_within(s, names, pace))
 
 
 def warm_found(io):
@@ -581,6 +612,10 @@ def warm(io):
                            ("that are kept", {"transport": {"protocol": "http", "keep_alive": {
                                "enabled": False}}}),
                            ("that are kept", {"transport": {"protocol": "http", "proxy_protocol": "v1"}}),
+                           ("without placeholders", {"transport": {"protocol": "http", "tls": {
+                               "server_name": "{http.request.host}"}}}),
+                           ("without placeholders", {"transport": {"protocol": "http", "network_proxy": {
+                               "from": "url", "url": "{http.request.header.By}"}}}),
                            ("keeps or allows", {"transport": {"protocol": "http",
                                                               "max_conns_per_host": 1}}),
                            ("keeps or allows", {"transport": {"protocol": "http", "keep_alive": {
@@ -669,6 +704,7 @@ CASES = [
     ("over HTTP/2 one connection for each worker is open before it is needed", warm_h2),
     ("who does worse than the others is ejected, of half at most", ejects),
     ("upstreams by DNS are ejected, too", ejects_found),
+    ("latencies are compared within the service that a request names", ejects_by_service),
     ("a slow client's body does not speak against an upstream", slow_clients),
 ]
 

@@ -43,9 +43,9 @@ struct h2_link_options {
 struct h2_call *h2_link_begin(struct link *, struct slice key, const struct h2_link_options *,
                               struct arena *);
 
-/* A call on a connection of that key that has room, or NULL; the limits are the connection's from now on. Of
- * those opened after `after` only. `once`: the request could not be sent again, so not on one whose server has
- * ended it though that was not read yet. */
+/* A call on a connection of that key that has room, or NULL; the limits are the connection's from now on.
+ * Of those opened after `after` only. `once`: the request could not be sent again, so not on one whose
+ * server has ended it though that was not read yet. */
 struct h2_call *h2_call_take(struct slice key, const struct link_limits *, uint64_t after, bool once,
                              struct arena *);
 

@@ -16,6 +16,7 @@
  * asked for longest ago.
  */
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -53,6 +54,7 @@ struct entry {
     uint64_t until_ns, asked_ns;
     bool asking;
     struct slice key;
+    uint64_t hash; /* of the key */
 };
 
 struct asker {
@@ -114,6 +116,7 @@ static struct entry *entry_of(struct slice key, bool make)
         make_room();
         e = NEW(struct entry);
         e->key = slice_of(slice_dup(key), key.len);
+        e->hash = hash_bytes(key) | 1;
         list_init(&e->node);
         list_init(&e->askers);
         map_put(&mine.entries, e->key, e);
@@ -287,6 +290,13 @@ static void doubt(const void *cfg, struct exchange *x)
 
 /* --- finding --- */
 
+static bool varies(const void *cfg)
+{
+    const struct dns_source *s = cfg;
+    bool constant = s->is_srv ? s->service.constant && s->proto.constant : s->port.constant;
+    return !s->name.constant || !constant;
+}
+
 static void on_end(struct exchange *x, void *arg)
 {
     (void)x;
@@ -308,14 +318,8 @@ static enum err find(const void *cfg, struct exchange *x, struct found_upstreams
     exchange_on_end(x, on_end, e->set);
     out->endpoints = e->set->endpoints;
     out->count = e->set->count;
+    out->service = varies(cfg) ? e->hash : 0;
     return OK;
-}
-
-static bool varies(const void *cfg)
-{
-    const struct dns_source *s = cfg;
-    bool constant = s->is_srv ? s->service.constant && s->proto.constant : s->port.constant;
-    return !s->name.constant || !constant;
 }
 
 static const struct upstream_source dns_face = {

@@ -44,6 +44,7 @@ struct selection_policy {
 struct found_upstreams {
     struct endpoint *const *endpoints;
     uint32_t count;
+    uint64_t service; /* which one, of those that requests may name; 0: there is but one */
     bool only_looked; /* said by who asks: nothing is sent to them */
 };
 

@@ -122,7 +122,8 @@ static struct upstream_set untried(struct round *r, const struct found_upstreams
         return untried(r, found);
     }
     if (r->g->overload.found != NULL)
-        outliers_apply(r->g->overload.found, items, count, loop_now_ns(loop_self()));
+        outliers_apply(r->g->overload.found, items, count, found->service,
+                       loop_now_ns(loop_self()));
     return (struct upstream_set){items, count};
 }
 

@@ -80,6 +80,9 @@ static enum err begin_warm(struct gateway *g, const json_t *json, struct provisi
     if (!t->keep_alive || t->proxy_header > 0)
         return provision_fail(p, "\"warm_connections\" needs connections that are kept: not with "
                               "\"keep_alive\" off, nor with \"proxy_protocol\"");
+    if ((t->tls != NULL && !t->tls_name.constant) || (t->proxy_by_url && t->proxy == NULL))
+        return provision_fail(p, "\"warm_connections\" needs a \"server_name\" and a \"network_proxy\" "
+                              "without placeholders");
     if (t->limits.idle_per_group < n || (t->limits.links > 0 && t->limits.links < n) ||
         (t->limits.idle_in_all > 0 && (t->limits.idle_in_all < n * g->upstreams_count ||
                                        t->limits.idle_in_all < n)))
@@ -197,18 +200,6 @@ static struct outliers *use_outliers(struct slice key, struct upstream_set set,
     return o;
 }
 
-/* Those that a request names are of different services, of which one may well be slower. */
-static enum err begin_found(struct gateway *g, const json_t *handler,
-                            const struct eject_rules *rules, struct provision *p)
-{
-    if (rules->slow_percent > 0 && upstream_source_varies(g))
-        return provision_fail(p, "\"latency_factor\" of \"eject\" compares upstreams of one service: it "
-                              "needs \"dynamic_upstreams\" without placeholders");
-    g->overload.found = use_outliers(outliers_key(g, handler, true, p), (struct upstream_set){0}, rules,
-                                     p);
-    return OK;
-}
-
 static enum err begin_outliers(struct gateway *g, const json_t *handler, struct provision *p)
 {
     const json_t *json = json_object_get(json_object_get(handler, "overload"), "eject");
@@ -218,7 +209,8 @@ static enum err begin_outliers(struct gateway *g, const json_t *handler, struct 
         return OK;
     TRY(read_rules(&rules, json, p));
     if (g->source != NULL)
-        TRY(begin_found(g, handler, &rules, p));
+        g->overload.found = use_outliers(outliers_key(g, handler, true, p), (struct upstream_set){0},
+                                         &rules, p);
     if (set.count == 0)
         return OK;
     g->overload.outliers = use_outliers(outliers_key(g, handler, false, p), set, &rules, p);

@@ -212,6 +212,7 @@ static enum err find_all(const void *cfg, struct exchange *x, struct found_upstr
             memcpy(more + count, some.endpoints, some.count * sizeof *more);
         all = more;
         count += some.count;
+        out->service = out->service * 31 + some.service;
     }
     out->endpoints = all;
     out->count = count;

@@ -14,9 +14,13 @@
  *
  * Of a group that finds its upstreams those are present that a request could have gone to within PRESENT_NS
  * before the group's last one, over all workers, whose answers of DNS may differ. Its members hold their
- * endpoints until they were not seen for `max_ns`, or there are too many.
+ * endpoints until they were not seen for `max_ns`, or there are too many. Where requests say of which
+ * service they want one, each service has a median of its own; who is of two belongs to the one that it was
+ * found for last.
  */
 #include "upstream/outlier.h"
+
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -112,6 +116,7 @@ static struct outlier *put_in(struct outliers *o, struct endpoint *e, uint64_t n
     u->times = 0;
     u->listed = false;
     atomic_store_explicit(&u->seen_ns, now_ns, memory_order_relaxed);
+    atomic_store_explicit(&u->service, 0, memory_order_relaxed);
     atomic_store_explicit(&u->group, o, memory_order_release);
     o->items[o->count++] = u;
     o->recount_ns = 0;
@@ -176,11 +181,14 @@ struct outlier *outlier_seen(struct outliers *o, struct endpoint *e, uint64_t no
     return u;
 }
 
-void outliers_apply(struct outliers *o, struct upstream *items, uint32_t count, uint64_t now_ns)
+void outliers_apply(struct outliers *o, struct upstream *items, uint32_t count, uint64_t service,
+                    uint64_t now_ns)
 {
     uint32_t out = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct outlier *u = outlier_seen(o, items[i].endpoint, now_ns);
+        if (u != NULL && atomic_load_explicit(&u->service, memory_order_relaxed) != service)
+            atomic_store_explicit(&u->service, service, memory_order_relaxed);
         items[i].outlier = outlier_ejected(u, now_ns) && (out + 1) * 2 <= count ? u : NULL;
         out += items[i].outlier != NULL;
     }
@@ -390,11 +398,11 @@ static unsigned bucket_of(uint64_t ns)
     return power * 8 + (unsigned)(ns >> (power - 3) & 7);
 }
 
-/* The upper edge of the median's bucket; 0: nothing to compare. */
-static uint64_t median_ns(const struct outliers *o)
+/* The upper edge of the median's bucket, of o->items[from … to); 0: nothing to compare. */
+static uint64_t median_ns(const struct outliers *o, uint32_t from, uint32_t to)
 {
     uint32_t buckets[BUCKETS] = {0}, known = 0, seen = 0;
-    for (uint32_t i = 0; i < o->count; i++) {
+    for (uint32_t i = from; i < to; i++) {
         uint64_t ns = mean_ns(o, o->items[i]);
         buckets[ns > 0 ? bucket_of(ns) : 0] += ns > 0;
         known += ns > 0;
@@ -425,12 +433,41 @@ static void judge(struct outliers *o, struct outlier *u, uint64_t median, uint64
         eject(o, u, now_ns, "latency");
 }
 
+static int by_service(const void *a, const void *b)
+{
+    uint64_t x = (*(struct outlier *const *)a)->judged_as, y = (*(struct outlier *const *)b)->judged_as;
+    return (x > y) - (x < y);
+}
+
+/* Those of one service stand together then. */
+static void sort_services(struct outliers *o)
+{
+    bool sorted = true;
+    for (uint32_t i = 0; i < o->count; i++) {
+        struct outlier *u = o->items[i];
+        u->judged_as = atomic_load_explicit(&u->service, memory_order_relaxed);
+        sorted &= i == 0 || u->judged_as >= o->items[i - 1]->judged_as;
+    }
+    if (!sorted)
+        qsort(o->items, o->count, sizeof o->items[0], by_service);
+}
+
+static void judge_service(struct outliers *o, uint32_t from, uint32_t to, uint64_t now_ns)
+{
+    uint64_t median = o->rules.slow_percent > 0 ? median_ns(o, from, to) : 0;
+    for (uint32_t i = from; i < to; i++)
+        judge(o, o->items[i], median, now_ns);
+}
+
 static void judge_all(struct outliers *o, uint64_t now_ns)
 {
     pthread_mutex_lock(&lock);
-    uint64_t median = o->rules.slow_percent > 0 ? median_ns(o) : 0;
-    for (uint32_t i = 0; i < o->count; i++)
-        judge(o, o->items[i], median, now_ns);
+    sort_services(o);
+    for (uint32_t from = 0, to = 0; to < o->count; from = to) {
+        while (to < o->count && o->items[to]->judged_as == o->items[from]->judged_as)
+            to++;
+        judge_service(o, from, to, now_ns);
+    }
     if (o->finds)
         tidy(o, now_ns);
     pthread_mutex_unlock(&lock);

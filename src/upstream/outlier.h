@@ -32,6 +32,8 @@ struct outlier {
     _Atomic(struct outliers *) group; /* NULL: none any more; free for another one */
     _Atomic uint64_t until_ns; /* ejected until then */
     _Atomic uint64_t seen_ns;  /* a request could have gone there */
+    _Atomic uint64_t service;  /* of several: for which it was found last … */
+    uint64_t judged_as;        /* … and at the end of the interval; behind the lock */
     atomic_uint failed_in_a_row;
     atomic_uint requests, failures; /* of the interval, with … */
     _Atomic uint64_t answered_ns;   /* … the latency of those that did not fail, added up */
@@ -55,8 +57,9 @@ static inline bool outlier_ejected(const struct outlier *u, uint64_t now_ns)
 }
 
 /* Fills in `outlier` of those of a set that are ejected, within half of it: what others have found does
- * not count here, nor whom they eject from now on. */
-void outliers_apply(struct outliers *, struct upstream *items, uint32_t count, uint64_t now_ns);
+ * not count here, nor whom they eject from now on. `service`: within which latencies are compared. */
+void outliers_apply(struct outliers *, struct upstream *items, uint32_t count, uint64_t service,
+                    uint64_t now_ns);
 
 /* How a request went. */
 void outliers_note(struct outliers *, const struct endpoint *, uint64_t latency_ns, bool failed,

@@ -141,7 +141,7 @@ static void begin_found(uint32_t count, const struct eject_rules *rules)
 static unsigned find(uint32_t first, uint32_t count)
 {
     unsigned out = 0;
-    outliers_apply(outliers, &items[first], count, now);
+    outliers_apply(outliers, &items[first], count, 0, now);
     for (uint32_t i = 0; i < count; i++)
         out += !upstream_well(&items[first + i], now);
     return out;
@@ -235,6 +235,34 @@ TEST("what a source finds does not grow without limit")
     end(MANY);
 }
 
+TEST("latencies are compared within a service, whichever order its upstreams were found in")
+{
+    begin_found(8, &usual);
+    for (int i = 0; i < 3; i++) { /* the first interval: only the slow service's slow one stands out */
+        for (uint32_t u = 0; u < 8; u++)
+            outliers_apply(outliers, &items[u], 1, 1 + u % 2, now);
+        for (uint32_t u = 0; u < 8; u++)
+            note(u, 20, false, u == 5 ? 1000 : u % 2 == 1 ? 100 : 10);
+        CHECK_INT(outliers_ejected(outliers, now), i > 0);
+        now += 10 * NS_PER_S;
+        note(0, 1, false, 10);
+        CHECK(!upstream_well(&(struct upstream){.endpoint = items[5].endpoint,
+                                                .outlier = outlier_of(outliers, items[5].endpoint)},
+                             now));
+    }
+    now += 20 * NS_PER_S;
+    CHECK_INT(outliers_ejected(outliers, now), 0);
+    outliers_apply(outliers, items, 8, 3, now); /* all of one now: slow are those of one before */
+    for (uint32_t u = 0; u < 8; u++)
+        note(u, 20, false, u > 5 ? 100 : 10);
+    now += 10 * NS_PER_S;
+    note(0, 1, false, 10);
+    CHECK(outlier_ejected(outlier_of(outliers, items[6].endpoint), now) &&
+          outlier_ejected(outlier_of(outliers, items[7].endpoint), now) &&
+          !outlier_ejected(outlier_of(outliers, items[1].endpoint), now));
+    end(8);
+}
+
 TEST("who is another server now is not held to what was")
 {
     begin_found(4, &usual);
@@ -258,7 +286,7 @@ TEST("what hangs on an endpoint does not grow with configurations")
         char key[16];
         snprintf(key, sizeof key, "again %d", i);
         struct outliers *next = outliers_ref(slice_from(key), (struct upstream_set){0}, &usual);
-        outliers_apply(next, items, 2, now);
+        outliers_apply(next, items, 2, 0, now);
         outliers_unref(outliers);
         outliers = next;
     }
@@ -347,7 +375,7 @@ static void *come_and_go(void *arg)
         at += 20 * NS_PER_MS;
         for (uint32_t k = 0; k < 8; k++)
             own[k] = (struct upstream){.endpoint = items[(first + k) % 40].endpoint};
-        outliers_apply(outliers, own, 8, at);
+        outliers_apply(outliers, own, 8, 0, at);
         if (balance_random((struct upstream_set){own, 8}, at) == NULL)
             atomic_fetch_add(&too_many, 1);
         outliers_note(outliers, own[i % 8].endpoint, NS_PER_MS, i % 9 != 0, at);
