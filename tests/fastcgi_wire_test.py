@@ -290,6 +290,52 @@ def malformed(io):
         same(ask(s)[0], 201)
 
 
+def raw(s, head):
+    """The answer's bytes to the connection's end, without its date."""
+    with socket.create_connection(("127.0.0.1", s.port), 30) as c:
+        c.sendall(head + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        got = b""
+        while piece := c.recv(65536):
+            got += piece
+    return re.sub(rb"(Date|Server|Via): [^\r]*\r\n", b"", got)
+
+
+def own_chunks(io):
+    """A script that sends chunks itself: they are taken apart, and the client gets its own. What is behind them is
+    nobody's, and without their end the answer is not whole."""
+    data = {}
+
+    def play(request):
+        request.read().sock.sendall(answer(data["now"]))
+    head, chunks = b"Transfer-Encoding: chunked\r\nX-A: b\r\n\r\n", b"3\r\nabc\r\n2;x=y\r\nde\r\n"
+    start = b" 200 OK\r\nX-A: b\r\nConnection: close\r\n"
+    framed = b"HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with served(io, play) as (s, _):
+        data["now"] = head + chunks + b"0\r\n\r\n"
+        same(raw(s, b"GET /a.php HTTP/1.1"), framed + b"5\r\nabcde\r\n0\r\n\r\n")
+        same(raw(s, b"GET /a.php HTTP/1.0"), b"HTTP/1.1" + start + b"\r\nabcde")
+        same(raw(s, b"HEAD /a.php HTTP/1.1").count(b"abcde"), 0)
+        data["now"] += b"HTTP/1.1 200 OK\r\n\r\nmore"
+        same(raw(s, b"GET /a.php HTTP/1.1"), framed + b"5\r\nabcde\r\n0\r\n\r\n")
+        for end in (b"", b"zz\r\n"):
+            data["now"] = head + chunks + end
+            got = raw(s, b"GET /a.php HTTP/1.1")
+            assert not got.endswith(b"0\r\n\r\n") or got.startswith(b"HTTP/1.1 502 "), (end, got)
+
+
+def statuses(io):
+    """The first Status counts, as for Caddy and nginx; without one it is 200, also where there is a Location."""
+    data = {}
+
+    def play(request):
+        request.read().sock.sendall(answer(data["now"]))
+    with served(io, play) as (s, _):
+        for text, status in ((b"Status: 404 A\r\nStatus: 200 B\r\n\r\nx", 404), (b"Location: /b\r\n\r\nx", 200),
+                             (b"status:201\n\nx", 201), (b"Status:\r\nStatus: 404\r\n\r\nx", 200)):
+            data["now"] = text
+            same(ask(s)[:2], (status, b"x"))
+
+
 def cut_off(io):
     whole = answer(b"A: b\r\n\r\n" + b"x" * 100)
     data = {"len": 0}
@@ -676,6 +722,8 @@ CASES = [
     ("the answer to HEAD has no body", heads),
     ("large header fields are split over records, too large ones refused", large_fields),
     ("malformed answers are 502, with the reason in the log", malformed),
+    ("chunks of a script's own are its client's", own_chunks),
+    ("lines that say the status", statuses),
     ("an answer that is cut off is never a whole one", cut_off),
     ("an answer that is whole needs no end of its request", no_end),
     ("pieces are passed on as they come, and stderr is logged", streams),

@@ -46,6 +46,7 @@ static inline bool dice_percent(struct dice *d, uint32_t percent)
 
 struct dice dice_of(uint64_t seed, uint64_t a, uint64_t b);
 size_t dice_size(struct dice *, size_t max); /* any order of magnitude is as likely */
+struct dice dice_of_conn(unsigned group);    /* of the next connection to it */
 
 /* --- bytes --- */
 
@@ -88,6 +89,7 @@ struct route {
     bool tunnels;
     bool tls;
     bool checked;     /* its upstreams are asked for their health */
+    bool moody;       /* they refuse, say GOAWAY and change their SETTINGS, all by the rules */
 };
 
 enum fault {
@@ -109,6 +111,7 @@ struct plan {
     int status;
     uint8_t interim, lie, idle; /* idle: what happens to the connection when it rests */
     bool trailers, closes, bodiless;
+    bool refuses; /* over HTTP/2: unread, but not for ever */
     bool said; /* with TLS: the end of its connection is */
     size_t size, piece, at, split; /* split: behind the head; SIZE_MAX: nowhere */
     uint32_t pause_ms, wait_ms;
@@ -132,7 +135,8 @@ struct round {
     uint32_t pause_ms;
     uint64_t begun_ns, left_ns, half_ns; /* half: one end of its tunnel was said */
     struct round *before; /* on the same connection over HTTP/1 */
-    unsigned attempts, faults, acted; /* acted: attempts that an upstream did not refuse unread */
+    unsigned attempts, faults, acted; /* acted: attempts that an upstream did not refuse unread … */
+    unsigned refusals;                /* … and those that it did, by the rules */
     struct plan plans[ATTEMPTS_MAX];
 };
 
@@ -156,6 +160,7 @@ extern unsigned attempts_reused; /* that came on a connection which had been use
 bool rounds_create(uint32_t count, const char *routes);
 bool group_is_faulty(unsigned group);
 bool group_is_checked(unsigned group);
+bool group_is_moody(unsigned group);
 void rounds_print(unsigned violations);
 struct round *round_by_token(uint32_t token);
 void round_print(const struct round *);
@@ -185,6 +190,7 @@ struct conn {
     uint64_t hurry_ns;  /* … from then on, on a machine that has much to do */
     uint64_t pause_ns, next_ns, deaf_until_ns;
     uint64_t wake_ns;   /* on_wake; NEVER */
+    struct dice luck;   /* an upstream's, of what no plan says */
     uint32_t events;
     struct ssl_st *tls; /* NULL: plain */
     struct bytes wire;  /* with TLS: what leaves of it next … */
@@ -263,6 +269,8 @@ void upstreams_blame(void); /* a violation for each of those */
 struct bytes plan_render(struct plan *, const struct round *, unsigned attempt);
 struct bytes plan_render_fastcgi(struct plan *, const struct round *, unsigned attempt, struct dice *);
 struct bytes poison_fastcgi(void);
+void plan_add_body(struct bytes *, size_t n, const struct round *, unsigned attempt, size_t from);
+void plan_add_chunks(struct bytes *, const struct plan *, const struct round *, unsigned attempt);
 void fastcgi_record(struct bytes *, int type, const char *bytes, size_t n, unsigned padding);
 void client_begin(uint16_t port, struct round **, unsigned count, struct dice *);
 void h2_client_begin(uint16_t port, struct round **, unsigned count, struct dice *);

@@ -5,42 +5,13 @@
  * (RST_STREAM, an answer that stops or contradicts itself, a refusal) or of the whole connection, which ends
  * within a frame then, and which its other requests are excused for.
  */
-#include "fault.h"
+#include "fault_h2_upstream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/arena.h"
-#include "wire/hpack.h"
-
-enum { CALLS_MAX = 300, OUT_MAX = 65536, LIES = 6, CONNECT_PROTOCOL = 8 };
-
-struct call {
-    uint32_t id; /* 0: free */
-    struct round *r;
-    struct plan *p;
-    unsigned attempt;
-    struct tally tally;
-    int64_t window;
-    size_t sent;
-    uint64_t begun_ns, next_ns;
-    bool asked, answering, over, silent; /* asked: its request is whole */
-    bool tunnel, heard, told;            /* of a tunnel: which of its ends have come, and gone */
-};
-
-struct up {
-    struct conn c;
-    struct up *next, **link;
-    unsigned group;
-    struct call calls[CALLS_MAX];
-    int64_t window, initial;
-    struct hpack_decoder decoder;
-    struct bytes block;
-    uint32_t block_stream, last;
-    uint8_t block_flags;
-    bool greeted, used, breaking, by_reset, said; /* breaking: once what is due has left */
-};
+enum { OUT_MAX = 65536, LIES = 6, REFUSED_STREAM = 7 };
 
 static struct up *ups;
 
@@ -107,8 +78,15 @@ static void reset_stream(struct up *u, struct call *k, uint32_t code)
     k->id = 0;
 }
 
+static void refuse(struct up *u, struct call *k)
+{
+    k->r->acted -= k->r->acted > 0;
+    k->r->refusals++;
+    reset_stream(u, k, REFUSED_STREAM);
+}
+
 /* Of the connection: all that runs on it is excused. */
-static void note_fault(struct up *u)
+void up_note_fault(struct up *u)
 {
     conn_faults_ns[u->group] = loop_time;
     for (unsigned i = 0; i < CALLS_MAX; i++)
@@ -118,11 +96,23 @@ static void note_fault(struct up *u)
 
 static void break_now(struct up *u)
 {
-    note_fault(u);
+    up_note_fault(u);
     if (u->by_reset)
         conn_reset(&u->c);
     else
         u->said ? conn_close(&u->c) : conn_cut(&u->c);
+}
+
+void up_break_off(struct up *u, bool by_reset, bool said)
+{
+    u->by_reset = by_reset;
+    u->said = said;
+    u->breaking = true;
+    u->c.stop_at = u->c.sent + u->c.out.len;
+    if (u->c.stop_at == u->c.sent)
+        break_now(u);
+    else
+        conn_update(&u->c);
 }
 
 /* Somewhere in what it has to say. */
@@ -132,7 +122,7 @@ static void break_connection(struct up *u, bool by_reset, const struct plan *p)
     u->by_reset = by_reset;
     u->said = p->said;
     u->breaking = true;
-    note_fault(u);
+    up_note_fault(u);
     u->c.stop_at = u->c.sent + u->c.sealed + n - (back < n ? back : n);
     u->c.chop = p->lie % 3;
     if (u->c.stop_at == u->c.sent)
@@ -145,7 +135,7 @@ static void break_connection(struct up *u, bool by_reset, const struct plan *p)
 static void on_cut(struct conn *c)
 {
     struct up *u = (struct up *)c;
-    note_fault(u);
+    up_note_fault(u);
     if (c->cut_at % 3 == 0)
         c->hung = true;
     else
@@ -155,7 +145,7 @@ static void on_cut(struct conn *c)
 /* A bit of a record is another: what comes behind is nobody's. */
 static void spoil_record(struct up *u)
 {
-    note_fault(u);
+    up_note_fault(u);
     u->c.flip_at = u->c.sent + u->c.out.len;
     h2_put_frame(&u->c, H2_PING, 0, 0, "a secret", 8);
 }
@@ -216,9 +206,15 @@ static void begin_answer(struct up *u, struct call *k)
 {
     struct plan *p = k->p;
     if (p->fault == FAULT_LIE && p->lie % LIES == 0) {
-        reset_stream(u, k, 7); /* refused, unread */
+        reset_stream(u, k, REFUSED_STREAM);
         return;
     }
+    if (p->refuses && k->r->refusals < 3) {
+        refuse(u, k);
+        return;
+    }
+    if (k->id > u->mood.acted)
+        u->mood.acted = k->id;
     k->answering = true;
     p->needed = p->bodiless ? 0 : p->size;
     if (stops(p))
@@ -252,7 +248,7 @@ static void fault_of_call(struct up *u, struct call *k)
     else if (k->p->fault == FAULT_END && k->tunnel && k->p->lie % 2)
         put_end(u, k);
     else if (k->p->fault == FAULT_RESET && k->p->lie % 3 != 0)
-        reset_stream(u, k, k->p->lie % 2 ? 2 : 8);
+        reset_stream(u, k, k->p->lie % 5 == 0 ? REFUSED_STREAM : k->p->lie % 2 ? 2 : 8);
     else if (k->p->fault == FAULT_END && k->p->lie % 2 && k->p->framing == BY_LENGTH && k->p->at < k->p->needed) {
         h2_put_frame(&u->c, H2_DATA, H2_END_STREAM, k->id, "", 0); /* less than announced */
         end_call(u, k);
@@ -332,6 +328,14 @@ static void request_whole(struct up *u, struct call *k)
     k->next_ns = loop_time + k->p->wait_ms * MS;
 }
 
+static unsigned open_calls(const struct up *u)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CALLS_MAX; i++)
+        n += u->calls[i].id != 0;
+    return n;
+}
+
 static void begin_tunnel(struct call *k, bool ends)
 {
     k->tunnel = k->p->status == 101;
@@ -349,7 +353,7 @@ static void on_tunnel(struct up *u, struct call *k, size_t n, bool ends)
     if (k->heard || !k->answering)
         violation(k->r, "has something behind its end, or before its beginning");
     if (n > 0 && !ends) /* also who says nothing takes it: else the client would wait for ever */
-        h2_put_number(&u->c, H2_WINDOW_UPDATE, k->id, (uint32_t)n);
+        mood_window(u, k, n);
     if (k->silent || fault_of_reading(u, k) || !ends)
         return;
     k->heard = true;
@@ -364,13 +368,19 @@ static void begin_call(struct up *u, uint32_t id, const char *path, const char *
     const char *token = strlen(path) > 3 ? path + 3 : "";
     struct round *r = round_by_token((uint32_t)strtoul(token, NULL, 16));
     struct call *k = call_of(u, 0);
+    if (r != NULL && mood_disowns(u, id)) {
+        r->refusals++;
+        r->faults += u->doomed;
+        return;
+    }
     if (r == NULL || k == NULL) {
         violation(r, "an upstream is asked for \"%.40s\"", path);
         conn_close(&u->c);
         return;
     }
-    *k = (struct call){.id = id, .r = r, .begun_ns = loop_time, .window = u->initial, .tally = {.token = r->token, .way = 'U'}};
-    r->lost = u->c.hung || u->breaking || (u->c.tls != NULL && u->c.flip_at != SIZE_MAX);
+    *k = (struct call){.id = id, .r = r, .begun_ns = loop_time, .window = u->initial,
+                       .in_left = u->mood.holds.window, .tally = {.token = r->token, .way = 'U'}};
+    r->lost = u->doomed || u->c.hung || u->breaking || (u->c.tls != NULL && u->c.flip_at != SIZE_MAX);
     r->faults += r->lost;
     k->p = attempt_make(r, &k->attempt);
     if (k->p == NULL) {
@@ -384,6 +394,13 @@ static void begin_call(struct up *u, uint32_t id, const char *path, const char *
         violation(r, "is asked for by another method: protocol \"%s\"", protocol);
     attempts_reused += u->used;
     u->used = true;
+    u->mood.calls_begun++;
+    if (!r->lost && open_calls(u) > u->mood.holds.calls)
+        violation(r, "comes beyond a limit of %u streams", u->mood.holds.calls);
+    if (k->p->refuses && k->p->lie % 2 && r->refusals < 3) {
+        refuse(u, k);
+        return;
+    }
     if (r->tunnel) {
         begin_tunnel(k, ends);
         return;
@@ -417,6 +434,7 @@ static void on_block(struct up *u)
     if (u->block_stream > u->last) {
         u->last = u->block_stream;
         begin_call(u, u->block_stream, path, protocol, u->block_flags & H2_END_STREAM);
+        mood_turn(u);
     } else if (k != NULL && (u->block_flags & H2_END_STREAM)) {
         request_whole(u, k); /* trailers */
     }
@@ -424,10 +442,17 @@ static void on_block(struct up *u)
 
 static void on_data(struct up *u, struct call *k, const char *bytes, size_t n, bool ends)
 {
+    u->in_left -= (int64_t)n;
+    if (u->in_left < 0 || n > u->mood.holds.frame)
+        violation(k != NULL ? k->r : NULL, "%zu bytes come at once, %lld beyond all windows", n,
+                  (long long)-u->in_left);
     if (n > 0)
-        h2_put_number(&u->c, H2_WINDOW_UPDATE, 0, (uint32_t)n);
+        mood_window(u, NULL, n);
     if (k == NULL)
         return;
+    k->in_left -= (int64_t)n;
+    if (n > 0 && k->in_left < 0)
+        violation(k->r, "%lld bytes come beyond its window", (long long)-k->in_left);
     tally_add(&k->tally, bytes, n);
     if (k->tunnel) {
         on_tunnel(u, k, n, ends);
@@ -438,7 +463,7 @@ static void on_data(struct up *u, struct call *k, const char *bytes, size_t n, b
     if (k->silent)
         return;
     if (n > 0 && !ends)
-        h2_put_number(&u->c, H2_WINDOW_UPDATE, k->id, (uint32_t)n);
+        mood_window(u, k, n);
     if (ends)
         request_whole(u, k);
     else if (!k->answering)
@@ -447,8 +472,10 @@ static void on_data(struct up *u, struct call *k, const char *bytes, size_t n, b
 
 static void on_settings(struct up *u, int flags, const unsigned char *b, size_t n)
 {
-    if (flags & H2_ACK)
+    if (flags & H2_ACK) {
+        mood_acknowledged(u);
         return;
+    }
     for (size_t i = 0; i + 6 <= n; i += 6) {
         if ((b[i] << 8 | b[i + 1]) != 4)
             continue;
@@ -515,25 +542,26 @@ static void on_input(struct conn *c)
 static void on_sent(struct conn *c)
 {
     struct up *u = (struct up *)c;
-    if (u->breaking)
+    if (u->breaking) {
         break_now(u);
-    else
-        send_all(u);
+        return;
+    }
+    send_all(u);
+    mood_part(u);
 }
 
 static void on_wake(struct conn *c)
 {
     c->wake_ns = loop_time + 2 * MS;
     send_all((struct up *)c);
+    mood_turn((struct up *)c);
 }
 
 void h2_upstream_begin(int fd, unsigned group, bool tls)
 {
-    static const unsigned char settings[6] = {0, CONNECT_PROTOCOL, 0, 0, 0, 1};
-    static struct dice luck = {2};
     struct up *u = calloc(1, sizeof *u);
     *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free,
-                           .on_cut = on_cut},
+                           .on_cut = on_cut, .luck = dice_of_conn(group)},
                      .group = group, .next = ups, .link = &ups, .window = H2_WINDOW, .initial = H2_WINDOW};
     if (ups != NULL)
         ups->link = &u->next;
@@ -542,11 +570,11 @@ void h2_upstream_begin(int fd, unsigned group, bool tls)
     if (tls)
         tls_begin(&u->c, true, group_is_faulty(group));
     conn_start(&u->c, fd);
-    if (group_is_faulty(group) && dice_percent(&luck, 3)) {
+    if (group_is_faulty(group) && dice_percent(&u->c.luck, 3)) {
         u->by_reset = true;
         break_now(u);
         return;
     }
-    h2_put_frame(&u->c, H2_SETTINGS, 0, 0, settings, sizeof settings);
+    mood_begin(u);
     u->c.wake_ns = loop_time + MS;
 }

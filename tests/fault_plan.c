@@ -15,6 +15,7 @@
 
 enum { UPLOAD_MAX = 200000, ANSWER_MAX = 300000, CELL = 16 };
 enum { TIMEOUT_MS = 1200 };  /* the shortest one that fault_test.py gives is 2 s, by a busy machine's clock */
+enum { REFUSALS_MAX = 2, BUFFERED_MAX = 60000 };
 enum { FAREWELL_MS = 4500 }; /* of a tunnel, likewise, once one side has ended */
 
 struct round *rounds;
@@ -47,6 +48,9 @@ static const struct route routes[] = {
     {'u', HTTP1, 10, .faulty = true, .tls = true, .tunnels = true},
     {'x', HTTP2, 11, .faulty = false, .tls = true},
     {'y', HTTP2, 12, .faulty = true, .tls = true, .retries = 1},
+    {'m', HTTP2, 13, .faulty = false, .moody = true},             /* with buffers for requests */
+    {'z', HTTP2, 13, .faulty = false, .moody = true, .tunnels = true},
+    {'o', HTTP2, 14, .faulty = false, .moody = true, .tls = true}, /* likewise */
 };
 
 /* --- chance and bytes --- */
@@ -56,6 +60,12 @@ struct dice dice_of(uint64_t seed, uint64_t a, uint64_t b)
     struct dice d = {seed * 0x9e3779b97f4a7c15u ^ a * 0xd1b54a32d192ed03u ^ b * 0x8cb92ba72f3d8dd7u};
     dice_next(&d);
     return d;
+}
+
+struct dice dice_of_conn(unsigned group)
+{
+    static uint64_t count[GROUPS_MAX];
+    return dice_of(fault_seed, 5000 + group, count[group]++);
 }
 
 size_t dice_size(struct dice *d, size_t max)
@@ -139,6 +149,11 @@ bool group_is_checked(unsigned group)
     return any_of_group(group, offsetof(struct route, checked));
 }
 
+bool group_is_moody(unsigned group)
+{
+    return any_of_group(group, offsetof(struct route, moody));
+}
+
 struct round *round_by_token(uint32_t token)
 {
     uint32_t i = token & 0xfffff;
@@ -194,7 +209,7 @@ void round_half(struct round *r)
 
 /* --- plans --- */
 
-enum { LIES = 16 };
+enum { LIES = 16, FASTCGI_LIES = 18 };
 
 static void choose_fault(struct plan *p, const struct round *r, struct dice *d)
 {
@@ -218,7 +233,7 @@ static void choose_fault(struct plan *p, const struct round *r, struct dice *d)
         p->fault = FAULT_NONE;
     if (p->fault == FAULT_SURPLUS && p->framing == BY_END && r->route->kind == HTTP1) /* is its body */
         p->fault = FAULT_NONE;
-    p->lie = (uint8_t)dice_below(d, LIES);
+    p->lie = (uint8_t)dice_below(d, r->route->kind == FASTCGI ? FASTCGI_LIES : LIES);
     if (r->tunnel && p->fault == FAULT_LIE && p->lie % 6 == 5) /* a length means nothing there */
         p->fault = FAULT_NONE;
 }
@@ -258,6 +273,9 @@ void plan_make(struct plan *p, const struct round *r, unsigned attempt)
         choose_fault(p, r, &d);
         p->idle = (uint8_t)(dice_percent(&d, 15) ? 1 + dice_below(&d, 3) : 0);
     }
+    p->refuses = r->route->moody && dice_percent(&d, 15);
+    if (p->refuses)
+        p->lie = (uint8_t)dice_below(&d, LIES);
     p->at = (size_t)dice_next(&d); /* made smaller once it is known of what */
     if (p->fault == FAULT_SURPLUS) /* else the connection is used again before it comes */
         p->piece = 0;
@@ -266,7 +284,7 @@ void plan_make(struct plan *p, const struct round *r, unsigned attempt)
     if (p->fault == FAULT_LIE && r->route->kind == HTTP1)
         p->framing = p->lie >= 12 ? BY_CHUNKS : BY_LENGTH, p->closes = true, p->trailers = false;
     if (p->fault == FAULT_LIE && r->route->kind == FASTCGI)
-        p->framing = BY_LENGTH;
+        p->framing = p->lie >= 12 && p->lie < LIES ? BY_CHUNKS : BY_LENGTH;
     count_faults[p->fault]++;
 }
 
@@ -334,7 +352,7 @@ static void add_framing(struct bytes *b, const struct plan *p)
         bytes_print(b, "Trailer: X-Trail\r\n");
 }
 
-static void add_body(struct bytes *b, size_t n, const struct round *r, unsigned attempt, size_t from)
+void plan_add_body(struct bytes *b, size_t n, const struct round *r, unsigned attempt, size_t from)
 {
     char piece[4096];
     for (size_t at = 0; at < n;) {
@@ -346,7 +364,7 @@ static void add_body(struct bytes *b, size_t n, const struct round *r, unsigned 
 }
 
 /* Lies 12 … 15 are about one chunk. */
-static void add_chunks(struct bytes *b, const struct plan *p, const struct round *r, unsigned attempt)
+void plan_add_chunks(struct bytes *b, const struct plan *p, const struct round *r, unsigned attempt)
 {
     struct dice d = dice_of(fault_seed, r->token, 2000 + attempt);
     size_t lie_at = p->fault == FAULT_LIE ? dice_below(&d, (uint32_t)p->size + 1) : SIZE_MAX;
@@ -360,7 +378,7 @@ static void add_chunks(struct bytes *b, const struct plan *p, const struct round
             bytes_print(b, "fffffffffffffffff\r\n");
         else
             bytes_print(b, dice_percent(&d, 10) ? "%zx;a=b\r\n" : "%zx\r\n", n);
-        add_body(b, n, r, attempt, at);
+        plan_add_body(b, n, r, attempt, at);
         bytes_print(b, lies && p->lie == 14 ? "xx" : "\r\n");
         at += n;
         if (lies && p->lie == 14)
@@ -390,127 +408,15 @@ struct bytes plan_render(struct plan *p, const struct round *r, unsigned attempt
     bytes_print(&b, "\r\n");
     p->head_end = b.len;
     if (!p->bodiless && p->framing == BY_CHUNKS)
-        add_chunks(&b, p, r, attempt);
+        plan_add_chunks(&b, p, r, attempt);
     else if (!p->bodiless)
-        add_body(&b, p->size, r, attempt, 0);
+        plan_add_body(&b, p->size, r, attempt, 0);
     p->needed = b.len;
     if (p->fault == FAULT_FLIP && !r->route->tls)
         b.at[p->at % p->head_end] ^= (char)(1 << p->at / p->head_end % 7);
     if (p->fault == FAULT_SURPLUS)
         add_poison(&b);
     return b;
-}
-
-/* --- FastCGI --- */
-
-void fastcgi_record(struct bytes *b, int type, const char *bytes, size_t n, unsigned padding)
-{
-    const unsigned char head[8] = {1, (unsigned char)type, 0, 1, (unsigned char)(n >> 8), (unsigned char)n,
-                                   (unsigned char)padding, 0};
-    static const char zeros[256];
-    bytes_add(b, head, sizeof head);
-    bytes_add(b, bytes, n);
-    bytes_add(b, zeros, padding);
-}
-
-struct bytes poison_fastcgi(void)
-{
-    static const char text[] = "Status: 200 OK\r\nX-Token: ffffffff\r\nX-Attempt: 0\r\n\r\n" ALIEN;
-    struct bytes b = {0};
-    fastcgi_record(&b, 6, text, sizeof text - 1, 0);
-    fastcgi_record(&b, 3, "\0\0\0\0\0\0\0\0", 8, 0);
-    return b;
-}
-
-/* Each must be a 502, or cut. Those from RECORD_LIES on are about a record. */
-enum { RECORD_LIES = 5, FASTCGI_LIES = 10 };
-
-static void add_fastcgi_lie(struct bytes *text, const struct plan *p)
-{
-    switch (p->lie % FASTCGI_LIES) {
-    case 0:
-        bytes_print(text, "Content-Length: %zu\r\n", p->size + 1);
-        break;
-    case 1:
-        bytes_print(text, "no colon\r\n");
-        break;
-    case 2:
-        bytes_print(text, "Transfer-Encoding: chunked\r\n");
-        break;
-    case 3:
-        bytes_print(text, "Status: many\r\n");
-        break;
-    default:
-        break;
-    }
-}
-
-static void add_record_lie(struct bytes *out, const struct plan *p)
-{
-    size_t at = out->len;
-    switch (p->lie % FASTCGI_LIES) {
-    case RECORD_LIES:
-        fastcgi_record(out, 6, "bytes", 5, 3);
-        out->at[at] = 2; /* the version */
-        break;
-    case RECORD_LIES + 1:
-        fastcgi_record(out, 6, "bytes", 5, 0);
-        out->at[at + 3] = 2; /* of another request */
-        break;
-    case RECORD_LIES + 2:
-        fastcgi_record(out, 1, "\0\1\0\0\0\0\0\0", 8, 0);
-        break;
-    case RECORD_LIES + 3:
-        fastcgi_record(out, 3, "\0\0\0\0\0\0\0", 7, 1);
-        break;
-    case RECORD_LIES + 4: /* it ends before its answer does */
-        fastcgi_record(out, 3, "\0\0\0\0\2\0\0\0", 8, 0);
-        break;
-    default:
-        break;
-    }
-}
-
-struct bytes plan_render_fastcgi(struct plan *p, const struct round *r, unsigned attempt, struct dice *d)
-{
-    struct bytes out = {0}, text = {0};
-    bool lies = p->fault == FAULT_LIE;
-    bytes_print(&text, "Status: %d Some Words\r\nX-Token: %08x\r\nX-Attempt: %x\r\n", p->status, r->token,
-                attempt);
-    if (lies)
-        add_fastcgi_lie(&text, p);
-    if (p->framing == BY_LENGTH)
-        bytes_print(&text, "Content-Length: %zu\r\n", p->size + (lies && p->lie % FASTCGI_LIES == 4));
-    bytes_print(&text, "\r\n");
-    p->head_end = text.len;
-    if (!p->bodiless)
-        add_body(&text, p->size, r, attempt, 0);
-    if (p->fault == FAULT_FLIP)
-        text.at[p->at % p->head_end] ^= (char)(1 << p->at / p->head_end % 7);
-    size_t lie_at = lies ? dice_below(d, (uint32_t)text.len) : SIZE_MAX;
-    for (size_t at = 0; at < text.len;) {
-        size_t n = 1 + dice_size(d, 65000);
-        n = n < text.len - at ? n : text.len - at;
-        if (dice_percent(d, 5))
-            fastcgi_record(&out, 7, "a warning", 9, 7);
-        if (lie_at < at + n)
-            add_record_lie(&out, p);
-        if (lie_at < at + n)
-            lie_at = SIZE_MAX;
-        fastcgi_record(&out, 6, text.at + at, n, dice_percent(d, 50) ? dice_below(d, 256) : 0);
-        at += n;
-    }
-    if (dice_percent(d, 50))
-        fastcgi_record(&out, 6, "", 0, 0);
-    fastcgi_record(&out, 3, "\0\0\0\0\0\0\0\0", 8, 0);
-    free(text.at);
-    p->needed = out.len;
-    if (p->fault == FAULT_SURPLUS) {
-        struct bytes more = poison_fastcgi();
-        bytes_add(&out, more.at, more.len);
-        free(more.at);
-    }
-    return out;
 }
 
 /* --- judgement --- */
@@ -526,6 +432,8 @@ void round_print(const struct round *r)
         printf(" [%d, %zu of framing %d, fault %s %d at %zu of %zu]", p->status, p->size, p->framing,
                faults[p->fault], p->lie, p->at, p->needed);
     }
+    if (r->refusals > 0)
+        printf(" refused %u times", r->refusals);
     printf(" %llu ms ", (unsigned long long)((loop_time - r->begun_ns) / MS));
     if (r->attempts == 0 && r->before != NULL) {
         printf("behind ");
@@ -613,9 +521,18 @@ static bool connection_broke(const struct round *r)
     return r->attempts == 0 && b != NULL && (b->route->kind != HTTP1 || was_early(b)) && has_cause(b);
 }
 
+/* So often that the gateway gives up: it may have been told so once more than its upstreams know, which had
+ * said so before they read that it came; a tunnel, before it was asked for. Or when a part of it could not
+ * be said again. */
+static bool was_refused(const struct round *r)
+{
+    return r->route->moody &&
+           (r->refusals > (r->tunnel ? 0 : REFUSALS_MAX) || r->upload > BUFFERED_MAX);
+}
+
 static bool excused(const struct round *r)
 {
-    return connection_broke(r) || r->route->refuses || has_cause(r);
+    return was_refused(r) || connection_broke(r) || r->route->refuses || has_cause(r);
 }
 
 static void judge_answer(struct round *r, const struct seen *s)

@@ -16,7 +16,6 @@
 enum { RECORD_MAX = 16384, CUT_MAX = 2500 };
 
 static SSL_CTX *context;
-static struct dice luck = {7};
 
 static int choose_protocol(SSL *tls, const unsigned char **out, unsigned char *len, const unsigned char *in,
                            unsigned n, void *arg)
@@ -48,11 +47,11 @@ void tls_begin(struct conn *c, bool two, bool faulty)
     SSL_set_bio(c->tls, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
     SSL_set_app_data(c->tls, c);
     SSL_set_accept_state(c->tls);
-    if (dice_percent(&luck, 25))
+    if (dice_percent(&c->luck, 25))
         SSL_set_max_proto_version(c->tls, TLS1_2_VERSION);
     c->two = two;
     c->flip_at = SIZE_MAX;
-    c->cut_at = faulty && dice_percent(&luck, 4) ? dice_below(&luck, CUT_MAX) : SIZE_MAX;
+    c->cut_at = faulty && dice_percent(&c->luck, 4) ? dice_below(&c->luck, CUT_MAX) : SIZE_MAX;
 }
 
 bool tls_ready(const struct conn *c)
@@ -88,7 +87,8 @@ void tls_take(struct conn *c, const char *bytes, size_t n)
 static void spoil(struct conn *c, size_t record, size_t n)
 {
     if (c->flip_at >= c->sent && c->flip_at < c->sent + n)
-        c->wire.at[c->wire.len - 1 - dice_below(&luck, (uint32_t)record)] ^= (char)(1 << dice_below(&luck, 8));
+        c->wire.at[c->wire.len - 1 - dice_below(&c->luck, (uint32_t)record)] ^=
+            (char)(1 << dice_below(&c->luck, 8));
     if (c->chop > 0 && c->sent + n == c->stop_at)
         c->wire.len -= 1 + c->chop % record;
 }
@@ -98,7 +98,7 @@ void tls_seal(struct conn *c, size_t n)
     n = n < RECORD_MAX ? n : RECORD_MAX;
     if (n == 0 || !tls_ready(c))
         return;
-    if (SSL_version(c->tls) == TLS1_3_VERSION && dice_below(&luck, 300) == 0)
+    if (SSL_version(c->tls) == TLS1_3_VERSION && dice_below(&c->luck, 300) == 0)
         SSL_key_update(c->tls, SSL_KEY_UPDATE_REQUESTED);
     if (SSL_write(c->tls, c->out.at, (int)n) != (int)n) {
         ERR_clear_error();

@@ -219,7 +219,7 @@ static void rest(struct up *u)
         return;
     }
     if (u->idle != 0)
-        u->c.wake_ns = loop_time + (u->idle == 3 ? 0 : dice_next(&(struct dice){loop_time}) % 20) * MS;
+        u->c.wake_ns = loop_time + (u->idle == 3 ? 0 : dice_below(&u->c.luck, 20)) * MS;
 }
 
 /* Who has heard the end of the other direction does not hear that of the connection. */
@@ -409,9 +409,9 @@ static void read_http1(struct up *u)
 
 static void answer_check(struct up *u)
 {
-    static struct dice luck = {3};
+    struct dice *luck = &u->c.luck;
     static const char *const texts[] = {"Status: 200\r\n\r\nwell", "Status: 503\r\n\r\n", "Status:\1many\r\n\r\n"};
-    unsigned how = group_is_faulty(u->group) && dice_percent(&luck, 8) ? 1 + dice_below(&luck, 10) : 0;
+    unsigned how = group_is_faulty(u->group) && dice_percent(luck, 8) ? 1 + dice_below(luck, 10) : 0;
     bool good = how == 0 && loop_time - u->accepted_ns < CHECK_MS * MS;
     struct bytes b = {0};
     u->from->good_checks = good ? u->from->good_checks + 1 : 0;
@@ -558,19 +558,18 @@ static void accept_one(struct conn *c)
     }
     struct up *u = calloc(1, sizeof *u);
     *u = (struct up){.c = {.on_input = on_input, .on_sent = on_sent, .on_wake = on_wake, .on_free = on_free,
-                           .on_cut = on_cut},
+                           .on_cut = on_cut, .luck = dice_of_conn(l->group)},
                      .accepted_ns = loop_time, .kind = l->kind, .group = l->group, .from = l, .next = ups, .link = &ups};
     if (ups != NULL)
         ups->link = &u->next;
     ups = u;
-    static struct dice luck = {1};
     bool faulty = group_is_faulty(l->group);
     if (l->tls)
         tls_begin(&u->c, false, faulty);
     conn_start(&u->c, fd);
-    if (faulty && dice_percent(&luck, 3)) {
+    if (faulty && dice_percent(&u->c.luck, 3)) {
         l->good_checks = 0;
-        spoil(u, dice_percent(&luck, 50));
+        spoil(u, dice_percent(&u->c.luck, 50));
     }
 }
 

@@ -956,6 +956,13 @@ def behind_proxy(io):
     proxy.close()
 
 
+def upgrade(s, path="/ws"):
+    w = Peer(socket.create_connection(("127.0.0.1", s.port), 60))
+    w.send(b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % path.encode())
+    return w
+
+
 def overtaken(io):
     """An upgrade that waits for SETTINGS while a request leaves on its connection: numbers go up all the same."""
     got = []
@@ -986,9 +993,7 @@ def overtaken(io):
         for t in held:
             t.start()
         s.wait(lambda: len(up.requests) == 2)
-        w = Peer(socket.create_connection(("127.0.0.1", s.port), 60))
-        w.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-               b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        w = upgrade(s)
         s.wait(lambda: len(up.conns) == 2)
         same(ask(s, path="/quick"), (200, b"quick"))
         while b"hello" not in w.seen:
@@ -998,6 +1003,107 @@ def overtaken(io):
         up.gate.set()
         for t in held:
             t.join()
+
+
+def asked_of(conn):
+    return sorted(r.field(":path") for r in conn.requests)
+
+
+@contextlib.contextmanager
+def second_connection(io, second, others):
+    """The first one has its two requests and keeps them, so that two may wait for the second's SETTINGS."""
+    def play(c):
+        n = len(c.upstream.conns)
+        if n == 1:
+            c.say_settings((MAX_STREAMS, 2))
+            held = [c.request(), c.request()]
+            c.upstream.gate.wait(30)
+            for r in held:
+                c.answer(r.stream)
+            c.ended()
+            return
+        (second if n == 2 else others)(c)
+    up = Upstream(play, settings=None)
+    up.ready = threading.Event()
+    with gateway(io, up) as s:
+        held = [threading.Thread(target=ask, args=(s,)) for _ in range(2)]
+        for t in held:
+            t.start()
+        s.wait(lambda: len(up.requests) == 2)
+        yield s, up
+        up.gate.set()
+        for t in held:
+            t.join()
+
+
+def accept(c):
+    w = c.request(False)
+    c.head(w.stream)
+    c.data(w.stream, b"hello", True)
+
+
+def hello(*peers):
+    for w in peers:
+        while b"hello" not in w.seen:
+            w.more()
+        w.sock.close()
+
+
+def fewer_than_wait(io):
+    """Upgrades that wait for SETTINGS which allow fewer: the others go elsewhere."""
+    def second(c):
+        c.upstream.ready.wait(30)
+        c.say_settings((MAX_STREAMS, 1), (CONNECT, 1))
+        accept(c)
+        c.ended()
+
+    def others(c):
+        c.say_settings((CONNECT, 1))
+        accept(c)
+        c.ended()
+    with second_connection(io, second, others) as (s, up):
+        peers = [upgrade(s, "/a"), upgrade(s, "/b")]
+        s.wait(lambda: len(up.conns) == 2 and json.loads(
+            s.api("GET", "/reverse_proxy/upstreams")[1])[0]["num_requests"] == 4)
+        up.ready.set()
+        hello(*peers)
+        same(sorted(asked_of(up.conns[1]) + asked_of(up.conns[2])), ["/a", "/b"])
+
+
+def leaves_first(io):
+    """An upgrade that waits for SETTINGS behind which there is a GOAWAY: not another request there."""
+    def second(c):
+        c.acks = False  # SETTINGS come first
+        r = c.request()
+        c.send(c.settings_frame([(CONNECT, 1)]) + frame(GOAWAY, 0, 0, struct.pack("!II", r.stream, 0)))
+        c.answer(r.stream, b"quick")
+        c.ended()
+
+    def others(c):
+        c.say_settings((CONNECT, 1))
+        accept(c)
+        c.ended()
+    with second_connection(io, second, others) as (s, up):
+        w = upgrade(s)
+        s.wait(lambda: len(up.conns) == 2)
+        same(ask(s, path="/quick"), (200, b"quick"))
+        hello(w)
+        same([asked_of(c) for c in up.conns[1:]], [["/quick"], ["/ws"]])
+
+
+def leaves_unasked(io):
+    """Five connections that leave before they are asked do not count among the refusals."""
+    def play(c):
+        if len(c.upstream.conns) <= 5:
+            c.send(c.settings_frame([(CONNECT, 1)]) + frame(GOAWAY, 0, 0, struct.pack("!II", 0, 0)))
+        else:
+            c.say_settings((CONNECT, 1))
+            accept(c)
+        c.ended()
+    up = Upstream(play, settings=None)
+    with gateway(io, up) as s:
+        hello(upgrade(s))
+        same((len(up.conns), len(up.requests)), (6, 1))
 
 
 run_cases([
@@ -1027,6 +1133,9 @@ run_cases([
     ("over TLS: what handshakes agree on", agreed),
     ("WebSockets by extended CONNECT", websockets),
     ("a request overtakes an upgrade that waits for SETTINGS", overtaken),
+    ("SETTINGS allow fewer requests than wait for them", fewer_than_wait),
+    ("an upgrade that waits for SETTINGS, and GOAWAY behind them", leaves_first),
+    ("connections that leave before they are asked", leaves_unasked),
     ("SETTINGS that take a window away", shrinks),
     ("many slow clients on one connection", many_slow),
     ("DATA that comes too late, in small frames", late_data),

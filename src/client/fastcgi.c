@@ -222,11 +222,21 @@ static bool take_status(struct h1_head *h, struct slice value)
     return true;
 }
 
+/* Only the first one means something. */
+static bool has_status(const struct h1_head *h)
+{
+    for (unsigned i = 0; i + 1 < h->count; i++) {
+        if (slice_eq_nocase(h->fields[i].name, SLICE("Status")))
+            return true;
+    }
+    return false;
+}
+
 static enum h1_result take_meaning(struct h1_head *h, const struct h1_field *f)
 {
     uint64_t n;
     if (slice_eq_nocase(f->name, SLICE("Status"))) {
-        if (f->value.len > 0 && !take_status(h, f->value))
+        if (f->value.len > 0 && !has_status(h) && !take_status(h, f->value))
             return refuse_head(h, "malformed status in FastCGI response");
     } else if (slice_eq_nocase(f->name, SLICE("Content-Length"))) {
         if (!read_number(f->value, INT64_MAX, &n) || (h->has_length && n != h->content_length))

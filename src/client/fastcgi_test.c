@@ -254,6 +254,10 @@ TEST("lines may end in LF alone, and 200 is what goes without saying")
     play_text("Content-Type: a/b\nX-Y: z\n\nbody\n\n");
     READ(100000, CHECK_OK(play.error); CHECK_INT(play.status, 200); CHECK_TEXT(play.kind, "a/b");
          CHECK_TEXT(buffer_slice(&play.body), "body\n\n"));
+    play_text("Status: 404 Not There\r\nStatus: 200 OK\r\nContent-Type: a/b\r\n\r\n");
+    READ(100000, CHECK_OK(play.error); CHECK_INT(play.status, 404); CHECK_TEXT(play.kind, "a/b"));
+    play_text("Status: 404\r\nstatus: what\r\nContent-Type: a/b\r\n\r\n");
+    READ(100000, CHECK_OK(play.error); CHECK_INT(play.status, 404));
     play_text("Status:\nContent-Type: a/b");
     READ(100000, CHECK_OK(play.error); CHECK_INT(play.status, 200); CHECK_TEXT(play.kind, "a/b");
          CHECK_INT(play.body.len, 0));

@@ -165,7 +165,8 @@ static void on_rst_stream(struct h2_link *c, const struct h2_frame_head *h, stru
     h2_call_set_fate(k, refused ? H2_CALL_REFUSED : H2_CALL_RESET, reset_text(code, k->arena));
 }
 
-/* What it has not looked at may be asked elsewhere, the rest it will answer. */
+/* What it has not looked at may be asked elsewhere, the rest it will answer. Whose head has not left (it has
+ * waited for SETTINGS) does not ask here any more, whatever its number was to be. */
 static void on_goaway(struct h2_link *c, struct slice p)
 {
     if (!spend(c, H2_CONTROL))
@@ -178,7 +179,7 @@ static void on_goaway(struct h2_link *c, struct slice p)
     }
     for (int i = 0; i < H2_LINK_TABLE; i++) {
         for (struct h2_call *k = c->table[i]; k != NULL; k = k->next) {
-            if (k->id > last && !k->began)
+            if (!k->head_out || (k->id > last && !k->began))
                 h2_call_set_fate(k, H2_CALL_REFUSED, "the server said GOAWAY before the request");
         }
     }

@@ -244,7 +244,8 @@ struct round {
     uint64_t call_after;       /* connections that are as old failed this request */
     uint64_t call_sent;        /* bytes of the body */
     uint64_t body_sent_ns;     /* when one that came bit by bit had gone up; 0 */
-    bool unacted;              /* what failed was not looked at by the upstream */
+    bool unacted;              /* what failed was not looked at by the upstream … */
+    bool unasked;              /* … since it was not even asked */
     struct client_answer *answer;
     struct upload *upload_room; /* on the frame of the attempt … */
     struct upload *upload;      /* … for the fiber that sends the body; NULL: there is none */

@@ -17,7 +17,9 @@
 
 #define LOGGER "http.handlers.reverse_proxy"
 
-enum { REFUSALS_MAX = 3 }; /* by an upstream of HTTP/2, that are answered by asking again at once */
+/* By an upstream of HTTP/2, which are answered by asking again at once; those that came before it was
+ * asked do not count among them. */
+enum { REFUSALS_MAX = 3, UNASKED_MAX = 5 };
 
 enum err gateway_round_error(struct round *r, enum failure kind, int status, const char *why)
 {
@@ -280,7 +282,7 @@ static enum err ask(struct round *r, bool fresh)
 {
     uint64_t begin_ns = loop_now_ns(loop_self());
     r->failure = FAILURE_NONE;
-    r->unacted = false;
+    r->unacted = r->unasked = false;
     enum err e = gateway_connect(r, fresh);
     r->connect_ns = loop_now_ns(loop_self()) - begin_ns;
     TRY(e);
@@ -308,10 +310,11 @@ static bool body_replayable(const struct round *r)
 enum err gateway_round_trip(struct round *r)
 {
     enum err e = ask(r, false);
-    for (unsigned n = 0; r->failure == FAILURE_STALE; n++) {
+    for (unsigned n = 0, unasked = 0; r->failure == FAILURE_STALE;) {
         bool unsent = r->answer == NULL || r->unacted; /* not a byte of the request was taken */
-        bool again = body_replayable(r) && (unsent || gateway_idempotent(r)) &&
-                     n < (r->unacted ? REFUSALS_MAX : 1);
+        bool early = r->unasked && unasked++ < UNASKED_MAX;
+        bool left = early || n++ < (r->unacted ? REFUSALS_MAX : 1);
+        bool again = left && body_replayable(r) && (unsent || gateway_idempotent(r));
         gateway_drop_link(r);
         if (!again)
             break;

@@ -285,6 +285,7 @@ enum err gateway_h2_failed(struct round *r, enum err e)
     switch (h2_call_fate(k)) {
     case H2_CALL_REFUSED:
         r->unacted = true;
+        r->unasked = h2_call_unsent(k);
         return gateway_round_error(r, FAILURE_STALE, 502, h2_call_why(k));
     case H2_CALL_LOST:
         return lost(r);
