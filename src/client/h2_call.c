@@ -197,7 +197,7 @@ void h2_call_wake_in(struct h2_call *k)
     if (!k->awaited)
         return;
     k->awaited = false;
-    k->watcher->readable(k->watcher);
+    k->watcher->type->readable(k->watcher);
 }
 
 void h2_call_wake_out(struct h2_call *k)
@@ -217,7 +217,7 @@ void h2_call_set_fate(struct h2_call *k, enum h2_fate fate, const char *why)
     k->fate = fate;
     k->why = why;
     if (k->watcher != NULL)
-        k->watcher->broken(k->watcher);
+        k->watcher->type->broken(k->watcher);
     h2_call_wake_in(k);
 }
 

@@ -99,7 +99,7 @@ static void on_watch(struct stream *pipe, struct stream_watcher *w)
     k->watcher = w;
     k->awaited = true;
     if (broke_before)
-        w->broken(w);
+        w->type->broken(w);
     if (has_bytes(k) || k->ended || k->fate != H2_CALL_GOES_ON)
         h2_call_wake_in(k);
 }

@@ -70,11 +70,13 @@ static void on_broken(struct stream_watcher *w)
     CONTAINER_OF(w, struct play, watcher)->broken++;
 }
 
+static const struct stream_watcher_type watching = {on_readable, on_broken};
+
 static void keep(struct play *p, struct h2_call *k, struct arena *arena)
 {
     p->kept = k;
     p->pipe = h2_call_pipe(k);
-    p->watcher = (struct stream_watcher){on_readable, on_broken};
+    p->watcher.type = &watching;
     p->soon.run = on_soon;
     h2_call_outlive(k);
     arena_deinit(arena);

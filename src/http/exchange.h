@@ -60,7 +60,7 @@ struct response {
 /* A connection that goes on as bare bytes when its exchange has ended: a tunnel. In the memory of who
  * has it. */
 struct takeover {
-    struct stream *stream;            /* the connection's, until let_go */
+    struct stream *stream;            /* the connection's, until let_go; behind the exchange's end another */
     void (*hurry)(struct takeover *); /* the holder's: it is to end now; it ends later */
     void (*let_go)(struct takeover *); /* the carrier's: closes the connection, or resets the stream of one
                                         * that has several; off it, none armed */

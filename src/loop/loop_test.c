@@ -178,6 +178,39 @@ SCENE("a read that owns no buffer is lent the bytes, then told the end", lent)
     CHECK_TEXT(slice_from(note), "3:abc 3:abc 0: ");
 }
 
+enum { CROWD = 200 };
+static struct op crowd_ops[CROWD];
+static unsigned crowd_read;
+
+static void on_crowd(struct op *op, int result)
+{
+    size_t at = (size_t)(op - crowd_ops);
+    CHECK(slice_eq(op->lent, slice_of((const char *)&at, sizeof at)) && result == (int)sizeof at);
+    if (++crowd_read % CROWD == 0)
+        loop_stop(loop);
+}
+
+SCENE("more reads at once than there are buffers are lent theirs one after the other", crowd)
+{
+    int fd[CROWD][2];
+    for (size_t i = 0; i < CROWD; i++)
+        pair(fd[i]);
+    crowd_read = 0;
+    for (unsigned round = 0; round < 3; round++) {
+        for (size_t i = 0; i < CROWD; i++) {
+            CHECK_INT(write(fd[i][1], &i, sizeof i), sizeof i);
+            crowd_ops[i].on_done = on_crowd;
+            op_recv_lent(loop, &crowd_ops[i], fd[i][0]);
+        }
+        loop_run(loop);
+    }
+    for (size_t i = 0; i < CROWD; i++) {
+        loop_close(loop, fd[i][0]);
+        close(fd[i][1]);
+    }
+    CHECK_INT(crowd_read, 3 * CROWD);
+}
+
 static void *write_much_later(void *arg)
 {
     usleep(300000);

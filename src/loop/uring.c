@@ -3,7 +3,8 @@
  * The io_uring back end. Operations are queued as they are started and submitted together, once a
  * turn, by the call that also waits; task work runs only then (DEFER_TASKRUN, SINGLE_ISSUER). Idle
  * reads take their buffer from a provided ring when bytes come, so a waiting connection owns none;
- * the buffer goes back to the ring as soon as on_done returns. Accept is multishot.
+ * the buffer goes back to the ring as soon as on_done returns. The ring goes round all that it has: it begins
+ * with few, which stay in the caches, and gets more when they were not enough at once. Accept is multishot.
  */
 #include "loop/loop_internal.h"
 
@@ -16,12 +17,13 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { ENTRIES = 1024, LENT_COUNT = 256, LENT_GROUP = 1 };
+enum { ENTRIES = 1024, LENT_COUNT = 256, LENT_FIRST = 8, LENT_GROUP = 1 };
 
 struct uring_state {
     struct io_uring ring;
     struct io_uring_buf_ring *lent_ring;
     char *lent;
+    unsigned provided;  /* of LENT_COUNT */
     struct op *starved; /* reads that found no provided buffer; tried again next turn */
 };
 
@@ -47,6 +49,14 @@ static void give_back(struct uring_state *s, unsigned id)
     io_uring_buf_ring_advance(s->lent_ring, 1);
 }
 
+/* Twice as many as before. */
+static void provide_more(struct uring_state *s)
+{
+    unsigned wanted = s->provided > 0 ? s->provided * 2 : LENT_FIRST;
+    while (s->provided < wanted && s->provided < LENT_COUNT)
+        give_back(s, s->provided++);
+}
+
 static enum err provide_buffers(struct uring_state *s)
 {
     s->lent_ring = mmap(NULL, lent_ring_size(), PROT_READ | PROT_WRITE,
@@ -65,8 +75,7 @@ static enum err provide_buffers(struct uring_state *s)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->lent == MAP_FAILED)
         fatal("out of memory");
-    for (unsigned i = 0; i < LENT_COUNT; i++)
-        give_back(s, i);
+    provide_more(s);
     return OK;
 }
 
@@ -212,7 +221,10 @@ static void retry_starved(struct loop *l)
 {
     struct uring_state *s = l->state;
     struct op *op = s->starved;
+    if (op == NULL)
+        return;
     s->starved = NULL;
+    provide_more(s);
     while (op != NULL) {
         struct op *next = op->next;
         if (op->cancelled)

@@ -22,6 +22,12 @@
 
 #define LOGGER "http.handlers.reverse_proxy"
 
+/* Only where there is one. */
+struct tunnel_limit {
+    struct timer timer;
+    struct tunnel *tunnel;
+};
+
 static _Thread_local struct list tunnels;
 static _Thread_local const struct generation *newest; /* NULL at a drain */
 
@@ -45,23 +51,28 @@ static void say_going_away(struct stream *to, bool masked)
 void tunnel_end_now(struct tunnel *t)
 {
     if (t->going && t->websocket) {
-        if (t->client != NULL)
-            say_going_away(t->client, false);
+        say_going_away(t->taken.stream, false);
         say_going_away(t->upstream, true);
     }
-    t->cut(t);
+    tunnel_cut(t);
 }
 
 static void on_timer(struct timer *timer)
 {
-    tunnel_end_now(CONTAINER_OF(timer, struct tunnel, timer));
+    tunnel_end_now(CONTAINER_OF(timer, struct tunnel_limit, timer)->tunnel);
 }
 
 void tunnel_end_within(struct tunnel *t, uint64_t ns)
 {
     uint64_t deadline = loop_now_ns(loop_self()) + ns;
-    if (!timer_running(&t->timer) || t->timer.deadline_ns > deadline)
-        timer_start(loop_self(), &t->timer, deadline);
+    if (t->limit == NULL) {
+        t->limit = NEW(struct tunnel_limit);
+        t->limit->tunnel = t;
+        timer_init(&t->limit->timer, on_timer);
+    }
+    struct timer *timer = &t->limit->timer;
+    if (!timer_running(timer) || timer->deadline_ns > deadline)
+        timer_start(loop_self(), timer, deadline);
 }
 
 void tunnels_retire_others(const struct generation *g)
@@ -72,11 +83,11 @@ void tunnels_retire_others(const struct generation *g)
     LIST_FOR_SAFE(n, &tunnels)
     {
         struct tunnel *t = CONTAINER_OF(n, struct tunnel, node);
-        if (t->going || t->generation == g)
+        if (t->going || t->taken.generation == g)
             continue;
         t->going = true;
-        if (t->close_delay_ns > 0)
-            tunnel_end_within(t, t->close_delay_ns);
+        if (t->g->stream_close_ns > 0)
+            tunnel_end_within(t, t->g->stream_close_ns);
         else
             tunnel_end_now(t);
     }
@@ -89,25 +100,25 @@ static bool is_websocket(const struct round *r)
 
 void tunnel_begin(struct tunnel *t, const struct round *r)
 {
-    t->generation = r->x->generation;
-    t->close_delay_ns = r->g->stream_close_ns;
+    t->taken.generation = r->x->generation;
+    t->g = r->g;
     t->websocket = is_websocket(r);
-    t->piece = r->g->stream_buffer > 0 ? r->g->stream_buffer : IOBUF_SIZE;
     t->start_ns = clock_mono_ns();
-    timer_init(&t->timer, on_timer);
     if (tunnels.next == NULL)
         list_init(&tunnels);
     list_append(&tunnels, &t->node);
     if (r->g->stream_ns > 0)
         tunnel_end_within(t, r->g->stream_ns);
-    t->going = t->generation != newest; /* its configuration went while the upstream thought */
+    t->going = t->taken.generation != newest; /* its configuration went while the upstream thought */
     if (t->going)
-        tunnel_end_within(t, t->close_delay_ns);
+        tunnel_end_within(t, t->g->stream_close_ns);
 }
 
 void tunnel_end(struct tunnel *t)
 {
-    timer_stop(&t->timer);
+    if (t->limit != NULL)
+        timer_stop(&t->limit->timer);
+    mem_free(t->limit);
     list_remove(&t->node);
 }
 
@@ -136,9 +147,10 @@ static enum err move(struct stream *from, struct stream *to, char *buf, size_t c
 enum err tunnel_move(const struct tunnel *t, struct stream *from, struct stream *to, bool *end,
                      uint64_t *n)
 {
-    bool own = t->piece > IOBUF_SIZE;
-    char *buf = own ? mem_alloc(t->piece) : iobuf_take();
-    enum err e = move(from, to, buf, t->piece, end, n);
+    size_t piece = t->g->stream_buffer > 0 ? t->g->stream_buffer : IOBUF_SIZE;
+    bool own = piece > IOBUF_SIZE;
+    char *buf = own ? mem_alloc(piece) : iobuf_take();
+    enum err e = move(from, to, buf, piece, end, n);
     if (own)
         mem_free(buf);
     else

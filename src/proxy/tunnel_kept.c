@@ -6,6 +6,9 @@
  * is encrypted, or a stream of HTTP/2, be it the client's or a call to the upstream, gets a fiber and a
  * buffer for as long as it takes. A direction reads only when what it read last has been taken, so that
  * a slow side slows the other.
+ *
+ * What must not be done at once is put off to the next turn, and what found no fiber to a moment later: all
+ * tunnels of a worker share the task and the timer for that.
  */
 #include <errno.h>
 #include <poll.h>
@@ -20,137 +23,144 @@
 #define LOGGER "http.handlers.reverse_proxy"
 #define STARVED_NS (10 * NS_PER_MS) /* until a fiber is asked for again */
 
-struct kept;
-
-struct direction {
-    struct op op;
-    struct kept *tunnel;
-    struct stream *from, *to;
-    struct stream_watcher watcher; /* of `from`, if that is no socket */
-    struct fiber *fiber; /* NULL: there is none */
-    struct slice held;   /* of an iobuf: bytes that were not taken at once */
-    char *held_buf;
-    uint64_t bytes;
-    bool starved, over; /* starved: it wants a fiber */
-};
-
-struct kept {
-    struct tunnel t;
-    struct takeover taken;
-    struct link *link;    /* NULL: a call */
-    struct h2_call *call; /* NULL: a link */
-    struct endpoint *endpoint;
-    struct timer again; /* for what is starved */
-    struct task soon;   /* what must not be done at once */
-    struct direction up, down;
-    unsigned holds;     /* it is not freed meanwhile */
-    bool clear, cutting, deferred;
-    bool broken;        /* the client's stream is, that is no socket */
-};
+static _Thread_local struct {
+    struct list soon, starved; /* tunnels that wait */
+    struct task task;
+    struct timer timer;
+    bool ready;
+} mine;
 
 /* --- ends --- */
 
-static void look_for_end(struct kept *k)
+static bool has_call(const struct tunnel *t)
 {
-    if (k->holds > 0 || k->deferred || !k->up.over || !k->down.over)
+    return t->upstream != &t->link;
+}
+
+static void look_for_end(struct tunnel *t)
+{
+    if (t->holds > 0 || t->soon || !t->up.over || !t->down.over)
         return;
-    tunnel_end(&k->t);
-    timer_stop(&k->again);
-    if (k->call != NULL)
-        h2_call_end(k->call);
+    tunnel_end(t);
+    list_remove(&t->waiting);
+    if (has_call(t))
+        h2_call_end(t->call);
     else
-        link_close(k->link);
-    endpoint_done(k->endpoint);
-    endpoint_unref(k->endpoint);
-    LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - k->t.start_ns));
-    if (k->taken.log != NULL)
-        access_later_end(k->taken.log, k->up.bytes, k->down.bytes);
-    k->taken.let_go(&k->taken);
-    mem_free(k);
+        link_end(&t->link, t->endpoint);
+    endpoint_done(t->endpoint);
+    endpoint_unref(t->endpoint);
+    LOG(LOG_DEBUG, LOGGER, "connection closed", LOG_DUR("duration", clock_mono_ns() - t->start_ns));
+    if (t->taken.log != NULL)
+        access_later_end(t->taken.log, t->up.bytes, t->down.bytes);
+    t->taken.let_go(&t->taken);
+    mem_free(t);
 }
 
 static void cut_direction(struct direction *d)
 {
-    if (d->fiber != NULL)
+    if (!tunnel_of(d)->clear && d->fiber != NULL)
         fiber_cancel(d->fiber, ERR_CLOSED);
     else if (d->op.armed)
         op_cancel(loop_self(), &d->op);
 }
 
-static void look_soon(struct kept *k)
+static void look_soon(struct tunnel *t)
 {
-    if (!k->deferred)
-        loop_defer(loop_self(), &k->soon);
-    k->deferred = true;
+    if (t->soon)
+        return;
+    t->soon = true;
+    list_remove(&t->waiting);
+    if (list_empty(&mine.soon))
+        loop_defer(loop_self(), &mine.task);
+    list_append(&mine.soon, &t->waiting);
 }
 
 /* Frees nothing: the callers go through lists. */
-static void cut(struct tunnel *t)
+void tunnel_cut(struct tunnel *t)
 {
-    struct kept *k = CONTAINER_OF(t, struct kept, t);
-    if (k->cutting)
+    if (t->cutting)
         return;
-    k->cutting = true;
-    k->holds++;
-    cut_direction(&k->up);
-    cut_direction(&k->down);
-    k->holds--;
-    look_soon(k);
+    t->cutting = true;
+    t->holds++;
+    cut_direction(&t->up);
+    cut_direction(&t->down);
+    t->holds--;
+    look_soon(t);
 }
 
 static void give_held(struct direction *d)
 {
-    if (d->held_buf != NULL)
-        iobuf_give(d->held_buf);
-    d->held_buf = NULL;
-    d->held = SLICE_NONE;
+    if (!tunnel_of(d)->clear || d->held == NULL)
+        return;
+    iobuf_give(d->held);
+    d->held = NULL;
+    d->held_len = 0;
 }
 
 static void direction_failed(struct direction *d)
 {
+    struct tunnel *t = tunnel_of(d);
     give_held(d);
     d->over = true;
-    cut(&d->tunnel->t);
-    look_for_end(d->tunnel);
+    tunnel_cut(t);
+    look_for_end(t);
 }
 
 static void direction_ended(struct direction *d)
 {
+    struct tunnel *t = tunnel_of(d);
     d->over = true;
-    tunnel_end_within(&d->tunnel->t, TUNNEL_FAREWELL_NS);
-    look_for_end(d->tunnel);
+    tunnel_end_within(t, TUNNEL_FAREWELL_NS);
+    look_for_end(t);
 }
 
 /* --- bytes --- */
 
+static struct stream *source_of(struct direction *d)
+{
+    struct tunnel *t = tunnel_of(d);
+    return d->up ? t->taken.stream : t->upstream;
+}
+
+static struct stream *target_of(struct direction *d)
+{
+    struct tunnel *t = tunnel_of(d);
+    return d->up ? t->upstream : t->taken.stream;
+}
+
 static void wait_for_bytes(struct direction *d)
 {
-    if (d->from->type != NULL)
-        d->from->type->watch(d->from, &d->watcher);
-    else if (d->tunnel->clear)
-        op_recv_lent(loop_self(), &d->op, d->from->fd);
+    if (tunnel_of(d)->clear) {
+        op_recv_lent(loop_self(), &d->op, d->from);
+        return;
+    }
+    struct stream *from = source_of(d);
+    if (from->type != NULL)
+        from->type->watch(from, &d->watcher);
     else
-        op_poll(loop_self(), &d->op, d->from->fd, POLLIN | POLLRDHUP);
+        op_poll(loop_self(), &d->op, from->fd, POLLIN | POLLRDHUP);
 }
 
 static enum err move_all(struct direction *d, bool *end)
 {
+    struct stream *from = source_of(d), *to = target_of(d);
     do
-        TRY(tunnel_move(&d->tunnel->t, d->from, d->to, end, &d->bytes));
-    while (!*end && d->from->tls != NULL && tls_stream_ready(d->from->tls));
+        TRY(tunnel_move(tunnel_of(d), from, to, end, &d->bytes));
+    while (!*end && from->tls != NULL && tls_stream_ready(from->tls));
     return OK;
 }
 
 static void direction_main(void *arg)
 {
     struct direction *d = arg;
+    struct tunnel *t = tunnel_of(d);
     bool end = false;
     d->fiber = fiber_self();
     enum err e = move_all(d, &end);
-    if (e == OK && end && !d->tunnel->cutting)
-        stream_shutdown(d->to); /* may wait */
+    if (e == OK && end && !t->cutting)
+        stream_shutdown(target_of(d)); /* may wait */
     d->fiber = NULL;
-    if (e != OK || d->tunnel->cutting)
+    if (e != OK || t->cutting)
         direction_failed(d);
     else if (end)
         direction_ended(d);
@@ -158,17 +168,28 @@ static void direction_main(void *arg)
         wait_for_bytes(d);
 }
 
+/* There is no fiber to be had. */
+static void starve(struct direction *d)
+{
+    struct tunnel *t = tunnel_of(d);
+    d->starved = true;
+    if (t->soon) /* it is looked at even before */
+        return;
+    list_remove(&t->waiting);
+    list_append(&mine.starved, &t->waiting);
+    if (!timer_running(&mine.timer))
+        timer_start(loop_self(), &mine.timer, loop_now_ns(loop_self()) + STARVED_NS);
+}
+
 static void go_on(struct direction *d)
 {
-    struct kept *k = d->tunnel;
-    k->holds++;
+    struct tunnel *t = tunnel_of(d);
+    t->holds++;
     d->starved = false; /* before: more may have come when it ends */
-    bool none = fiber_start(loop_self(), direction_main, d) != OK;
-    k->holds--;
-    d->starved |= none;
-    if (none)
-        timer_start(loop_self(), &k->again, loop_now_ns(loop_self()) + STARVED_NS);
-    look_for_end(k);
+    if (fiber_start(loop_self(), direction_main, d) != OK)
+        starve(d);
+    t->holds--;
+    look_for_end(t);
 }
 
 /* Off fibers, both sides in clear text. What is not taken now is kept until it can be. */
@@ -176,7 +197,7 @@ static void pass_on(struct direction *d, struct slice bytes)
 {
     ssize_t n;
     do
-        n = send(d->to->fd, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        n = send(d->to, bytes.ptr, bytes.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
         direction_failed(d);
@@ -188,23 +209,24 @@ static void pass_on(struct direction *d, struct slice bytes)
         wait_for_bytes(d);
         return;
     }
-    if (d->held_buf == NULL) {
-        d->held_buf = iobuf_take();
-        memcpy(d->held_buf, bytes.ptr, bytes.len);
-        bytes.ptr = d->held_buf;
+    if (d->held == NULL) {
+        d->held = iobuf_take();
+        memcpy(d->held, bytes.ptr, bytes.len);
+        bytes.ptr = d->held;
     }
-    d->held = bytes;
-    op_poll(loop_self(), &d->op, d->to->fd, POLLOUT);
+    d->held_at = (uint16_t)(bytes.ptr - d->held);
+    d->held_len = (uint16_t)bytes.len;
+    op_poll(loop_self(), &d->op, d->to, POLLOUT);
 }
 
 static void on_clear(struct direction *d, int result)
 {
     if (result < 0) {
         direction_failed(d);
-    } else if (d->held.len > 0) {
-        pass_on(d, d->held);
+    } else if (d->held != NULL) {
+        pass_on(d, slice_of(d->held + d->held_at, d->held_len));
     } else if (result == 0) {
-        stream_shutdown(d->to);
+        stream_shutdown(target_of(d));
         direction_ended(d);
     } else {
         d->bytes += d->op.lent.len;
@@ -215,9 +237,10 @@ static void on_clear(struct direction *d, int result)
 static void on_ready(struct op *op, int result)
 {
     struct direction *d = CONTAINER_OF(op, struct direction, op);
-    if (d->tunnel->cutting || result == -ECANCELED)
+    struct tunnel *t = tunnel_of(d);
+    if (t->cutting || result == -ECANCELED)
         direction_failed(d);
-    else if (d->tunnel->clear)
+    else if (t->clear)
         on_clear(d, result);
     else
         go_on(d);
@@ -225,84 +248,109 @@ static void on_ready(struct op *op, int result)
 
 static void feed(struct direction *d)
 {
-    bool idle = !d->over && d->fiber == NULL && !d->op.armed;
-    if (idle && d->tunnel->cutting)
+    struct tunnel *t = tunnel_of(d);
+    bool idle = !d->over && (t->clear || d->fiber == NULL) && !d->op.armed;
+    if (idle && t->cutting)
         d->over = true;
     else if (idle && d->starved)
         go_on(d);
 }
 
-static void feed_both(struct kept *k)
+/* Those of a list that are there now, each in none any more. */
+static void each_waiting(struct list *waiting, void (*look)(struct tunnel *))
 {
-    k->holds++;
-    feed(&k->up);
-    feed(&k->down);
-    k->holds--;
-    look_for_end(k);
+    struct list batch;
+    list_init(&batch);
+    for (struct list *n; (n = list_pop(waiting)) != NULL;)
+        list_append(&batch, n);
+    for (struct list *n; (n = list_pop(&batch)) != NULL;)
+        look(CONTAINER_OF(n, struct tunnel, waiting));
+}
+
+static void feed_both(struct tunnel *t)
+{
+    t->holds++;
+    feed(&t->up);
+    feed(&t->down);
+    t->holds--;
+    look_for_end(t);
 }
 
 static void on_again(struct timer *timer)
 {
-    feed_both(CONTAINER_OF(timer, struct kept, again));
+    (void)timer;
+    each_waiting(&mine.starved, feed_both);
+}
+
+static void look(struct tunnel *t)
+{
+    t->holds++;
+    t->soon = false;
+    if (t->broken)
+        tunnel_cut(t);
+    t->holds--;
+    feed_both(t);
 }
 
 static void on_soon(struct task *task)
 {
-    struct kept *k = CONTAINER_OF(task, struct kept, soon);
-    k->holds++;
-    k->deferred = false;
-    if (k->broken)
-        cut(&k->t);
-    k->holds--;
-    feed_both(k);
+    (void)task;
+    each_waiting(&mine.soon, look);
 }
 
 static void on_readable(struct stream_watcher *w)
 {
     struct direction *d = CONTAINER_OF(w, struct direction, watcher);
     d->starved = true;
-    look_soon(d->tunnel);
+    look_soon(tunnel_of(d));
 }
 
 static void on_client_broken(struct stream_watcher *w)
 {
-    struct kept *k = CONTAINER_OF(w, struct direction, watcher)->tunnel;
-    k->broken = true;
-    look_soon(k);
+    struct tunnel *t = tunnel_of(CONTAINER_OF(w, struct direction, watcher));
+    t->broken = true;
+    look_soon(t);
 }
 
 /* The client gets what has come before that, if it takes it. */
 static void on_call_broken(struct stream_watcher *w)
 {
-    tunnel_end_within(&CONTAINER_OF(w, struct direction, watcher)->tunnel->t, TUNNEL_FAREWELL_NS);
+    tunnel_end_within(tunnel_of(CONTAINER_OF(w, struct direction, watcher)), TUNNEL_FAREWELL_NS);
 }
+
+static const struct stream_watcher_type client_watcher = {on_readable, on_client_broken};
+static const struct stream_watcher_type call_watcher = {on_readable, on_call_broken};
 
 /* --- begin --- */
 
-static void on_hurry(struct takeover *taken)
+static void make_ready(void)
 {
-    tunnel_end_now(&CONTAINER_OF(taken, struct kept, taken)->t);
+    if (mine.ready)
+        return;
+    list_init(&mine.soon);
+    list_init(&mine.starved);
+    mine.task.run = on_soon;
+    timer_init(&mine.timer, on_again);
+    mine.ready = true;
 }
 
-static void set_direction(struct kept *k, struct direction *d, struct stream *from, struct stream *to)
+static void on_hurry(struct takeover *taken)
 {
-    d->tunnel = k;
-    d->from = from;
-    d->to = to;
-    d->op.on_done = on_ready;
+    tunnel_end_now(CONTAINER_OF(taken, struct tunnel, taken));
 }
 
 /* Behind the exchange's end, which no wait parts from the carrier's letting go of it. */
 static void start(struct exchange *x, void *arg)
 {
-    struct kept *k = arg;
+    struct tunnel *t = arg;
     (void)x;
-    struct direction *both[] = {&k->up, &k->down};
+    struct direction *both[] = {&t->up, &t->down};
     for (size_t i = 0; i < 2; i++) {
         struct direction *d = both[i];
-        d->starved = d->from->tls != NULL && tls_stream_ready(d->from->tls);
+        struct tls_stream *tls = source_of(d)->tls;
+        d->starved = tls != NULL && tls_stream_ready(tls);
         if (d->starved) /* the kernel will not tell of what has been read */
-            look_soon(k);
+            look_soon(t);
         else
             wait_for_bytes(d);
     }
@@ -313,54 +361,70 @@ static bool is_clear(const struct stream *s)
     return s->type == NULL && s->tls == NULL;
 }
 
-static enum err join(struct round *r, struct kept *k, struct slice early)
+static void set_directions(struct tunnel *t)
+{
+    t->up.up = true;
+    t->up.op.on_done = t->down.op.on_done = on_ready;
+    t->clear = is_clear(t->taken.stream) && is_clear(t->upstream) && t->g->stream_buffer == 0;
+    if (t->clear) {
+        t->up.from = t->down.to = t->taken.stream->fd;
+        t->down.from = t->up.to = t->upstream->fd;
+    } else {
+        t->up.watcher.type = &client_watcher;
+        t->down.watcher.type = &call_watcher;
+    }
+}
+
+static enum err join(struct round *r, struct tunnel *t, struct stream *upstream, struct slice early)
 {
     struct exchange *x = r->x;
     struct slice already;
-    TRY(x->carrier->keep(x, &k->taken, &already));
+    TRY(x->carrier->keep(x, &t->taken, &already));
     TRY(exchange_flush(x));
-    k->up.bytes = already.len;
-    k->down.bytes = early.len;
-    TRY(tunnel_send(k->t.upstream, already));
-    return tunnel_send(k->taken.stream, early);
+    t->up.bytes = already.len;
+    t->down.bytes = early.len;
+    TRY(tunnel_send(upstream, already));
+    return tunnel_send(t->taken.stream, early);
+}
+
+/* The round's link, or call, is the tunnel's from now on. */
+static void take_upstream(struct round *r, struct tunnel *t)
+{
+    if (r->call != NULL) {
+        t->call = r->call;
+        t->upstream = h2_call_pipe(t->call);
+        h2_call_outlive(t->call);
+    } else {
+        t->link = link_leave(r->link);
+        t->upstream = &t->link;
+    }
+    r->link = NULL;
+    r->call = NULL;
+    t->endpoint = r->upstream->endpoint;
+    endpoint_hold(t->endpoint);
+    endpoint_count(t->endpoint, 1);
 }
 
 enum err tunnel_keep(struct round *r, struct slice early)
 {
     struct exchange *x = r->x;
-    struct kept *k = NEW(struct kept);
-    k->taken.hurry = on_hurry;
-    k->t.upstream = r->call != NULL ? h2_call_pipe(r->call) : &r->link->stream;
-    enum err e = join(r, k, early);
+    struct tunnel *t = NEW(struct tunnel);
+    t->taken.hurry = on_hurry;
+    enum err e = join(r, t, r->call != NULL ? h2_call_pipe(r->call) : &r->link->stream, early);
     if (e != OK) {
         x->taken = NULL;
-        mem_free(k);
+        mem_free(t);
         return e;
     }
+    make_ready();
+    list_init(&t->waiting);
     if (r->upload != NULL)
         upload_end(r);
     r->protocol->end(r);
     r->answer = NULL;
-    k->link = r->link;
-    k->call = r->call;
-    r->link = NULL;
-    r->call = NULL;
-    if (k->call != NULL)
-        h2_call_outlive(k->call);
-    k->endpoint = r->upstream->endpoint;
-    endpoint_hold(k->endpoint);
-    endpoint_count(k->endpoint, 1);
-    timer_init(&k->again, on_again);
-    k->soon.run = on_soon;
-    k->t.cut = cut;
-    k->t.client = k->taken.stream;
-    set_direction(k, &k->up, k->t.client, k->t.upstream);
-    set_direction(k, &k->down, k->t.upstream, k->t.client);
-    k->up.watcher = (struct stream_watcher){on_readable, on_client_broken};
-    k->down.watcher = (struct stream_watcher){on_readable, on_call_broken};
-    k->clear = is_clear(k->t.client) && is_clear(k->t.upstream) &&
-               r->g->stream_buffer == 0; /* the loop's buffers have a size of their own */
-    tunnel_begin(&k->t, r);
-    exchange_on_end(x, start, k);
+    take_upstream(r, t);
+    tunnel_begin(t, r);
+    set_directions(t);
+    exchange_on_end(x, start, t);
     return OK;
 }

@@ -12,13 +12,18 @@
 #include "tls/tls_stream.h"
 
 struct stream;
+struct stream_watcher;
 
 /* Who waits for such a stream as the next without a fiber. Both are called from anywhere, also from
  * within `watch`: they may neither wait nor start a fiber. */
-struct stream_watcher {
+struct stream_watcher_type {
     void (*readable)(struct stream_watcher *); /* bytes have come, or the end: once for each `watch` */
     void (*broken)(struct stream_watcher *);   /* nothing can be sent any more, nor read but for what has
                                                 * come: once */
+};
+
+struct stream_watcher {
+    const struct stream_watcher_type *type;
 };
 
 /* A stream that is no socket of its own, such as one of HTTP/2: the waits below are its functions. */

@@ -143,18 +143,38 @@ void link_unreserve(struct endpoint *e)
     atomic_fetch_sub_explicit(&e->links, 1, memory_order_relaxed);
 }
 
-static void free_link(struct link *l)
+static void close_stream(struct stream *s, struct endpoint *endpoint)
 {
-    ASSERT(!l->op.armed && l->wait == NULL);
-    loop_close(loop_self(), l->stream.fd);
-    tls_stream_free(l->stream.tls);
+    loop_close(loop_self(), s->fd);
+    tls_stream_free(s->tls);
+    link_unreserve(endpoint);
+    endpoint_unref(endpoint);
+}
+
+struct stream link_leave(struct link *l)
+{
+    struct stream stream = l->stream;
+    ASSERT(!l->op.armed && l->wait == NULL && !l->idle);
     if (l->stash != NULL)
         iobuf_give(l->stash);
     if (l->group != NULL)
         leave_group(l->group);
-    link_unreserve(l->endpoint);
-    endpoint_unref(l->endpoint);
     mem_free(l);
+    return stream;
+}
+
+static void free_link(struct link *l)
+{
+    struct endpoint *endpoint = l->endpoint;
+    struct stream stream = link_leave(l);
+    close_stream(&stream, endpoint);
+}
+
+void link_end(struct stream *s, struct endpoint *endpoint)
+{
+    if (s->tls != NULL)
+        stream_shutdown(s); /* close_notify */
+    close_stream(s, endpoint);
 }
 
 void link_close(struct link *l)

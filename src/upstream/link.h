@@ -65,6 +65,11 @@ enum err await_link_room(struct slice key, struct endpoint *, const struct link_
 void link_give(struct link *, const struct link_limits *);
 void link_close(struct link *);
 
+/* No link any more, and of no group: its socket goes on, as one that is counted, until link_end. What has
+ * come is read, and nothing waits. */
+struct stream link_leave(struct link *);
+void link_end(struct stream *, struct endpoint *);
+
 /* The same in the middle of a request: what the peer has not taken is dropped, and it is told at once. */
 void link_abort(struct link *);
 

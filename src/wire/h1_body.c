@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/mem.h"
 #include "loop/await.h"
 
 enum { TRAILERS_MAX = 32 };
@@ -193,18 +194,34 @@ enum err h1_take_over(struct exchange *x, struct stream **stream, struct slice *
 
 static void let_go(struct takeover *taken)
 {
-    struct h1_conn *c = taken->carrier;
-    c->taken = NULL;
-    c->site->done(c->site, taken->generation);
-    h1_close_now(c);
+    struct h1_taken *t = taken->carrier;
+    struct h1_worker *w = t->worker;
+    struct h1_site *site = t->site;
+    site->done(site, taken->generation);
+    tls_stream_free(t->stream.tls);
+    loop_close(w->loop, t->stream.fd);
+    list_remove(&t->node);
+    mem_free(t);
+    h1_uncount(w, site);
+}
+
+void h1_leave_to(struct h1_conn *c, struct takeover *holder)
+{
+    struct h1_taken *t = NEW(struct h1_taken);
+    t->worker = c->worker;
+    t->site = c->site;
+    t->holder = holder;
+    t->stream = c->stream;
+    list_append(&c->worker->taken, &t->node);
+    holder->carrier = t;
+    holder->stream = &t->stream;
+    h1_free_conn(c);
 }
 
 enum err h1_keep(struct exchange *x, struct takeover *taken, struct slice *already_read)
 {
-    struct h1_scratch *s = CONTAINER_OF(x, struct h1_scratch, x);
     TRY(h1_take_over(x, &taken->stream, already_read));
-    taken->carrier = s->conn;
-    taken->let_go = let_go;
+    taken->let_go = let_go; /* behind h1_leave_to */
     x->taken = taken;
     return OK;
 }

@@ -16,6 +16,7 @@ struct h1_worker {
     struct loop *loop;
     struct worker *worker;                 /* handed to exchanges */
     struct list conns;
+    struct list taken;                     /* those that are tunnels by now */
     struct list stages;                    /* before h1: wire/proxy_stage.c */
     struct list handshakes;                /* likewise: wire/tls_stage.c */
     unsigned handshakes_count, asks_count;

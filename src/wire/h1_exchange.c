@@ -244,14 +244,11 @@ static enum h1_result find_next(struct h1_conn *c)
 static void leave_to_holder(struct h1_conn *c)
 {
     struct h1_scratch *s = c->scratch;
-    c->taken = s->x.taken;
+    struct takeover *holder = s->x.taken;
     arena_reset(&s->arena);
-    c->scratch = NULL;
-    h1_give_scratch(c->worker, s);
-    timer_stop(&c->timer);
-    c->deadline_ns = UINT64_MAX;
     c->fiber = NULL;
     H1_COUNT(c->worker->busy, -1u);
+    h1_leave_to(c, holder);
 }
 
 void h1_serve_all(void *arg)

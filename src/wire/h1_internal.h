@@ -69,16 +69,24 @@ struct h1_conn {
     struct h1_site *site;
     struct h1_scratch *scratch; /* NULL: idle */
     struct fiber *fiber;        /* the one that serves, or NULL */
-    struct takeover *taken;     /* it is a tunnel's by now; NULL else */
     struct h1_addresses *given; /* NULL: the socket's own */
     uint64_t deadline_ns;       /* when the wait in hand ends; the timer may fire before and looks */
     struct stream stream;
     uint32_t linger_left;       /* bytes that are still taken after the last answer */
-    bool closing, lingering;
-    bool fresh;                 /* has not asked for anything yet */
-    bool first;                 /* no head of HTTP/1 has been understood yet */
-    bool unwatching;            /* the fiber waits for the end of its watch */
+    bool closing : 1, lingering : 1;
+    bool fresh : 1;             /* has not asked for anything yet */
+    bool first : 1;             /* no head of HTTP/1 has been understood yet */
+    bool unwatching : 1;        /* the fiber waits for the end of its watch */
     struct sockaddr_in peer_four; /* once it was asked for, of IPv4 */
+};
+
+/* What is left of one that has become a tunnel. */
+struct h1_taken {
+    struct list node;
+    struct h1_worker *worker;
+    struct h1_site *site;
+    struct takeover *holder;
+    struct stream stream;
 };
 
 /* --- h1_worker.c --- */
@@ -179,6 +187,9 @@ bool h1_may_trail(struct exchange *);
 size_t h1_body_ready(struct exchange *);
 enum err h1_take_over(struct exchange *, struct stream **, struct slice *already_read);
 enum err h1_keep(struct exchange *, struct takeover *, struct slice *already_read);
+
+/* Behind the exchange and its fiber: the holder has what is left, and the connection is freed. */
+void h1_leave_to(struct h1_conn *, struct takeover *);
 
 /* The sink at the bottom of every stack. */
 extern const struct sink_type h1_sink;

@@ -21,6 +21,7 @@ void h1_worker_init(struct h1_worker *w, struct loop *loop, struct worker *worke
 {
     *w = (struct h1_worker){.loop = loop, .worker = worker, .date_s = -1};
     list_init(&w->conns);
+    list_init(&w->taken);
     list_init(&w->stages);
     list_init(&w->handshakes);
     list_init(&w->flushes);
@@ -125,7 +126,7 @@ static void close_idle_ones(struct h1_worker *w, const struct h1_site *site)
     LIST_FOR_SAFE(n, &w->conns)
     {
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
-        if (c->scratch != NULL || c->taken != NULL || c->lingering || (site != NULL && c->site != site))
+        if (c->scratch != NULL || c->lingering || (site != NULL && c->site != site))
             continue;
         if (c->fresh)
             h1_set_deadline(c, FRESH_NS);
@@ -161,9 +162,12 @@ void h1_worker_abort(struct h1_worker *w)
         struct h1_conn *c = CONTAINER_OF(n, struct h1_conn, node);
         if (c->fiber != NULL)
             fiber_cancel(c->fiber, ERR_CANCELLED);
-        else if (c->taken != NULL)
-            c->taken->hurry(c->taken);
         else
             h1_close_idle(c);
+    }
+    LIST_FOR_SAFE(n, &w->taken)
+    {
+        struct takeover *holder = CONTAINER_OF(n, struct h1_taken, node)->holder;
+        holder->hurry(holder);
     }
 }

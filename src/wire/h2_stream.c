@@ -174,7 +174,7 @@ void h2_stream_reset(struct h2_stream *s)
         waiter_wake(&s->in_waiter, ERR_CLOSED);
     s->awaited = false;
     if (s->watcher != NULL)
-        s->watcher->broken(s->watcher);
+        s->watcher->type->broken(s->watcher);
     if (s->watched && s->fiber != fiber_self())
         fiber_cancel(s->fiber, ERR_CLOSED);
 }

@@ -63,7 +63,7 @@ void h2_wake_watcher(struct h2_stream *s)
     if (!s->awaited)
         return;
     s->awaited = false;
-    s->watcher->readable(s->watcher);
+    s->watcher->type->readable(s->watcher);
 }
 
 static void on_watch(struct stream *pipe, struct stream_watcher *w)
