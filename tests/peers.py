@@ -125,8 +125,9 @@ class Nginx(Process):
 
 
 class Haproxy(Process):
-    """HAProxy before 2.6.16 forgets streams of HTTP/2 that wait for their turn behind one that ends ("mux-h2: make up
-    other blocked streams upon removal from list"): nothing holds them, and nobody sends them."""
+    """Debian's HAProxy 2.6.12 forgets streams of HTTP/2 that wait for their turn behind one that ends (mended by its
+    authors in October 2023, "mux-h2: make up other blocked streams upon removal from list"): nothing holds them, and
+    nobody sends them."""
 
     FORGOTTEN = re.compile(r" back=1 .* lport=(\d+) .* sv=b(\d+)/.* \.flg=0x\w*[048c] .* \.fctl_cnt=0 \.send_cnt=[1-9]"
                            r".* \.mbuf=\S*,h=\[0@")
