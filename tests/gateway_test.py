@@ -1172,6 +1172,21 @@ def authorized(s):
     same((status, fields["x-why"], body), (401, "token", b"no"))
 
 
+def addresses_in_paths(s):
+    """A rewrite to an address, where a redirect was meant: the path of it is asked for, of the same host."""
+    up = Upstream(lambda peer: peer.send(answer(peer.head())))
+    for to, path, want in (("https://{http.request.host}{http.request.uri}", "/a/b?q=1", b"GET /a/b?q=1 "),
+                           ("HTTP://other.example", "/a", b"GET / "),
+                           ("http://other.example?x=1", "/a?q", b"GET /?x=1 "),
+                           ("relative", "/a", b"GET /relative ")):
+        s.use(up, before=[{"handler": "rewrite", "uri": to}])
+        head = s.get(path)[2]
+        assert head.startswith(want) and b"other.example" not in head, head
+    s.use(up, before=[{"handler": "rewrite", "strip_path_prefix": "/x"}])
+    head = s.get("/xhttp://other.example/c")[2]
+    assert head.startswith(b"GET /http:/other.example/c "), head  # what a client wrote is a path
+
+
 def pipelined(s):
     up = Upstream(echo)
     s.use(up)
@@ -1199,6 +1214,7 @@ def upgrade(s, up, path=b"/ws"):
     head = c.head()
     assert head.startswith(b"HTTP/1.1 101 ") and b"Upgrade: websocket\r\n" in head, head
     assert b"Connection: Upgrade\r\n" in head and b"Content-Length" not in head, head
+    assert head.count(b"Server: ") == 1 and b"Server: portico\r\n" in head, head
     same(c.take(5), b"hello")
     same(u.take(5), b"early")
     return c, u
@@ -1674,6 +1690,7 @@ CASES = [
     ("event streams and flush_interval -1 leave at once", events),
     ("what is flushed through encode can be read at once", encoded),
     ("a question to another upstream decides, and the body still goes up", authorized),
+    ("what was rewritten to an address is asked for by its path", addresses_in_paths),
     ("fifty pipelined requests", pipelined),
     ("tunnels", tunnels),
     ("an upstream that switches behind a reload, or before it has the body", late_tunnels),

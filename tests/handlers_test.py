@@ -71,6 +71,19 @@ def signs_in(s):
     assert "U*U" not in s.text()
 
 
+def hopeless_accounts(s):
+    """A hash that is none shuts its account, and nothing else: not the site, not the others."""
+    hopeless = ("$2a$14$short", "$argon2id$v=18$x", "$1$md5", base64.b64encode(b"plain").decode())
+    serve(s, {"handler": "authentication", "providers": {"http_basic": {"accounts": [
+        {"username": f"u{i}", "password": text} for i, text in enumerate(hopeless)] + [
+            {"username": "bob", "password": HASH}]}}}, text("hello {http.auth.user.id}"))
+    s.wait(lambda: s.text().count("nobody can log in to this account") == len(hopeless))
+    assert "the password is no whole bcrypt hash" in s.text()
+    same(ask(s, Authorization=basic("bob", "U*U"))[0], 200)
+    same(ask(s, Authorization=basic("u0", ""))[0], 401)  # each costs a second of hashing
+    same(ask(s, Authorization=basic("u3", "plain"))[0], 401)
+
+
 def proxies(s):
     who = text("{http.vars.client_ip} {http.vars.trusted_proxy}")
     serve(s, who)
@@ -180,6 +193,7 @@ def named(s):
 
 CASES = [
     ("basic authentication lets in who it should, also many at once", signs_in),
+    ("an account whose hash is none lets nobody in, and the site is served", hopeless_accounts),
     ("trusted proxies name the client", proxies),
     ("responses are intercepted by status and fields", intercepts),
     ("a body is replaced", bodies),

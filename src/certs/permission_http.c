@@ -3,6 +3,9 @@
  * tls.permission.http, "ask": an endpoint is asked with ?domain=NAME whether a name may have a
  * certificate. 2xx means yes; anything else, redirects too, means no.
  *
+ * An endpoint that is no URL of HTTP ("localhost:5555/check") is told of and taken, as in Caddy: every
+ * question fails then, but the names that are managed otherwise are served.
+ *
  *   {"module": "http", "endpoint": "http://localhost:5555/check"}
  */
 #include <stdio.h>
@@ -30,7 +33,8 @@ static enum err provision(void *cfg, const json_t *json, struct provision *p)
     c->endpoint = template_expand_now(c->endpoint, p->arena);
     if (!slice_starts_nocase(c->endpoint, SLICE("http://")) &&
         !slice_starts_nocase(c->endpoint, SLICE("https://")))
-        return provision_fail(p, "\"endpoint\" must be a URL that begins with http:// or https://");
+        LOG(LOG_WARN, "tls.permission.http", "the endpoint must be a URL that begins with http:// or "
+            "https://: no certificate will be allowed", LOG_STR("endpoint", c->endpoint));
     return OK;
 }
 

@@ -3,13 +3,15 @@
  * http_basic: names and passwords by HTTP's basic scheme (RFC 7617), against a list of accounts. An
  * account's hash says itself whether it is bcrypt or argon2id; hashes that were encoded in base64 a
  * second time, as Caddy once wanted them, are taken as well. A name that is nobody's costs the same
- * hashing as one that is, so that names cannot be found out by the clock.
+ * hashing as one that is, so that names cannot be found out by the clock. An account whose hash is none
+ * (a word of an example that was never replaced) lets nobody in, as in Caddy; a warning tells of it.
  *
  *     "http_basic": {"accounts": [{"username": "bob", "password": "$2a$14$…"}],
  *                    "realm": "restricted", "hash": {"algorithm": "bcrypt"}, "hash_cache": {}}
  *
  * hash_cache is accepted and changes nothing: what was right is always remembered, as a digest.
  */
+#include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/text.h"
@@ -24,7 +26,7 @@ enum { CREDENTIALS_MAX = 8192 };
 
 struct basic_auth {
     struct map accounts; /* name → struct password_hash */
-    struct password_hash *nobody;
+    struct password_hash *nobody; /* what a name costs that is no account's */
     struct slice challenge; /* Basic realm="…" */
 };
 
@@ -33,6 +35,15 @@ static const char *const account_members[] = {"username", "password", NULL};
 static const char *const none[] = {NULL};
 
 /* --- provisioning --- */
+
+/* One more name that is nobody's: it costs the hashing all the same. */
+static enum err read_hopeless(struct provision *p, struct password_hash *out)
+{
+    const char *why;
+    TRY(password_parse(SLICE(NOBODYS_HASH), out, p->arena, &why));
+    out->fits_nobody = true;
+    return OK;
+}
 
 static enum err read_hash(struct provision *p, size_t i, struct slice text,
                           struct password_hash *out)
@@ -47,9 +58,12 @@ static enum err read_hash(struct provision *p, size_t i, struct slice text,
         if (e != OK)
             return provision_fail(p, "account %zu: base64-decoding password: invalid", i);
     }
-    if (password_parse(text, out, p->arena, &why) != OK)
-        return provision_fail(p, "account %zu: the password %s", i, why);
-    return OK;
+    if (password_parse(text, out, p->arena, &why) == OK)
+        return OK;
+    LOG(LOG_WARN, "http.authentication.providers.http_basic", "nobody can log in to this account",
+        LOG_NUM("account", (int64_t)i),
+        LOG_STR("error", arena_printf(p->arena, "the password %s", why)));
+    return read_hopeless(p, out);
 }
 
 static enum err read_account(struct basic_auth *b, size_t i, const json_t *json,
@@ -75,7 +89,6 @@ static enum err read_account(struct basic_auth *b, size_t i, const json_t *json,
 
 static enum err read_accounts(struct basic_auth *b, const json_t *accounts, struct provision *p)
 {
-    static const struct slice fallback = {NOBODYS_HASH, sizeof NOBODYS_HASH - 1};
     if (accounts != NULL && !json_is_null(accounts) && !json_is_array(accounts))
         return provision_fail(p, "\"accounts\" must be an array");
     for (size_t i = 0; i < json_array_size(accounts); i++)
@@ -83,7 +96,7 @@ static enum err read_accounts(struct basic_auth *b, const json_t *accounts, stru
     if (b->nobody != NULL)
         return OK;
     b->nobody = ARENA_NEW(p->arena, struct password_hash);
-    return read_hash(p, 0, fallback, b->nobody);
+    return read_hopeless(p, b->nobody);
 }
 
 /* {"algorithm": "bcrypt"}: the module must be known; which one an account uses its hash tells. */
@@ -142,13 +155,13 @@ static enum err check(const struct basic_auth *b, struct exchange *x, struct sli
                       struct slice password, struct slice *user)
 {
     const struct password_hash *hash = map_get(&b->accounts, name);
-    bool same;
-    enum err e = auth_check(hash != NULL ? hash : b->nobody, password, hash != NULL, &same);
+    bool same, known = hash != NULL && !hash->fits_nobody;
+    enum err e = auth_check(hash != NULL ? hash : b->nobody, password, known, &same);
     if (e == ERR_LIMIT)
         return exchange_fail(x, 503, "http_basic: too many passwords wait to be checked");
     if (e != OK)
         return e;
-    if (same && hash != NULL)
+    if (same && known)
         *user = arena_copy(x->arena, name);
     return OK;
 }

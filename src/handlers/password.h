@@ -23,6 +23,7 @@ struct password_hash {
     struct slice text;
     struct argon2id_costs costs; /* argon2id only, and: */
     struct slice salt, key;
+    bool fits_nobody; /* stands for a hash that no password has */
 };
 
 /* ERR_INVALID with a phrase that says why ("is neither a bcrypt nor an argon2id hash"). The text is

@@ -233,15 +233,28 @@ static void prepare_fields(struct round *r)
 
 /* --- what is asked for --- */
 
+/* "rewrite https://{host}{uri}", where a redirect was meant, leaves an address in the path. Caddy sends it
+ * as it is, and servers take such a target by its path: so do we, but never with another host's name. */
+static struct slice without_host(struct slice target)
+{
+    struct slice rest = slice_starts_nocase(target, SLICE("http://"))    ? slice_skip(target, 7)
+                        : slice_starts_nocase(target, SLICE("https://")) ? slice_skip(target, 8)
+                                                                         : SLICE_NONE;
+    if (rest.ptr == NULL)
+        return target;
+    while (rest.len > 0 && rest.ptr[0] != '/' && rest.ptr[0] != '?')
+        rest = slice_skip(rest, 1);
+    return rest;
+}
+
 static void take_target(struct round *r)
 {
     const struct request *q = &r->x->req;
     r->method = is_tunnel(r->x) ? SLICE("GET") : q->method;
     r->to_head = q->method_id == METHOD_HEAD;
     r->uri = q->uri;
-    r->target = uri_text(&q->uri, r->x->arena);
-    if (r->target.len == 0 || r->target.ptr[0] != '/') /* what a rewrite left is a path, and not an
-                                                          address with another host's name */
+    r->target = without_host(uri_text(&q->uri, r->x->arena));
+    if (r->target.len == 0 || r->target.ptr[0] != '/') /* what a rewrite left is a path */
         r->target = arena_join(r->x->arena, (struct slice[]){SLICE("/"), r->target}, 2);
 }
 

@@ -189,7 +189,8 @@ static enum err set_head(struct round *r, struct slice upgrade)
 {
     struct exchange *x = r->x;
     struct fields *to = &x->res.fields;
-    fields_remove(to, SLICE("Server"));
+    if (fields_has(&r->answer_fields, SLICE("Server"))) /* there is no Via here: one name, not two */
+        fields_remove(to, SLICE("Server"));
     for (uint32_t i = 0; i < r->answer_fields.count; i++) {
         const struct field *f = &r->answer_fields.items[i];
         bool accept = r->call != NULL && slice_eq_nocase(f->name, SLICE("Sec-WebSocket-Accept"));
