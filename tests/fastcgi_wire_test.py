@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 
@@ -702,6 +703,39 @@ def mirrored(io):
         other.stop()
 
 
+def mirrored_by_links(io):
+    """Where the root is a link each copy is told what it leads to as it sets out; one that leads nowhere is a failure."""
+    other = Play(named(b"other"))
+    with tempfile.TemporaryDirectory() as folder:
+        for n in "12":
+            os.mkdir(f"{folder}/{n}")
+        link = f"{folder}/now"
+        os.symlink(f"{folder}/1", link)
+        with served(io, named(b"real"), {"root": link, "resolve_root_symlink": True, "env": {"PATH_TRANSLATED": link}},
+                    {"mirror": {"dial": f"127.0.0.1:{other.port}"}}) as (s, up):
+            same(ask(s, "POST", "/a.php/info", b"body")[:2], (200, b"real body"))
+            s.wait(lambda: other.ended == 1)
+            same(other.requests[0].env, up.requests[0].env)
+            same([other.requests[0].env[n] for n in ("DOCUMENT_ROOT", "SCRIPT_FILENAME", "PATH_TRANSLATED")],
+                 [f"{folder}/1", f"{folder}/1/a.php", link])
+            os.remove(link)
+            os.symlink(f"{folder}/2", link)
+            same(ask(s)[0], 200)
+            s.wait(lambda: other.ended == 2)
+            same(other.requests[1].env["SCRIPT_FILENAME"], f"{folder}/2/index.php")
+            document = json.loads(json.dumps(s.document))
+            handler = document["apps"]["http"]["servers"]["srv0"]["routes"][1]["handle"][0]
+            handler["mirror"]["transport"] = {**handler["transport"], "root": f"{folder}/none"}
+            same(s.api("POST", "/load", document), (200, ""))
+            s.wait(lambda: ask(s)[0] == 200 and metric(s, "mirror_failed_total") == 1)
+            s.wait(lambda: "the root cannot be resolved" in s.text())
+            handler["mirror"]["transport"]["root"] = "/"
+            same(s.api("POST", "/load", document), (200, ""))
+            s.wait(lambda: ask(s, path="/b.php/")[0] == 200 and other.requests[-1].env.get("DOCUMENT_ROOT") == "/")
+            s.wait(lambda: other.requests[-1].env.get("SCRIPT_FILENAME") == "/b.php")
+    other.stop()
+
+
 def check_of_a_silent_one(io):
     """A check ends by its timeout, and with its configuration."""
     def play(request):
@@ -736,6 +770,7 @@ CASES = [
     ("a second server is asked when the first takes too long", hedged),
     ("beyond a limit requests wait", queued),
     ("copies go to another server, of FastCGI or of HTTP", mirrored),
+    ("copies are told what a root's link leads to", mirrored_by_links),
     ("active health checks ask for the script", checked),
     ("a check of one that says nothing ends", check_of_a_silent_one),
 ]

@@ -669,6 +669,82 @@ def upgraded(io):
             c.close()
 
 
+def unread(s, c):
+    """Bytes of that client that the gateway has not read."""
+    mine, its = f"{c.sock.getsockname()[1]:04X}", f"{s.port:04X}"
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        rows = [line.split() for line in f][1:]
+    return sum(int(r[4].split(":")[1], 16) for r in rows if r[1][-4:] == its and r[2][-4:] == mine)
+
+
+def full_socket(io):
+    """The end of one side is said to the other with a close_notify, though the socket has no room at that moment. How
+    much makes it full is the kernel's matter, and the same each time."""
+    go, ends = threading.Event(), {}
+
+    def play(peer):
+        name = peer.head().split()[1]
+        peer.sock.suppress_ragged_eofs = False
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        go.wait(60)
+        n = len(peer.seen)
+        try:
+            while piece := peer.sock.recv(65536):
+                n += len(piece)
+            ends[name] = n, "said"
+        except ssl.SSLError as e:
+            ends[name] = n, str(e)
+
+    def taken(s, c, piece, most):
+        """Whether the gateway passes it on."""
+        c.send(piece)
+        until = time.monotonic() + most
+        while unread(s, c):
+            if time.monotonic() > until:
+                return False
+        return True
+
+    def filled(s, most, name=b"/"):
+        """A tunnel whose upstream reads nothing, and how many pieces of each size it has taken."""
+        c, counts = s.client(), [0, 0, 0]
+        c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        c.send(b"GET %s HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n" % name)
+        c.head()
+        for at, size in enumerate((16384, 1024, 1)):
+            while counts[at] < most[at] and taken(s, c, b"x" * size, 0.5):
+                counts[at] += 1
+        return c, counts
+
+    def all_said(s):
+        ends.clear()
+        go.clear()
+        large = filled(s, (10000, 0, 0))[1][0] - 2
+        small = filled(s, (large, 10000, 0))[1][1] - 1  # the last one was read, and has no room
+        tiny = filled(s, (large, small, 10000))[1][2] - 1
+        clients = [filled(s, (large, small, tiny + more), b"/%d" % more)[0] for more in (-1, 0, 1)]
+        begin = time.monotonic()
+        for c in clients:
+            c.sock.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)  # it would be lost now
+        go.set()
+        s.wait(lambda: len([name for name in ends if name != b"/"]) == len(clients))
+        for c in clients:
+            c.close()
+        late = time.monotonic() - begin > 4  # no longer than 5 seconds is it waited for room
+        return late, [why for name, (_, why) in ends.items() if name != b"/"]
+
+    strict = context()
+    strict.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    up = Upstream(play, strict)
+    up.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with gateway(io, up, workers=1) as s:
+        for _ in range(3):
+            late, whys = all_said(s)
+            if set(whys) == {"said"} or not late:
+                break
+        same(whys, ["said"] * 3)
+
+
 def tunnel_of_old(io):
     """A tunnel ends with its configuration, and a WebSocket is told on both sides."""
     heard = []
@@ -1395,6 +1471,7 @@ CASES = [
     ("TLS on both sides", both_sides),
     ("nginx as the upstream", nginx),
     ("tunnels through TLS", upgraded),
+    ("the end of a tunnel's side is said when the socket is full, too", full_socket),
     ("tunnels through TLS end with their configuration", tunnel_of_old),
     ("an upstream by a proxy", proxied),
     ("one with TLS through a proxy", tunnelled),

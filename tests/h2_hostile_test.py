@@ -311,6 +311,7 @@ ROWS = [
     broken("ENABLE_PUSH of 2", "PROTOCOL_ERROR", setting(h2.ENABLE_PUSH, 2)),
     broken("ENABLE_CONNECT_PROTOCOL of 2", "PROTOCOL_ERROR", setting(h2.ENABLE_CONNECT_PROTOCOL, 2)),
     broken("NO_RFC7540_PRIORITIES of 2", "PROTOCOL_ERROR", setting(h2.NO_RFC7540_PRIORITIES, 2)),
+    broken("PRIORITY_UPDATE", "PROTOCOL_ERROR", frame(h2.PRIORITY_UPDATE, 0, 0, number(1) + b"u=1")),
     broken("PRIORITY_UPDATE of a stream", "PROTOCOL_ERROR", on(h2.PRIORITY_UPDATE, 0, number(1) + b"u=1")),
     broken("PRIORITY_UPDATE of 3 bytes", "FRAME_SIZE_ERROR", frame(h2.PRIORITY_UPDATE, 0, 0, b"123")),
     broken("windows that overflow by SETTINGS", "FLOW_CONTROL_ERROR", on(WINDOW_UPDATE, 0, number(0x7fff0000)), setting(h2.INITIAL_WINDOW_SIZE, 0x7fffffff)),

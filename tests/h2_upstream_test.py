@@ -317,6 +317,15 @@ def trailers(io):
             if r.field(":path") == "/none":
                 c.head(r.stream, 200, [("content-type", "application/grpc")])
                 c.frame(HEADERS, END_HEADERS | END_STREAM, r.stream, block([("grpc-status", "5")]))
+            elif r.field(":path") == "/only":
+                c.answer(r.stream, b"", fields=[("content-type", "application/grpc"), ("grpc-status", "5")])
+            elif r.field(":path") in ("/zero", "/empty", "/late"):
+                c.head(r.stream, 200, [("content-length", "0")])
+                if r.field(":path") == "/empty":
+                    c.frame(DATA, 0, r.stream)
+                if r.field(":path") == "/late":
+                    time.sleep(0.05)
+                c.frame(HEADERS, END_HEADERS | END_STREAM, r.stream, block([("x-sum", "7")]))
             else:
                 c.answer(r.stream, b"body", trailers=[("grpc-status", "0"), ("x-seen", str(r.trailers))])
     up = Upstream(play)
@@ -327,14 +336,21 @@ def trailers(io):
         a = c.answer(stream)
         same((a.body, a.trailers), (b"body", [("grpc-status", "0"), ("x-seen", "[('x-sum', '9')]")]))
         same(up.requests[0].body, b"abc")
-        for n, late in ((3, False), (3, True), (70000, False), (70000, True)):  # behind a body of known length as well
+        for n, late in ((3, False), (3, True), (70000, False), (70000, True), (0, False), (0, True)):  # of known length as well
             trailers_go_up(c, up, n, late)
         a = c.answer(c.ask(h2_client.request("POST", "/none")))
         same((a.status, a.body, a.trailers), (200, b"", [("grpc-status", "5")]))
+        a = c.answer(c.ask(h2_client.request("POST", "/only")))
+        same((a.status, a.body, a.trailers, a.field("grpc-status")), (200, b"", None, "5"))
+        for path in ("/zero", "/empty", "/late"):
+            a = c.answer(c.ask(h2_client.request("GET", path)))
+            same((a.status, a.field("content-length"), a.body, a.trailers), (200, "0", b"", [("x-sum", "7")]))
+            has(raw(s, b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode()), b"\r\nContent-Length: 0\r\n")
+        has(raw(s, b"GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), b"\r\n0\r\nGrpc-Status: 5\r\n\r\n")
         out = raw(s, b"GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n")
         has(out, b"4\r\nbody\r\n0\r\nGrpc-Status: 0\r\nX-Seen: None\r\n\r\n")
     with gateway(io, Upstream(play), request_buffers=1 << 20) as s, h2_client.Client(s.port) as c:
-        for n in (3, 70000):
+        for n in (0, 3, 70000):
             trailers_go_up(c, None, n, False)
             trailers_go_up(c, None, n, False, length=False)
 

@@ -239,9 +239,7 @@ def refused(io):
                               ({"dial": "a:1", "share": 1.5}, 'share'), ({"dial": "a:1", "x": 1}, "x"),
                               ({"dial": "{env.X}:1"}, "placeholders"),
                               ({"dial": "a:1", "timeout": "-1s"}, 'timeout'),
-                              ({"dial": "a:1", "max_requests": 1000000}, "max_requests"),
-                              ({"dial": "a:1", "transport": {"protocol": "fastcgi", "resolve_root_symlink": True}},
-                               "resolve_root_symlink")):
+                              ({"dial": "a:1", "max_requests": 1000000}, "max_requests")):
             status, text = load(s, up, mirror)
             same(status, 400)
             has(text, words)

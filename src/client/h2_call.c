@@ -369,6 +369,10 @@ void h2_call_put(struct h2_call *k, struct slice body, const struct fields *trai
 {
     if (k->fate != H2_CALL_GOES_ON || k->out_ended)
         return;
+    if (body.len == 0) {
+        h2_call_put_end(k, trailers);
+        return;
+    }
     k->source = body;
     k->last_piece = true;
     k->last_words = trailers != NULL && trailers->count > 0 ? trailers : NULL;

@@ -329,6 +329,9 @@ static void on_frame(struct h2_link *c, const struct h2_frame_head *h, struct sl
     case H2_WINDOW_UPDATE:
         on_window_update(c, h, payload);
         break;
+    case H2_PRIORITY_UPDATE: /* RFC 9218 §7.1 */
+        h2_link_fail(c, H2_PROTOCOL_ERROR, "PRIORITY_UPDATE from a server");
+        break;
     default:
         (void)spend(c, H2_CONTROL); /* RFC 9113 §5.5: unknown ones are left alone */
         break;

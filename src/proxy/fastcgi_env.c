@@ -27,6 +27,7 @@ struct environment {
     struct round *round;
     const struct fastcgi_transport *transport;
     struct arena *arena;
+    bool resolve;
 };
 
 static void add(struct environment *e, struct slice name, struct slice value)
@@ -67,6 +68,8 @@ size_t fastcgi_split(const struct fastcgi_transport *t, struct slice path)
     return SIZE_MAX;
 }
 
+/* --- the root --- */
+
 struct resolving {
     const char *path;
     char *real; /* malloc'd, or NULL */
@@ -78,30 +81,64 @@ static void resolve(void *arg)
     r->real = realpath(r->path, NULL);
 }
 
-/* What a symbolic link leads to now: programs that cache by path must see the new one. */
-static enum err resolve_root(struct environment *e, struct slice *root)
+/* What a symbolic link leads to now: programs that cache by path must see the new one. ERR_NOT_FOUND:
+ * nowhere. */
+static enum err real_path(struct slice *path, struct arena *arena)
 {
-    struct resolving r = {arena_str(e->arena, *root), NULL};
-    enum err err = await_offload(resolve, &r);
-    if (err == OK && r.real == NULL)
-        err = exchange_fail_f(e->round->x, 502, "building environment: the root " SLICE_FMT
-                              " cannot be resolved", SLICE_ARG(*root));
+    struct resolving r = {arena_str(arena, *path), NULL};
+    enum err e = await_offload(resolve, &r);
     if (r.real != NULL)
-        *root = arena_copy(e->arena, slice_from(r.real));
+        *path = arena_copy(arena, slice_from(r.real));
     free(r.real);
-    return err;
+    return e == OK && r.real == NULL ? ERR_NOT_FOUND : e;
+}
+
+struct slice fastcgi_root(struct round *r, const struct fastcgi_transport *t, struct arena *arena)
+{
+    struct slice root = r->probe ? template_expand_now(t->root.text, arena)
+                                 : template_expand_or(&t->root, r->x, SLICE("."));
+    if (root.len == 0)
+        root = SLICE(".");
+    return path_clean(path_absolute(t->folder, root, arena), arena);
 }
 
 static enum err find_root(struct environment *e, struct slice *root)
 {
-    const struct fastcgi_transport *t = e->transport;
-    *root = e->round->probe ? template_expand_now(t->root.text, e->arena)
-                            : template_expand_or(&t->root, e->round->x, SLICE("."));
-    if (root->len == 0)
-        *root = SLICE(".");
-    *root = path_clean(path_absolute(t->folder, *root, e->arena), e->arena);
-    return t->resolve_root ? resolve_root(e, root) : OK;
+    *root = fastcgi_root(e->round, e->transport, e->arena);
+    if (!e->resolve || !e->transport->resolve_root)
+        return OK;
+    enum err err = real_path(root, e->arena);
+    return err == ERR_NOT_FOUND
+               ? exchange_fail_f(e->round->x, 502, "building environment: the root " SLICE_FMT
+                                 " cannot be resolved", SLICE_ARG(*root))
+               : err;
 }
+
+static bool is_named(const struct fastcgi_transport *t, struct slice name)
+{
+    for (size_t i = 0; i < t->env_count; i++)
+        if (slice_eq(t->env_names[i], name))
+            return true;
+    return false;
+}
+
+/* Those that begin with it, unless they are the configuration's own. */
+bool fastcgi_resolve_later(const struct fastcgi_transport *t, struct slice root, struct field *pairs,
+                           size_t count, struct arena *arena)
+{
+    static const char *const names[] = {"DOCUMENT_ROOT", "SCRIPT_FILENAME", "PATH_TRANSLATED"};
+    struct slice real = root;
+    if (real_path(&real, arena) != OK)
+        return false;
+    size_t skip = slice_is(root, "/") ? 0 : root.len;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < sizeof names / sizeof names[0]; k++)
+            if (slice_is(pairs[i].name, names[k]) && !is_named(t, pairs[i].name))
+                pairs[i].value = path_join(real, slice_skip(pairs[i].value, skip), arena);
+    return true;
+}
+
+/* --- paths --- */
 
 static enum err add_paths(struct environment *e)
 {
@@ -263,11 +300,12 @@ static void set_own_fields(struct environment *e, const struct fields *fs)
             arena_printf(e->arena, "%lld", (long long)r->body_length));
 }
 
-enum err fastcgi_environment(struct round *r, const struct fastcgi_transport *t,
+enum err fastcgi_environment(struct round *r, const struct fastcgi_transport *t, bool resolve,
                              struct field **pairs, size_t *count)
 {
     struct fields fs = gateway_fields(r);
     struct environment e = {.round = r, .transport = t, .arena = r->x->arena,
+                            .resolve = resolve,
                             .cap = OWN_MAX + t->env_count + fs.count};
     struct slice host;
     e.items = ARENA_ARRAY(e.arena, struct field, e.cap);

@@ -153,7 +153,7 @@ static enum err write_head(struct round *r, bool with_body, struct slice *out)
 {
     struct field *pairs = (struct field *)(uintptr_t)r->pairs;
     size_t count = r->pairs_count, size, body = with_body && r->has_body ? r->body.len : 0;
-    enum err e = pairs != NULL ? OK : fastcgi_environment(r, transport_of(r), &pairs, &count);
+    enum err e = pairs != NULL ? OK : fastcgi_environment(r, transport_of(r), true, &pairs, &count);
     if (e == OK && fastcgi_params_size(pairs, count, &size) != OK)
         e = exchange_fail(r->x, 431, "a header field is too large for FastCGI");
     if (e != OK) {

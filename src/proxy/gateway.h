@@ -520,9 +520,16 @@ struct fastcgi_transport {
 
 /* --- fastcgi_env.c --- */
 
-/* The variables of CGI, as Caddy gives them. ERR_FAILED: the exchange has an error. */
-enum err fastcgi_environment(struct round *, const struct fastcgi_transport *, struct field **pairs,
-                             size_t *count);
+/* The variables of CGI, as Caddy gives them; `resolve`: with what the root leads to, which is waited for,
+ * where the transport wants that. ERR_FAILED: the exchange has an error. */
+enum err fastcgi_environment(struct round *, const struct fastcgi_transport *, bool resolve,
+                             struct field **pairs, size_t *count);
+
+/* The root of a request as it is named; and what it leads to, put into variables that were made without that.
+ * Waits. False: it leads nowhere, or the fiber was cancelled. */
+struct slice fastcgi_root(struct round *, const struct fastcgi_transport *, struct arena *);
+bool fastcgi_resolve_later(const struct fastcgi_transport *, struct slice root, struct field *pairs,
+                           size_t count, struct arena *);
 
 /* Where a path is split: behind the first of the texts that it holds. SIZE_MAX: none of them. */
 size_t fastcgi_split(const struct fastcgi_transport *, struct slice path);

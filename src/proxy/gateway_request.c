@@ -368,17 +368,26 @@ static enum err prepare_body(struct round *r)
     return held ? hold_body(r) : take_ready_body(r);
 }
 
+/* Trailers may stand behind no bytes at all. */
+static bool is_something(const struct round *r)
+{
+    struct exchange *x = r->x;
+    return r->body_length != 0 || (takes_any_trailers(r) && (x->carrier->may_trail(x) ||
+                                                             x->carrier->trailers(x) != NULL));
+}
+
 enum err gateway_prepare(struct round *r)
 {
     struct exchange *x = r->x;
     r->has_body = x->req.has_body;
     r->body_length = x->req.content_length;
     TRY(prepare_target(r));
+    r->has_body = r->has_body && is_something(r);
     if (r->has_body)
         TRY(prepare_body(r));
     if (r->body_whole)
         r->body_length = (int64_t)r->body.len;
-    r->has_body = r->has_body && r->body_length != 0;
+    r->has_body = r->has_body && is_something(r);
     r->chunked_up = r->has_body && r->body_length < 0;
     prepare_fields(r);
     return r->g->transport->protocol->prepare != NULL ? r->g->transport->protocol->prepare(r) : OK;
@@ -616,7 +625,7 @@ static enum err send_held(struct round *r, char *buf)
 /* A small body is whole now, and can be sent again. */
 static void keep_copy(struct round *r, size_t len)
 {
-    if (r->copy == NULL)
+    if (r->copy == NULL && r->body_length != 0)
         return;
     keep_whole(r, slice_of(r->copy, len));
     r->body_touched = false;

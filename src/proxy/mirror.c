@@ -10,7 +10,8 @@
  * has gone on sends it, by a round without a client. The copy has limits of its own, is tried once, and
  * what there is no room for is left out and counted. A body is only ever copied from memory: one that is
  * still to come is looked at again when the request is over. What a FastCGI server is told of the request
- * (its environment) is made and copied at once, while the request is there.
+ * (its environment) is made and copied at once, while the request is there; but what a root leads to
+ * (resolve_root_symlink) is found out by the copy's fiber.
  *
  * A copy that is under way keeps its generation, for as long as its timeout at most; a worker that drains
  * gives up all of them.
@@ -58,6 +59,8 @@ struct copy {
     struct round round;
     const struct mirror *mirror;
     struct generation *generation;
+    struct slice root;     /* what it leads to is found out on the copy's own fiber; empty: nothing to do */
+    struct field *environment;
     bool late;  /* its timeout has passed */
     bool unfit; /* it cannot be put into the mirror's protocol */
 };
@@ -133,9 +136,6 @@ static enum err read_transport(struct mirror *m, const struct gateway *g, const 
         transport_count_idle(cfg, json, p);
         m->gateway.transport = cfg;
     }
-    if (speaks_fastcgi(m->gateway.transport) && fastcgi_of(m)->resolve_root)
-        return provision_fail(p, "mirror: not with \"resolve_root_symlink\", for which each copy would "
-                              "have to wait: name a \"transport\" without it");
     return OK;
 }
 
@@ -200,8 +200,12 @@ static enum err drop_answer(struct round *r)
     return OK;
 }
 
-static enum err ask(struct round *r)
+static enum err ask(struct copy *c)
 {
+    struct round *r = &c->round;
+    if (c->root.len > 0 && !fastcgi_resolve_later(fastcgi_of(c->mirror), c->root, c->environment,
+                                                  r->pairs_count, &c->arena))
+        return gateway_round_error(r, FAILURE_UPSTREAM, 0, "the root cannot be resolved");
     transport_tls_name(r);
     transport_header_key(r);
     TRY(transport_proxy_ask(r));
@@ -239,7 +243,7 @@ static void run(void *arg)
     struct copy *c = arg;
     c->fiber = fiber_self();
     timer_start(loop_self(), &c->limit, loop_now_ns(loop_self()) + c->mirror->timeout_ns);
-    if (ask(&c->round) != OK)
+    if (ask(c) != OK)
         tell_failure(c);
     gateway_drop_link(&c->round);
     free_copy(c);
@@ -302,6 +306,7 @@ static struct field *copy_pairs(struct arena *arena, const struct field *pairs, 
 /* What a FastCGI server is told: of the request itself, as it is now. */
 static enum err make_environment(struct copy *c, const struct round *r, const struct fields *fs)
 {
+    const struct fastcgi_transport *t = fastcgi_of(c->mirror);
     struct gateway *plain = ARENA_NEW(r->x->arena, struct gateway);
     struct round *view = ARENA_NEW(r->x->arena, struct round), *to = &c->round;
     struct field *pairs;
@@ -315,8 +320,10 @@ static enum err make_environment(struct copy *c, const struct round *r, const st
     view->method = to->method;
     view->has_body = to->has_body;
     view->body_length = to->body_length;
-    TRY(fastcgi_environment(view, fastcgi_of(c->mirror), &pairs, &to->pairs_count));
-    to->pairs = copy_pairs(&c->arena, pairs, to->pairs_count);
+    TRY(fastcgi_environment(view, t, false, &pairs, &to->pairs_count));
+    to->pairs = c->environment = copy_pairs(&c->arena, pairs, to->pairs_count);
+    if (t->resolve_root)
+        c->root = arena_copy(&c->arena, fastcgi_root(view, t, r->x->arena));
     return OK;
 }
 

@@ -157,8 +157,10 @@ static void direction_main(void *arg)
     bool end = false;
     d->fiber = fiber_self();
     enum err e = move_all(d, &end);
-    if (e == OK && end && !t->cutting)
+    if (e == OK && end && !t->cutting) {
+        (void)!stream_say_end(target_of(d), loop_now_ns(loop_self()) + TUNNEL_FAREWELL_NS);
         stream_shutdown(target_of(d)); /* may wait */
+    }
     d->fiber = NULL;
     if (e != OK || t->cutting)
         direction_failed(d);

@@ -275,7 +275,7 @@ static void finish_request(struct reading *r)
     q->host = q->original_host = r->authority;
     q->scheme = r->block->tls ? SLICE("https") : SLICE("http");
     q->major = 2;
-    q->has_body = !r->block->ends && r->head->length != 0;
+    q->has_body = !r->block->ends; /* if only its end, and trailers */
     q->content_length = q->has_body ? r->head->length : 0;
 }
 
