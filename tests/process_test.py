@@ -217,6 +217,7 @@ def rights_bounded(io):
         code, text = s.api("POST", "/load", {**s.document, "apps": {**s.document["apps"], "services": services}})
         same((code, "restart portico" in text), (400, True))
         status_code, text = s.api("GET", "/ports")
+        same((status_code, text if status_code != 200 else ""), (200, ""))
         same((status_code, [o["program"] for r in json.loads(text)["ports"] for o in r["owners"]
                             if r["port"] == s.port][:1]), (200, [os.path.basename(PORTICO)]))
     finally:
