@@ -158,18 +158,23 @@ static bool stops(const struct plan *p)
     return (p->fault >= FAULT_RESET && p->fault <= FAULT_HANG) || p->fault == FAULT_FLIP;
 }
 
+static void put_interims(struct up *u, struct call *k)
+{
+    struct bytes b = {0};
+    h2_put_field(&b, ":status", "103");
+    h2_put_field(&b, "link", "</a>");
+    for (int i = 0; i < k->p->interim; i++)
+        h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS, k->id, b.at, b.len);
+    free(b.at);
+}
+
 static void put_head(struct up *u, struct call *k)
 {
     struct plan *p = k->p;
     struct bytes b = {0};
     char text[32];
     bool lies = p->fault == FAULT_LIE;
-    for (int i = 0; i < p->interim; i++) {
-        h2_put_field(&b, ":status", "103");
-        h2_put_field(&b, "link", "</a>");
-        h2_put_frame(&u->c, H2_HEADERS, H2_END_HEADERS, k->id, b.at, b.len);
-        b.len = 0;
-    }
+    put_interims(u, k);
     snprintf(text, sizeof text, "%d", k->tunnel ? 200 : p->status);
     if (!lies || p->lie % LIES != 1)
         h2_put_field(&b, ":status", text);
@@ -206,6 +211,8 @@ static void begin_answer(struct up *u, struct call *k)
 {
     struct plan *p = k->p;
     if (p->fault == FAULT_LIE && p->lie % LIES == 0) {
+        put_interims(u, k);
+        k->r->acted += p->interim > 0; /* it has begun, whatever it says */
         reset_stream(u, k, REFUSED_STREAM);
         return;
     }

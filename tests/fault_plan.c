@@ -273,6 +273,8 @@ void plan_make(struct plan *p, const struct round *r, unsigned attempt)
         choose_fault(p, r, &d);
         p->idle = (uint8_t)(dice_percent(&d, 15) ? 1 + dice_below(&d, 3) : 0);
     }
+    if (p->fault == FAULT_LIE && r->route->kind == HTTP2 && p->lie % 6 == 0 && dice_percent(&d, 40))
+        p->interim = 1;
     p->refuses = r->route->moody && dice_percent(&d, 15);
     if (p->refuses)
         p->lie = (uint8_t)dice_below(&d, LIES);

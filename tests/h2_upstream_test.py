@@ -748,6 +748,59 @@ def agreed(io):
         s.wait(lambda: up.resumed == [False, True, True, True])
 
 
+class OneFlight:
+    """A socket over TLS 1.2 whose last bytes of the handshake come together with the first ones behind it."""
+
+    def __init__(self, context, sock, first):
+        self.sock, self.session_reused = sock, False
+        self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.coming, self.going, server_side=True)
+        self.wait(self.tls.do_handshake)
+        self.sendall(first)
+
+    def wait(self, step):
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self.going.read())
+                self.coming.write(self.sock.recv(65536)) or self.coming.write_eof()
+
+    def sendall(self, data):
+        self.tls.write(data)
+        self.sock.sendall(self.going.read())
+
+    def recv(self, n):
+        return self.wait(lambda: self.tls.read(n))
+
+    def selected_alpn_protocol(self):
+        return self.tls.selected_alpn_protocol()
+
+    def close(self):
+        self.sock.close()
+
+
+def nothing_at_first(io):
+    """SETTINGS that allow no request, and lie right behind the handshake: it goes to another connection."""
+    context = server_context("h2")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def wrap(sock, server_side):
+        assert server_side
+        allowed = [(MAX_STREAMS, 0)] if not up.agreed else [(MAX_STREAMS, 5)]
+        return OneFlight(context, sock, h2_client.Wire.settings_frame(allowed))
+
+    def play(c):
+        if len(c.upstream.conns) > 1:
+            c.answer(c.request().stream, b"second")
+        c.ended()
+    up = Upstream(play, settings=None, tls=types.SimpleNamespace(wrap_socket=wrap))
+    trust = {"tls": {"root_ca_pem_files": [CA.root], "server_name": "localhost"}}
+    with gateway(io, up, transport={"versions": ["2"], **trust}) as s:
+        same(ask(s, "POST", body=b"x"), (200, b"second"))
+        same([asked_of(c) for c in up.conns], [[], ["/"]])
+
+
 def turns(c):
     """Until all that was sent has been dealt with, and what that called forth has come."""
     for _ in range(3):
@@ -1147,6 +1200,7 @@ run_cases([
     ("active health checks", health),
     ("answers and bodies in time", in_time),
     ("over TLS: what handshakes agree on", agreed),
+    ("SETTINGS behind the handshake that allow nothing", nothing_at_first),
     ("WebSockets by extended CONNECT", websockets),
     ("a request overtakes an upgrade that waits for SETTINGS", overtaken),
     ("SETTINGS allow fewer requests than wait for them", fewer_than_wait),

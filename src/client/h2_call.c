@@ -334,9 +334,19 @@ static bool renumber(struct h2_call *k)
     return true;
 }
 
+/* The server's SETTINGS have come after it had begun, and allow fewer: an upgrade waits for them, and with
+ * TLS they may lie behind the handshake. */
+static void give_way(struct h2_call *k)
+{
+    const struct h2_link *c = k->link;
+    if (c->settled && c->calls > c->peer_calls)
+        h2_call_set_fate(k, H2_CALL_REFUSED, "the server allows fewer requests at once");
+}
+
 void h2_call_request(struct h2_call *k, const struct h2_request_head *h, bool ends)
 {
     struct h2_link *c = k->link;
+    give_way(k);
     if (k->fate != H2_CALL_GOES_ON || !renumber(k))
         return; /* the answer's reader finds out */
     k->to_head = slice_is(h->method, "HEAD");
@@ -421,16 +431,8 @@ void h2_call_put_end(struct h2_call *k, const struct fields *trailers)
         h2_link_put(k->link, H2_DATA, H2_END_STREAM, k->id, SLICE_NONE);
 }
 
-/* More have waited for the server's SETTINGS than those allow. */
-static void give_way(struct h2_call *k)
-{
-    if (k->fate == H2_CALL_GOES_ON && k->link->calls > k->link->peer_calls)
-        h2_call_set_fate(k, H2_CALL_REFUSED, "the server allows fewer requests at once");
-}
-
 enum err await_h2_connect_allowed(struct h2_call *k, uint64_t deadline_ns, bool *allowed)
 {
-    bool waited = !k->link->settled;
     while (!k->link->settled && k->fate == H2_CALL_GOES_ON) {
         waiter_init(&k->out_waiter);
         k->out_waiting = true;
@@ -438,8 +440,6 @@ enum err await_h2_connect_allowed(struct h2_call *k, uint64_t deadline_ns, bool 
         k->out_waiting = false;
         TRY(e);
     }
-    if (waited)
-        give_way(k);
     *allowed = k->link->connect_allowed;
     return k->fate == H2_CALL_GOES_ON ? OK : ERR_CLOSED;
 }
