@@ -1573,6 +1573,19 @@ def addresses(s):
     same(s.get("/6")[2], b"/6 ")
 
 
+def undialable(s):
+    """An address that is none is taken, as in Caddy, with a warning; its requests fail, and nobody else's."""
+    up = Upstream(echo)
+    for dial, why in (("localhost:80-90", "precisely one socket"), ("localhost", "missing port"),
+                      ("udp/localhost:1", "cannot be dialed"), ("", "missing port")):
+        s.use(dial)
+        same(s.get("/x")[0], 502)
+        s.logged("invalid dial address: requests to this upstream are answered by 502")
+        s.logged(why)
+    s.use(up)
+    same(s.get("/x")[2], b"/x ")
+
+
 def refused(s):
     """What is for later is refused by name; what is wrong, with a sentence."""
     for options, text in (({"transport": {"protocol": "http", "proxy_protocol": "v3"}}, "proxy protocol version"),
@@ -1590,9 +1603,6 @@ def refused(s):
                           ({"circuit_breaker": {"type": "x"}},
                            "unknown module: http.reverse_proxy.circuit_breakers.x"),
                           ({"load_balancing": {"selection_policy": {"policy": "nope"}}}, "nope"),
-                          ({"upstreams": [{"dial": "localhost:80-90"}]}, "precisely one socket"),
-                          ({"upstreams": [{"dial": "localhost"}]}, "missing port"),
-                          ({"upstreams": [{"dial": "udp/localhost:1"}]}, "cannot be dialed"),
                           ({"trusted_proxies": ["x"]}, "invalid IP address"),
                           ({"nonsense": 1}, "nonsense")):
         got = s.refuses(**options)
@@ -1702,6 +1712,7 @@ CASES = [
     ("request_buffers and response_buffers", buffers),
     ("limits of connections, of time, of a body", limits),
     ("upstreams by address, name, socket and placeholder", addresses),
+    ("an address that is none", undialable),
     ("what is for later is refused by name", refused),
     ("reloads while requests run", reloads),
     ("a stop waits for requests, ends tunnels, and has an end", stops),

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "adapter/directives.h"
+#include "adapter/foreign_words.h"
 #include "adapter/options.h"
 #include "adapter/service_option.h"
 #include "adapter/sites.h"
@@ -153,11 +154,17 @@ static void sort_in(struct adapt *a, struct site *site, const struct values *giv
 static enum err unknown_directive(struct adapt *a, const struct server_block *block,
                                   const struct token *t)
 {
-    const char *near = directive_near(t->text);
+    const char *hint = foreign_directive(t->text);
+    const char *near = hint == NULL ? directive_near(t->text) : NULL;
     diag_place(a->diag, t->file, t->line, t->column);
     return diag_fail(a->diag, SLICE_FMT ":%u: unrecognized directive: " SLICE_FMT "%s%s%s%s",
                      SLICE_ARG(t->file), t->line, SLICE_ARG(t->text),
-                     near != NULL ? " - did you mean '" : "", near != NULL ? near : "",
+                     hint != NULL   ? " - "
+                     : near != NULL ? " - did you mean '"
+                                    : "",
+                     hint != NULL   ? hint
+                     : near != NULL ? near
+                                    : "",
                      near != NULL ? "'?" : "",
                      block->has_braces ? ""
                                        : "\nDid you mean to define a second site? If so, you must "

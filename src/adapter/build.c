@@ -314,12 +314,31 @@ enum err read_int(struct dispenser *d, struct slice s, const char *what, int64_t
                            "\": invalid syntax", what, SLICE_ARG(s), SLICE_ARG(s));
 }
 
+static bool is_bare_number(struct slice s)
+{
+    bool digits = false;
+    for (size_t i = 0; i < s.len; i++) {
+        bool digit = s.ptr[i] >= '0' && s.ptr[i] <= '9';
+        if (!digit && s.ptr[i] != '.' && (i > 0 || (s.ptr[i] != '-' && s.ptr[i] != '+')))
+            return false;
+        digits |= digit;
+    }
+    return digits;
+}
+
+/* As Go says it, and what is to be done about it behind the place. */
 enum err read_duration(struct dispenser *d, struct slice s, const char *what, int64_t *ns)
 {
     if (duration_parse(s, ns) == OK)
         return OK;
-    return dispenser_err_f(d, "%s '" SLICE_FMT "': time: invalid duration \"" SLICE_FMT "\"", what,
-                           SLICE_ARG(s), SLICE_ARG(s));
+    bool bare = is_bare_number(s);
+    enum err e = dispenser_err_f(d, "%s '" SLICE_FMT "': time: %s duration \"" SLICE_FMT "\"", what,
+                                 SLICE_ARG(s), bare ? "missing unit in" : "invalid", SLICE_ARG(s));
+    if (bare)
+        diag_append(d->diag, " - a duration has a unit, as in " SLICE_FMT "s", SLICE_ARG(s));
+    else
+        diag_append(d->diag, " - a duration is written as 500ms, 30s, 1m30s or 12h");
+    return e;
 }
 
 enum err bare_duration(struct adapt *a, struct dispenser *d, int64_t *ns)

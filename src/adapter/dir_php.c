@@ -65,8 +65,12 @@ static bool count_fits(struct slice name, size_t count)
 static enum err php_lists(struct adapt *a, struct dispenser *d, struct php *p)
 {
     struct slice name = dispenser_val(d), *args;
-    if (!count_fits(name, dispenser_count_remaining_args(d)))
-        return dispenser_arg_err(d);
+    if (!count_fits(name, dispenser_count_remaining_args(d))) {
+        enum err e = dispenser_arg_err(d);
+        if (slice_is(name, "env"))
+            diag_append(d->diag, " - it is 'env NAME VALUE'");
+        return e;
+    }
     size_t count = take_line(d, &args);
     if (slice_is(name, "split")) {
         p->extensions = args;
@@ -221,11 +225,12 @@ enum err parse_php_fastcgi(struct helper *h, struct values *out)
 /* --- forward_auth --- */
 
 /* "From>To", or one name for both. */
-static void copied_field(struct adapt *a, json_t *fields, struct slice text)
+static void copied_field(struct adapt *a, struct dispenser *d, json_t *fields, struct slice text)
 {
     struct slice from, to;
     if (!slice_cut(text, '>', &from, &to))
         to = from;
+    proxy_warn_field(d, "copy_headers", from);
     slice_cut(to, '>', &to, &(struct slice){0});
     j_set_key(a, fields, from, j_text(a, to));
 }
@@ -237,12 +242,12 @@ static enum err take_copied(struct adapt *a, struct dispenser *d, json_t *fields
     bool block = false;
     int nesting;
     for (size_t i = 0; i < count; i++)
-        copied_field(a, fields, args[i]);
+        copied_field(a, d, fields, args[i]);
     nesting = dispenser_nesting(d);
     while (dispenser_next_block(d, nesting)) {
         block = true;
         words++;
-        copied_field(a, fields, dispenser_val(d));
+        copied_field(a, d, fields, dispenser_val(d));
     }
     if (json_object_size(fields) == 0)
         return dispenser_arg_err(d);
@@ -267,6 +272,7 @@ static enum err auth_options(struct adapt *a, struct dispenser *d, json_t *rewri
             if (json_object_get(rewrite, "uri") != NULL)
                 return dispenser_err_f(d, "cannot re-declare uri: " SLICE_FMT,
                                        SLICE_ARG(dispenser_val(d)));
+            proxy_warn_auth_uri(d, dispenser_val(d));
             j_put_text(a, rewrite, "uri", dispenser_val(d));
             dispenser_delete_n(d, 2);
         }

@@ -152,7 +152,7 @@ static enum err append_upstream(struct proxy *p, struct slice text)
         return OK;
     char *old = arena_str(p->h->a->arena, slice_from(p->h->a->diag->text));
     diag_say(p->h->a->diag, "parsing upstream '" SLICE_FMT "': %s", SLICE_ARG(text), old);
-    return e;
+    return proxy_hint_upstream(&p->h->d, text, e);
 }
 
 static enum err append_upstreams(struct proxy *p, bool must)
@@ -251,8 +251,13 @@ static enum err read_header_op(struct proxy *p, bool up)
     struct slice *args;
     json_t *ops = j_at(a, p->o, up ? "headers.request" : "headers.response");
     size_t count = dispenser_remaining_args(d, &args);
-    if (count < 1 || count > 3)
-        return dispenser_arg_err(d);
+    if (count < 1 || count > 3) {
+        enum err e = dispenser_arg_err(d);
+        if (count > 3)
+            diag_append(d->diag, " - a value with spaces stands in quotes");
+        return e;
+    }
+    proxy_warn_field(d, up ? "header_up" : "header_down", args[0]);
     if (up && count == 2) {
         warn_needless(args[0], args[1]);
         proxy_warn_variable(d, args[1]);
@@ -270,8 +275,12 @@ static enum err loose_duration(struct proxy *p, const char *key)
     int64_t ns;
     if (!dispenser_next_arg(d))
         return dispenser_arg_err(d);
-    if (!slice_to_i64(dispenser_val(d), &ns))
-        TRY(read_duration(d, dispenser_val(d), "bad duration value", &ns));
+    if (!slice_to_i64(dispenser_val(d), &ns) &&
+        read_duration(d, dispenser_val(d), "bad duration value", &ns) != OK) {
+        if (strcmp(key, "flush_interval") == 0)
+            diag_append(d->diag, ", or -1: at once");
+        return ERR_INVALID;
+    }
     j_put_int(p->h->a, p->o, key, ns);
     return OK;
 }
@@ -280,7 +289,10 @@ static enum err status_of(struct dispenser *d, struct slice s, int64_t *out)
 {
     if (s.len == 3 && slice_ends(s, SLICE("xx")))
         s.len = 1;
-    return read_int(d, s, "bad status value", out);
+    enum err e = read_int(d, s, "bad status value", out);
+    if (e != OK)
+        diag_append(d->diag, " - it is a status such as 200, or a class such as 2xx");
+    return e;
 }
 
 static enum err health_option(struct proxy *p)

@@ -4,6 +4,7 @@
  * directives inside of directives, and the lists of routes that come of them.
  */
 #include "adapter/directives.h"
+#include "adapter/foreign_words.h"
 #include "base/log.h"
 
 /* --- values --- */
@@ -62,14 +63,26 @@ static enum err matcher_of_word(struct helper *h, json_t **set, bool *is_matcher
     return diag_fail(h->a->diag, "unrecognized matcher name: " SLICE_FMT, SLICE_ARG(word));
 }
 
+/* "php_fastcgi /run/php.sock", which names no upstream. */
+static void warn_socket(const struct dispenser *d)
+{
+    struct slice word = dispenser_val(d);
+    if (slice_starts(word, SLICE("/")) && slice_ends(word, SLICE(".sock")) && log_wants(LOG_WARN))
+        LOG(LOG_WARN, "caddyfile", "this is a matcher of paths: the address of a Unix socket is written "
+                                   "unix/ before its path", LOG_STR("word", word),
+            LOG_STR("file", dispenser_file(d)), LOG_NUM("line", dispenser_line(d)));
+}
+
 enum err helper_matcher(struct helper *h, json_t **set)
 {
     bool is_matcher = false;
     *set = NULL;
     if (dispenser_next_arg(&h->d))
         TRY(matcher_of_word(h, set, &is_matcher));
-    if (is_matcher)
+    if (is_matcher) {
+        warn_socket(&h->d);
         dispenser_delete(&h->d);
+    }
     dispenser_reset(&h->d);
     return OK;
 }
@@ -91,12 +104,14 @@ enum err directive_run(const struct directive *dir, struct helper *h, struct val
 
 static enum err unknown_inner(struct helper *h, const struct token *t)
 {
-    const char *near = directive_near(t->text);
+    const char *hint = foreign_directive(t->text), *near = directive_near(t->text);
     enum err e = dispenser_err_f(&h->d,
                                  "unrecognized directive: " SLICE_FMT " - are you sure your "
                                  "Caddyfile structure (nesting and braces) is correct?",
                                  SLICE_ARG(t->text));
-    if (near != NULL)
+    if (hint != NULL)
+        diag_append(h->a->diag, " - %s", hint);
+    else if (near != NULL)
         diag_append(h->a->diag, " - did you mean '%s'?", near);
     diag_place(h->a->diag, t->file, t->line, t->column);
     return e;

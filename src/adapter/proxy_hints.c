@@ -53,18 +53,71 @@ static const struct {
 } hints[] = {
     {WORDS_PROXY, "header", "header_up changes what upstreams get, header_down what clients get"},
     {WORDS_PROXY, "copy_headers", "it belongs to forward_auth"},
+    {WORDS_PROXY, "authResponseHeaders", "it is copy_headers of forward_auth"},
+    {WORDS_PROXY, "authRequestHeaders", "forward_auth passes all of the request's fields on"},
+    {WORDS_PROXY, "trustForwardHeader", "it is trusted_proxies here"},
+    {WORDS_PROXY, "address", "the address stands behind the directive's name"},
     {WORDS_PROXY, "buffer_requests", "it is 'request_buffers SIZE' by now"},
     {WORDS_PROXY, "buffer_responses", "it is 'response_buffers SIZE' by now"},
     {WORDS_PROXY, "max_buffer_size", "the size stands behind request_buffers and response_buffers by now"},
     {WORDS_PROXY, "websocket", "nothing needs to be said for WebSockets"},
     {WORDS_PROXY, "transparent", "upstreams get the request's Host and X-Forwarded-* anyway"},
+    {WORDS_PROXY, "passHostHeader", "upstreams get the request's Host anyway"},
     {WORDS_PROXY, "without", "handle_path around it takes a prefix away"},
+    {WORDS_PROXY, "strip_prefix", "handle_path around it takes a prefix away"},
+    {WORDS_PROXY, "stripPrefix", "handle_path around it takes a prefix away"},
+    {WORDS_PROXY, "server", "upstreams stand behind the directive's name, or behind 'to'"},
+    {WORDS_PROXY, "servers", "upstreams stand behind the directive's name, or behind 'to'"},
+    {WORDS_PROXY, "upstreams", "upstreams stand behind the directive's name, or behind 'to'"},
+    {WORDS_PROXY, "balance", "it is lb_policy here"},
+    {WORDS_PROXY, "policy", "it is lb_policy here"},
+    {WORDS_PROXY, "sticky", "it is 'lb_policy cookie' here"},
+    {WORDS_PROXY, "weight", "weights stand behind 'lb_policy weighted_round_robin'"},
+    {WORDS_PROXY, "maxconn", "it is max_requests here"},
+    {WORDS_PROXY, "check", "checks begin with health_uri"},
+    {WORDS_PROXY, "health_check", "checks begin with health_uri"},
+    {WORDS_PROXY, "healthcheck", "checks begin with health_uri"},
+    {WORDS_PROXY, "fail_timeout", "it is fail_duration here"},
     {WORDS_PROXY, "proxy_set_header", "it is header_up here"},
+    {WORDS_PROXY, "proxy_hide_header", "it is 'header_down -NAME' here"},
+    {WORDS_PROXY, "add_header", "it is header_down here"},
+    {WORDS_PROXY, "proxy_connect_timeout", "it is dial_timeout of 'transport http'"},
+    {WORDS_PROXY, "proxy_read_timeout", "it is read_timeout of 'transport http'"},
+    {WORDS_PROXY, "proxy_send_timeout", "it is write_timeout of 'transport http'"},
+    {WORDS_PROXY, "proxy_buffering", "nothing is held back unless response_buffers says so; 'flush_interval "
+                                     "-1' passes each piece on at once"},
+    {WORDS_PROXY, "proxy_request_buffering", "nothing is held back unless request_buffers says so"},
+    {WORDS_PROXY, "proxy_http_version", "it is versions of 'transport http'"},
+    {WORDS_PROXY, "proxy_redirect", "it is 'header_down Location FROM TO' here"},
+    {WORDS_PROXY, "proxy_next_upstream", "it is lb_retries or lb_try_duration here"},
+    {WORDS_PROXY, "proxy_ssl_verify", "it is tls_insecure_skip_verify of 'transport http'"},
+    {WORDS_PROXY, "proxy_ssl_name", "it is tls_server_name of 'transport http'"},
+    {WORDS_PROXY, "proxy_pass", "upstreams stand behind reverse_proxy, or behind 'to'"},
+    {WORDS_PROXY, "client_max_body_size", "it is the directive 'request_body { max_size SIZE }'"},
+    {WORDS_PROXY, "fastcgi_param", "it is 'env NAME VALUE' here"},
+    {WORDS_PROXY, "fastcgi_index", "it is 'index NAME' of php_fastcgi"},
+    {WORDS_PROXY, "fastcgi_split_path_info", "it is 'split .php' here"},
+    {WORDS_PROXY, "fastcgi_read_timeout", "it is read_timeout here"},
     {WORDS_PROXY, "insecure_skip_verify", "it is tls_insecure_skip_verify of 'transport http'"},
     {WORDS_PROXY, "timeout", TIMEOUTS},
     {WORDS_HTTP, "timeout", TIMEOUTS},
+    {WORDS_POLICY, "source", "it is ip_hash here"},
+    {WORDS_POLICY, "sticky", "it is cookie here"},
+    {WORDS_POLICY, "hash", "there are ip_hash, client_ip_hash, uri_hash, query, header and cookie"},
+    {WORDS_POLICY, "uri", "it is uri_hash here"},
+    {WORDS_POLICY, "least_connections", "it is least_conn here"},
+    {WORDS_POLICY, "least_requests", "it is least_conn here"},
+    {WORDS_POLICY, "least_time", "it is p2c_ewma here"},
+    {WORDS_POLICY, "p2c", "it is 'random_choose 2' or p2c_ewma here"},
+    {WORDS_POLICY, "rr", "it is round_robin here"},
+    {WORDS_POLICY, "wrr", "it is weighted_round_robin here"},
+    {WORDS_POLICY, "weighted", "it is weighted_round_robin here"},
+    {WORDS_SOURCE, "dns", "it is 'a' for addresses of a host, 'srv' for SRV records"},
     {WORDS_TRANSPORT, "https", "it is 'http' with 'tls' in its block, or https:// before the upstream"},
     {WORDS_TRANSPORT, "h2c", "it is 'http' with 'versions h2c' in its block, or h2c:// before the upstream"},
+    {WORDS_TRANSPORT, "grpc", "it is 'http' with 'versions h2c' in its block, or h2c:// before the upstream"},
+    {WORDS_TRANSPORT, "fcgi", "it is 'fastcgi' here"},
+    {WORDS_TRANSPORT, "php", "it is 'fastcgi' here; php_fastcgi does the rest as well"},
 };
 
 static bool is_among(struct slice word, const char *const *list)
@@ -151,21 +204,122 @@ static void warn(struct dispenser *d, const char *key, struct slice text, const 
     log_emit(LOG_WARN, "caddyfile", slice_from(why), f, 3);
 }
 
-void proxy_warn_upstream(struct dispenser *d, struct slice text, const struct upstream_address *u)
+/* "app:3000/api": what stands before the slash would be a network's name. */
+static bool has_path(const struct upstream_address *u)
+{
+    struct slice n = u->network;
+    return n.len > 0 && !network_is_unix(n) && !network_is_fd(n) && !slice_starts(n, SLICE("tcp")) &&
+           !slice_starts(n, SLICE("udp")) && slice_find(n, '{') == SIZE_MAX;
+}
+
+static const char *odd_upstream(struct slice text, const struct upstream_address *u)
 {
     bool plain = u->network.len == 0 && u->scheme.len == 0;
     bool is_unix = network_is_unix(u->network);
     if (is_unix && is_relative(u))
-        warn(d, "upstream", text, "the path of this Unix socket is relative to the folder that portico is "
-             "started in: an absolute one has two slashes behind 'unix', as in unix//run/app.sock");
-    else if (plain && is_number(text))
-        warn(d, "upstream", text, "this is the host of that name, with the port 80: a port is written as "
-             "localhost:3000");
-    else if (plain && has_odd_colons(text))
-        warn(d, "upstream", text, "this is taken for an IPv6 address, with the port 80: with a port it is "
-             "written as [::1]:3000");
-    else if (!is_unix && slice_find(u->host, '*') != SIZE_MAX)
-        warn(d, "upstream", text, "nothing can be asked by a name with a '*'");
+        return "the path of this Unix socket is relative to the folder that portico is "
+               "started in: an absolute one has two slashes behind 'unix', as in unix//run/app.sock";
+    if (has_path(u))
+        return "an upstream is a host and a port, without a path: what stands before the '/' is taken for "
+               "the name of a network (and matchers of paths begin with a '/')";
+    if (plain && is_number(text))
+        return "this is the host of that name, with the port 80: a port is written as localhost:3000";
+    if (plain && has_odd_colons(text))
+        return "this is taken for an IPv6 address, with the port 80: with a port it is written as "
+               "[::1]:3000";
+    if (is_unix)
+        return NULL;
+    if (slice_find(u->host, '*') != SIZE_MAX)
+        return "nothing can be asked by a name with a '*'";
+    if (slice_find(u->host, '$') != SIZE_MAX)
+        return "this is taken for the name of a host: a variable of the environment is written {$NAME}";
+    if (slice_find(u->host, '=') != SIZE_MAX)
+        return "this is taken for the name of a host: weights stand behind 'lb_policy "
+               "weighted_round_robin', other options in the block";
+    if (u->scheme.len > 0 && slice_find(text, '@') != SIZE_MAX)
+        return "the user and password of an upstream's URL are not sent: header_up Authorization can say "
+               "them";
+    return NULL;
+}
+
+void proxy_warn_upstream(struct dispenser *d, struct slice text, const struct upstream_address *u)
+{
+    const char *why = odd_upstream(text, u);
+    if (why != NULL)
+        warn(d, "upstream", text, why);
+}
+
+static const struct {
+    const char *begin, *hint;
+} schemes[] = {
+    {"unix:", "a Unix socket is written unix//run/app.sock"},
+    {"http://unix:", "a Unix socket is written unix//run/app.sock"},
+    {"grpc://", "gRPC is spoken to h2c:// in clear text, to https:// with TLS"},
+    {"h2://", "HTTP/2 with TLS is agreed upon with any https://, without is h2c://"},
+    {"tcp://", "it is the address without a scheme, if HTTP is spoken there"},
+    {"fastcgi://", "FastCGI is spoken by php_fastcgi, or with 'transport fastcgi'"},
+    {"fcgi://", "FastCGI is spoken by php_fastcgi, or with 'transport fastcgi'"},
+};
+
+static const char *wrong_upstream(struct slice text)
+{
+    char last = text.len > 0 ? text.ptr[text.len - 1] : '\0';
+    size_t scheme = slice_find_slice(text, SLICE("://"));
+    if (last == ';')
+        return "no ';' ends a line here";
+    if (last == '{')
+        return "a space must stand before the '{'";
+    if (last == ',')
+        return "spaces part upstreams, not commas";
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (slice_starts(text, slice_from(schemes[i].begin)))
+            return schemes[i].hint;
+    if (scheme == SIZE_MAX)
+        return NULL;
+    size_t slash = slice_find(slice_skip(text, scheme + 3), '/');
+    if (slash == SIZE_MAX)
+        return NULL;
+    return scheme + 3 + slash + 1 == text.len
+               ? "leave the '/' at its end out"
+               : "leave the path out: 'rewrite /api{uri}' in the block puts one before the request's, "
+                 "handle_path around it takes one away";
+}
+
+enum err proxy_hint_upstream(struct dispenser *d, struct slice text, enum err e)
+{
+    const char *hint = wrong_upstream(text);
+    if (hint != NULL)
+        diag_append(d->diag, " - %s", hint);
+    return e;
+}
+
+/* --- fields --- */
+
+void proxy_warn_field(struct dispenser *d, const char *option, struct slice name)
+{
+    char why[160];
+    struct slice plain = name.len > 1 && strchr("+-?>", name.ptr[0]) != NULL ? slice_skip(name, 1) : name;
+    char last = plain.len > 0 ? plain.ptr[plain.len - 1] : '\0';
+    if (plain.len == 0 || slice_find(plain, '{') != SIZE_MAX || slice_find(plain, '*') != SIZE_MAX)
+        return;
+    for (size_t i = 0; i < plain.len; i++) {
+        unsigned char c = (unsigned char)plain.ptr[i];
+        if (c > ' ' && c < 0x7f && strchr("\"(),/:;<=>?@[\\]{}", c) == NULL)
+            continue;
+        snprintf(why, sizeof why, "%s: no field has such a name, so this has no effect%s", option,
+                 last == ':'   ? ": leave the ':' out"
+                 : last == ',' ? ": spaces part names, not commas"
+                               : "");
+        warn(d, "field", name, why);
+        return;
+    }
+}
+
+void proxy_warn_auth_uri(struct dispenser *d, struct slice uri)
+{
+    if (slice_find_slice(uri, SLICE("://")) != SIZE_MAX && uri.ptr[0] != '/')
+        warn(d, "uri", uri, "forward_auth: uri is a path and a query only: the address stands behind "
+             "forward_auth");
 }
 
 /* --- header_up --- */

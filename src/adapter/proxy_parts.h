@@ -19,6 +19,13 @@ MUST_USE enum err proxy_hint(struct dispenser *, enum proxy_words, enum err);
 struct upstream_address;
 void proxy_warn_upstream(struct dispenser *, struct slice text, const struct upstream_address *);
 void proxy_warn_variable(struct dispenser *, struct slice value);
+void proxy_warn_auth_uri(struct dispenser *, struct slice uri);
+
+/* A name behind that option which no field can have. */
+void proxy_warn_field(struct dispenser *, const char *option, struct slice name);
+
+/* As proxy_hint, about an upstream. */
+MUST_USE enum err proxy_hint_upstream(struct dispenser *, struct slice text, enum err);
 
 /* The word at the cursor, "10%", as 0.1. */
 MUST_USE enum err read_share(struct dispenser *, const char *option, double *share);

@@ -116,7 +116,10 @@ static enum err transport_other(struct adapt *a, struct dispenser *d, json_t *o)
         if (dispenser_val_is(d, "off")) {
             j_set(a, alive, "enabled", json_false());
         } else {
-            TRY(read_duration(d, dispenser_val(d), "bad duration value", &ns));
+            if (read_duration(d, dispenser_val(d), "bad duration value", &ns) != OK) {
+                diag_append(d->diag, "; how many connections are kept, keepalive_idle_conns_per_host says");
+                return ERR_INVALID;
+            }
             j_put_int(a, alive, "idle_timeout", ns);
         }
     } else if (dispenser_val_is(d, "compression")) {

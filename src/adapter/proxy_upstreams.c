@@ -64,6 +64,7 @@ static enum err dynamic_options(struct adapt *a, struct dispenser *d, struct sli
 enum err dynamic_read(struct adapt *a, struct dispenser *outer, json_t **source)
 {
     struct slice name = dispenser_val(outer), *args;
+    struct dispenser at = *outer; /* the name's place */
     struct dispenser in = dispenser_new_from_next_segment(outer), *d = &in;
     json_t *o = j_object(a), *inner;
     bool is_a = slice_is(name, "a"), is_srv = slice_is(name, "srv");
@@ -87,7 +88,7 @@ enum err dynamic_read(struct adapt *a, struct dispenser *outer, json_t **source)
             j_add_to_list(a, o, SLICE("sources"), inner);
         }
     } else {
-        return proxy_hint(outer, WORDS_SOURCE, no_module(outer, "http.reverse_proxy.upstreams", name));
+        return proxy_hint(&at, WORDS_SOURCE, no_module(&at, "http.reverse_proxy.upstreams", name));
     }
     *source = j_module(a, "source", arena_str(a->arena, name), o);
     return OK;
@@ -201,13 +202,14 @@ static enum err policy_options(struct adapt *a, struct dispenser *d, struct slic
 enum err policy_read(struct adapt *a, struct dispenser *outer, json_t **policy)
 {
     struct slice name = dispenser_val(outer);
+    struct dispenser at = *outer; /* the name's place */
     struct dispenser in = dispenser_new_from_next_segment(outer);
     json_t *o = j_object(a);
     dispenser_next(&in);
     enum err e = policy_options(a, &in, name, o);
     if (e == ERR_NOT_FOUND)
-        return proxy_hint(outer, WORDS_POLICY,
-                          no_module(outer, "http.reverse_proxy.selection_policies", name));
+        return proxy_hint(&at, WORDS_POLICY,
+                          no_module(&at, "http.reverse_proxy.selection_policies", name));
     *policy = e == OK ? j_module(a, "policy", arena_str(a->arena, name), o) : NULL;
     return e;
 }

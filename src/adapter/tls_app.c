@@ -166,8 +166,8 @@ static enum err split_internal(struct adapt *a, struct policy *p, struct policy 
         if (subject_is_tailscale(name))
             continue;
         if (!subject_qualifies(name))
-            return diag_fail(a->diag, "subject does not qualify for certificate: '" SLICE_FMT "'",
-                             SLICE_ARG(name));
+            return diag_fail(a->diag, "subject does not qualify for certificate: '" SLICE_FMT "'%s",
+                             SLICE_ARG(name), slice_is(name, "}") ? " - is this '}' one too many?" : "");
         if (policy_is_public(p, name))
             external[outside++] = name;
         else

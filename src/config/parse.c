@@ -5,6 +5,7 @@
  * whole sites. Errors carry the place of the word at the cursor and the imports it came through.
  */
 #include "base/check.h"
+#include "base/log.h"
 #include "config/caddyfile.h"
 #include "config/parser.h"
 
@@ -223,9 +224,12 @@ static enum err parse_directive(struct parser *p)
 static enum err parse_directives(struct parser *p)
 {
     struct dispenser *d = &p->d;
+    p->closed = false;
     while (dispenser_next(d)) {
-        if (token_closes(dispenser_token(d)))
+        if (token_closes(dispenser_token(d))) {
+            p->closed = true;
             break;
+        }
         if (dispenser_val_is(d, "import")) {
             TRY(parser_import(p, 1));
             d->cursor--;
@@ -236,9 +240,17 @@ static enum err parse_directives(struct parser *p)
     return OK;
 }
 
+/* A '}' that closes an inner block is taken for the site's, as in Caddy. */
+static void warn_unclosed(const struct token *open)
+{
+    LOG(LOG_WARN, "caddyfile", "the file ends without the '}' of the block that begins here",
+        LOG_STR("file", open->file), LOG_NUM("line", (int64_t)open->line));
+}
+
 static enum err parse_contents(struct parser *p)
 {
     bool braces = token_opens(dispenser_token(&p->d));
+    struct token open = *dispenser_token(&p->d); /* what follows may move it */
     if (!braces) {
         TRY(looks_like_late_global_options(p) ? want_open_brace(p) : OK);
         p->d.cursor--; /* a single site needs no braces */
@@ -246,6 +258,8 @@ static enum err parse_contents(struct parser *p)
     TRY(parse_directives(p));
     if (braces && !token_closes(dispenser_token(&p->d)))
         return dispenser_syntax_err(&p->d, "}");
+    if (braces && !p->closed)
+        warn_unclosed(&open);
     return OK;
 }
 

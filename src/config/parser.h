@@ -21,6 +21,7 @@ struct parser {
     size_t key_cap, segment_cap;
     int nesting; /* of the directive being read */
     bool eof;    /* the file ended behind a line of addresses */
+    bool closed; /* the last list of directives ended with a '}' */
     bool alone;  /* open no file */
     struct snippet *snippets;
     struct map graph; /* who imports whom: name to struct import_node */

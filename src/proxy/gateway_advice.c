@@ -43,6 +43,10 @@ static void advise_active(const struct gateway *g, const json_t *active, const s
 {
     if (g->active == NULL && json_object_size(active) > 0)
         advise(p, "active health checks are off: they need health_uri, or health_port");
+    const char *uri = json_string_value(json_object_get(active, "uri"));
+    if (g->active != NULL && uri != NULL && strstr(uri, "://") != NULL && uri[0] != '/')
+        advise(p, "health_uri: only its path and query are asked for, of each upstream: another address is "
+                  "named by health_upstream or health_port");
     if (g->active != NULL && g->source != NULL)
         advise(p, "upstreams that dynamic_upstreams finds are not asked by active health checks, "
                   "only those of the configuration are");

@@ -73,8 +73,9 @@ enum err dial_address_read(struct dial_address *d, struct slice text, const stru
         d->port = SLICE("0");
     } else {
         if (!slice_starts(d->at.network, SLICE("tcp"))) {
-            snprintf(why->text, sizeof why->text, "network '" SLICE_FMT "' cannot be dialed",
-                     SLICE_ARG(d->at.network));
+            snprintf(why->text, sizeof why->text, "network '" SLICE_FMT "' cannot be dialed: an "
+                     "upstream is a host and a port, without a path",
+                     SLICE_ARG(slice_take(d->at.network, 100)));
             return ERR_INVALID;
         }
         if (d->at.last_port != d->at.first_port) {
@@ -116,9 +117,11 @@ static enum err read_upstream(struct gateway *g, const json_t *json, unsigned re
     template_compile(&t->text, dial, p->arena);
     t->constant = t->text.constant;
     if (t->constant &&
-        dial_address_read(&t->address, t->text.text, g->transport, p->arena, &why) != OK)
-        return provision_fail(p, "upstream " SLICE_FMT ": invalid dial address " SLICE_FMT ": %s",
-                              SLICE_ARG(dial), SLICE_ARG(dial), why.text);
+        dial_address_read(&t->address, t->text.text, g->transport, p->arena, &why) != OK) {
+        LOG(LOG_WARN, LOGGER, "invalid dial address: requests to this upstream are answered by 502",
+            LOG_STR("upstream", dial), LOG_CSTR("error", why.text), LOG_STR("at", p->path));
+        t->constant = false; /* as in Caddy: other sites are not to suffer */
+    }
     u->endpoint = endpoint_ref(dial);
     if (u->endpoint == NULL)
         return provision_fail(p, "more than %d different upstreams", ENDPOINTS_MAX);
