@@ -536,6 +536,15 @@ def warm_found(io):
         s.wait(lambda: b.connections + c.connections == 13)  # of one upstream only
         time.sleep(0.6)
         same(b.connections + c.connections, 13)
+        d = Upstream()
+        load(s, ["{env.PORTICO_NONE}127.0.0.1:%d" % d.port], overload={"warm_connections": 2})
+        s.wait(lambda: d.open == 4)
+        d.close()
+        load(s, [], overload={"warm_connections": 1}, dynamic_upstreams=by_name(names, a, "{env.PORTICO_NONE}app.example"))
+        e = Upstream(port=a.port, address="127.0.0.5")
+        names.set("app.example", "127.0.0.5")
+        s.wait(lambda: e.open == 2)
+        e.close()
         names.silent.add("app.example.")  # a stop does not wait for an answer
         asked = len(names.asked)
         s.wait(lambda: len(names.asked) > asked)

@@ -37,6 +37,7 @@ struct dns_source {
     enum dns_kind kind;
     uint64_t refresh_ns, grace_ns;
     unsigned measuring;
+    bool varies; /* a request may change what is asked for */
 };
 
 struct dns_set {
@@ -292,9 +293,7 @@ static void doubt(const void *cfg, struct exchange *x)
 
 static bool varies(const void *cfg)
 {
-    const struct dns_source *s = cfg;
-    bool constant = s->is_srv ? s->service.constant && s->proto.constant : s->port.constant;
-    return !s->name.constant || !constant;
+    return ((const struct dns_source *)cfg)->varies;
 }
 
 static void on_end(struct exchange *x, void *arg)
@@ -327,6 +326,12 @@ static const struct upstream_source dns_face = {
     .errors_pass = true};
 
 /* --- the configuration --- */
+
+static bool is_of_request(const struct template *t, struct provision *p)
+{
+    return !t->constant &&
+           slice_find(template_expand_known_now(t->text, p->arena), '{') != SIZE_MAX;
+}
 
 static enum err read_common(struct dns_source *s, const json_t *json, struct provision *p)
 {
@@ -369,6 +374,7 @@ static enum err provision_a(void *cfg, const json_t *json, struct provision *p)
     TRY(provision_template(p, json, "port", SLICE("80"), &s->port));
     if (s->port.constant && s->port.text.len == 0)
         template_compile(&s->port, SLICE("80"), p->arena);
+    s->varies = is_of_request(&s->name, p) || is_of_request(&s->port, p);
     return read_versions(s, json, p);
 }
 
@@ -387,6 +393,8 @@ static enum err provision_srv(void *cfg, const json_t *json, struct provision *p
     TRY(read_common(s, json, p));
     TRY(provision_template(p, json, "service", SLICE(""), &s->service));
     TRY(provision_template(p, json, "proto", SLICE(""), &s->proto));
+    s->varies = is_of_request(&s->name, p) || is_of_request(&s->service, p) ||
+                is_of_request(&s->proto, p);
     TRY(provision_duration(p, json, "grace_period", 0, &ns));
     s->grace_ns = ns > 0 ? (uint64_t)ns : 0;
     TRY(provision_text(p, json, "dial_network", SLICE(""), &network));

@@ -68,6 +68,16 @@ enum err overload_read(struct gateway *g, const json_t *json, unsigned *request_
 
 /* --- warm connections --- */
 
+/* Placeholders of the process, such as {env.NAME}, are known by now. */
+static bool settle(const struct gateway *g, struct dial_target *t, struct provision *p)
+{
+    struct address_error why;
+    struct slice text = template_expand_known_now(t->text.text, p->arena);
+    return t->constant ||
+           (slice_find(text, '{') == SIZE_MAX &&
+            dial_address_read(&t->address, text, g->transport, p->arena, &why) == OK);
+}
+
 static enum err begin_warm(struct gateway *g, const json_t *json, struct provision *p)
 {
     int64_t n;
@@ -76,7 +86,8 @@ static enum err begin_warm(struct gateway *g, const json_t *json, struct provisi
     if (n == 0)
         return OK;
     if (g->source != NULL && upstream_source_varies(g))
-        return provision_fail(p, "\"warm_connections\" needs \"dynamic_upstreams\" without placeholders");
+        return provision_fail(p, "\"warm_connections\" needs \"dynamic_upstreams\" without placeholders "
+                              "of requests");
     if (!t->keep_alive || t->proxy_header > 0)
         return provision_fail(p, "\"warm_connections\" needs connections that are kept: not with "
                               "\"keep_alive\" off, nor with \"proxy_protocol\"");
@@ -88,8 +99,9 @@ static enum err begin_warm(struct gateway *g, const json_t *json, struct provisi
                                        t->limits.idle_in_all < n)))
         return provision_fail(p, "\"warm_connections\" is more than the transport keeps or allows");
     for (uint32_t i = 0; g->source == NULL && i < g->upstreams_count; i++)
-        if (!g->targets[i].constant)
-            return provision_fail(p, "\"warm_connections\" needs upstreams without placeholders");
+        if (!settle(g, &g->targets[i], p))
+            return provision_fail(p, "\"warm_connections\" needs upstreams with addresses, and without "
+                                  "placeholders of requests");
     g->overload.warm = (unsigned)n;
     return OK;
 }
