@@ -224,6 +224,7 @@ ADVISED = {
     "route { reverse_proxy localhost:1; reverse_proxy /a/* localhost:2 }": "no request comes to this reverse_proxy",
     "reverse_proxy localhost:1 { header_up Host: {host} }": "no field has such a name, so this has no effect: leave the ':' out",
     "reverse_proxy localhost:1 { header_up X-A=b }": "header_up: no field has such a name",
+    "reverse_proxy localhost:1 { header_up X-A={remote_host} }": "header_up: no field has such a name",
     "reverse_proxy localhost:1 { header_down -Server: }": "header_down: no field has such a name",
     "reverse_proxy localhost:1 weight=5 localhost:2": "weights stand behind 'lb_policy",
     "reverse_proxy localhost:1/api": "an upstream is a host and a port, without a path",
@@ -243,7 +244,7 @@ QUIET = ("reverse_proxy localhost:3 { @ok status 2xx; handle_response @ok { head
          "reverse_proxy /d app:443; "
          "reverse_proxy https://localhost:443 https://localhost:2 { fail_duration 1s; max_fails 3; health_uri /; "
          "lb_retries 1; lb_try_interval 1s; lb_policy weighted_round_robin 1 2; eject; hedge 1s; "
-         "header_up Cookie a(b) c$1; header_up X-A $1 }")
+         "header_up Cookie a(b) c$1; header_up X-A $1; header_up X-{vars.a} b; header_up -X-* }")
 
 
 def spread(text):

@@ -300,7 +300,8 @@ void proxy_warn_field(struct dispenser *d, const char *option, struct slice name
     char why[160];
     struct slice plain = name.len > 1 && strchr("+-?>", name.ptr[0]) != NULL ? slice_skip(name, 1) : name;
     char last = plain.len > 0 ? plain.ptr[plain.len - 1] : '\0';
-    if (plain.len == 0 || slice_find(plain, '{') != SIZE_MAX || slice_find(plain, '*') != SIZE_MAX)
+    plain = slice_take(plain, slice_find(plain, '{')); /* what a placeholder gives is not known */
+    if (slice_find(plain, '*') != SIZE_MAX)
         return;
     for (size_t i = 0; i < plain.len; i++) {
         unsigned char c = (unsigned char)plain.ptr[i];
