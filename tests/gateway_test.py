@@ -1354,6 +1354,20 @@ def stalled_tunnels(s):
         (other if number % 2 == 0 else one).rest()
 
 
+def answer_lines(s):
+    """A line has the length that the upstream told, though the wire writes it, and none that it did not."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    for said, want in ((answer(b"hello"), ["5"]), (answer(b""), ["0"]), (chunked, None)):
+        s.use(Upstream(lambda peer, said=said: (peer.head(), peer.send(said))), server={"logs": {}})
+        before = len(s.text())
+        same(s.get("/")[0], 200)
+        end = time.monotonic() + 10
+        while not (lines := [line for line in s.text()[before:].splitlines() if "handled request" in line]):
+            assert time.monotonic() < end, "no line"
+            time.sleep(0.01)
+        same(json.loads(lines[0])["resp_headers"].get("Content-Length"), want)
+
+
 def tunnel_lines(s):
     """The access log tells of a tunnel when it has ended, with what went through it."""
     up = Upstream()
@@ -1705,6 +1719,7 @@ CASES = [
     ("tunnels", tunnels),
     ("an upstream that switches behind a reload, or before it has the body", late_tunnels),
     ("tunnels that stall take no fiber", stalled_tunnels),
+    ("a line of the access log has the length that an upstream told", answer_lines),
     ("a tunnel's line in the access log comes at its end", tunnel_lines),
     ("tunnels of all kinds of ends, at random", tunnel_storm),
     ("nine thousand tunnels", many_tunnels),

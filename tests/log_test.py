@@ -229,7 +229,8 @@ def fields(io):
         same([l["logger"] for l in by["/named"]], ["http.log.access.one", "http.log.access"])
         same([(l["level"], l["status"]) for l in by["/fail"] + by["/missing"]],
              [("error", 503), ("info", 404)])
-        same(by["/nothing"][0]["status"], 0)
+        same((by["/nothing"][0]["status"], by["/nothing"][0]["msg"]), (0, "NOP"))  # nobody answered
+        assert "Content-Length" not in by["/nothing"][0]["resp_headers"], by["/nothing"]
         same({l["logger"] for l in by["/host"]}, {"http.log.access.w", "http.log.access.t"})
         same(os.stat(path).st_mode & 0o777, 0o640)
         early = open(f"{temporary.name}/d.log", encoding="utf-8").read()

@@ -210,6 +210,7 @@ static void change_head(struct encode_sink *s)
     struct fields *fields = &s->res->fields;
     struct slice coding = s->settings->type->name;
     s->res->content_length = -1;
+    s->res->length_told = false;
     fields_remove(fields, SLICE("Content-Length"));
     fields_set(fields, SLICE("Content-Encoding"), coding);
     add_vary(fields);

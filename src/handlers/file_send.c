@@ -54,6 +54,7 @@ static enum err send_part(struct exchange *x, struct open_file *f, int status,
 {
     x->res.status = status;
     x->res.content_length = (int64_t)len;
+    x->res.length_told = true;
     if (exchange_bodiless(x, status) || len == 0)
         return exchange_head(x);
     return put_bytes(x, f, offset, len);
@@ -94,6 +95,7 @@ static enum err send_parts(struct exchange *x, struct open_file *f, int status,
                arena_printf(x->arena, "multipart/byteranges; boundary=%s", boundary));
     x->res.status = status;
     x->res.content_length = (int64_t)(total + last.len);
+    x->res.length_told = true;
     TRY(exchange_head(x));
     if (exchange_bodiless(x, status))
         return OK;

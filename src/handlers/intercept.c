@@ -234,6 +234,7 @@ static enum err answer_instead(struct original *o, struct exchange *x)
     x->res.status = 0;
     x->res.head_sent = false;
     x->res.content_length = -1;
+    x->res.length_told = false;
     exchange_wrap(x, &r->sink, &replacement_type);
     TRY(run_routes(o, x, r));
     x->sink = o->sink.below;

@@ -333,11 +333,12 @@ static void gather(const struct fields *f, uint32_t i, struct arena *arena, stru
     }
 }
 
-static struct log_field put_header(const char *key, const struct fields *f, bool request,
-                                   bool credentials, struct arena *arena)
+/* As many as are given back, with room for one more. */
+static size_t put_fields(const struct fields *f, bool request, bool credentials,
+                         struct arena *arena, struct log_field **to)
 {
     static const struct slice redacted = {"REDACTED", 8};
-    struct log_field *out = arena_alloc(arena, (f->count + 1) * sizeof *out);
+    struct log_field *out = *to = arena_alloc(arena, (f->count + 1) * sizeof *out);
     size_t n = 0;
     for (uint32_t i = 0; i < f->count; i++) {
         const struct field *field = &f->items[i];
@@ -350,7 +351,30 @@ static struct log_field put_header(const char *key, const struct fields *f, bool
             gather(f, i, arena, &out[n]);
         n++;
     }
+    return n;
+}
+
+static struct log_field put_header(const char *key, const struct fields *f, bool request,
+                                   bool credentials, struct arena *arena)
+{
+    struct log_field *out;
+    size_t n = put_fields(f, request, credentials, arena, &out);
     return LOG_GROUP(key, out, n);
+}
+
+/* With Content-Length where Caddy's lines have it, though it is no field here: the wire writes it. */
+static struct log_field put_answer(struct exchange *x, bool credentials)
+{
+    struct log_field *out;
+    size_t n = put_fields(&x->res.fields, false, credentials, x->arena, &out);
+    if (x->res.length_told && x->res.content_length >= 0 &&
+        !fields_has(&x->res.fields, SLICE("Content-Length"))) {
+        struct slice *text = arena_alloc(x->arena, sizeof *text);
+        *text = arena_printf(x->arena, "%lld", (long long)x->res.content_length);
+        out[n++] = (struct log_field){.key = SLICE("Content-Length"), .kind = LOG_STRINGS,
+                                      .strings = {text, 1}};
+    }
+    return LOG_GROUP("resp_headers", out, n);
 }
 
 static struct slice proto_of(const struct exchange *x)
@@ -498,11 +522,13 @@ static bool make_line(const struct access_log *l, struct exchange *x, const stru
     fields[n++] = LOG_STR("user_id", user_of(x));
     fields[n++] = LOG_DUR("duration", clock_mono_ns() - x->start_ns);
     fields[n++] = LOG_NUM("size", (int64_t)x->bytes_sent);
-    fields[n++] = LOG_NUM("status", status);
-    fields[n++] = put_header("resp_headers", &x->res.fields, false, l->credentials, x->arena);
+    fields[n++] = LOG_NUM("status", status == ACCESS_UNHANDLED ? 0 : status);
+    fields[n++] = put_answer(x, l->credentials);
     for (uint32_t i = 0; i < x->log_extra_count; i++)
         fields[n++] = x->log_extra[i];
-    *event = (struct log_event){.level = level, .message = SLICE("handled request"),
+    *event = (struct log_event){.level = level,
+                                .message = status == ACCESS_UNHANDLED ? SLICE("NOP")
+                                                                      : SLICE("handled request"),
                                 .fields = fields, .count = n,
                                 .file = __FILE__, .function = __func__, .line = __LINE__};
     return true;

@@ -19,7 +19,10 @@ enum err access_log_provision(struct access_log **, const json_t *json, struct p
  * host is not logged. */
 struct access_entry *access_log_begin(const struct access_log *, struct exchange *);
 
-/* At its end. `status`: what was answered. */
+enum { ACCESS_UNHANDLED = -1 };
+
+/* At its end. `status`: what was answered; ACCESS_UNHANDLED when no handler was there to do so, which is
+ * logged as "NOP" with the status 0, although 200 was sent. */
 void access_log_end(const struct access_log *, struct exchange *, const struct access_entry *,
                     int status);
 

@@ -53,6 +53,7 @@ struct response {
     int64_t content_length; /* -1: unknown; the wire chooses chunked or close */
     bool head_sent;         /* the head has reached the wire's sink */
     bool no_date;           /* a handler removed Date */
+    bool length_told;       /* whose length it is said so itself, as a file and an upstream do: logged */
     const struct fields *trailers; /* sent behind a chunked body; NULL: none */
 };
 

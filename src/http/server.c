@@ -226,7 +226,7 @@ static enum err serve(const struct http_server *s, struct exchange *x, bool *unh
 
 void http_server_serve(const struct http_server *s, struct exchange *x)
 {
-    bool unhandled; /* logged with the status 0, as in Caddy, although 200 was sent */
+    bool unhandled;
     struct access_entry *entry = s->logs != NULL ? access_log_begin(s->logs, x) : NULL;
     enum err e = serve(s, x, &unhandled);
     bool left = e != OK && !exchange_answered(x);
@@ -238,5 +238,5 @@ void http_server_serve(const struct http_server *s, struct exchange *x)
     if (x->taken != NULL)
         x->taken->log = access_log_later(s->logs, x, entry, status);
     else
-        access_log_end(s->logs, x, entry, unhandled && e == OK ? 0 : status);
+        access_log_end(s->logs, x, entry, unhandled && e == OK ? ACCESS_UNHANDLED : status);
 }

@@ -500,6 +500,7 @@ static void set_head(struct round *r)
         fields_add(to, SLICE("Trailer"), trailer);
     x->res.status = r->status;
     x->res.content_length = h->has_length ? (int64_t)h->content_length : -1;
+    x->res.length_told = h->has_length;
     if (h->body == H1_BODY_NONE && !h->has_length && !exchange_bodiless(x, r->status))
         x->res.content_length = 0;
 }
