@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 enum { ATTEMPTS_MAX = 8, STREAMS_MAX = 8, GROUPS_MAX = 16, PATIENCE_MS = 2000 };
+enum { LATE_CHECKS = 500 }; /* of a millisecond each: this machine may have stood still meanwhile */
 enum { HEARD_MS = 1000 }; /* what was said at rest has been heard by then, also on a busy machine */
 
 #define NEVER UINT64_MAX

@@ -200,12 +200,15 @@ static size_t record_size(struct dice *d, unsigned way)
 
 static void add_records(struct bytes *out, const struct bytes *text, const struct plan *p, struct dice *d)
 {
-    size_t lie_at = p->fault == FAULT_LIE ? dice_below(d, (uint32_t)text->len) : SIZE_MAX;
+    /* one that ends within its head has one that is shorter, as for Caddy */
+    size_t first = p->lie == 16 ? p->head_end : 0;
+    size_t lie_at = p->fault == FAULT_LIE ? first + dice_below(d, (uint32_t)(text->len - first)) : SIZE_MAX;
     unsigned way = dice_below(d, text->len < 2000 ? 4 : 20);
     way += way == 0 && text->len >= 2000; /* not many thousands */
     for (size_t at = 0; at < text->len;) {
         size_t n = record_size(d, way);
-        n = n < text->len - at ? n : text->len - at;
+        size_t end = at < first ? first : text->len;
+        n = n < end - at ? n : end - at;
         if (dice_percent(d, 5))
             add_aside(out, d);
         if (lie_at < at + n)

@@ -187,13 +187,22 @@ static void disown(struct up *u)
         say_more(u, gone[--n]);
 }
 
+/* Their client would wait for ever: nobody takes what it has to say. */
+static bool has_tunnels(const struct up *u)
+{
+    for (unsigned i = 0; i < CALLS_MAX; i++)
+        if (u->calls[i].id != 0 && u->calls[i].r->tunnel)
+            return true;
+    return false;
+}
+
 static void behave_badly(struct up *u)
 {
     u->doomed = true;
     up_note_fault(u);
     switch (dice_below(&u->c.luck, 5)) {
     case 0:
-        u->c.hung = true;
+        u->c.hung = !has_tunnels(u);
         break;
     case 1:
         up_break_off(u, true, false);

@@ -47,6 +47,8 @@ void h2_upstreams_check(void)
             struct call *k = &u->calls[i];
             if (k->id == 0 || k->r->left_ns == 0 || loop_time < k->r->left_ns + 8000 * MS)
                 continue;
+            if (++k->late < LATE_CHECKS)
+                continue;
             violation(k->r, "its client left eight seconds ago, its stream is still open");
             k->id = 0;
         }
@@ -402,8 +404,9 @@ static void begin_call(struct up *u, uint32_t id, const char *path, const char *
     attempts_reused += u->used;
     u->used = true;
     u->mood.calls_begun++;
-    if (!r->lost && open_calls(u) > u->mood.holds.calls)
-        violation(r, "comes beyond a limit of %u streams", u->mood.holds.calls);
+    if (!r->lost && !group_is_faulty(u->group) && open_calls(u) > u->mood.holds.calls)
+        violation(r, "comes as stream %u beyond a limit of %u: %u are open", id, u->mood.holds.calls,
+                  open_calls(u));
     if (k->p->refuses && k->p->lie % 2 && r->refusals < 3) {
         refuse(u, k);
         return;

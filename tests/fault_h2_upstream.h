@@ -24,6 +24,7 @@ struct call {
     int64_t window, in_left; /* in_left: of its request, which the gateway may still send */
     size_t sent;
     uint64_t begun_ns, next_ns;
+    unsigned late; /* checks that found it so */
     bool asked, answering, over, silent; /* asked: its request is whole */
     bool tunnel, heard, told;            /* of a tunnel: which of its ends have come, and gone */
 };

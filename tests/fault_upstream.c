@@ -49,6 +49,7 @@ struct up {
     unsigned attempt;
     bool begun, answered; /* a request's first byte has come; its answer is rendered */
     bool used;            /* before */
+    unsigned late;        /* checks that found it so */
     uint64_t accepted_ns;
     uint64_t spoilt_ns;   /* when a word was said that nobody asked for … */
     bool at_once;         /* … together with the answer before it */
@@ -118,6 +119,8 @@ void upstreams_check(void)
         if (u->c.hung)
             conn_faults_ns[u->group] = loop_time;
         if (!is_busy(u) || u->r == NULL || u->r->left_ns == 0 || loop_time < u->r->left_ns + 8000 * MS)
+            continue;
+        if (++u->late < LATE_CHECKS)
             continue;
         violation(u->r, "its client left eight seconds ago, its upstream is still asked");
         conn_close(&u->c);
@@ -211,6 +214,7 @@ static void rest(struct up *u)
     u->r = NULL;
     u->p = NULL;
     u->begun = u->answered = false;
+    u->late = 0;
     u->state = READING;
     u->h1 = (struct h1){0};
     u->params.len = 0;
