@@ -408,6 +408,12 @@ TEST("a configuration with an unknown module or member is refused with its place
     CHECK_TEXT(slice_from(provision.error),
                "apps.http.servers.srv0.routes[0].handle[0]: unknown module: http.handlers.nope");
     json_decref(bad);
+    bad = json_loads("{\"routes\":[{\"handle\":[{\"handler\":\"templates\"}]}]}", 0, NULL);
+    CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);
+    CHECK_TEXT(slice_from(provision.error),
+               "apps.http.servers.srv0.routes[0].handle[0]: unknown module: http.handlers.templates, "
+               "which Caddy has, and this version of portico has not yet");
+    json_decref(bad);
     bad = json_loads("{\"named_routes\":{\"a\":{\"handle\":[{\"handler\":\"invoke\",\"name\":"
                      "\"b\"}]}}}", 0, NULL);
     CHECK_INT(http_server_provision(&server, SLICE("srv0"), bad, &provision), ERR_INVALID);

@@ -44,6 +44,12 @@ void provision_want_name(struct provision *p, struct slice name)
     p->wanted_names = w;
 }
 
+static const char *why_unknown(const char *id)
+{
+    bool missing = strcmp(id, "http.handlers.templates") == 0 || strcmp(id, "http.handlers.tracing") == 0;
+    return missing ? ", which Caddy has, and this version of portico has not yet" : "";
+}
+
 enum err provision_module(struct provision *p, const char *space, const char *name,
                           const json_t *json, const struct module **module, void **cfg)
 {
@@ -51,7 +57,7 @@ enum err provision_module(struct provision *p, const char *space, const char *na
     snprintf(id, sizeof id, "%s.%s", space, name);
     const struct module *m = provision_find(p, slice_from(id));
     if (m == NULL)
-        return provision_fail(p, "unknown module: %s", id);
+        return provision_fail(p, "unknown module: %s%s", id, why_unknown(id));
     void *c = arena_zalloc(p->arena, m->cfg_size);
     if (m->release != NULL)
         provision_on_release(p, m->release, c);
