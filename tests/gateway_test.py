@@ -1289,6 +1289,28 @@ def tunnel_ends(s):
     assert 0.4 < time.monotonic() - start < 15
     c.send(b"still")
     same(u.take(5), b"still")
+    s.use(up)
+    pairs = [upgrade(s, up) for _ in range(8)]
+    over = threading.Event()
+
+    def say(u):
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                u.send(b"m" * 64)
+    talkers = [threading.Thread(target=say, args=(u,)) for _, u in pairs]
+    for talker in talkers:
+        talker.start()
+    for c, _ in pairs:
+        same(c.take(64), b"m" * 64)
+    s.use(up, stream_timeout="1m")  # in the middle of what is said, but not of a message
+    for c, _ in pairs:
+        said = c.rest()
+        same((said[-4:], len(said) % 64, said[:-4].strip(b"m")), (b"\x88\x02\x03\xe9", 4, b""))
+    over.set()
+    for (c, u), talker in zip(pairs, talkers):
+        c.close()
+        talker.join()
+        u.close()
 
 
 def late_tunnels(s):

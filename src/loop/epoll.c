@@ -94,6 +94,7 @@ static unsigned wanted_flag(const struct op *op)
 {
     switch (op->kind) {
     case OP_SEND:
+    case OP_SEND_BYTES:
     case OP_CONNECT:
         return SLOT_WRITABLE;
     case OP_POLL: {
@@ -213,6 +214,8 @@ static ssize_t try_op(struct epoll_state *s, struct slot *slot, struct op *op)
         return recv(op->fd, op->buf, op->len, MSG_DONTWAIT);
     case OP_SEND:
         return sendmsg(op->fd, op->message, op->flags | MSG_DONTWAIT);
+    case OP_SEND_BYTES:
+        return send(op->fd, op->buf, op->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     default:
         break;
     }

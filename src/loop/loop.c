@@ -169,6 +169,13 @@ void op_send(struct loop *l, struct op *op, int fd, const struct msghdr *message
     start(l, op, OP_SEND, fd);
 }
 
+void op_send_bytes(struct loop *l, struct op *op, int fd, const char *buf, size_t len)
+{
+    op->buf = (char *)(uintptr_t)buf;
+    op->len = len;
+    start(l, op, OP_SEND_BYTES, fd);
+}
+
 void op_connect(struct loop *l, struct op *op, int fd, const struct sockaddr *address,
                 socklen_t len)
 {

@@ -46,7 +46,8 @@ static inline bool loop_probe_uring(void)
     return loop_try_uring() == OK;
 }
 
-enum op_kind { OP_NONE, OP_ACCEPT, OP_RECV_LENT, OP_RECV, OP_SEND, OP_CONNECT, OP_POLL };
+enum op_kind { OP_NONE, OP_ACCEPT, OP_RECV_LENT, OP_RECV, OP_SEND, OP_SEND_BYTES, OP_CONNECT,
+               OP_POLL };
 
 /* An operation, embedded in what it belongs to. From its start until on_done with `armed` false
  * again, it and its buffers belong to the kernel: neither may move or end. `result` is what the
@@ -86,6 +87,7 @@ void op_accept(struct loop *, struct op *, int fd);
 void op_recv_lent(struct loop *, struct op *, int fd);
 void op_recv(struct loop *, struct op *, int fd, char *buf, size_t len);
 void op_send(struct loop *, struct op *, int fd, const struct msghdr *, int flags);
+void op_send_bytes(struct loop *, struct op *, int fd, const char *buf, size_t len); /* some of them */
 void op_connect(struct loop *, struct op *, int fd, const struct sockaddr *, socklen_t);
 void op_poll(struct loop *, struct op *, int fd, unsigned events);
 

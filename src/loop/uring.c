@@ -146,6 +146,9 @@ static void prepare(struct io_uring_sqe *sqe, struct op *op)
     case OP_SEND:
         io_uring_prep_sendmsg(sqe, op->fd, op->message, (unsigned)op->flags);
         break;
+    case OP_SEND_BYTES:
+        io_uring_prep_send(sqe, op->fd, op->buf, op->len, MSG_NOSIGNAL);
+        break;
     case OP_CONNECT:
         io_uring_prep_connect(sqe, op->fd, op->address, op->address_len);
         break;

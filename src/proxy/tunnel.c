@@ -21,6 +21,7 @@
 #include "upstream/iobuf.h"
 
 #define LOGGER "http.handlers.reverse_proxy"
+#define LAST_WORDS_NS (100 * NS_PER_MS) /* for what is on its way when a tunnel is ended */
 
 /* Only where there is one. */
 struct tunnel_limit {
@@ -48,12 +49,24 @@ static void say_going_away(struct stream *to, bool masked)
     stream_send_now(to, slice_of((const char *)frame, len));
 }
 
+/* Bytes are on their way, in whose middle nothing can be said. */
+static bool is_speaking(const struct tunnel *t, const struct direction *d)
+{
+    return t->clear && d->held != NULL;
+}
+
 void tunnel_end_now(struct tunnel *t)
 {
-    if (t->going && t->websocket) {
-        say_going_away(t->taken.stream, false);
-        say_going_away(t->upstream, true);
+    bool says = t->going && t->websocket;
+    if (says && !t->last_words && (is_speaking(t, &t->up) || is_speaking(t, &t->down))) {
+        t->last_words = true;
+        tunnel_end_within(t, LAST_WORDS_NS);
+        return;
     }
+    if (says && !is_speaking(t, &t->down))
+        say_going_away(t->taken.stream, false);
+    if (says && !is_speaking(t, &t->up))
+        say_going_away(t->upstream, true);
     tunnel_cut(t);
 }
 

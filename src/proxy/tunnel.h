@@ -18,7 +18,7 @@ struct direction {
     uint64_t bytes;
     union {
         struct { /* clear */
-            char *held; /* an iobuf: bytes that were not taken at once; NULL: none */
+            char *held; /* bytes that leave, or wait until they are taken; NULL: none */
             int from, to;
         };
         struct { /* the others */
@@ -49,6 +49,7 @@ struct tunnel {
     bool websocket, going;
     bool clear;     /* both sides are sockets in clear text, and the loop's buffers will do */
     bool cutting;
+    bool last_words; /* it ends as soon as what is held has left, or a moment later */
     bool soon;      /* it waits for the next turn */
     bool broken;    /* the client's stream is, that is no socket */
 };
