@@ -73,11 +73,12 @@ static void on_free(struct conn *c)
     free(u);
 }
 
-/* One that hangs behind its whole answer looks like one that is kept. */
+/* One that hangs behind its whole answer looks like one that is kept; over FastCGI nobody can say that it will
+ * not be. */
 static bool is_busy(const struct up *u)
 {
-    bool kept = u->p != NULL && u->state == SILENT && !u->p->closes && u->answered &&
-                u->p->at >= u->p->needed && (u->kind == HTTP1 || u->keep);
+    bool kept = u->p != NULL && u->state == SILENT && u->answered && u->p->at >= u->p->needed &&
+                (u->kind == HTTP1 ? !u->p->closes : u->keep);
     return !u->c.dead && (u->r != NULL || u->begun) && !kept;
 }
 
