@@ -555,6 +555,24 @@ https:// {
         same(s.plain("/x", "any.test")[1]["Location"], "https://any.test/x")
 
 
+def ask_without_scheme(io):
+    """As some write it: that shuts what is asked for, and nothing else."""
+    with Site(io, """
+https:// {
+    tls internal {
+        on_demand
+    }
+    respond "{host}"
+}
+localhost {
+    respond "mine"
+}
+""", "\ton_demand_tls {\n\t\task localhost:OTHER/check\n\t}") as s:
+        s.wait(lambda: s.get("localhost", ca=local_root(s)) == (200, "mine"))  # once it has been made
+        fails(s.get, "yes.test", ca=None)
+        assert "the endpoint must be a URL" in s.text(), s.text()[-2000:]
+
+
 # --- an authority over ACME ---
 
 class Pebble:
@@ -746,6 +764,7 @@ CASES = [
     ("requests in hand end over TLS when the server stops", drain),
     ("names without public DNS get certificates of the local authority", internal),
     ("a certificate on demand is asked for, given, and kept", on_demand),
+    ("an address to ask that is no URL shuts what is asked for, and no other site", ask_without_scheme),
     ("an authority finds its HTTP-01 challenges on the running server", http_01),
     ("an authority finds its TLS-ALPN-01 challenges on the running server", tls_alpn_01),
     ("challenges of another instance with the same storage are answered", of_another_instance),
