@@ -309,7 +309,7 @@ void h2_link_schedule(struct h2_link *c)
     if (!list_empty(&c->flush))
         return;
     if (!t->flush_due)
-        loop_defer(loop_self(), &t->flush);
+        loop_defer_batch(loop_self(), &t->flush);
     t->flush_due = true;
     list_append(&t->links_flush, &c->flush);
 }

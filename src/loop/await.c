@@ -301,7 +301,7 @@ enum err await_yield(void)
     TRY(f->cancelled);
     waiter_init(&w);
     w.fiber = f;
-    loop_defer(loop_self(), &w.task);
+    loop_defer_batch(loop_self(), &w.task);
     fiber_suspend(); /* a cancel finds nothing to end: the task comes anyway */
     return f->cancelled;
 }

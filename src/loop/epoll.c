@@ -290,8 +290,7 @@ static void try_ready(struct loop *l)
         struct op *next = op->next;
         attempt(l, op);
         op = next;
-        if (seen % TURN_SLICE == 0)
-            loop_run_deferred(l);
+        loop_completed(l, seen);
     }
 }
 

@@ -92,6 +92,7 @@ enum err loop_create(enum loop_kind kind, struct loop **out)
     loop_read_clock(l);
     wheel_init(&l->wheel, l->now_ns);
     list_init(&l->deferred);
+    list_init(&l->batch);
     pthread_mutex_init(&l->mail_lock, NULL);
     l->mail_last = &l->mail_first;
     l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -209,20 +210,43 @@ void loop_defer(struct loop *l, struct task *t)
     list_append(&l->deferred, &t->node);
 }
 
-void loop_run_deferred(struct loop *l)
+void loop_defer_batch(struct loop *l, struct task *t)
 {
-    struct list batch;
-    if (list_empty(&l->deferred))
+    list_append(&l->batch, &t->node);
+}
+
+/* What a task puts off meanwhile waits for the next time. */
+static void run_tasks(struct list *tasks)
+{
+    struct list now;
+    if (list_empty(tasks))
         return;
-    list_init(&batch); /* what a task defers runs in the next turn */
-    batch.next = l->deferred.next;
-    batch.prev = l->deferred.prev;
-    batch.next->prev = batch.prev->next = &batch;
-    list_init(&l->deferred);
-    for (struct list *n; (n = list_pop(&batch)) != NULL;) {
+    now.next = tasks->next;
+    now.prev = tasks->prev;
+    now.next->prev = now.prev->next = &now;
+    list_init(tasks);
+    for (struct list *n; (n = list_pop(&now)) != NULL;) {
         struct task *t = CONTAINER_OF(n, struct task, node);
         t->run(t);
     }
+}
+
+void loop_completed(struct loop *l, unsigned seen)
+{
+    run_tasks(&l->deferred);
+    if (seen % TURN_SLICE == 0)
+        run_tasks(&l->batch);
+}
+
+static void run_all(struct loop *l)
+{
+    run_tasks(&l->deferred);
+    run_tasks(&l->batch);
+}
+
+static bool any_task(const struct loop *l)
+{
+    return !list_empty(&l->deferred) || !list_empty(&l->batch);
 }
 
 /* --- timers --- */
@@ -363,9 +387,9 @@ void loop_stop(struct loop *l)
 
 void loop_settle(struct loop *l)
 {
-    while (loop_armed(l) > 0 || !list_empty(&l->deferred)) {
-        loop_run_deferred(l);
-        l->backend->turn(l, list_empty(&l->deferred) ? WHEEL_TICK_MS : 0);
+    while (loop_armed(l) > 0 || any_task(l)) {
+        run_all(l);
+        l->backend->turn(l, any_task(l) ? 0 : WHEEL_TICK_MS);
     }
 }
 
@@ -376,9 +400,9 @@ void loop_run(struct loop *l)
     loop_read_clock(l);
     while (!l->stopping) {
         fire_timers(l);
-        loop_run_deferred(l);
+        run_all(l);
         if (l->stopping)
             break;
-        l->backend->turn(l, list_empty(&l->deferred) ? next_timer_ms(l) : 0);
+        l->backend->turn(l, any_task(l) ? 0 : next_timer_ms(l));
     }
 }

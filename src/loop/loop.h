@@ -97,12 +97,14 @@ void op_cancel(struct loop *, struct op *);
 /* Forgets and closes a descriptor; none of its operations may be armed. */
 void loop_close(struct loop *, int fd);
 
-/* Calls run once, later in this turn. */
+/* Calls run once, later in this turn: behind the completion at hand, or (batch) behind a few of them, for
+ * what gathers the work of several or lets others go first. */
 struct task {
     struct list node;
     void (*run)(struct task *);
 };
 void loop_defer(struct loop *, struct task *);
+void loop_defer_batch(struct loop *, struct task *);
 
 /* Live operations; for tests that nothing is left behind. */
 unsigned loop_armed(const struct loop *);

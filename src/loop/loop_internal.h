@@ -13,7 +13,7 @@ enum {
     LENT_SIZE = 16384,
     WHEEL_SLOTS = 8192,
     WHEEL_TICK_MS = 4, /* one turn of the wheel: 32 s */
-    TURN_SLICE = 4,    /* completions, behind which what was put off runs */
+    TURN_SLICE = 4,    /* completions, behind which a batch runs */
 };
 
 struct loop_backend {
@@ -44,7 +44,7 @@ struct loop {
     unsigned armed;
     uint64_t now_ns;
     int64_t wall_s;
-    struct list deferred;
+    struct list deferred, batch;
     struct wheel wheel;
     struct fiber_pool fibers;
     int wake_fd; /* eventfd; written by mailbox_post */
@@ -56,9 +56,9 @@ struct loop {
 
 void loop_read_clock(struct loop *);
 
-/* What was put off to the turn's end. A back end runs it between slices of a long turn as well: the
- * answers to the first of many requests must not wait for the last one's handler. */
-void loop_run_deferred(struct loop *);
+/* Behind each of a turn's completions, `seen` of them so far: runs what was put off, and a batch behind
+ * every few. The answers to the first of many requests must not wait for the last one's handler. */
+void loop_completed(struct loop *, unsigned seen);
 
 /* Ends an operation: counts, then on_done. For ops that go on (accept), `more` keeps it armed. */
 void op_complete(struct loop *, struct op *, int result, bool more);

@@ -211,6 +211,52 @@ SCENE("more reads at once than there are buffers are lent theirs one after the o
     CHECK_INT(crowd_read, 3 * CROWD);
 }
 
+static struct task soon, gathered;
+
+static void on_soon(struct task *t)
+{
+    (void)t;
+    add_note("soon");
+}
+
+static void on_gathered(struct task *t)
+{
+    (void)t;
+    add_note("batch");
+}
+
+static void on_one_of_eight(struct op *op, int result)
+{
+    char number[2] = {op->lent.ptr[0], '\0'};
+    CHECK_INT(result, 1);
+    add_note(number);
+    if (number[0] == '1') {
+        loop_defer(loop, &soon);
+        loop_defer_batch(loop, &gathered);
+    }
+    if (number[0] == '8')
+        loop_stop(loop);
+}
+
+SCENE("what is put off runs behind the completion at hand, a batch behind four", put_off)
+{
+    int fd[8][2];
+    soon.run = on_soon;
+    gathered.run = on_gathered;
+    for (int i = 0; i < 8; i++) {
+        pair(fd[i]);
+        CHECK_INT(write(fd[i][1], &"12345678"[i], 1), 1);
+        crowd_ops[i] = (struct op){.on_done = on_one_of_eight};
+        op_recv_lent(loop, &crowd_ops[i], fd[i][0]);
+    }
+    loop_run(loop);
+    for (int i = 0; i < 8; i++) {
+        loop_close(loop, fd[i][0]);
+        close(fd[i][1]);
+    }
+    CHECK_TEXT(slice_from(note), "1 soon 2 3 4 batch 5 6 7 8 ");
+}
+
 static void *write_much_later(void *arg)
 {
     usleep(300000);

@@ -18,12 +18,12 @@ static inline void turning_on_turn(struct task *t)
     if (--turning->left == 0)
         loop_stop(turning->loop);
     else
-        loop_defer(turning->loop, t);
+        loop_defer_batch(turning->loop, t);
 }
 
 static inline void loop_turn(struct loop *loop, unsigned times)
 {
     struct turning turning = {loop, times, {.run = turning_on_turn}};
-    loop_defer(loop, &turning.task);
+    loop_defer_batch(loop, &turning.task);
     loop_run(loop);
 }

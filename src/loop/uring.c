@@ -271,8 +271,7 @@ static void turn(struct loop *l, int wait_ms)
             complete(l, op, result, flags);
         if (++seen == ENTRIES) /* give the queue back in pieces, so that it cannot overflow */
             break;
-        if (seen % TURN_SLICE == 0)
-            loop_run_deferred(l);
+        loop_completed(l, seen);
     }
     io_uring_cq_advance(&s->ring, seen);
 }

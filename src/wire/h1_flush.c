@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Answers that leave at the turn's end. Responses are gathered so that head, first data and end leave
- * in one send. Where nothing else is left to do, that send is put off to the end of the loop's turn
- * and needs no fiber: the answers of a turn leave one behind the other, which spares the caches and
- * wakes a busy peer less often.
+ * Answers that leave when their fiber has ended. Responses are gathered so that head, first data and
+ * end leave in one send. Where nothing else is left to do, that send is put off until the completion
+ * at hand has been worked off, and needs no fiber (docs/decisions/0010).
  */
 #include "wire/h1_internal.h"
 

@@ -358,7 +358,7 @@ void h2_schedule(struct h2_conn *c)
     if (!list_empty(&c->flush))
         return;
     if (!w->flush_due)
-        loop_defer(w->worker->loop, &w->flush);
+        loop_defer_batch(w->worker->loop, &w->flush);
     w->flush_due = true;
     list_append(&w->flushes, &c->flush);
 }
