@@ -5,7 +5,7 @@
  * that stalls for 50 ms is charged for every request that fell into the stall,
  * not for one per connection; that is what a closed loop leaves out.
  *
- *   open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]
+ *   open [-w CPU,…] PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]
  *
  * A request that falls due while every connection is busy waits for one, and
  * its wait counts. When the time is over, what is still out has up to one
@@ -15,7 +15,9 @@
  *
  * The percentile of a whole second is mostly the machine's own hiccups, a few milliseconds some times
  * a second on a shared one; so each tenth of a second has a histogram of its own as well, by when its
- * requests were due: the median of their percentiles is what the server does between two hiccups.
+ * requests were due: the median of their percentiles is what the server does between two hiccups. With -w
+ * the named cores have a witness each (witness.h), and the latencies of the tenths that none of them saw
+ * disturbed are told apart, as pairs of a bin's upper end in ns and its count: `quiet`.
  *
  * With UPSTREAM_PORT it is also the server behind a gateway, in the same loop:
  * two processes on one core would wait for each other's time slice, and that
@@ -25,6 +27,7 @@
  * came to it then is told as `paused`.
  */
 #include "client.h"
+#include "witness.h"
 #include <sys/prctl.h>
 
 enum { EVENTS = 256, ERRORS_MAX = 1000, UPSTREAM_MAX = 4096, UPSTREAMS_MAX = 8, WINDOWS_MAX = 600 };
@@ -259,10 +262,61 @@ static void print_windows(const struct source *s)
     printf("]");
 }
 
+static struct witness witnesses[WITNESSES_MAX];
+static size_t witnesses_count;
+static atomic_bool disturbed[WINDOWS_MAX], unable;
+
+static void name_witnesses(char *cpus)
+{
+    for (char *at; (at = strsep(&cpus, ",")) != NULL && witnesses_count < WITNESSES_MAX;)
+        witnesses[witnesses_count++].cpu = (int)number(at, 0, 1023);
+}
+
+static void start_witnesses(const struct source *s)
+{
+    for (size_t i = 0; i < witnesses_count; i++) {
+        pthread_t thread;
+        witnesses[i] = (struct witness){witnesses[i].cpu, s->began_ns, WINDOW_NS, disturbed,
+                                        s->windows_count, &unable};
+        if (pthread_create(&thread, NULL, witness_run, &witnesses[i]) != 0)
+            fatal("witness");
+        pthread_detach(thread);
+    }
+}
+
+static void print_quiet(const struct source *s)
+{
+    static struct histogram quiet;
+    unsigned windows = 0;
+    if (witnesses_count == 0 || unable)
+        return;
+    for (size_t w = 0; w < s->windows_count; w++) {
+        if (disturbed[w] || s->windows[w].count == 0)
+            continue;
+        windows++;
+        for (size_t i = 0; i < BINS; i++)
+            quiet.bins[i] += s->windows[w].bins[i];
+    }
+    printf(",\"quiet_windows\":%u,\"quiet\":[", windows);
+    const char *comma = "";
+    for (size_t i = 0; i < BINS; i++) {
+        if (quiet.bins[i] > 0)
+            printf("%s[%" PRIu64 ",%" PRIu64 "]", comma, bin_top(i), quiet.bins[i]);
+        if (quiet.bins[i] > 0)
+            comma = ",";
+    }
+    printf("]");
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && strcmp(argv[1], "-w") == 0) {
+        name_witnesses(argv[2]);
+        argv += 2;
+        argc -= 2;
+    }
     if (argc < 6 || argc > 6 + UPSTREAMS_MAX) {
-        fprintf(stderr, "usage: open PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]\n");
+        fprintf(stderr, "usage: open [-w CPU,…] PORT PATH CONNECTIONS SECONDS RATE [UPSTREAM_PORT …]\n");
         return 2;
     }
     static struct source s;
@@ -294,6 +348,7 @@ int main(int argc, char **argv)
     }
     s.began_ns = now_ns() + 1000000u;
     s.counts_from_ns = s.upstreams > 0 ? s.began_ns + WARM_NS : 0;
+    start_witnesses(&s);
     run(&s, count, s.began_ns + (seconds + 1) * 1000000000u);
 
     uint64_t lost = charge_lost(&s, clients, count), bytes = 0;
@@ -305,6 +360,7 @@ int main(int argc, char **argv)
            s.total, s.answered, s.errors, lost, bytes, s.rate, s.paused);
     histogram_print(&s.latencies);
     print_windows(&s);
+    print_quiet(&s);
     printf("}\n");
     return 0;
 }

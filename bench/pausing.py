@@ -113,17 +113,17 @@ def scene(run, bench):
             for g in alive:
                 try:
                     found.setdefault(g.name, []).append(
-                        bench.tool("open", g.port, "/", CONNECTIONS, SECONDS, rate, *upstreams,
-                                   limit=SECONDS + 30, first=first))
+                        bench.tool("open", "-w", run.WITNESSES, g.port, "/", CONNECTIONS, SECONDS, rate,
+                                   *upstreams, limit=SECONDS + 30, first=first))
                 except run.BenchError as e:
                     bench.error(f"{g.name}, pausing: {e}")
     peer = [statistics.median(r["p999_us"] for r in found[n]) for n in ("haproxy",) if n in found]
     rows = [[n] + [f"{statistics.median(r[k] for r in runs):.0f}"
                    for k in ("p50_us", "p99_us", "p999_us", "max_us", "paused", "lost")] +
             [f"{statistics.median(r['p999_us'] for r in runs) / peer[0]:.2f}" if peer else "-",
-             f"{run.tenths(runs)[0]:.0f}"]
+             f"{run.tenths(runs)[0]:.0f}"] + run.tell_quiet(runs)
             for n, runs in found.items()]
     bench.table(f"one of four upstreams pauses 100 ms every second, {rate} requests/s, us; "
                 + ("servers and load under SCHED_FIFO" if first else "ordinary scheduling"),
                 ["server", "p50", "p99", "p99.9", "max", "requests held by the pauses", "lost",
-                 "p99.9 / haproxy's", "p99.9 of tenths of a second: median"], rows)
+                 "p99.9 / haproxy's", "p99.9 of tenths of a second: median"] + run.QUIET, rows)
