@@ -110,7 +110,7 @@ def scene(run, bench):
                 bench.error(f"{name}, pausing: {e}")
         first = all([run.real_time(g.server.process.pid) for g in alive])
         for _ in range(bench.rounds * 2):
-            for g in alive:
+            for g in run.shuffled(alive):
                 try:
                     found.setdefault(g.name, []).append(
                         bench.tool("open", "-w", run.WITNESSES, g.port, "/", CONNECTIONS, SECONDS, rate,

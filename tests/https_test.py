@@ -224,8 +224,8 @@ def loaded(io):
             same(ask(c), (200, "a https a.test"))
             same(ask(c, host="b.test"), (200, "b"))  # one listener, no client authentication
         fails(s.get, "c.test", ca=None)
-        assert '"enabling automatic HTTP->HTTPS redirects"' in s.text()
-        assert "skipping automatic certificate management" in s.text()
+        s.wait(lambda: '"enabling automatic HTTP->HTTPS redirects"' in s.text())
+        s.wait(lambda: "skipping automatic certificate management" in s.text())
 
 
 def other_loaders(io):
@@ -393,7 +393,7 @@ b.test {
         same(s.get("b.test", host="a.test")[0], 421)
         same(s.get("a.test", host="b.test", client="alice")[0], 421)
         same(s.get("a.test", host=f"A.test:{s.ports['HTTPS']}", client="bob")[0], 200)
-        assert "enabling strict SNI-Host enforcement" in s.text()
+        s.wait(lambda: "enabling strict SNI-Host enforcement" in s.text())
 
 
 def client_modes(io):
@@ -526,7 +526,7 @@ def internal(io):
             same((folder, os.stat(folder).st_mode & 0o077), (folder, 0))
             for name in names:
                 same((name, os.stat(f"{folder}/{name}").st_mode & 0o077), (name, 0))
-        assert '"enabling automatic TLS certificate management"' in s.text()
+        s.wait(lambda: '"enabling automatic TLS certificate management"' in s.text())
         s.reload(LOCAL + "new.localhost {\n\trespond new\n}\n")
         s.wait(lambda: s.get("new.localhost", ca=local_root(s)) == (200, "new"))
         with s.connect("localhost", ca=local_root(s)) as c:

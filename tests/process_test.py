@@ -310,9 +310,9 @@ def backs_off(io):
             os.kill(pid, signal.SIGKILL)
             s.wait(lambda p=pid: s.get()[0] == 200 and s.server_pid() != p)
         same(len(pids), 4)
-        pauses = [float(p) for p in re.findall(r"started again, on the same sockets.*?\"after\": ?"
-                                               r"([0-9.e-]+)", s.text())]
-        same(pauses, [0, 0.1, 0.2, 0.4])
+        again = r'started again, on the same sockets.*?"after": ?([0-9.e-]+)'
+        s.wait(lambda: len(re.findall(again, s.text())) == 4)
+        same([float(p) for p in re.findall(again, s.text())], [0, 0.1, 0.2, 0.4])
     finally:
         same(s.end(), 0)
 
