@@ -300,10 +300,10 @@ static void print_quiet(const struct source *s)
     printf(",\"quiet_windows\":%u,\"quiet\":[", windows);
     const char *comma = "";
     for (size_t i = 0; i < BINS; i++) {
-        if (quiet.bins[i] > 0)
-            printf("%s[%" PRIu64 ",%" PRIu64 "]", comma, bin_top(i), quiet.bins[i]);
-        if (quiet.bins[i] > 0)
-            comma = ",";
+        if (quiet.bins[i] == 0)
+            continue;
+        printf("%s[%" PRIu64 ",%" PRIu64 "]", comma, bin_top(i), quiet.bins[i]);
+        comma = ",";
     }
     printf("]");
 }

@@ -122,7 +122,7 @@ def scene(run, bench):
                    for k in ("p50_us", "p99_us", "p999_us", "max_us", "paused", "lost")] +
             [f"{statistics.median(r['p999_us'] for r in runs) / peer[0]:.2f}" if peer else "-",
              f"{run.tenths(runs)[0]:.0f}"] + run.tell_quiet(runs)
-            for n, runs in found.items()]
+            for n in names_of(bench) if (runs := found.get(n))]
     bench.table(f"one of four upstreams pauses 100 ms every second, {rate} requests/s, us; "
                 + ("servers and load under SCHED_FIFO" if first else "ordinary scheduling"),
                 ["server", "p50", "p99", "p99.9", "max", "requests held by the pauses", "lost",

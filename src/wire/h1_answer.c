@@ -17,7 +17,7 @@
 
 enum {
     GATHER_MAX = 1024,     /* body bytes that are copied behind the head */
-    DEFER_MAX = 32 * 1024, /* of an answer that is sent at the turn's end */
+    DEFER_MAX = 32 * 1024, /* of an answer that is sent behind its fiber */
     HEAD_JOINS = 8 * 1024, /* of a head that is encrypted with what follows it */
     CORK_MIN = 256 * 1024, /* bytes of a file from which on two more system calls pay */
     TURN_MAX = 256 * 1024, /* bytes that one connection sends before others get their turn */

@@ -25,7 +25,7 @@ struct h1_worker {
     struct h2_worker *h2;                  /* wire/h2_conn.h */
     struct h1_scratch *scratch;            /* recycled memory of exchanges */
     unsigned scratch_free;
-    struct list flushes;                   /* scratches whose answer leaves at the turn's end */
+    struct list flushes;                   /* scratches whose answer leaves behind their fiber */
     struct task flush;
     bool draining;
     char date[37];                         /* the line of the Date field … */
