@@ -117,7 +117,7 @@ def scene(run, bench):
                                    *upstreams, limit=SECONDS + 30, first=first))
                 except run.BenchError as e:
                     bench.error(f"{g.name}, pausing: {e}")
-    peer = [statistics.median(r["p999_us"] for r in found[n]) for n in ("haproxy",) if n in found]
+    peer = [statistics.median(r["p999_us"] for r in found[n]) for n in ("haproxy",) if found.get(n)]
     rows = [[n] + [f"{statistics.median(r[k] for r in runs):.0f}"
                    for k in ("p50_us", "p99_us", "p999_us", "max_us", "paused", "lost")] +
             [f"{statistics.median(r['p999_us'] for r in runs) / peer[0]:.2f}" if peer else "-",
